@@ -1,0 +1,130 @@
+//! The Internet checksum: whole (RFC 1071), over a pseudo-header, and incremental (RFC 1624).
+
+use crate::{Family, be16, be32};
+
+/// Unfolded one's-complement sum of `data` as big-endian 16-bit words.
+#[inline]
+#[must_use]
+pub fn sum(data: &[u8]) -> u64 {
+    let mut total = 0u64;
+    let mut chunks = data.chunks_exact(4);
+    for c in &mut chunks {
+        total += u64::from(u32::from_be_bytes([c[0], c[1], c[2], c[3]]));
+    }
+    let rest = chunks.remainder();
+    let mut last = [0u8; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    total + u64::from(u32::from_be_bytes(last))
+}
+
+/// Folds an unfolded sum into 16 bits (not complemented).
+#[inline]
+#[must_use]
+pub fn fold(mut total: u64) -> u16 {
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    total as u16
+}
+
+/// Sum of the pseudo-header of a transport packet (RFC 9293 3.1, RFC 8200 8.1).
+///
+/// `src` and `dst` hold IPv4 addresses in the low 32 bits; `len` is the transport
+/// length in bytes.
+#[must_use]
+pub fn pseudo(family: Family, src: u128, dst: u128, proto: u8, len: u32) -> u64 {
+    let addresses = match family {
+        Family::V4 => (src as u32 as u64) + (dst as u32 as u64),
+        Family::V6 => words(src) + words(dst),
+    };
+    addresses + u64::from(proto) + u64::from(len)
+}
+
+fn words(v: u128) -> u64 {
+    sum(&v.to_be_bytes())
+}
+
+/// The checksum field value for `data` plus an already summed part (`pseudo`).
+#[must_use]
+pub fn finish(extra: u64, data: &[u8]) -> u16 {
+    !fold(extra + sum(data))
+}
+
+/// Updates checksum `old` for a 16-bit word that changed (RFC 1624 equation 3).
+#[inline]
+#[must_use]
+pub fn update16(old: u16, from: u16, to: u16) -> u16 {
+    !fold(u64::from(!old) + u64::from(!from) + u64::from(to))
+}
+
+/// Updates checksum `old` for any aligned value that changed, given as big-endian
+/// bytes of equal, even length.
+#[inline]
+#[must_use]
+pub fn update(old: u16, from: &[u8], to: &[u8]) -> u16 {
+    let mut total = u64::from(!old);
+    let mut f = from.chunks_exact(2);
+    let mut t = to.chunks_exact(2);
+    for (a, b) in (&mut f).zip(&mut t) {
+        total += u64::from(!u16::from_be_bytes([a[0], a[1]]));
+        total += u64::from(u16::from_be_bytes([b[0], b[1]]));
+    }
+    !fold(total)
+}
+
+/// Rewrites the IPv4 header checksum of `packet` from scratch.
+pub fn fix_ipv4(packet: &mut [u8]) {
+    let ihl = packet.first().map_or(0, |b| usize::from(b & 0x0f) * 4);
+    if ihl < 20 || packet.len() < ihl {
+        return;
+    }
+    packet[10..12].fill(0);
+    let c = finish(0, &packet[..ihl]);
+    packet[10..12].copy_from_slice(&c.to_be_bytes());
+}
+
+/// Writes the 16-bit word at `off` of an IPv4 header and repairs its checksum.
+pub fn replace_ipv4_word(packet: &mut [u8], off: usize, new: u16) {
+    let (Some(old), Some(check)) = (be16(packet, off), be16(packet, 10)) else {
+        return;
+    };
+    packet[off..off + 2].copy_from_slice(&new.to_be_bytes());
+    let check = update16(check, old, new);
+    packet[10..12].copy_from_slice(&check.to_be_bytes());
+}
+
+/// Writes the 32-bit value at `off` of an IPv4 header and repairs its checksum.
+pub fn replace_ipv4_addr(packet: &mut [u8], off: usize, new: u32) {
+    let (Some(old), Some(check)) = (be32(packet, off), be16(packet, 10)) else {
+        return;
+    };
+    packet[off..off + 4].copy_from_slice(&new.to_be_bytes());
+    let check = update(check, &old.to_be_bytes(), &new.to_be_bytes());
+    packet[10..12].copy_from_slice(&check.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // RFC 1071 section 3: the example bytes sum to 0xddf2.
+    #[test]
+    fn rfc1071_example() {
+        assert_eq!(
+            fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])),
+            0xddf2
+        );
+    }
+
+    // RFC 1624 section 4: header checksum 0xDD2F, field 0x5555 -> 0x3285 gives 0x0000.
+    #[test]
+    fn rfc1624_example() {
+        assert_eq!(update16(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn odd_length_is_padded_with_zero() {
+        assert_eq!(fold(sum(&[0xab])), 0xab00);
+        assert_eq!(fold(sum(&[1, 2, 3])), 0x0402);
+    }
+}

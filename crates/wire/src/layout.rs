@@ -1,0 +1,281 @@
+//! One parse of a packet: where its headers are.
+
+use crate::{Family, be16, be128, checksum, proto};
+
+/// Why a packet was refused before any hook (`ip_rcv_core`, `ip6_rcv_core`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Shorter than its fixed network header.
+    Truncated,
+    /// The version nibble is neither 4 nor 6.
+    Version,
+    /// IPv4 header length below 20 bytes or past the end of the packet.
+    HeaderLength,
+    /// IPv4 total length shorter than the header or longer than the packet.
+    TotalLength,
+    /// IPv4 header checksum wrong.
+    HeaderChecksum,
+}
+
+/// Where the headers of one packet are. Offsets count from the network header.
+///
+/// A `Layout` stays valid while only header *values* change; whoever changes the
+/// length of the packet parses again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Address family.
+    pub family: Family,
+    /// Transport protocol: IPv4 protocol field, or the IPv6 header that ends the chain.
+    pub proto: u8,
+    /// Offset of the transport header (of its bytes in this fragment).
+    pub l4: u16,
+    /// Bytes of the network packet, headers included.
+    pub len: u32,
+    /// Fragment offset in units of eight bytes; 0 for whole packets and first fragments.
+    pub frag_off: u16,
+    /// More fragments follow.
+    pub more_frags: bool,
+    /// IPv4: the don't-fragment bit.
+    pub dont_frag: bool,
+    /// IPv6: offset of the fragment header, 0 when there is none.
+    pub frag_hdr: u16,
+    /// IPv6: offset of the byte that names [`Layout::proto`]; IPv4: 9.
+    pub proto_at: u16,
+    /// IPv6: the extension-header chain is cut short or malformed, so `proto` is
+    /// only the last header that could be read.
+    pub broken_chain: bool,
+}
+
+impl Layout {
+    /// Whether this is a fragment of a larger packet (first, middle or last).
+    #[inline]
+    #[must_use]
+    pub fn is_fragment(&self) -> bool {
+        self.more_frags || self.frag_off != 0
+    }
+
+    /// Whether the transport header can be in this packet (not a later fragment).
+    #[inline]
+    #[must_use]
+    pub fn has_l4(&self) -> bool {
+        self.frag_off == 0 && !self.broken_chain
+    }
+
+    /// The transport header and everything after it.
+    #[inline]
+    #[must_use]
+    pub fn l4<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
+        buf.get(usize::from(self.l4)..).unwrap_or(&[])
+    }
+
+    /// Source address; IPv4 in the low 32 bits.
+    #[inline]
+    #[must_use]
+    pub fn src(&self, buf: &[u8]) -> u128 {
+        match self.family {
+            Family::V4 => addr4(buf, 12),
+            Family::V6 => be128(buf, 8).unwrap_or(0),
+        }
+    }
+
+    /// Destination address; IPv4 in the low 32 bits.
+    #[inline]
+    #[must_use]
+    pub fn dst(&self, buf: &[u8]) -> u128 {
+        match self.family {
+            Family::V4 => addr4(buf, 16),
+            Family::V6 => be128(buf, 24).unwrap_or(0),
+        }
+    }
+
+    /// TTL or hop limit.
+    #[inline]
+    #[must_use]
+    pub fn ttl(&self, buf: &[u8]) -> u8 {
+        buf.get(self.ttl_at()).copied().unwrap_or(0)
+    }
+
+    /// Offset of the TTL or hop limit byte.
+    #[inline]
+    #[must_use]
+    pub fn ttl_at(&self) -> usize {
+        match self.family {
+            Family::V4 => 8,
+            Family::V6 => 7,
+        }
+    }
+}
+
+#[inline]
+fn addr4(buf: &[u8], off: usize) -> u128 {
+    u128::from(crate::be32(buf, off).unwrap_or(0))
+}
+
+/// Parses the network header of `buf` the way the kernel does before PREROUTING.
+///
+/// Trailing bytes after the packet's own length are tolerated; the caller trims
+/// to [`Layout::len`].
+///
+/// # Errors
+/// [`Malformed`] when the kernel would drop the packet in `ip_rcv`/`ip6_rcv`.
+pub fn parse(buf: &[u8]) -> Result<Layout, Malformed> {
+    match buf.first().map(|b| b >> 4) {
+        Some(4) => parse4(buf),
+        Some(6) => parse6(buf),
+        Some(_) => Err(Malformed::Version),
+        None => Err(Malformed::Truncated),
+    }
+}
+
+fn parse4(buf: &[u8]) -> Result<Layout, Malformed> {
+    if buf.len() < 20 {
+        return Err(Malformed::Truncated);
+    }
+    let ihl = usize::from(buf[0] & 0x0f) * 4;
+    if ihl < 20 || ihl > buf.len() {
+        return Err(Malformed::HeaderLength);
+    }
+    if checksum::fold(checksum::sum(&buf[..ihl])) != 0xffff {
+        return Err(Malformed::HeaderChecksum);
+    }
+    let total = usize::from(u16::from_be_bytes([buf[2], buf[3]]));
+    if total < ihl || total > buf.len() {
+        return Err(Malformed::TotalLength);
+    }
+    let frag = u16::from_be_bytes([buf[6], buf[7]]);
+    Ok(Layout {
+        family: Family::V4,
+        proto: buf[9],
+        l4: ihl as u16,
+        len: total as u32,
+        frag_off: frag & 0x1fff,
+        more_frags: frag & 0x2000 != 0,
+        dont_frag: frag & 0x4000 != 0,
+        frag_hdr: 0,
+        proto_at: 9,
+        broken_chain: false,
+    })
+}
+
+fn parse6(buf: &[u8]) -> Result<Layout, Malformed> {
+    if buf.len() < 40 {
+        return Err(Malformed::Truncated);
+    }
+    let len = 40 + usize::from(u16::from_be_bytes([buf[4], buf[5]]));
+    if len > buf.len() {
+        return Err(Malformed::TotalLength);
+    }
+    let mut layout = Layout {
+        family: Family::V6,
+        proto: buf[6],
+        l4: 40,
+        len: len as u32,
+        frag_off: 0,
+        more_frags: false,
+        dont_frag: true,
+        frag_hdr: 0,
+        proto_at: 6,
+        broken_chain: false,
+    };
+    walk_extensions(&buf[..len], &mut layout);
+    Ok(layout)
+}
+
+/// Follows the chain of IPv6 extension headers (RFC 8200 section 4; the headers
+/// that `ipv6_ext_hdr` knows). Every step advances, so the walk is bounded by `buf`.
+fn walk_extensions(buf: &[u8], layout: &mut Layout) {
+    let mut at = 40usize;
+    loop {
+        let next = layout.proto;
+        if !matches!(
+            next,
+            proto::HOPOPTS | proto::ROUTING | proto::FRAGMENT | proto::AH | proto::DSTOPTS
+        ) {
+            break;
+        }
+        let (Some(&following), Some(&len_byte)) = (buf.get(at), buf.get(at + 1)) else {
+            layout.broken_chain = true;
+            break;
+        };
+        let size = match next {
+            proto::FRAGMENT => 8,
+            proto::AH => (usize::from(len_byte) + 2) * 4,
+            _ => (usize::from(len_byte) + 1) * 8,
+        };
+        if at + size > buf.len() {
+            layout.broken_chain = true;
+            break;
+        }
+        if next == proto::FRAGMENT {
+            let off = be16(buf, at + 2).unwrap_or(0);
+            layout.frag_hdr = at as u16;
+            layout.frag_off = off >> 3;
+            layout.more_frags = off & 1 != 0;
+        }
+        layout.proto = following;
+        layout.proto_at = at as u16;
+        at += size;
+        if layout.frag_off != 0 {
+            break;
+        }
+    }
+    layout.l4 = u16::try_from(at).unwrap_or(u16::MAX);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A UDP packet whose header checksum was computed by hand per RFC 1071.
+    const UDP4: [u8; 29] = [
+        0x45, 0, 0, 0x1d, 0, 1, 0, 0, 0x40, 0x11, 0x65, 0xcc, 10, 0, 0, 2, 10, 0, 1, 2, 0x0f, 0xa0,
+        0, 0x35, 0, 9, 0x6a, 0x03, 0x71,
+    ];
+
+    #[test]
+    fn reads_a_plain_udp_packet() {
+        let l = parse(&UDP4).unwrap();
+        assert_eq!((l.proto, l.l4, l.len), (proto::UDP, 20, 29));
+        assert_eq!(l.src(&UDP4), 0x0a00_0002);
+        assert_eq!(l.dst(&UDP4), 0x0a00_0102);
+        assert!(!l.is_fragment());
+    }
+
+    #[test]
+    fn refuses_what_ip_rcv_refuses() {
+        let mut p = UDP4;
+        p[10] ^= 1;
+        assert_eq!(parse(&p), Err(Malformed::HeaderChecksum));
+        assert_eq!(parse(&UDP4[..19]), Err(Malformed::Truncated));
+        assert_eq!(parse(&UDP4[..28]), Err(Malformed::TotalLength));
+        assert_eq!(parse(&[0x10; 40]), Err(Malformed::Version));
+        assert_eq!(parse(&[]), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn walks_extension_headers_to_the_transport() {
+        let mut p = [0u8; 40 + 8 + 8 + 8];
+        p[0] = 0x60;
+        p[5] = 24;
+        p[6] = proto::HOPOPTS;
+        p[40] = proto::FRAGMENT;
+        p[48] = proto::UDP;
+        p[51] = 1;
+        let l = parse(&p).unwrap();
+        assert_eq!(
+            (l.proto, l.l4, l.frag_hdr, l.proto_at),
+            (proto::UDP, 56, 48, 48)
+        );
+        assert!(l.more_frags && l.has_l4());
+    }
+
+    #[test]
+    fn a_cut_extension_chain_is_marked() {
+        let mut p = [0u8; 41];
+        p[0] = 0x60;
+        p[5] = 1;
+        p[6] = proto::DSTOPTS;
+        let l = parse(&p).unwrap();
+        assert!(l.broken_chain && !l.has_l4());
+    }
+}
