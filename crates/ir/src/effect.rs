@@ -1,0 +1,221 @@
+//! What targets do besides giving a verdict.
+
+use alloc::{string::String, vec::Vec};
+
+use crate::Field;
+
+/// Source or destination rewriting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Manip {
+    /// Source (SNAT, MASQUERADE).
+    Src,
+    /// Destination (DNAT, REDIRECT).
+    Dst,
+}
+
+/// An effect, run in order after the rule's condition held and its counter rose.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Writes a field; nothing happens when the packet does not have it.
+    Assign(Field, Expr),
+    /// Rewrites the MSS option of a TCP SYN (`tcpmss_mangle_packet`).
+    TcpMss(Mss),
+    /// Writes a log line.
+    Log(LogSpec),
+    /// Sets up a translation of the packet's connection. Its outcome is the verdict.
+    Nat(NatSpec),
+    /// Decides how connection tracking will treat the packet.
+    Ct(CtSpec),
+}
+
+impl Effect {
+    /// The field this effect writes, if any; a later rule that reads it must not be
+    /// classified together with the rules before.
+    #[must_use]
+    pub fn writes(&self) -> Option<Field> {
+        match self {
+            Effect::Assign(field, _) => Some(*field),
+            Effect::TcpMss(_) => Some(Field::Length),
+            Effect::Log(_) | Effect::Nat(_) | Effect::Ct(_) => None,
+        }
+    }
+}
+
+/// A new value computed from the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expr {
+    /// `(old & keep) ^ xor`.
+    Masked {
+        /// Bits of the old value that stay.
+        keep: u128,
+        /// Bits flipped afterwards.
+        xor: u128,
+    },
+    /// `old + n`, clamped to 0..=255 (TTL, hop limit).
+    AddClamped(i16),
+    /// `(old & keep) ^ (other & mask)` with the value of another field.
+    Mix {
+        /// The other field.
+        from: Field,
+        /// Bits taken from it.
+        mask: u128,
+        /// Bits of the old value that stay.
+        keep: u128,
+    },
+}
+
+impl Expr {
+    /// Applies the expression to `old`; `other` is the value of the field named by
+    /// [`Expr::Mix`].
+    #[must_use]
+    pub fn apply(self, old: u128, other: u128) -> u128 {
+        match self {
+            Expr::Masked { keep, xor } => (old & keep) ^ xor,
+            Expr::AddClamped(n) => {
+                let v = i64::try_from(old).unwrap_or(255) + i64::from(n);
+                v.clamp(0, 255) as u128
+            }
+            Expr::Mix { mask, keep, .. } => (old & keep) ^ (other & mask),
+        }
+    }
+}
+
+/// The MSS that TCPMSS writes; it never raises an existing one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mss {
+    /// `--set-mss`.
+    Set(u16),
+    /// `--clamp-mss-to-pmtu`.
+    ClampToPathMtu,
+}
+
+/// A LOG line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LogSpec {
+    /// Syslog level, 0 to 7.
+    pub level: u8,
+    /// At most 29 bytes put before the line as they are.
+    pub prefix: String,
+    /// `--log-tcp-sequence`.
+    pub tcp_sequence: bool,
+    /// `--log-tcp-options`.
+    pub tcp_options: bool,
+    /// `--log-ip-options`.
+    pub ip_options: bool,
+    /// `--log-uid`.
+    pub uid: bool,
+    /// `--log-macdecode`.
+    pub mac_decode: bool,
+}
+
+/// Where a translated address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NatSource {
+    /// The address stays (only ports are given).
+    Keep,
+    /// A range of addresses, both ends included; IPv4 in the low 32 bits.
+    Range(u128, u128),
+    /// The address of the output interface (MASQUERADE).
+    OutInterface,
+    /// The address of the input interface, or loopback for local output (REDIRECT).
+    InInterface,
+}
+
+/// SNAT, DNAT, MASQUERADE and REDIRECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NatSpec {
+    /// Which side is rewritten.
+    pub manip: Manip,
+    /// The new address.
+    pub addr: NatSource,
+    /// The new port range, both ends included.
+    pub ports: Option<(u16, u16)>,
+    /// Base of a shifted port range (`first-last/base`).
+    pub base_port: Option<u16>,
+    /// `--random` or `--random-fully`.
+    pub random: bool,
+    /// `--persistent`.
+    pub persistent: bool,
+}
+
+/// Which directions a zone applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ZoneDir {
+    /// `--zone`.
+    Both,
+    /// `--zone-orig`.
+    Original,
+    /// `--zone-reply`.
+    Reply,
+}
+
+/// Number of a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ZoneId {
+    /// A fixed number.
+    Number(u16),
+    /// The packet mark's low 16 bits.
+    FromMark,
+}
+
+/// A connection-tracking zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ZoneSpec {
+    /// Directions.
+    pub dir: ZoneDir,
+    /// Number.
+    pub id: ZoneId,
+}
+
+/// The raw table's say in connection tracking. A packet that already carries a
+/// connection or a template is left alone (`xt_ct_target`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CtSpec {
+    /// NOTRACK.
+    Untracked,
+    /// Properties of the connection this packet may open.
+    Template {
+        /// Zone of lookup and creation.
+        zone: Option<ZoneSpec>,
+        /// Helper by name.
+        helper: Option<String>,
+        /// `--ctevents` names.
+        events: Vec<String>,
+        /// `--expevents` names.
+        expect_events: Vec<String>,
+    },
+}
+
+/// How REJECT answers. The packet is dropped whether or not an answer can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectKind {
+    /// A TCP reset.
+    TcpReset,
+    /// ICMP destination unreachable (IPv4 type 3, IPv6 type 1) with this code.
+    Unreachable(u8),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_follow_the_kernel_formulas() {
+        // xt_mark: (mark & ~mask) ^ value
+        let set = Expr::Masked {
+            keep: !0xff,
+            xor: 0x0f,
+        };
+        assert_eq!(set.apply(0x1ff, 0) & 0xffff, 0x10f);
+        // xt_TTL clamps at both ends
+        assert_eq!(Expr::AddClamped(-5).apply(2, 0), 0);
+        assert_eq!(Expr::AddClamped(5).apply(254, 0), 255);
+        // CONNMARK --restore-mark: (mark & ~nfmask) ^ (ctmark & ctmask)
+        let restore = Expr::Mix {
+            from: Field::CtMark,
+            mask: 0xf0,
+            keep: !0xff,
+        };
+        assert_eq!(restore.apply(0x1234, 0xabcd) & 0xffff, 0x12c0);
+    }
+}

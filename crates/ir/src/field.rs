@@ -1,0 +1,195 @@
+//! What a condition can look at: one row per field.
+
+/// A value of a packet, its connection or its surroundings.
+///
+/// All values are unsigned and at most 128 bits wide. IPv4 addresses occupy the low
+/// 32 bits. Interface names are their 16 bytes (NUL padded, `IFNAMSIZ`) read as one
+/// big-endian number, so that a `+` wildcard is a prefix mask; the name is 0 where
+/// the hook has no such device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Field {
+    /// Source address.
+    Src,
+    /// Destination address.
+    Dst,
+    /// Transport protocol (IPv6: the header that ends the extension chain).
+    Proto,
+    /// IPv4 TOS byte or IPv6 traffic class.
+    Tos,
+    /// TTL or hop limit.
+    Ttl,
+    /// Bytes of the network packet, header included.
+    Length,
+    /// Fragment offset in units of eight bytes.
+    FragOff,
+    /// Bytes available from the transport header on; absent in later fragments.
+    L4Len,
+    /// Source port: the first two bytes of the transport header.
+    Sport,
+    /// Destination port: bytes two and three of the transport header.
+    Dport,
+    /// Byte 13 of the TCP header.
+    TcpFlags,
+    /// 1 when the TCP option of this kind is present, 0 when not; absent when the
+    /// option list is cut short by the packet's end.
+    TcpOption(u8),
+    /// ICMP or ICMPv6 type times 256 plus code.
+    IcmpTypeCode,
+    /// Input interface name.
+    InName,
+    /// Output interface name.
+    OutName,
+    /// Packet mark.
+    Mark,
+    /// 1 when the packet belongs to a tracked connection, else 0. Always present.
+    HasCt,
+    /// Connection-tracking state, one of [`ctstate`]. Always present.
+    CtState,
+    /// Status bits of the connection ([`ctstatus`]).
+    CtStatus,
+    /// Direction: 0 original, 1 reply.
+    CtDir,
+    /// Connection mark.
+    CtMark,
+    /// Protocol of the connection.
+    CtProto,
+    /// Source address of the original direction.
+    CtOrigSrc,
+    /// Destination address of the original direction.
+    CtOrigDst,
+    /// Source address of the reply direction.
+    CtReplSrc,
+    /// Destination address of the reply direction.
+    CtReplDst,
+    /// Source port (or ICMP id) of the original direction.
+    CtOrigSport,
+    /// Destination port of the original direction.
+    CtOrigDport,
+    /// Source port of the reply direction.
+    CtReplSport,
+    /// Destination port of the reply direction.
+    CtReplDport,
+    /// Seconds until the connection times out, 0 when overdue.
+    CtExpire,
+    /// Route type (`RTN_*`) of the source address, any interface.
+    SrcType,
+    /// Route type of the destination address, any interface.
+    DstType,
+    /// Route type of the source address as seen from the input interface.
+    SrcTypeIn,
+    /// Route type of the destination address as seen from the input interface.
+    DstTypeIn,
+    /// Route type of the source address as seen from the output interface.
+    SrcTypeOut,
+    /// Route type of the destination address as seen from the output interface.
+    DstTypeOut,
+}
+
+/// How long a field's value holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Fixed for all packets of one direction of a flow (while the ruleset, marks
+    /// and surroundings stay as they are).
+    Flow,
+    /// May differ from packet to packet of a flow.
+    Packet,
+}
+
+/// The facts about one [`Field`].
+#[derive(Clone, Copy, Debug)]
+pub struct FieldRow {
+    /// Name in explanations.
+    pub name: &'static str,
+    /// Width in bits.
+    pub bits: u8,
+    /// How long the value holds.
+    pub scope: Scope,
+    /// Whether an [`Effect`](crate::Effect) can write it.
+    pub writable: bool,
+}
+
+const fn row(name: &'static str, bits: u8, scope: Scope, writable: bool) -> FieldRow {
+    FieldRow {
+        name,
+        bits,
+        scope,
+        writable,
+    }
+}
+
+impl Field {
+    /// The facts about this field. Address widths are those of IPv6.
+    #[must_use]
+    pub const fn row(self) -> FieldRow {
+        use Scope::{Flow, Packet};
+        match self {
+            Field::Src => row("source", 128, Flow, false),
+            Field::Dst => row("destination", 128, Flow, false),
+            Field::Proto => row("protocol", 8, Flow, false),
+            Field::Tos => row("tos", 8, Packet, true),
+            Field::Ttl => row("ttl", 8, Packet, true),
+            Field::Length => row("length", 32, Packet, false),
+            Field::FragOff => row("fragment offset", 13, Packet, false),
+            Field::L4Len => row("transport bytes", 16, Packet, false),
+            Field::Sport => row("source port", 16, Flow, false),
+            Field::Dport => row("destination port", 16, Flow, false),
+            Field::TcpFlags => row("tcp flags", 8, Packet, false),
+            Field::TcpOption(_) => row("tcp option", 1, Packet, false),
+            Field::IcmpTypeCode => row("icmp type and code", 16, Packet, false),
+            Field::InName => row("input interface", 128, Flow, false),
+            Field::OutName => row("output interface", 128, Flow, false),
+            Field::Mark => row("mark", 32, Packet, true),
+            Field::HasCt => row("tracked", 1, Packet, false),
+            Field::CtState => row("ctstate", 3, Packet, false),
+            Field::CtStatus => row("ctstatus", 16, Packet, false),
+            Field::CtDir => row("ctdir", 1, Flow, false),
+            Field::CtMark => row("connmark", 32, Packet, true),
+            Field::CtProto => row("ctproto", 8, Flow, false),
+            Field::CtOrigSrc => row("ctorigsrc", 128, Flow, false),
+            Field::CtOrigDst => row("ctorigdst", 128, Flow, false),
+            Field::CtReplSrc => row("ctreplsrc", 128, Packet, false),
+            Field::CtReplDst => row("ctrepldst", 128, Packet, false),
+            Field::CtOrigSport => row("ctorigsrcport", 16, Flow, false),
+            Field::CtOrigDport => row("ctorigdstport", 16, Flow, false),
+            Field::CtReplSport => row("ctreplsrcport", 16, Packet, false),
+            Field::CtReplDport => row("ctrepldstport", 16, Packet, false),
+            Field::CtExpire => row("ctexpire", 32, Packet, false),
+            Field::SrcType | Field::SrcTypeIn | Field::SrcTypeOut => {
+                row("source address type", 4, Flow, false)
+            }
+            Field::DstType | Field::DstTypeIn | Field::DstTypeOut => {
+                row("destination address type", 4, Flow, false)
+            }
+        }
+    }
+}
+
+/// Values of [`Field::CtState`].
+pub mod ctstate {
+    /// No connection could be found or made.
+    pub const INVALID: u128 = 0;
+    /// Both directions have been seen.
+    pub const ESTABLISHED: u128 = 1;
+    /// Expected connection, or an ICMP error about a connection.
+    pub const RELATED: u128 = 2;
+    /// First direction only.
+    pub const NEW: u128 = 3;
+    /// Exempted from tracking.
+    pub const UNTRACKED: u128 = 4;
+}
+
+/// Bits of [`Field::CtStatus`] (uapi `enum ip_conntrack_status`).
+pub mod ctstatus {
+    /// Created by an expectation.
+    pub const EXPECTED: u32 = 1 << 0;
+    /// A reply was seen.
+    pub const SEEN_REPLY: u32 = 1 << 1;
+    /// Will not be evicted early.
+    pub const ASSURED: u32 = 1 << 2;
+    /// In the table.
+    pub const CONFIRMED: u32 = 1 << 3;
+    /// Source is translated.
+    pub const SRC_NAT: u32 = 1 << 4;
+    /// Destination is translated.
+    pub const DST_NAT: u32 = 1 << 5;
+}

@@ -1,0 +1,31 @@
+//! The closed language that rules are lowered to.
+//!
+//! Every match becomes a [`Cond`] over [`Field`]s, every target a list of
+//! [`Effect`]s and one [`Verdict`]. The evaluator, the explainer, the analyser and
+//! every compiler consume this language and nothing else: none of them can name an
+//! extension. Two rules make it safe to reorder and invert:
+//!
+//! * it is total and two-valued: a test on an absent field is false, so an
+//!   extension puts its presence guard *outside* any inversion;
+//! * everything that keeps state is a [`Cond::Call`], evaluated in rule order, once,
+//!   and only when all conditions before it in its rule held.
+#![no_std]
+
+extern crate alloc;
+
+mod cond;
+mod effect;
+mod field;
+mod rules;
+mod step;
+
+pub use cond::{Cond, Facts, Leaf, Observer, Ranges, Truth, eval};
+pub use effect::{
+    CtSpec, Effect, Expr, LogSpec, Manip, Mss, NatSource, NatSpec, RejectKind, ZoneDir, ZoneId,
+    ZoneSpec,
+};
+pub use field::{Field, FieldRow, Scope, ctstate, ctstatus};
+pub use rules::{
+    Base, Chain, ChainId, Hook, Policy, Rule, RuleId, Ruleset, Table, TableKind, Verdict,
+};
+pub use step::{Step, StepId, StepInput};
