@@ -1,0 +1,460 @@
+//! One tracked connection and what hangs on its packets.
+
+use crate::seqadj::SeqAdj;
+use crate::tuple::{Dir, Tuple};
+use crate::{SECOND, Time};
+use alloc::boxed::Box;
+use core::num::NonZeroU32;
+
+/// Names one entry for its whole life; a stale id never reaches another entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId {
+    pub(crate) generation: NonZeroU32,
+    pub(crate) index: u32,
+}
+
+/// Status bits (`enum ip_conntrack_status`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status(pub u32);
+
+#[allow(missing_docs, reason = "the names are those of the uapi header")]
+impl Status {
+    pub const EXPECTED: u32 = 1;
+    pub const SEEN_REPLY: u32 = 1 << 1;
+    pub const ASSURED: u32 = 1 << 2;
+    pub const CONFIRMED: u32 = 1 << 3;
+    pub const SRC_NAT: u32 = 1 << 4;
+    pub const DST_NAT: u32 = 1 << 5;
+    pub const NAT_MASK: u32 = Status::SRC_NAT | Status::DST_NAT;
+    pub const SEQ_ADJUST: u32 = 1 << 6;
+    pub const SRC_NAT_DONE: u32 = 1 << 7;
+    pub const DST_NAT_DONE: u32 = 1 << 8;
+    pub const NAT_DONE_MASK: u32 = Status::SRC_NAT_DONE | Status::DST_NAT_DONE;
+    pub const DYING: u32 = 1 << 9;
+    pub const FIXED_TIMEOUT: u32 = 1 << 10;
+    pub const TEMPLATE: u32 = 1 << 11;
+    pub const NAT_CLASH: u32 = 1 << 12;
+    pub const HELPER: u32 = 1 << 13;
+}
+
+impl Status {
+    /// Whether any of `bits` is set.
+    #[inline]
+    #[must_use]
+    pub const fn has(self, bits: u32) -> bool {
+        self.0 & bits != 0
+    }
+
+    /// Sets `bits`; `true` when at least one was clear before.
+    #[inline]
+    pub const fn set(&mut self, bits: u32) -> bool {
+        let fresh = self.0 & bits != bits;
+        self.0 |= bits;
+        fresh
+    }
+
+    /// Clears `bits`.
+    #[inline]
+    pub const fn clear(&mut self, bits: u32) {
+        self.0 &= !bits;
+    }
+}
+
+/// How a packet relates to its connection (`enum ip_conntrack_info`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CtInfo {
+    /// Original direction, a reply has been seen.
+    Established = 0,
+    /// Original direction of an expected connection without reply, or an ICMP error
+    /// about the original direction's packets.
+    Related = 1,
+    /// Original direction, no reply yet.
+    New = 2,
+    /// Reply direction.
+    EstablishedReply = 3,
+    /// An ICMP error found through the reply tuple.
+    RelatedReply = 4,
+}
+
+impl CtInfo {
+    /// Direction the packet travels in.
+    #[inline]
+    #[must_use]
+    pub const fn dir(self) -> Dir {
+        match self {
+            CtInfo::EstablishedReply | CtInfo::RelatedReply => Dir::Reply,
+            CtInfo::Established | CtInfo::Related | CtInfo::New => Dir::Original,
+        }
+    }
+}
+
+/// What hangs on a packet: its entry, direction and relation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The entry.
+    pub id: EntryId,
+    /// Direction of this packet.
+    pub dir: Dir,
+    /// Relation of this packet.
+    pub info: CtInfo,
+}
+
+/// Conntrack zone: an id and the directions it applies to (SPEC `nf_conntrack_zone`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// Zone id, 0 is the default zone.
+    pub id: u16,
+    /// Directions the id applies to: bit 0 original, bit 1 reply.
+    pub dirs: u8,
+}
+
+impl Zone {
+    /// Applies to the original direction only.
+    pub const ORIG: u8 = 1;
+    /// Applies to the reply direction only.
+    pub const REPLY: u8 = 2;
+    /// Applies to both.
+    pub const BOTH: u8 = 3;
+
+    /// A zone for both directions.
+    #[must_use]
+    pub const fn both(id: u16) -> Zone {
+        Zone {
+            id,
+            dirs: Zone::BOTH,
+        }
+    }
+
+    /// The zone id that counts in `dir` (`nf_ct_zone_id`).
+    #[inline]
+    #[must_use]
+    pub const fn id_for(self, dir: Dir) -> u16 {
+        if self.dirs & (1 << dir as u8) != 0 {
+            self.id
+        } else {
+            0
+        }
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Zone {
+        Zone::both(0)
+    }
+}
+
+/// The helpers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelperKind {
+    /// FTP control connections.
+    Ftp,
+}
+
+impl HelperKind {
+    /// Name used by `-j CT --helper` and in listings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            HelperKind::Ftp => "ftp",
+        }
+    }
+
+    /// The helper called `name`.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<HelperKind> {
+        [HelperKind::Ftp].into_iter().find(|h| h.name() == name)
+    }
+}
+
+/// TCP connection states (`enum tcp_conntrack`), numbered as in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the states' own")]
+pub enum TcpConn {
+    #[default]
+    None = 0,
+    SynSent = 1,
+    SynRecv = 2,
+    Established = 3,
+    FinWait = 4,
+    CloseWait = 5,
+    LastAck = 6,
+    TimeWait = 7,
+    Close = 8,
+    SynSent2 = 9,
+}
+
+impl TcpConn {
+    /// All states in numeric order.
+    pub const ALL: [TcpConn; 10] = [
+        TcpConn::None,
+        TcpConn::SynSent,
+        TcpConn::SynRecv,
+        TcpConn::Established,
+        TcpConn::FinWait,
+        TcpConn::CloseWait,
+        TcpConn::LastAck,
+        TcpConn::TimeWait,
+        TcpConn::Close,
+        TcpConn::SynSent2,
+    ];
+
+    /// Upper-case name as listings print it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            TcpConn::None => "NONE",
+            TcpConn::SynSent => "SYN_SENT",
+            TcpConn::SynRecv => "SYN_RECV",
+            TcpConn::Established => "ESTABLISHED",
+            TcpConn::FinWait => "FIN_WAIT",
+            TcpConn::CloseWait => "CLOSE_WAIT",
+            TcpConn::LastAck => "LAST_ACK",
+            TcpConn::TimeWait => "TIME_WAIT",
+            TcpConn::Close => "CLOSE",
+            TcpConn::SynSent2 => "SYN_SENT2",
+        }
+    }
+
+    /// Whether a full table may evict even an assured entry in this state.
+    #[must_use]
+    pub const fn can_early_drop(self) -> bool {
+        matches!(
+            self,
+            TcpConn::FinWait
+                | TcpConn::CloseWait
+                | TcpConn::LastAck
+                | TcpConn::TimeWait
+                | TcpConn::Close
+        )
+    }
+}
+
+/// Packet classes of the TCP tracker, numbered as in the kernel's log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the flags'")]
+pub enum TcpClass {
+    Syn = 0,
+    SynAck = 1,
+    Fin = 2,
+    Ack = 3,
+    Rst = 4,
+    #[default]
+    None = 5,
+}
+
+/// What the TCP tracker knows about one side (`struct ip_ct_tcp_state`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpSide {
+    /// Highest sequence number sent plus one.
+    pub end: u32,
+    /// Highest right window edge the peer granted.
+    pub maxend: u32,
+    /// Largest window this side advertised, scaled.
+    pub maxwin: u32,
+    /// Highest acknowledgement this side sent.
+    pub maxack: u32,
+    /// Window scale in use.
+    pub scale: u8,
+    /// [`tcp_flag`] bits.
+    pub flags: u8,
+}
+
+/// Flag bits of [`TcpSide::flags`] and [`TcpState::last_flags`] (uapi nf_conntrack_tcp.h).
+pub mod tcp_flag {
+    /// Sent a window scale option.
+    pub const WINDOW_SCALE: u8 = 0x01;
+    /// Sent SACK-permitted.
+    pub const SACK_PERM: u8 = 0x02;
+    /// Its FIN started the close.
+    pub const CLOSE_INIT: u8 = 0x04;
+    /// No window check.
+    pub const BE_LIBERAL: u8 = 0x08;
+    /// `end` advanced and has not been acknowledged.
+    pub const DATA_UNACKNOWLEDGED: u8 = 0x10;
+    /// `maxack` is valid.
+    pub const MAXACK_SET: u8 = 0x20;
+    /// A challenge ACK may come (SYN seen in LAST_ACK).
+    pub const EXP_CHALLENGE_ACK: u8 = 0x40;
+    /// Both sides opened at once.
+    pub const SIMULTANEOUS_OPEN: u8 = 0x80;
+}
+
+/// State of a TCP connection (`struct ip_ct_tcp`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpState {
+    /// Per direction: what the side sending in that direction did.
+    pub seen: [TcpSide; 2],
+    /// Connection state.
+    pub state: TcpConn,
+    /// Direction of the last remembered packet.
+    pub last_dir: Dir,
+    /// Identical ACK-class packets seen in a row.
+    pub retrans: u8,
+    /// Class of the last packet.
+    pub last_class: TcpClass,
+    /// Its sequence number.
+    pub last_seq: u32,
+    /// Its acknowledgement number.
+    pub last_ack: u32,
+    /// Its end.
+    pub last_end: u32,
+    /// Its window as written in the header.
+    pub last_win: u16,
+    /// Window scale of the last ignored SYN.
+    pub last_wscale: u8,
+    /// [`tcp_flag`] bits of the last ignored SYN.
+    pub last_flags: u8,
+}
+
+impl Default for TcpState {
+    fn default() -> TcpState {
+        TcpState {
+            seen: [TcpSide::default(); 2],
+            state: TcpConn::None,
+            last_dir: Dir::Original,
+            retrans: 0,
+            last_class: TcpClass::None,
+            last_seq: 0,
+            last_ack: 0,
+            last_end: 0,
+            last_win: 0,
+            last_wscale: 0,
+            last_flags: 0,
+        }
+    }
+}
+
+/// Per-protocol part of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtoState {
+    /// Protocols without state of their own (ICMP, ICMPv6, generic).
+    Stateless,
+    /// TCP.
+    Tcp(TcpState),
+    /// UDP and UDPlite.
+    Udp {
+        /// After this moment two-way traffic counts as a stream.
+        stream_ts: Time,
+    },
+    /// GRE: timeouts kept in the entry, in seconds.
+    Gre {
+        /// Before a reply.
+        timeout: u32,
+        /// After a reply.
+        stream_timeout: u32,
+    },
+}
+
+/// Packets and bytes of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets.
+    pub packets: u64,
+    /// Network-layer bytes, IP header included.
+    pub bytes: u64,
+}
+
+/// A tracked connection (`struct nf_conn`).
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Tuples of the original and the reply direction.
+    pub tuples: [Tuple; 2],
+    /// Status bits.
+    pub status: Status,
+    /// Connection mark.
+    pub mark: u32,
+    /// Zone.
+    pub zone: Zone,
+    /// Expiry: relative nanoseconds until confirmed, absolute time afterwards.
+    pub timeout: Time,
+    /// Confirmation time, when timestamps were on at creation.
+    pub start: Option<Time>,
+    /// Protocol state.
+    pub proto: ProtoState,
+    /// Per-direction counters, counting only when accounting was on at creation.
+    pub counters: [Counters; 2],
+    /// The entry has counters.
+    pub acct: bool,
+    /// The entry has time stamps.
+    pub tstamp: bool,
+    /// Helper in charge.
+    pub helper: Option<HelperKind>,
+    /// Expectations this entry has per class.
+    pub expecting: [u8; 4],
+    /// Connection that announced this one.
+    pub master: Option<EntryId>,
+    /// Interface a masqueraded connection left through, 0 when none.
+    pub masq_index: u32,
+    /// Changes not yet reported ([`change`] bits).
+    pub pending: u16,
+    /// Sequence number adjustment, allocated on first use.
+    pub seqadj: Option<Box<SeqAdj>>,
+}
+
+/// What an update event reports (`enum ip_conntrack_events`).
+pub mod change {
+    /// First reply.
+    pub const REPLY: u16 = 1 << 2;
+    /// ASSURED was set.
+    pub const ASSURED: u16 = 1 << 3;
+    /// Protocol state changed.
+    pub const PROTOINFO: u16 = 1 << 4;
+    /// A helper was attached.
+    pub const HELPER: u16 = 1 << 5;
+    /// Mark changed.
+    pub const MARK: u16 = 1 << 6;
+    /// Sequence adjustment changed.
+    pub const SEQADJ: u16 = 1 << 7;
+}
+
+impl Entry {
+    /// The tuple of `dir`.
+    #[inline]
+    #[must_use]
+    pub fn tuple(&self, dir: Dir) -> &Tuple {
+        &self.tuples[dir.ix()]
+    }
+
+    /// Whether the entry is in the table.
+    #[inline]
+    #[must_use]
+    pub fn confirmed(&self) -> bool {
+        self.status.has(Status::CONFIRMED)
+    }
+
+    /// Whether a confirmed entry has run out at `now`.
+    #[inline]
+    #[must_use]
+    pub fn expired(&self, now: Time) -> bool {
+        self.timeout <= now && self.confirmed()
+    }
+
+    /// Remaining whole seconds, 0 when expired.
+    #[must_use]
+    pub fn remaining(&self, now: Time) -> u64 {
+        if self.confirmed() {
+            self.timeout.saturating_sub(now) / SECOND
+        } else {
+            self.timeout / SECOND
+        }
+    }
+
+    /// The TCP state, for TCP entries.
+    #[inline]
+    #[must_use]
+    pub fn tcp(&self) -> Option<&TcpState> {
+        match &self.proto {
+            ProtoState::Tcp(t) => Some(t),
+            ProtoState::Stateless | ProtoState::Udp { .. } | ProtoState::Gre { .. } => None,
+        }
+    }
+
+    /// The TCP state for changing, for TCP entries.
+    #[inline]
+    pub fn tcp_mut(&mut self) -> Option<&mut TcpState> {
+        match &mut self.proto {
+            ProtoState::Tcp(t) => Some(t),
+            ProtoState::Stateless | ProtoState::Udp { .. } | ProtoState::Gre { .. } => None,
+        }
+    }
+}

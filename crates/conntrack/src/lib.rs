@@ -1,0 +1,31 @@
+//! Connection tracking as Linux netfilter does it, without sockets, clocks or threads.
+//!
+//! Time, randomness and the hash key are arguments; packets are byte slices that
+//! start at the network header. The behaviour followed is Linux 6.18's.
+#![no_std]
+
+extern crate alloc;
+
+pub mod config;
+pub mod entry;
+pub mod reason;
+pub mod seqadj;
+pub mod stats;
+pub mod tuple;
+
+mod conntrack;
+mod rng;
+mod slab;
+
+pub use config::{Config, HelperPort};
+pub use conntrack::{Conntrack, InHook, Template, Tracked};
+pub use entry::{Attached, CtInfo, Entry, EntryId, HelperKind, ProtoState, Status, Zone};
+pub use reason::{DropReason, InvalidReason, Note};
+pub use stats::Stats;
+pub use tuple::{Dir, Tuple};
+
+/// Nanoseconds since an origin the caller chooses (usually the Unix epoch).
+pub type Time = u64;
+
+/// Nanoseconds in one second.
+pub const SECOND: Time = 1_000_000_000;

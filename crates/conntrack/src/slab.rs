@@ -1,0 +1,107 @@
+//! Entries in fixed chunks, so that growing never moves one.
+
+use crate::entry::{Entry, EntryId};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+
+/// Entries per chunk.
+const CHUNK: usize = 256;
+
+#[derive(Debug)]
+struct Slot {
+    /// Generation of the entry that is, or will next be, here.
+    generation: NonZeroU32,
+    entry: Option<Entry>,
+}
+
+/// Storage for entries, confirmed or not.
+#[derive(Debug, Default)]
+pub(crate) struct Slab {
+    chunks: Vec<Box<[Slot]>>,
+    free: Vec<u32>,
+}
+
+impl Slab {
+    fn slot(&self, index: u32) -> Option<&Slot> {
+        let at = index as usize;
+        self.chunks.get(at / CHUNK)?.get(at % CHUNK)
+    }
+
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot> {
+        let at = index as usize;
+        self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
+    }
+
+    /// Stores `entry`.
+    pub(crate) fn insert(&mut self, entry: Entry) -> EntryId {
+        if self.free.is_empty() {
+            self.grow();
+        }
+        let index = self.free.pop().unwrap_or(0);
+        let mut generation = NonZeroU32::MIN;
+        if let Some(slot) = self.slot_mut(index) {
+            slot.entry = Some(entry);
+            generation = slot.generation;
+        }
+        EntryId { generation, index }
+    }
+
+    fn grow(&mut self) {
+        let base = (self.chunks.len() * CHUNK) as u32;
+        let chunk = (0..CHUNK).map(|_| Slot {
+            generation: NonZeroU32::MIN,
+            entry: None,
+        });
+        self.chunks.push(chunk.collect());
+        self.free
+            .extend((0..CHUNK as u32).rev().map(|i| base.wrapping_add(i)));
+    }
+
+    /// Takes the entry out; its id is stale from now on.
+    pub(crate) fn remove(&mut self, id: EntryId) -> Option<Entry> {
+        let slot = self.slot_mut(id.index)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        let entry = slot.entry.take()?;
+        slot.generation = slot.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        self.free.push(id.index);
+        Some(entry)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: EntryId) -> Option<&Entry> {
+        let slot = self.slot(id.index)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        slot.entry.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: EntryId) -> Option<&mut Entry> {
+        let slot = self.slot_mut(id.index)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        slot.entry.as_mut()
+    }
+
+    /// The entry at `index`, whatever its generation.
+    #[inline]
+    pub(crate) fn at(&self, index: u32) -> Option<(EntryId, &Entry)> {
+        let slot = self.slot(index)?;
+        let id = EntryId {
+            generation: slot.generation,
+            index,
+        };
+        Some((id, slot.entry.as_ref()?))
+    }
+
+    /// All entries, unconfirmed and dying ones included.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (EntryId, &Entry)> {
+        let slots = (self.chunks.len() * CHUNK) as u32;
+        (0..slots).filter_map(|index| self.at(index))
+    }
+}
