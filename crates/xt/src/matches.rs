@@ -1,0 +1,5 @@
+//! Match extensions, one file each.
+
+pub mod comment;
+pub mod tcp;
+mod transport;

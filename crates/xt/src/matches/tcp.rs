@@ -1,0 +1,231 @@
+//! `-m tcp`: ports, flags and options of the TCP header (kernel `tcp_mt`).
+//!
+//! Later fragments never match, inverted or not. A fragment at offset 1 (bytes 8 to
+//! 15, where flags could be overwritten) and a packet cut inside the header are
+//! dropped on the spot. ECE and CWR cannot be named. `--syn` is kept as
+//! `--tcp-flags FIN,SYN,RST,ACK SYN`, a range of all ports as nothing.
+
+use tidegate_ir::{Cond, Field};
+use tidegate_wire::proto;
+
+use super::transport::{forget_all_ports, header, list_ports, port_test, show_range, strict_ports};
+use crate::{
+    Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx,
+    Lower, LowerCtx, Opt, Value, Vector, bad, number, ok, saved,
+};
+
+const SPORT: usize = 0;
+const DPORT: usize = 1;
+const OPTION: usize = 2;
+const FLAGS: usize = 3;
+const SYN: usize = 4;
+
+const PORTS: Arg = Arg::Special {
+    arity: 1,
+    parse: |input| strict_ports(input, "tcp"),
+    show: show_range,
+};
+
+const OPTIONS: &[Opt] = &[
+    Opt::new("source-port", PORTS)
+        .saved("sport")
+        .aliases(&["sport"])
+        .invertible()
+        .twice("Only one `--source-port' allowed")
+        .help("[!] --source-port port[:port]\n --sport ...\n\t\t\t\tmatch source port(s)\n"),
+    Opt::new("destination-port", PORTS)
+        .saved("dport")
+        .aliases(&["dport"])
+        .invertible()
+        .twice("Only one `--destination-port' allowed")
+        .help(
+            "[!] --destination-port port[:port]\n --dport ...\n\t\t\t\tmatch destination port(s)\n",
+        ),
+    Opt::new(
+        "tcp-option",
+        Arg::Special {
+            arity: 1,
+            parse: parse_option,
+            show: |v, _| v.number().unwrap_or(0).to_string(),
+        },
+    )
+    .invertible()
+    .twice("Only one `--tcp-option' allowed")
+    .help("[!] --tcp-option number        match if TCP option set\n"),
+    Opt::new(
+        "tcp-flags",
+        Arg::Special {
+            arity: 2,
+            parse: parse_flags,
+            show: |v, _| {
+                let (value, mask) = v.masked().unwrap_or_default();
+                format!("{} {}", names(mask), names(value))
+            },
+        },
+    )
+    .invertible()
+    .excludes(&[SYN])
+    .twice("Only one of `--syn' or `--tcp-flags'  allowed")
+    .help(
+        "[!] --tcp-flags mask comp\tmatch when TCP flags & mask == comp\n\
+         \t\t\t\t(Flags: SYN ACK FIN RST URG PSH ALL NONE)\n",
+    ),
+    Opt::new("syn", Arg::Flag)
+        .invertible()
+        .excludes(&[FLAGS])
+        .twice("Only one of `--syn' or `--tcp-flags'  allowed")
+        .help(
+            "[!] --syn\t\t\tmatch when only SYN flag set\n\
+             \t\t\t\t(equivalent to --tcp-flags SYN,RST,ACK,FIN SYN)\n",
+        ),
+];
+
+/// `-m tcp`.
+pub static TCP: Extension = Extension {
+    name: "tcp",
+    lower: Lower::Match(lower),
+    families: Families::Both,
+    options: OPTIONS,
+    help: Help::order(&[FLAGS, SYN, SPORT, DPORT, OPTION]),
+    legal: Legal::protos(&[proto::TCP]),
+    finish,
+    save: crate::save_all,
+    list,
+    cases: CASES,
+    vectors: VECTORS,
+};
+
+/// Flag names in printing order; `ALL` and `NONE` are only read.
+const FLAG_NAMES: &[(&str, u32)] = &[
+    ("FIN", 0x01),
+    ("SYN", 0x02),
+    ("RST", 0x04),
+    ("PSH", 0x08),
+    ("ACK", 0x10),
+    ("URG", 0x20),
+    ("ALL", 0x3f),
+    ("NONE", 0),
+];
+
+fn names(bits: u32) -> String {
+    if bits == 0 {
+        return "NONE".to_owned();
+    }
+    let single = FLAG_NAMES.iter().take(6);
+    let set: Vec<_> = single.filter(|f| bits & f.1 != 0).map(|f| f.0).collect();
+    set.join(",")
+}
+
+fn flag_bits(list: &str) -> Result<u32, Error> {
+    let mut bits = 0;
+    for word in list.split(',').filter(|w| !w.is_empty()) {
+        let known = FLAG_NAMES.iter().find(|f| f.0.eq_ignore_ascii_case(word));
+        bits |= known
+            .ok_or_else(|| Error::parameter(format!("Unknown TCP flag `{word}'")))?
+            .1;
+    }
+    Ok(bits)
+}
+
+fn parse_flags(input: &Input<'_>) -> Result<Value, Error> {
+    let &[mask, value] = input.args else {
+        return Err(Error::parameter("--tcp-flags requires two args."));
+    };
+    Ok(Value::Masked {
+        mask: flag_bits(mask)?,
+        value: flag_bits(value)?,
+    })
+}
+
+fn parse_option(input: &Input<'_>) -> Result<Value, Error> {
+    number::whole(input.text(), 1, 255)
+        .map(Value::Number)
+        .ok_or_else(|| Error::parameter(format!("Bad TCP option \"{}\"", input.text())))
+}
+
+fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
+    forget_all_ports(args, &[SPORT, DPORT]);
+    if let Some(syn) = args.remove(SYN) {
+        let value = Value::Masked {
+            mask: 0x17,
+            value: 0x02,
+        };
+        args.set(FLAGS, syn.invert, value);
+    }
+    Ok(())
+}
+
+fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
+    let args = &x.args;
+    let bang = |opt| if args.inverted(opt) { "!" } else { "" };
+    let mut out = " tcp".to_owned();
+    out += &list_ports(args, SPORT, "spt", ctx, "tcp");
+    out += &list_ports(args, DPORT, "dpt", ctx, "tcp");
+    if let Some(n) = args.number(OPTION) {
+        out += &format!(" option={}{n}", bang(OPTION));
+    }
+    if let Some((value, mask)) = args.masked(FLAGS) {
+        out += &format!(" flags:{}", bang(FLAGS));
+        out += &if ctx.numeric {
+            format!("0x{mask:02X}/0x{value:02X}")
+        } else {
+            format!("{}/{}", names(mask), names(value))
+        };
+    }
+    out
+}
+
+/// Whether the rule part asks for SYN set, as TCPMSS demands (`find_syn_match`).
+#[must_use]
+pub fn wants_syn(args: &Args) -> bool {
+    !args.inverted(FLAGS)
+        && args
+            .masked(FLAGS)
+            .is_some_and(|(value, _)| value & 0x02 != 0)
+}
+
+fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Cond {
+    let mut tests = vec![Cond::DropWhen(Box::new(Cond::eq(Field::FragOff, 1)))];
+    tests.extend(header(20));
+    tests.extend(port_test(args, SPORT, Field::Sport));
+    tests.extend(port_test(args, DPORT, Field::Dport));
+    if let Some((value, mask)) = args.masked(FLAGS) {
+        let test = Cond::bits(Field::TcpFlags, u128::from(mask), u128::from(value));
+        tests.push(test.inverted_if(args.inverted(FLAGS)));
+    }
+    if let Some(kind) = args.number(OPTION).and_then(|n| u8::try_from(n).ok()) {
+        let field = Field::TcpOption(kind);
+        let readable = Cond::range(field, 0, 1);
+        tests.push(Cond::DropWhen(Box::new(Cond::Not(Box::new(readable)))));
+        tests.push(Cond::eq(field, 1).inverted_if(args.inverted(OPTION)));
+    }
+    Cond::all(tests)
+}
+
+const CASES: &[Case] = &[
+    saved(
+        "-p tcp -m tcp --sport 1024: ! --dport 80:443",
+        "-p tcp -m tcp --sport 1024:65535 ! --dport 80:443",
+    ),
+    saved(
+        "-p tcp -m tcp ! --syn",
+        "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN",
+    ),
+    saved(
+        "-p tcp -m tcp --tcp-flags syn,ALL none",
+        "-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,ACK,URG NONE",
+    ),
+    saved(
+        "-p tcp -m tcp --tcp-option 0x8",
+        "-p tcp -m tcp --tcp-option 8",
+    ),
+    bad("-p tcp -m tcp --tcp-flags SYN"),
+    bad("-p tcp -m tcp --tcp-flags SYN SYN --syn"),
+    bad("-p tcp -m tcp --tcp-option 0"),
+    bad("-p tcp -m tcp --dport 30:20"),
+    bad("-m tcp --dport 1"),
+    bad("! -p tcp -m tcp --dport 1"),
+    ok("-p tcp -m tcp --dport 1").v6(),
+];
+
+const VECTORS: &[Vector] = &[];

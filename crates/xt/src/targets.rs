@@ -1,0 +1,3 @@
+//! Target extensions, one file each.
+
+pub mod log;
