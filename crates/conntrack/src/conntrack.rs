@@ -1,11 +1,18 @@
-//! The tracker: state of one network namespace.
+//! The tracker: state of one network namespace, and the life of its entries.
 
 use crate::config::Config;
-use crate::entry::{Attached, Entry, EntryId, HelperKind, Zone, change};
+use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, change};
+use crate::event::{Event, EventKind};
+use crate::expect::Expectations;
 use crate::reason::{DropReason, InvalidReason, Note};
 use crate::rng::Rng;
 use crate::slab::Slab;
 use crate::stats::Stats;
+use crate::table::Table;
+use crate::timer::Wheel;
+use crate::tuple::{Dir, Tuple};
+use crate::{SECOND, Time};
+use alloc::vec::Vec;
 
 /// The hook a packet enters conntrack from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +50,21 @@ pub enum Tracked {
 pub struct Conntrack {
     pub(crate) config: Config,
     pub(crate) slab: Slab,
+    pub(crate) table: Table,
+    pub(crate) wheel: Wheel,
+    pub(crate) expectations: Expectations,
     pub(crate) stats: Stats,
+    pub(crate) events: Vec<Event>,
     pub(crate) rng: Rng,
     pub(crate) note: Option<Note>,
     /// Entries there are, unconfirmed ones included (`nf_conntrack_count`).
     pub(crate) count: u32,
+    /// Removed entries that the packet in flight may still hold.
+    pub(crate) dying: Vec<EntryId>,
+    /// When a collection forced by a full table is due.
+    pub(crate) gc_at: Option<Time>,
+    /// Scratch space for expiry.
+    due: Vec<u32>,
 }
 
 impl Conntrack {
@@ -56,10 +73,17 @@ impl Conntrack {
     pub fn new(config: Config) -> Conntrack {
         Conntrack {
             slab: Slab::default(),
+            table: Table::new(&config.hash_key, config.buckets),
+            wheel: Wheel::new(),
+            expectations: Expectations::default(),
             stats: Stats::default(),
+            events: Vec::new(),
             rng: Rng::new(config.seed),
             note: None,
             count: 0,
+            dying: Vec::new(),
+            gc_at: None,
+            due: Vec::new(),
             config,
         }
     }
@@ -70,7 +94,14 @@ impl Conntrack {
         &self.config
     }
 
-    /// The entry `id` names, unless it is gone.
+    /// Settings for changing; as with sysctls, timeouts take effect at the next packet
+    /// that refreshes an entry. Buckets, hash key and seed are read at creation only.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    /// The entry `id` names, unless it is gone. An entry removed while a packet holds
+    /// it stays readable (status DYING) until the next packet.
     #[inline]
     #[must_use]
     pub fn entry(&self, id: EntryId) -> Option<&Entry> {
@@ -86,7 +117,7 @@ impl Conntrack {
 
     /// Sets the connection mark.
     pub fn set_mark(&mut self, id: EntryId, mark: u32) {
-        if let Some(entry) = self.slab.get_mut(id)
+        if let Some(entry) = self.entry_mut(id)
             && entry.mark != mark
         {
             entry.mark = mark;
@@ -94,9 +125,11 @@ impl Conntrack {
         }
     }
 
-    /// All entries that are in the table.
+    /// All entries that listings show: confirmed and not the hidden loser of a clash.
     pub fn iter(&self) -> impl Iterator<Item = (EntryId, &Entry)> {
-        self.slab.iter().filter(|(_, e)| e.confirmed())
+        self.slab.iter().filter(|(_, e)| {
+            e.status.has(Status::CONFIRMED) && !e.status.has(Status::DYING | Status::NAT_CLASH)
+        })
     }
 
     /// Entries there are, unconfirmed and hidden ones included (`nf_conntrack_count`).
@@ -115,5 +148,130 @@ impl Conntrack {
     #[must_use]
     pub fn last_note(&self) -> Option<Note> {
         self.note
+    }
+
+    /// The entry with this tuple as a packet in `zone` would find it.
+    #[must_use]
+    pub fn find(&self, tuple: &Tuple, zone: Zone) -> Option<(EntryId, Dir)> {
+        let id = zone.id_for(Dir::Original);
+        let reply_id = zone.id_for(Dir::Reply);
+        let search = |zone_id| {
+            let hash = self.table.hash(tuple, zone_id);
+            self.table.find(&self.slab, tuple, zone, hash, |_| false)
+        };
+        search(id).or_else(|| (id != reply_id).then(|| search(reply_id)).flatten())
+    }
+
+    /// Removes an entry and what it announced. It stays readable while the packet in
+    /// flight may hold it.
+    pub fn delete(&mut self, id: EntryId) -> bool {
+        let Some(entry) = self.slab.get_mut(id) else {
+            return false;
+        };
+        if !entry.status.set(Status::DYING) {
+            return false;
+        }
+        let confirmed = entry.confirmed();
+        let announces = entry.expecting != [0; 4];
+        if confirmed {
+            self.table.unlink(&mut self.slab, id.index, Dir::Original);
+            self.table.unlink(&mut self.slab, id.index, Dir::Reply);
+            self.wheel.disarm(&mut self.slab, id.index);
+            self.report(id, EventKind::Destroy);
+        }
+        if announces {
+            self.forget_expectations(id);
+        }
+        self.count = self.count.saturating_sub(1);
+        self.dying.push(id);
+        true
+    }
+
+    /// Removes every entry in the table.
+    pub fn flush(&mut self) {
+        let all: Vec<EntryId> = self
+            .slab
+            .iter()
+            .filter(|(_, e)| e.confirmed())
+            .map(|(id, _)| id)
+            .collect();
+        for id in all {
+            self.delete(id);
+        }
+        self.reap();
+    }
+
+    /// The packet holding `id` is gone: an unconfirmed entry dies with it.
+    pub fn release(&mut self, id: EntryId) {
+        if self.slab.get(id).is_some_and(|e| !e.confirmed()) {
+            self.delete(id);
+            self.reap();
+        }
+    }
+
+    /// Frees removed entries that no packet holds any more.
+    pub(crate) fn reap(&mut self) {
+        while let Some(id) = self.dying.pop() {
+            self.slab.remove(id);
+        }
+    }
+
+    /// REJECT with a TCP reset: the entry closes (`nf_ct_set_closing`).
+    pub fn close_for_reset(&mut self, now: Time, id: EntryId) {
+        let seconds = self.config.timeouts.tcp[TcpConn::Close as usize];
+        let Some(entry) = self.slab.get_mut(id).filter(|e| e.confirmed()) else {
+            return;
+        };
+        let Some(tcp) = entry.tcp_mut() else {
+            return;
+        };
+        tcp.state = TcpConn::Close;
+        entry.pending |= change::PROTOINFO;
+        self.set_timeout(now, id, Time::from(seconds) * SECOND);
+    }
+
+    /// Lets a confirmed entry end `life` nanoseconds from now.
+    pub(crate) fn set_timeout(&mut self, now: Time, id: EntryId, life: Time) {
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.timeout = now.saturating_add(life);
+            self.check_timer(now, id.index);
+        }
+    }
+
+    /// Moves the timer of an entry whose deadline came nearer.
+    #[inline]
+    pub(crate) fn check_timer(&mut self, now: Time, index: u32) {
+        if self.slab.timer_is_late(index)
+            && let Some(deadline) = self.slab.at(index).map(|(_, e)| e.timeout)
+        {
+            self.wheel.disarm(&mut self.slab, index);
+            self.wheel.arm(&mut self.slab, index, deadline, now);
+        }
+    }
+
+    /// Removes what has run out at `now`: entries, expectations; costs O(removed).
+    pub fn handle_timeout(&mut self, now: Time) {
+        let mut due = core::mem::take(&mut self.due);
+        self.wheel.advance(&mut self.slab, now, &mut due);
+        for index in due.drain(..) {
+            if let Some((id, _)) = self.slab.at(index) {
+                self.delete(id);
+            }
+        }
+        self.due = due;
+        self.expire_expectations(now);
+        if self.gc_at.is_some_and(|at| at <= now) {
+            self.gc_at = None;
+            self.collect_early();
+        }
+    }
+
+    /// When [`Conntrack::handle_timeout`] should run next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [self.wheel.next(), self.expectations.next(), self.gc_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -8,20 +8,29 @@ extern crate alloc;
 
 pub mod config;
 pub mod entry;
+pub mod event;
+pub mod expect;
 pub mod reason;
 pub mod seqadj;
 pub mod stats;
 pub mod tuple;
 
+mod classify;
+mod confirm;
 mod conntrack;
+mod create;
 mod rng;
 mod slab;
+mod table;
+mod timer;
+mod tracker;
 
 pub use config::{Config, HelperPort};
 pub use conntrack::{Conntrack, InHook, Template, Tracked};
 pub use entry::{Attached, CtInfo, Entry, EntryId, HelperKind, ProtoState, Status, Zone};
 pub use reason::{DropReason, InvalidReason, Note};
 pub use stats::Stats;
+pub use tidegate_wire::Family;
 pub use tuple::{Dir, Tuple};
 
 /// Nanoseconds since an origin the caller chooses (usually the Unix epoch).

@@ -1,6 +1,9 @@
 //! Entries in fixed chunks, so that growing never moves one.
 
 use crate::entry::{Entry, EntryId};
+use crate::table::Node;
+use crate::timer::TimerNode;
+use crate::tuple::Dir;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
@@ -12,6 +15,8 @@ const CHUNK: usize = 256;
 struct Slot {
     /// Generation of the entry that is, or will next be, here.
     generation: NonZeroU32,
+    nodes: [Node; 2],
+    timer: TimerNode,
     entry: Option<Entry>,
 }
 
@@ -51,6 +56,8 @@ impl Slab {
         let base = (self.chunks.len() * CHUNK) as u32;
         let chunk = (0..CHUNK).map(|_| Slot {
             generation: NonZeroU32::MIN,
+            nodes: [Node::default(); 2],
+            timer: TimerNode::default(),
             entry: None,
         });
         self.chunks.push(chunk.collect());
@@ -97,6 +104,34 @@ impl Slab {
             index,
         };
         Some((id, slot.entry.as_ref()?))
+    }
+
+    /// The chain node of an entry.
+    #[inline]
+    pub(crate) fn node(&self, index: u32, dir: Dir) -> Option<&Node> {
+        Some(&self.slot(index)?.nodes[dir.ix()])
+    }
+
+    /// The chain node of an entry, for changing.
+    #[inline]
+    pub(crate) fn node_mut(&mut self, index: u32, dir: Dir) -> Option<&mut Node> {
+        Some(&mut self.slot_mut(index)?.nodes[dir.ix()])
+    }
+
+    /// The timer node of an entry.
+    #[inline]
+    pub(crate) fn timer_mut(&mut self, index: u32) -> Option<&mut TimerNode> {
+        Some(&mut self.slot_mut(index)?.timer)
+    }
+
+    /// Whether the entry's deadline moved before what its timer is armed for.
+    #[inline]
+    pub(crate) fn timer_is_late(&self, index: u32) -> bool {
+        self.slot(index).is_some_and(|slot| {
+            slot.entry
+                .as_ref()
+                .is_some_and(|e| e.timeout < slot.timer.armed)
+        })
     }
 
     /// All entries, unconfirmed and dying ones included.

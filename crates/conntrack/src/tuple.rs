@@ -194,8 +194,7 @@ impl fmt::Debug for Tuple {
         match self.family {
             Family::V4 => write!(
                 f,
-                "{}/{} {}:{} -> {}:{}",
-                "v4",
+                "v4/{} {}:{} -> {}:{}",
                 self.proto,
                 core::net::Ipv4Addr::from(src as u32),
                 { self.src_id },
@@ -204,8 +203,7 @@ impl fmt::Debug for Tuple {
             ),
             Family::V6 => write!(
                 f,
-                "{}/{} [{}]:{} -> [{}]:{}",
-                "v6",
+                "v6/{} [{}]:{} -> [{}]:{}",
                 self.proto,
                 core::net::Ipv6Addr::from(src),
                 { self.src_id },

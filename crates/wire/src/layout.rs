@@ -127,6 +127,46 @@ pub fn parse(buf: &[u8]) -> Result<Layout, Malformed> {
     }
 }
 
+/// Parses the packet embedded in an ICMP error, of which only the start may be there.
+///
+/// Lengths and checksums are not verified and [`Layout::len`] is what is present.
+/// `None` when the transport header cannot be located: header cut short, later
+/// fragment, broken or closed (no next header) IPv6 extension chain.
+#[must_use]
+pub fn parse_embedded(family: Family, buf: &[u8]) -> Option<Layout> {
+    let mut layout = Layout {
+        family,
+        proto: 0,
+        l4: 40,
+        len: u32::try_from(buf.len()).ok()?,
+        frag_off: 0,
+        more_frags: false,
+        dont_frag: true,
+        frag_hdr: 0,
+        proto_at: 6,
+        broken_chain: false,
+    };
+    match family {
+        Family::V4 => {
+            let frag = be16(buf, 6)?;
+            layout.l4 = u16::from(*buf.first()? & 0x0f) * 4;
+            layout.proto = *buf.get(9)?;
+            layout.proto_at = 9;
+            layout.frag_off = frag & 0x1fff;
+            layout.more_frags = frag & 0x2000 != 0;
+            layout.dont_frag = frag & 0x4000 != 0;
+            layout.broken_chain = layout.l4 < 20;
+        }
+        Family::V6 => {
+            layout.proto = *buf.get(6)?;
+            buf.get(..40)?;
+            walk_extensions(buf, &mut layout);
+            layout.broken_chain |= layout.proto == proto::NONE;
+        }
+    }
+    (layout.has_l4() && usize::from(layout.l4) <= buf.len()).then_some(layout)
+}
+
 fn parse4(buf: &[u8]) -> Result<Layout, Malformed> {
     if buf.len() < 20 {
         return Err(Malformed::Truncated);
@@ -267,6 +307,17 @@ mod tests {
             (proto::UDP, 56, 48, 48)
         );
         assert!(l.more_frags && l.has_l4());
+    }
+
+    #[test]
+    fn embedded_packets_may_be_cut_after_the_ports() {
+        let l = parse_embedded(Family::V4, &UDP4[..24]).unwrap();
+        assert_eq!((l.proto, l.l4, l.len), (proto::UDP, 20, 24));
+        assert_eq!(parse_embedded(Family::V4, &UDP4[..19]), None);
+        let mut later = UDP4;
+        later[7] = 1;
+        assert_eq!(parse_embedded(Family::V4, &later), None);
+        assert_eq!(parse_embedded(Family::V6, &[0x60; 39]), None);
     }
 
     #[test]

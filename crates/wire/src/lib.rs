@@ -9,7 +9,7 @@ pub mod checksum;
 mod layout;
 pub mod tcp;
 
-pub use layout::{Layout, Malformed, parse};
+pub use layout::{Layout, Malformed, parse, parse_embedded};
 
 /// Address family of a packet, a ruleset or a tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

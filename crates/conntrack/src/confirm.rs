@@ -1,0 +1,204 @@
+//! The last hook: entries enter the table, clashes are settled.
+
+use crate::entry::{Attached, CtInfo, EntryId, Status};
+use crate::event::EventKind;
+use crate::reason::DropReason;
+use crate::tuple::{Dir, Tuple};
+use crate::{Conntrack, SECOND, Time};
+use tidegate_wire::proto;
+
+/// Longest chain allowed, without and with its random part.
+const CHAIN_BASE: u32 = 50;
+const CHAIN_RANDOM: u32 = 30;
+
+/// Two entries for one flow: who was first, and seen from which direction.
+#[derive(Clone, Copy)]
+struct Clash {
+    winner: EntryId,
+    /// Where in the table the loser's tuple was found.
+    on: Dir,
+}
+
+impl Conntrack {
+    /// The packet leaves the last hook (`nf_conntrack_confirm`): an unconfirmed entry
+    /// enters the table, changes to a confirmed one are reported. After a clash the
+    /// packet may belong to the entry that was there first, hence `attached` is changed.
+    ///
+    /// # Errors
+    /// The packet must be dropped; its entry is gone.
+    pub fn confirm(&mut self, now: Time, attached: &mut Attached) -> Result<(), DropReason> {
+        let Some(entry) = self.slab.get(attached.id) else {
+            return Ok(());
+        };
+        if entry.confirmed() {
+            self.report(attached.id, EventKind::Update);
+            return Ok(());
+        }
+        if attached.info.dir() != Dir::Original {
+            return Ok(());
+        }
+        let outcome = if entry.status.has(Status::DYING) {
+            self.stats.insert_failed += 1;
+            Err(DropReason::Dying)
+        } else {
+            self.insert(now, attached)
+        };
+        if outcome.is_err() {
+            self.release(attached.id);
+        }
+        outcome
+    }
+
+    fn insert(&mut self, now: Time, attached: &mut Attached) -> Result<(), DropReason> {
+        let id = attached.id;
+        let Some(entry) = self.slab.get(id) else {
+            return Ok(());
+        };
+        let hash = Dir::BOTH.map(|d| self.table.hash(entry.tuple(d), entry.zone.id_for(d)));
+        let limit = CHAIN_BASE + self.rng.below(CHAIN_RANDOM);
+        for dir in Dir::BOTH {
+            if let Some(clash) = self.clash_on(id, dir, hash[dir.ix()]) {
+                return self.resolve(now, attached, clash, hash[Dir::Reply.ix()]);
+            }
+            let bucket = self.table.bucket(hash[dir.ix()]);
+            if self.table.chain(&self.slab, bucket).count() > limit as usize {
+                self.stats.chaintoolong += 1;
+                self.stats.insert_failed += 1;
+                return Err(DropReason::ChainTooLong);
+            }
+        }
+        let Some(entry) = self.slab.get_mut(id) else {
+            return Ok(());
+        };
+        if entry.tstamp {
+            entry.start = Some(now);
+        }
+        let life = entry.timeout;
+        self.enter(
+            now,
+            id,
+            life,
+            &[(Dir::Original, hash[0]), (Dir::Reply, hash[1])],
+        );
+        self.report(id, EventKind::New);
+        Ok(())
+    }
+
+    /// Puts an entry into the table under the given tuples and starts its timer.
+    fn enter(&mut self, now: Time, id: EntryId, life: Time, under: &[(Dir, u32)]) {
+        let deadline = now.saturating_add(life);
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.timeout = deadline;
+            entry.status.set(Status::CONFIRMED);
+        }
+        for &(dir, hash) in under {
+            self.table.link(&mut self.slab, id.index, dir, hash);
+        }
+        self.wheel.arm(&mut self.slab, id.index, deadline, now);
+    }
+
+    fn clash_on(&self, id: EntryId, dir: Dir, hash: u32) -> Option<Clash> {
+        let entry = self.slab.get(id)?;
+        let (winner, on) =
+            self.table
+                .find(&self.slab, entry.tuple(dir), entry.zone, hash, |_| false)?;
+        Some(Clash { winner, on })
+    }
+
+    /// Settles a clash (`nf_ct_resolve_clash`).
+    fn resolve(
+        &mut self,
+        now: Time,
+        attached: &mut Attached,
+        clash: Clash,
+        reply_hash: u32,
+    ) -> Result<(), DropReason> {
+        if self.adopt_winner(attached, clash) || self.hide(now, attached.id, reply_hash) {
+            self.stats.clash_resolve += 1;
+            return Ok(());
+        }
+        self.stats.drop += 1;
+        self.stats.insert_failed += 1;
+        Err(DropReason::Clash)
+    }
+
+    /// Both entries are the same flow: the packet goes over to the first one.
+    fn adopt_winner(&mut self, attached: &mut Attached, clash: Clash) -> bool {
+        let (Some(loser), Some(winner)) = (self.slab.get(attached.id), self.slab.get(clash.winner))
+        else {
+            return false;
+        };
+        if !allows_clash(loser.tuple(Dir::Original).proto) || loser.zone != winner.zone {
+            return false;
+        }
+        let [a, b] = loser.tuples;
+        let dir = if winner.tuples == [a, b] {
+            Dir::Original
+        } else if winner.tuples == [b, a] && clash.on == Dir::Reply {
+            Dir::Reply
+        } else {
+            return false;
+        };
+        let (counters, acct) = (loser.counters[Dir::Original.ix()], winner.acct);
+        self.release(attached.id);
+        if let Some(winner) = self.slab.get_mut(clash.winner)
+            && acct
+        {
+            winner.counters[dir.ix()].packets += counters.packets;
+            winner.counters[dir.ix()].bytes += counters.bytes;
+        }
+        attached.id = clash.winner;
+        attached.dir = dir;
+        if dir == Dir::Reply {
+            attached.info = CtInfo::EstablishedReply;
+        }
+        true
+    }
+
+    /// Only the original tuples collide: the loser lives one second under its reply
+    /// tuple, so that the answer finds its way back.
+    fn hide(&mut self, now: Time, id: EntryId, reply_hash: u32) -> bool {
+        let Some(entry) = self.slab.get(id) else {
+            return false;
+        };
+        if !allows_clash(entry.tuple(Dir::Original).proto)
+            || self.clash_on(id, Dir::Reply, reply_hash).is_some()
+        {
+            return false;
+        }
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.status.set(Status::FIXED_TIMEOUT | Status::NAT_CLASH);
+        }
+        self.enter(now, id, SECOND, &[(Dir::Reply, reply_hash)]);
+        true
+    }
+
+    /// Whether `tuple`, as a reply tuple of `ignored`, belongs to another entry
+    /// (`nf_conntrack_tuple_taken`). Entries with the same original tuple do not count:
+    /// those are settled at confirmation.
+    pub fn tuple_taken(&mut self, tuple: &Tuple, ignored: EntryId) -> Option<EntryId> {
+        let entry = self.slab.get(ignored)?;
+        let original = *entry.tuple(Dir::Original);
+        let zone = entry.zone;
+        let hash = self.table.hash(tuple, zone.id_for(Dir::Reply));
+        let slab = &self.slab;
+        let same_flow = |id| {
+            id == ignored
+                || slab.get(id).is_some_and(|other| {
+                    *other.tuple(Dir::Original) == original
+                        && other.zone.id_for(Dir::Original) == zone.id_for(Dir::Original)
+                })
+        };
+        let (id, _) = self.table.find(slab, tuple, zone, hash, same_flow)?;
+        self.stats.found += 1;
+        Some(id)
+    }
+}
+
+/// Protocols whose trackers tolerate two entries for one flow (`allow_clash`).
+fn allows_clash(protocol: u8) -> bool {
+    !matches!(
+        protocol,
+        proto::TCP | proto::SCTP | proto::ICMP | proto::ICMPV6
+    )
+}

@@ -1,0 +1,180 @@
+//! New entries, and room for them in a full table.
+
+use crate::conntrack::{InHook, Template};
+use crate::entry::{Counters, Entry, EntryId, ProtoState, Status, change};
+use crate::expect::Expectation;
+use crate::reason::{DropReason, InvalidReason};
+use crate::tuple::{Dir, Tuple};
+use crate::{Conntrack, SECOND, Time};
+use alloc::vec::Vec;
+
+/// Neighbouring buckets searched for victims (`NF_CT_EVICTION_RANGE`).
+const EVICTION_RANGE: usize = 8;
+/// Longest wait for the collection that a full table asks for (`GC_SCAN_INTERVAL_MAX`).
+const GC_INTERVAL: Time = 60 * SECOND;
+
+/// Why a packet got no new entry.
+pub(crate) enum NoEntry {
+    Invalid(InvalidReason),
+    Drop(DropReason),
+}
+
+impl Entry {
+    /// An unconfirmed entry with nothing set but its tuples.
+    pub(crate) fn new(tuples: [Tuple; 2]) -> Entry {
+        Entry {
+            tuples,
+            status: Status::default(),
+            mark: 0,
+            zone: crate::Zone::default(),
+            timeout: 0,
+            start: None,
+            proto: ProtoState::Stateless,
+            counters: [Counters::default(); 2],
+            acct: false,
+            tstamp: false,
+            helper: None,
+            expecting: [0; 4],
+            master: None,
+            masq_index: 0,
+            pending: 0,
+            seqadj: None,
+        }
+    }
+}
+
+impl Conntrack {
+    /// Makes an unconfirmed entry for the first packet of a connection
+    /// (`init_conntrack`); the packet holds it until it is confirmed or released.
+    pub(crate) fn create(
+        &mut self,
+        now: Time,
+        tuple: &Tuple,
+        template: &Template,
+    ) -> Result<EntryId, NoEntry> {
+        let no_inverse = NoEntry::Invalid(InvalidReason::IcmpNoRequest(tuple.icmp_type()));
+        let reply = tuple.inverse().ok_or(no_inverse)?;
+        let zone = template.zone;
+        let hash = self.table.hash(tuple, zone.id_for(Dir::Original));
+        self.make_room(now, hash).map_err(NoEntry::Drop)?;
+        self.count += 1;
+        let mut entry = Entry::new([*tuple, reply]);
+        entry.zone = zone;
+        entry.acct = self.config.acct;
+        entry.tstamp = self.config.timestamp;
+        entry.helper = self.automatic_helper(&reply);
+        let expected = self.take_expectation(tuple, zone.id);
+        match &expected {
+            Some(e) => self.inherit(&mut entry, e),
+            None => {
+                if template.helper.is_some() {
+                    entry.helper = template.helper;
+                    entry.status.set(Status::HELPER);
+                }
+            }
+        }
+        if entry.helper.is_some() {
+            entry.pending |= change::HELPER;
+        }
+        Ok(self.slab.insert(entry))
+    }
+
+    /// What the child of an expectation takes over.
+    fn inherit(&mut self, entry: &mut Entry, expected: &Expectation) {
+        entry.status.set(Status::EXPECTED);
+        entry.master = Some(expected.master);
+        entry.helper = expected.assign_helper;
+        if let Some(master) = self.slab.get(expected.master) {
+            entry.mark = master.mark;
+        }
+        self.stats.expect_new += 1;
+    }
+
+    /// The helper in charge of the service a reply would come from.
+    fn automatic_helper(&self, reply: &Tuple) -> Option<crate::HelperKind> {
+        let mut ports = self.config.helpers.iter();
+        let found = ports.find(|h| h.proto == reply.proto && h.port == { reply.src_id })?;
+        Some(found.kind)
+    }
+
+    /// Gives an unconfirmed entry another reply tuple (`nf_conntrack_alter_reply`); the
+    /// automatic helper follows the new service port.
+    pub fn alter_reply(&mut self, id: EntryId, reply: Tuple) {
+        let helper = self.automatic_helper(&reply);
+        let Some(entry) = self.slab.get_mut(id).filter(|e| !e.confirmed()) else {
+            return;
+        };
+        entry.tuples[Dir::Reply.ix()] = reply;
+        if entry.master.is_none() && !entry.status.has(Status::HELPER) {
+            entry.helper = helper;
+        }
+    }
+
+    fn full(&self, extra: u32) -> bool {
+        self.config.max != 0 && self.count + extra > self.config.max
+    }
+
+    /// Ensures that one more entry is allowed.
+    fn make_room(&mut self, now: Time, hash: u32) -> Result<(), DropReason> {
+        if !self.full(1) || self.early_drop(hash) {
+            return Ok(());
+        }
+        if self.gc_at.is_none() {
+            self.gc_at = Some((now / GC_INTERVAL + 1).saturating_mul(GC_INTERVAL));
+        }
+        self.stats.drop += 1;
+        Err(DropReason::TableFull)
+    }
+
+    /// Evicts the unassured entries of the first of some buckets that has any.
+    fn early_drop(&mut self, hash: u32) -> bool {
+        let first = self.table.bucket(hash);
+        for step in 0..EVICTION_RANGE {
+            let bucket = (first + step) % self.table.buckets();
+            let victims: Vec<EntryId> = self
+                .table
+                .chain(&self.slab, bucket)
+                .filter_map(|(index, ..)| self.slab.at(index))
+                .filter(|(_, e)| !e.status.has(Status::ASSURED))
+                .map(|(id, _)| id)
+                .collect();
+            let before = self.stats.early_drop;
+            for id in victims {
+                self.stats.early_drop += u64::from(self.delete(id));
+            }
+            if self.stats.early_drop != before {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The collection after a full table: while it is filled to 95 percent, what is
+    /// unassured or closing goes.
+    pub(crate) fn collect_early(&mut self) {
+        let floor = self.config.max / 100 * 95;
+        if floor == 0 || self.count < floor {
+            return;
+        }
+        let victims: Vec<EntryId> = self
+            .slab
+            .iter()
+            .filter(|(_, e)| e.confirmed() && !e.status.has(Status::DYING))
+            .filter(|(_, e)| {
+                !e.status.has(Status::ASSURED) || e.tcp().is_some_and(|t| t.state.can_early_drop())
+            })
+            .map(|(id, _)| id)
+            .collect();
+        for id in victims {
+            if self.count < floor {
+                break;
+            }
+            self.delete(id);
+        }
+    }
+}
+
+/// Whether checksums count for packets entering from `hook`.
+pub(crate) fn verifies(ct: &Conntrack, hook: InHook) -> bool {
+    hook == InHook::Prerouting && ct.config.checksum
+}

@@ -1,0 +1,55 @@
+//! What happened to entries, for listeners (`conntrack -E`).
+
+use crate::Conntrack;
+use crate::entry::{Entry, EntryId};
+use alloc::vec::Vec;
+
+/// Kind of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// The entry was confirmed.
+    New,
+    /// It changed.
+    Update,
+    /// It was removed.
+    Destroy,
+}
+
+/// An event with the entry as it was at that moment.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// Changes since the last event ([`crate::entry::change`] bits).
+    pub changes: u16,
+    /// The entry.
+    pub id: EntryId,
+    /// Its contents.
+    pub entry: Entry,
+}
+
+impl Conntrack {
+    /// Takes the events recorded since the last call; none are recorded unless
+    /// [`crate::Config::events`] is set.
+    pub fn events(&mut self) -> Vec<Event> {
+        core::mem::take(&mut self.events)
+    }
+
+    /// Records an event with what is pending on the entry.
+    pub(crate) fn report(&mut self, id: EntryId, kind: EventKind) {
+        let Some(entry) = self.slab.get_mut(id) else {
+            return;
+        };
+        let changes = core::mem::take(&mut entry.pending);
+        if !self.config.events || (kind == EventKind::Update && changes == 0) {
+            return;
+        }
+        let entry = entry.clone();
+        self.events.push(Event {
+            kind,
+            changes,
+            id,
+            entry,
+        });
+    }
+}

@@ -1,0 +1,328 @@
+//! Expectations: connections that a helper announced (`nf_conntrack_expect`).
+
+use crate::entry::{EntryId, HelperKind};
+use crate::tuple::{Dir, Tuple};
+use crate::{Conntrack, SECOND, Time};
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::fmt;
+use hashbrown::HashTable;
+
+/// Flag bits of [`Expectation::flags`].
+pub mod expect_flag {
+    /// Stays after it matched.
+    pub const PERMANENT: u8 = 1;
+    /// Does not match yet.
+    pub const INACTIVE: u8 = 2;
+    /// Made from outside.
+    pub const USERSPACE: u8 = 4;
+}
+
+/// What happens to a connection that matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMatch {
+    /// Nothing.
+    Plain,
+    /// NAT set up so that it follows its master (`nf_nat_follow_master`).
+    FollowMaster,
+}
+
+/// A connection that is expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// Original tuple of the expected connection; the destination part is exact.
+    pub tuple: Tuple,
+    /// Bits of the source address that count (IPv4: low 32 bits).
+    pub mask_src: u128,
+    /// Bits of the source port that count.
+    pub mask_src_id: u16,
+    /// Connection that announced it.
+    pub master: EntryId,
+    /// Zone id of the master.
+    pub zone: u16,
+    /// Class, 0 to 3.
+    pub class: u8,
+    /// [`expect_flag`] bits.
+    pub flags: u8,
+    /// Helper that made it.
+    pub helper: Option<HelperKind>,
+    /// Helper the child gets.
+    pub assign_helper: Option<HelperKind>,
+    /// NAT set-up for the child.
+    pub on_match: OnMatch,
+    /// Direction of the expected connection relative to the master (for NAT).
+    pub dir: Dir,
+    /// Destination address before NAT.
+    pub saved_addr: u128,
+    /// Destination port before NAT.
+    pub saved_id: u16,
+    /// When it ends; set by [`Conntrack::expect`].
+    pub timeout: Time,
+}
+
+/// Limits of a class of expectations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectPolicy {
+    /// Most a master may have of the class; 0 is unlimited.
+    pub max: u8,
+    /// Life in seconds.
+    pub timeout: u32,
+}
+
+/// Why an expectation was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpectError {
+    /// The master is gone.
+    NoMaster,
+    /// The same expectation exists in another class.
+    Already,
+    /// It overlaps another one.
+    Busy,
+    /// The table or the master's share is full.
+    Full,
+}
+
+impl fmt::Display for ExpectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ExpectError::NoMaster => "the master connection is gone",
+            ExpectError::Already => "expectation exists in another class",
+            ExpectError::Busy => "expectation overlaps another one",
+            ExpectError::Full => "nf_conntrack: expectation table full",
+        })
+    }
+}
+
+impl core::error::Error for ExpectError {}
+
+impl Expectation {
+    /// Whether a packet with `tuple` is what is expected (`nf_ct_tuple_mask_cmp`).
+    fn matches(&self, tuple: &Tuple) -> bool {
+        same_masked(&self.tuple, tuple, self.mask_src, self.mask_src_id)
+    }
+
+    fn same_as(&self, other: &Expectation) -> bool {
+        self.tuple == other.tuple
+            && self.mask_src == other.mask_src
+            && self.mask_src_id == other.mask_src_id
+            && self.zone == other.zone
+    }
+
+    /// Whether some packet could match both (`expect_clash`).
+    fn overlaps(&self, other: &Expectation) -> bool {
+        self.zone == other.zone
+            && same_masked(
+                &self.tuple,
+                &other.tuple,
+                self.mask_src & other.mask_src,
+                self.mask_src_id & other.mask_src_id,
+            )
+    }
+}
+
+fn same_masked(a: &Tuple, b: &Tuple, mask: u128, id_mask: u16) -> bool {
+    same_target(a, b) && (a.src ^ b.src) & mask == 0 && (a.src_id ^ b.src_id) & id_mask == 0
+}
+
+fn same_target(a: &Tuple, b: &Tuple) -> bool {
+    ({ a.dst }, { a.dst_id }, a.proto, a.family) == ({ b.dst }, { b.dst_id }, b.proto, b.family)
+}
+
+/// All expectations.
+#[derive(Debug, Default)]
+pub(crate) struct Expectations {
+    slots: Vec<Option<(u64, Expectation)>>,
+    free: Vec<u32>,
+    /// Slots by hash of the destination part.
+    by_target: HashTable<(u64, u32)>,
+    by_deadline: BTreeSet<(Time, u32)>,
+    /// Insertions so far, which orders expectations by age.
+    serial: u64,
+}
+
+impl Expectations {
+    pub(crate) fn len(&self) -> usize {
+        self.by_deadline.len()
+    }
+
+    pub(crate) fn next(&self) -> Option<Time> {
+        self.by_deadline.first().map(|&(at, _)| at)
+    }
+
+    fn get(&self, slot: u32) -> Option<&Expectation> {
+        Some(&self.slots.get(slot as usize)?.as_ref()?.1)
+    }
+
+    fn candidates(&self, hash: u64) -> impl Iterator<Item = (u32, &Expectation)> {
+        self.by_target
+            .iter_hash(hash)
+            .filter(move |&&(h, _)| h == hash)
+            .filter_map(|&(_, slot)| Some((slot, self.get(slot)?)))
+    }
+
+    fn insert(&mut self, hash: u64, expectation: Expectation) {
+        let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
+        if slot as usize == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.by_deadline.insert((expectation.timeout, slot));
+        self.by_target
+            .insert_unique(hash, (hash, slot), |&(h, _)| h);
+        self.serial += 1;
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some((self.serial, expectation));
+        }
+    }
+
+    fn remove(&mut self, hash: u64, slot: u32) -> Option<Expectation> {
+        let (_, expectation) = self.slots.get_mut(slot as usize)?.take()?;
+        self.by_deadline.remove(&(expectation.timeout, slot));
+        if let Ok(found) = self.by_target.find_entry(hash, |&(_, s)| s == slot) {
+            found.remove();
+        }
+        self.free.push(slot);
+        Some(expectation)
+    }
+
+    /// Slots of a master's expectations with their age, youngest last.
+    fn of(&self, master: EntryId) -> impl Iterator<Item = (u64, u32, &Expectation)> {
+        self.slots.iter().zip(0..).filter_map(move |(place, slot)| {
+            let (serial, e) = place.as_ref()?;
+            (e.master == master).then_some((*serial, slot, e))
+        })
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Expectation> {
+        self.slots.iter().filter_map(|p| Some(&p.as_ref()?.1))
+    }
+}
+
+impl Conntrack {
+    fn target_hash(&self, tuple: &Tuple) -> u64 {
+        let target = Tuple {
+            src: 0,
+            src_id: 0,
+            ..*tuple
+        };
+        u64::from(self.table.hash(&target, 0)) * 0x1_0000_0001
+    }
+
+    /// Adds an expectation (`nf_ct_expect_related`). The same one from the same master
+    /// and class is replaced; above the class limit the oldest of the class gives way.
+    ///
+    /// # Errors
+    /// [`ExpectError`] says what stands against it.
+    pub fn expect(
+        &mut self,
+        now: Time,
+        mut expectation: Expectation,
+        policy: ExpectPolicy,
+    ) -> Result<(), ExpectError> {
+        let hash = self.target_hash(&expectation.tuple);
+        let master = expectation.master;
+        let class = usize::from(expectation.class & 3);
+        self.slab.get(master).ok_or(ExpectError::NoMaster)?;
+        if let Some(same) = self.conflict(hash, &expectation)? {
+            self.unexpect(hash, same);
+        }
+        let held = |ct: &Conntrack| ct.slab.get(master).map_or(0, |e| e.expecting[class]);
+        if policy.max != 0 && held(self) >= policy.max {
+            self.evict_oldest(master, expectation.class);
+        }
+        if self.expectations.len() >= self.config.expect_max as usize {
+            return Err(ExpectError::Full);
+        }
+        expectation.timeout = now.saturating_add(Time::from(policy.timeout) * SECOND);
+        self.expectations.insert(hash, expectation);
+        if let Some(entry) = self.slab.get_mut(master) {
+            entry.expecting[class] = entry.expecting[class].saturating_add(1);
+        }
+        self.stats.expect_create += 1;
+        Ok(())
+    }
+
+    /// The slot of the same expectation, if it may be replaced.
+    fn conflict(&self, hash: u64, new: &Expectation) -> Result<Option<u32>, ExpectError> {
+        for (slot, old) in self.expectations.candidates(hash) {
+            if old.master == new.master && old.same_as(new) {
+                if old.class != new.class {
+                    return Err(ExpectError::Already);
+                }
+                return Ok(Some(slot));
+            }
+            if old.overlaps(new) {
+                return Err(ExpectError::Busy);
+            }
+        }
+        Ok(None)
+    }
+
+    fn evict_oldest(&mut self, master: EntryId, class: u8) {
+        let oldest = self
+            .expectations
+            .of(master)
+            .filter(|(_, _, e)| e.class == class)
+            .min_by_key(|&(serial, ..)| serial)
+            .map(|(_, slot, e)| (slot, { e.tuple }));
+        if let Some((slot, tuple)) = oldest {
+            self.unexpect(self.target_hash(&tuple), slot);
+        }
+    }
+
+    fn unexpect(&mut self, hash: u64, slot: u32) -> Option<Expectation> {
+        let gone = self.expectations.remove(hash, slot)?;
+        self.stats.expect_delete += 1;
+        if let Some(entry) = self.slab.get_mut(gone.master) {
+            let held = &mut entry.expecting[usize::from(gone.class & 3)];
+            *held = held.saturating_sub(1);
+        }
+        Some(gone)
+    }
+
+    /// The expectation a new connection fulfils; it is used up unless permanent
+    /// (`nf_ct_find_expectation`).
+    pub(crate) fn take_expectation(&mut self, tuple: &Tuple, zone: u16) -> Option<Expectation> {
+        if self.expectations.len() == 0 {
+            return None;
+        }
+        let hash = self.target_hash(tuple);
+        let (slot, found) = self.expectations.candidates(hash).find(|(_, e)| {
+            e.flags & expect_flag::INACTIVE == 0 && e.zone == zone && e.matches(tuple)
+        })?;
+        self.slab.get(found.master).filter(|m| m.confirmed())?;
+        if found.flags & expect_flag::PERMANENT != 0 {
+            return Some(found.clone());
+        }
+        self.unexpect(hash, slot)
+    }
+
+    /// Removes what `master` announced (`nf_ct_remove_expectations`).
+    pub(crate) fn forget_expectations(&mut self, master: EntryId) {
+        let mine: Vec<(u32, Tuple)> = self
+            .expectations
+            .of(master)
+            .map(|(_, slot, e)| (slot, e.tuple))
+            .collect();
+        for (slot, tuple) in mine {
+            self.unexpect(self.target_hash(&tuple), slot);
+        }
+    }
+
+    /// Removes expectations that ran out.
+    pub(crate) fn expire_expectations(&mut self, now: Time) {
+        while let Some(&(at, slot)) = self.expectations.by_deadline.first() {
+            let Some(tuple) = self.expectations.get(slot).map(|e| e.tuple) else {
+                break;
+            };
+            if at > now {
+                break;
+            }
+            self.unexpect(self.target_hash(&tuple), slot);
+        }
+    }
+
+    /// All expectations.
+    pub fn expectations(&self) -> impl Iterator<Item = &Expectation> {
+        self.expectations.iter()
+    }
+}

@@ -1,0 +1,71 @@
+//! UDP and UDPlite (`nf_conntrack_proto_udp`).
+
+use super::{Packet, Verdict, assure};
+use crate::SECOND;
+use crate::config::Config;
+use crate::entry::{Entry, ProtoState, Status};
+use crate::reason::InvalidReason;
+use tidegate_wire::{be16, proto};
+
+/// Two-way traffic after this long makes a stream, nanoseconds.
+const STREAM_AFTER: u64 = 2 * SECOND;
+
+fn error(packet: &Packet<'_>) -> Option<InvalidReason> {
+    let Some(check) = be16(packet.l4, 6) else {
+        return Some(InvalidReason::Truncated);
+    };
+    let len = usize::from(be16(packet.l4, 4).unwrap_or(0));
+    if len < 8 || len > packet.l4.len() {
+        return Some(InvalidReason::Truncated);
+    }
+    (check != 0 && !packet.checksum_ok(proto::UDP)).then_some(InvalidReason::BadChecksum)
+}
+
+/// UDP: assured when traffic still flows both ways after two seconds.
+pub(super) fn track(config: &Config, entry: &mut Entry, packet: &Packet<'_>) -> Verdict {
+    if let Some(reason) = error(packet) {
+        return Verdict::Invalid(reason);
+    }
+    if !entry.confirmed() {
+        entry.proto = ProtoState::Udp {
+            stream_ts: packet.now.saturating_add(STREAM_AFTER),
+        };
+    }
+    let [single, stream] = config.timeouts.udp;
+    let is_stream = entry.status.has(Status::SEEN_REPLY)
+        && matches!(entry.proto, ProtoState::Udp { stream_ts } if packet.now > stream_ts);
+    if !is_stream {
+        return Verdict::Refresh(single);
+    }
+    assure(entry);
+    Verdict::Refresh(stream)
+}
+
+fn error_lite(packet: &Packet<'_>) -> Option<InvalidReason> {
+    let Some(check) = be16(packet.l4, 6) else {
+        return Some(InvalidReason::Truncated);
+    };
+    let cover = match usize::from(be16(packet.l4, 4).unwrap_or(0)) {
+        0 => packet.l4.len(),
+        n => n,
+    };
+    if cover < 8 || cover > packet.l4.len() {
+        return Some(InvalidReason::Truncated);
+    }
+    // Linux up to 6.18 verifies with UDP's number in the pseudo-header.
+    (check == 0 || !packet.checksum_ok_over(proto::UDP, cover))
+        .then_some(InvalidReason::BadChecksum)
+}
+
+/// UDPlite: assured with the first packet after a reply.
+pub(super) fn track_lite(config: &Config, entry: &mut Entry, packet: &Packet<'_>) -> Verdict {
+    if let Some(reason) = error_lite(packet) {
+        return Verdict::Invalid(reason);
+    }
+    let [single, stream] = config.timeouts.udplite;
+    if !entry.status.has(Status::SEEN_REPLY) {
+        return Verdict::Refresh(single);
+    }
+    assure(entry);
+    Verdict::Refresh(stream)
+}
