@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""canonical form of an oracle result, and comparison of two results.
+
+What is masked, and why:
+  * IPv4 id (and header checksum) / IPv6 flow label of packets the router EMITS itself
+    (REJECT, ICMP errors): the kernel draws them at random
+  * conntrack id, use; timeouts compare with a tolerance (seconds pass; each warp may
+    lose under one second); expectation timeouts likewise
+  * NAT ports the kernel chose by itself (reply.dport differs from what was asked) are
+    renamed in order of appearance, unless drawn=False
+"""
+import json
+import os
+import re
+import struct
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from nforacle import fix_csums
+
+
+def mask_emit(h):
+    b = bytearray.fromhex(h)
+    if len(b) >= 20 and b[0] >> 4 == 4:
+        b[4:6] = b"\0\0"
+        b[10:12] = b"\0\0"
+    elif len(b) >= 40 and b[0] >> 4 == 6:
+        b[1] &= 0xF0
+        b[2:4] = b"\0\0"
+    return bytes(b).hex()
+
+
+def mask_frag6(h):
+    """IPv6 fragment ids of what the router re-fragments are drawn anew by the kernel"""
+    b = bytearray.fromhex(h)
+    if len(b) >= 48 and b[0] >> 4 == 6:
+        nh, o = b[6], 40
+        while nh in (0, 43, 60) and o + 8 <= len(b):
+            nh, o = b[o], o + 8 + b[o + 1] * 8
+        if nh == 44 and o + 8 <= len(b):
+            b[o + 4:o + 8] = b"\0\0\0\0"
+    return bytes(b).hex()
+
+
+def choices(res):
+    """NAT ports the kernel chose by itself: [[step, "asked -> given", event text]].  A port
+    counts as chosen when a NEW connection's reply.dport is not orig.sport.  (A port the
+    ruleset fixes, --to-source a:p, is in the list too: harmless, it is renamed alike.)"""
+    out = []
+    for s in res.get("steps", []):
+        for e in s.get("events", []):
+            if e["ev"] == "NEW":
+                m = re.search(r"sport=(\d+) dport=(\d+) (?:\[UNREPLIED\] )?src=\S+ dst=\S+ sport=(\d+) dport=(\d+)", e["text"])
+                if m and m[1] != m[4]:
+                    out.append([s["i"], int(m[1]), int(m[4]), e["text"]])
+                m = re.search(r"id=(\d+) .*id=(\d+)", e["text"])
+                if m and m[1] != m[2]:
+                    out.append([s["i"], "icmp", int(m[2]), e["text"]])
+    return out
+
+
+def rename_ports(h, mp, ids):
+    """rewrite chosen ports / ICMP ids inside a packet to their symbolic numbers"""
+    b = bytearray.fromhex(h)
+    o = ((b[0] & 15) * 4, 40)[b[0] >> 4 == 6] if b else 0
+    if len(b) >= o + 8 and (b[9] if b[0] >> 4 == 4 else b[6]) in (1, 58) and b[o] in (0, 8, 13, 14, 128, 129):
+        v = struct.unpack_from("!H", b, o + 4)[0]
+        if v in ids:
+            struct.pack_into("!H", b, o + 4, ids[v])
+            return fix_csums(bytes(b)).hex()
+        return h
+    o = None
+    if len(b) >= 24 and b[0] >> 4 == 4 and not struct.unpack("!H", b[6:8])[0] & 0x1FFF:
+        o, p = (b[0] & 15) * 4, b[9]
+    elif len(b) >= 44 and b[0] >> 4 == 6:
+        o, p = 40, b[6]
+    if o is None:
+        return h
+    if p in (1, 58) and len(b) > o + 32 and b[o] in (3, 11, 12, 1, 2, 4):
+        q = o + 8
+        p2, o2 = (b[q + 9], q + (b[q] & 15) * 4) if b[q] >> 4 == 4 else (b[q + 6], q + 40)
+        if p2 in (6, 17) and len(b) >= o2 + 4:
+            hit = False
+            for k in (o2, o2 + 2):
+                v = struct.unpack_from("!H", b, k)[0]
+                if v in mp:
+                    struct.pack_into("!H", b, k, mp[v])
+                    hit = True
+            if hit:
+                for k, w in ((o + 2, 2), (o2 + (16 if p2 == 6 else 6), 2)):
+                    if len(b) >= k + w:
+                        b[k:k + w] = b"\0\0"
+        return bytes(b).hex()
+    if p not in (6, 17) or len(b) < o + 8:
+        return h
+    hit = False
+    for k in (o, o + 2):
+        v = struct.unpack_from("!H", b, k)[0]
+        if v in mp:
+            struct.pack_into("!H", b, k, mp[v])
+            hit = True
+    return fix_csums(bytes(b)).hex() if hit else h
+
+
+def mask_inner(res):
+    """a copy in which the IPv4 id inside quoted packets (ICMP errors) is masked: the quoted
+    packet may be one the router itself made, with a random id"""
+    res = json.loads(json.dumps(res))
+    for s in res.get("steps", []):
+        for k in ("out", "local"):
+            for x in s.get(k, []):
+                b = bytearray.fromhex(x["hex"])
+                if len(b) >= 20 and b[0] >> 4 == 4 and b[9] == 1:
+                    o = (b[0] & 15) * 4
+                    if len(b) >= o + 28 and b[o] in (3, 4, 5, 11, 12):
+                        b[o + 2:o + 4] = b"\0\0"
+                        b[o + 12:o + 14] = b"\0\0"
+                        b[o + 18:o + 20] = b"\0\0"
+                        x["hex"] = bytes(b).hex()
+    return res
+
+
+def mask_choices(res):
+    """a copy of the result in which chosen NAT ports are numbered in order of appearance"""
+    ch = choices(res)
+    if not ch:
+        return res
+    mp, ids = {}, {}
+    for _, what, p, _ in ch:
+        x = ids if what == "icmp" else mp
+        x.setdefault(p, 0xFE00 + len(x))
+    t = json.dumps(res)
+    # tuples in conntrack / expectations / events
+    for p, q in mp.items():
+        t = re.sub(r'("[sd]port": )%d\b' % p, r"\g<1>%d" % q, t)
+        t = re.sub(r"([sd]port=)%d\b" % p, r"\g<1>%d" % q, t)
+    for p, q in ids.items():
+        t = re.sub(r'("id": )%d\b' % p, r"\g<1>%d" % q, t)
+        t = re.sub(r"(\bid=)%d\b" % p, r"\g<1>%d" % q, t)
+    res = json.loads(t)
+    for s in res.get("steps", []):
+        for k in ("out", "local"):
+            for x in s.get(k, []):
+                x["hex"] = rename_ports(x["hex"], mp, ids)
+    return res
+
+
+def canon_ct(e):
+    return {k: v for k, v in e.items() if k not in ("id", "use", "timeout")}
+
+
+def sort_key(x):
+    return json.dumps(x, sort_keys=True)
+
+
+def canon_step(s, fields):
+    o = {k: s[k] for k in ("i", "in", "op", "rc") if k in s}
+    o.update({k: s[k] for k in ("verdict", "errno") if k in s and k in fields})
+    if s.get("out") and "out" in fields:
+        o["out"] = [[x["dev"], x["role"], mask_frag6(x["hex"]) if x["role"] in ("fwd", "self") else mask_emit(x["hex"])]
+                    for x in s["out"]]
+    if s.get("local") and "local" in fields:
+        o["local"] = [[x["dev"], mask_emit(x["hex"]) if x["dev"] == "lo" else x["hex"], x.get("mark", 0)] for x in s["local"]]
+    if s.get("events") and "events" in fields:
+        o["events"] = sorted([e["ev"], e.get("text") or sort_key([e.get("tuple"), e.get("mask")])] for e in s["events"])
+    if s.get("log") and "log" in fields:
+        o["log"] = [[x.get("prefix"), x.get("hook"), x.get("in"), x.get("out")] for x in s["log"]]
+    return o
+
+
+FIELDS = ("verdict", "errno", "out", "local", "events", "log", "counters", "conntrack", "expect", "timeouts")
+
+
+def canon(res, fields=FIELDS):
+    if not res.get("ok"):
+        return {"ok": False, "error": res.get("error")}
+    o = {"ok": True, "steps": [canon_step(s, fields) for s in res["steps"]]}
+    if "counters" in fields:
+        o["counters"] = res.get("counters")
+    if "conntrack" in fields:
+        o["conntrack"] = sorted((canon_ct(e) for e in res.get("conntrack", [])), key=sort_key)
+    if "expect" in fields:
+        o["expect"] = [{k: v for k, v in e.items() if k != "timeout"} for e in res.get("expect", [])]
+    return o
+
+
+def diff(a, b, path="", out=None, limit=40):
+    """list of [path, left, right]"""
+    if out is None:
+        out = []
+    if len(out) >= limit:
+        return out
+    if isinstance(a, dict) and isinstance(b, dict):
+        for k in sorted(set(a) | set(b), key=str):
+            if k not in a or k not in b:
+                out.append([path + "/" + str(k), a.get(k), b.get(k)])
+            else:
+                diff(a[k], b[k], path + "/" + str(k), out, limit)
+    elif isinstance(a, list) and isinstance(b, list):
+        for i in range(max(len(a), len(b))):
+            if i >= len(a) or i >= len(b):
+                out.append(["%s[%d]" % (path, i), a[i] if i < len(a) else None, b[i] if i < len(b) else None])
+            else:
+                diff(a[i], b[i], "%s[%d]" % (path, i), out, limit)
+    elif a != b:
+        out.append([path, a, b])
+    return out
+
+
+def timeouts(res):
+    return sorted([sort_key(e.get("orig")), e.get("timeout")] for e in res.get("conntrack", []))
+
+
+def timeout_diff(ra, rb):
+    """seconds pass while a case runs, and every warp may lose just under one"""
+    tol = 3 + sum("warp" in s for s in ra["steps"])
+    return [["timeout " + ka, ta, tb] for (ka, ta), (_, tb) in zip(timeouts(ra), timeouts(rb))
+            if ta is not None and tb is not None and abs(ta - tb) > tol]
+
+
+def compare(ra, rb, fields=FIELDS, drawn=True):
+    """list of [path, left, right]; drawn=False: NAT ports that the kernel drew must be equal too"""
+    def d(x, y):
+        return diff(canon(x, fields), canon(y, fields))
+    out = d(ra, rb)
+    if not (ra.get("ok") and rb.get("ok")):
+        return out
+    if out and drawn and (choices(ra) or choices(rb)):
+        ra, rb = mask_choices(ra), mask_choices(rb)
+        out = d(ra, rb)
+    if out:
+        ra, rb = mask_inner(ra), mask_inner(rb)
+        out = d(ra, rb)
+    if not out and "timeouts" in fields:
+        out = timeout_diff(ra, rb)
+    return out

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""fuzz_diff.py FIRST COUNT [--b 'COMMAND'] [-j N] [--fields verdict,counters,...]
+
+Runs the numbered random cases on the kernel (iptables-legacy) and on a second
+implementation, compares, and prints the first differences; exit status 1 if there are any.
+The second one is any program that reads JSON cases, one a line, and writes JSON results,
+one a line, in the same order (see ../README.md).  Without --b it is the same kernel
+through iptables-nft, which checks the oracle; with --same, the same kernel again.
+The cases the second one gets are flattened: finished packets only."""
+import argparse
+import collections
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, here)
+import canon
+import gen
+
+
+def lines(objs):
+    return "".join(json.dumps(o) + "\n" for o in objs)
+
+
+def run(cmd, cases):
+    r = subprocess.run(cmd, input=lines(cases), stdout=subprocess.PIPE, text=True)
+    return [json.loads(ln) for ln in r.stdout.splitlines()]
+
+
+def kernel(cases, jobs):
+    """(flattened cases, the kernel's results for them)"""
+    cmd = [sys.executable, os.path.join(here, "nforacle.py"), "--ordered", "-j", str(jobs)]
+    first = run(cmd, cases)
+    for c, r in zip(cases, first):
+        if not r["ok"]:
+            sys.exit("the kernel refuses %s: %s" % (c["name"], r.get("error")))
+    flat = [gen.flatten(c, r) for c, r in zip(cases, first)]
+    return flat, run(cmd, flat)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("first", type=int)
+    ap.add_argument("count", type=int)
+    ap.add_argument("--b", help="the implementation under test")
+    ap.add_argument("-j", type=int, default=2)
+    ap.add_argument("--chunk", type=int, default=200)
+    ap.add_argument("--show", type=int, default=5)
+    ap.add_argument("--fields", default=",".join(canon.FIELDS), help="what to compare: " + ",".join(canon.FIELDS))
+    ap.add_argument("--same", action="store_true", help="second run = the kernel again, and nothing drawn may differ")
+    a = ap.parse_args()
+    fields = a.fields.split(",")
+    b = shlex.split(a.b) if a.b else [sys.executable, os.path.join(here, "nforacle.py"), "--ordered", "-j", str(a.j)]
+    tot = bad = packets = 0
+    verdicts = collections.Counter()
+    t0 = time.time()
+    for s in range(a.first, a.first + a.count, a.chunk):
+        cases, ra = kernel([gen.seed_case(i) for i in range(s, min(s + a.chunk, a.first + a.count))], a.j)
+        rb = run(b, cases if a.b or a.same else [dict(c, backend="nft") for c in cases])
+        if len(rb) != len(cases):
+            sys.exit("%d results for %d cases" % (len(rb), len(cases)))
+        for c, x, y in zip(cases, ra, rb):
+            tot += 1
+            packets += len(x.get("steps", []))
+            verdicts.update(st["verdict"] for st in x.get("steps", []))
+            d = canon.compare(x, y, fields, drawn=not a.same)
+            if d:
+                bad += 1
+                if bad <= a.show:
+                    print("DIFF", c["name"])
+                    for e in d[:4]:
+                        print("    ", json.dumps(e)[:400])
+    print("cases=%d packets=%d differing=%d seconds=%.0f verdicts=%s" % (tot, packets, bad, time.time() - t0, dict(verdicts)))
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+#!/bin/bash
+# record.sh [FIRST COUNT]: record what this machine's kernel makes of the generated cases
+# (default 1 2000) into recorded/.  Needs root and the tools below; touches nothing outside
+# its own network namespaces.
+set -euo pipefail
+cd "$(dirname "$0")"
+declare -A package=([ip]=iproute2 [nft]=nftables [iptables-legacy-restore]=iptables [python3]=python3)
+for tool in "${!package[@]}"; do
+    command -v "$tool" >/dev/null || { echo "$tool is missing: apt-get install ${package[$tool]}" >&2; exit 2; }
+done
+[ "$(id -u)" = 0 ] || { echo "must be root" >&2; exit 2; }
+XTABLES_LOCKFILE=$(mktemp)
+export XTABLES_LOCKFILE
+trap 'rm -f "$XTABLES_LOCKFILE"' EXIT
+python3 kernel/record.py "${1:-1}" "${2:-2000}" recorded
