@@ -124,6 +124,8 @@ impl Families {
 /// Help text beyond the options' own lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Help {
+    /// First line, when it is not the usual one.
+    pub title: Option<&'static str>,
     /// Option indices in printing order; empty for the table's order.
     pub order: &'static [usize],
     /// Lines after the options.
@@ -133,6 +135,7 @@ pub struct Help {
 impl Help {
     /// The table's order and nothing more.
     pub const TABLE: Help = Help {
+        title: None,
         order: &[],
         tail: "",
     };
@@ -140,7 +143,26 @@ impl Help {
     /// The options in another order.
     #[must_use]
     pub const fn order(order: &'static [usize]) -> Self {
-        Help { order, tail: "" }
+        Help {
+            order,
+            ..Help::TABLE
+        }
+    }
+
+    /// The table's order and lines after the options.
+    #[must_use]
+    pub const fn tail(tail: &'static str) -> Self {
+        Help {
+            tail,
+            ..Help::TABLE
+        }
+    }
+
+    /// With another first line.
+    #[must_use]
+    pub const fn titled(mut self, title: &'static str) -> Self {
+        self.title = Some(title);
+        self
     }
 }
 

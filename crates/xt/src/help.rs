@@ -9,7 +9,10 @@ pub fn help(ext: &Extension) -> String {
         Lower::Match(_) => "match",
         Lower::Target(_) => "target",
     };
-    let mut out = format!("{} {kind} options:\n", ext.name);
+    let mut out = match ext.help.title {
+        Some(title) => format!("{title}\n"),
+        None => format!("{} {kind} options:\n", ext.name),
+    };
     if ext.help.order.is_empty() {
         out.extend(ext.options.iter().map(|o| o.help));
     } else {

@@ -24,6 +24,7 @@
 pub mod matches;
 pub mod targets;
 
+mod dscp;
 mod error;
 mod extension;
 mod help;
@@ -34,6 +35,7 @@ mod option;
 mod proof;
 mod registry;
 pub mod text;
+mod tos;
 mod value;
 
 pub use error::{Errno, Error, Refusal, Status};
@@ -43,7 +45,10 @@ pub use extension::{
 pub use help::help;
 pub use instance::{Draft, Instance, save_all};
 pub use names::{Names, NoNames};
-pub use option::{Arg, Input, Opt, Words, parse_port, show_mark, show_ports, syslog_level};
+pub use option::{
+    Arg, Input, Opt, Words, parse_port, show_mark, show_ports, starts_with_ignoring_case,
+    syslog_level,
+};
 pub use proof::{Case, Expect, Hit, Vector, bad, ok, saved};
 pub use registry::{ALL, find_match, find_target, protocol_match};
 pub use value::{Args, Given, NatTo, Value};

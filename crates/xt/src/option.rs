@@ -194,8 +194,9 @@ pub enum Arg {
 pub struct Words {
     /// The words; a number listed twice prints as its first word.
     pub list: &'static [(&'static str, u32)],
-    /// Whether upper and lower case are the same.
-    pub ignore_case: bool,
+    /// Whether the start of a word is enough (the first that fits is taken, upper
+    /// and lower case being the same); else only the exact word will do.
+    pub prefix: bool,
     /// Text of the error for an unknown word; `{}` stands for the word.
     pub unknown: &'static str,
 }
@@ -205,8 +206,8 @@ impl Words {
     #[must_use]
     pub fn find(&self, word: &str) -> Option<u32> {
         let same = |w: &str| {
-            if self.ignore_case {
-                w.eq_ignore_ascii_case(word)
+            if self.prefix {
+                !word.is_empty() && starts_with_ignoring_case(w, word)
             } else {
                 w == word
             }
@@ -236,6 +237,13 @@ impl Words {
         }
         out.join(",")
     }
+}
+
+/// Whether `word` begins with `start`, upper and lower case being the same.
+#[must_use]
+pub fn starts_with_ignoring_case(word: &str, start: &str) -> bool {
+    word.get(..start.len())
+        .is_some_and(|w| w.eq_ignore_ascii_case(start))
 }
 
 /// One option's arguments on their way in.

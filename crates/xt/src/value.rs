@@ -24,7 +24,7 @@ pub enum Value {
     Ports(Vec<(u16, u16)>),
     /// An address under a mask; IPv4 in the low 32 bits.
     Net {
-        /// The address, host bits cleared.
+        /// The address as given.
         addr: u128,
         /// The mask.
         mask: u128,

@@ -25,9 +25,10 @@ pub(super) fn int_range(input: &Input<'_>, max: u64) -> Result<Value, Error> {
     };
     let (lo, hi) = match arg.split_once(':') {
         None => {
-            let n = number::whole(arg, 0, max).ok_or_else(|| bad(arg))?;
+            let n = bound(arg, 0)?;
             (n, n)
         }
+        Some((_, hi)) if hi.contains(':') => return Err(too_many(input)),
         Some((lo, hi)) => (bound(lo, 0)?, bound(hi, max)?),
     };
     if lo > hi {
@@ -37,6 +38,13 @@ pub(super) fn int_range(input: &Input<'_>, max: u64) -> Result<Value, Error> {
         )));
     }
     Ok(Value::Range(lo, hi))
+}
+
+fn too_many(input: &Input<'_>) -> Error {
+    Error::parameter(format!(
+        "{}: Too many components for option \"--{}\" (max: 2)\n",
+        input.ext, input.opt.name
+    ))
 }
 
 pub(super) fn mark(input: &Input<'_>) -> Result<Value, Error> {
@@ -105,6 +113,9 @@ pub(super) fn port_range(input: &Input<'_>) -> Result<Value, Error> {
         let p = port(arg, 0)?;
         return Ok(Value::Range(p, p));
     };
+    if hi.contains(':') {
+        return Err(too_many(input));
+    }
     let (lo, hi) = (port(lo, 0)?, port(hi, u16::MAX)?);
     if lo > hi {
         return Err(Error::parameter(format!(
@@ -128,10 +139,17 @@ pub(super) fn one_of(input: &Input<'_>, words: &Words) -> Result<Value, Error> {
 
 pub(super) fn set_of(input: &Input<'_>, words: &Words) -> Result<Value, Error> {
     let mut bits = 0;
-    for word in input.text().split(',') {
-        bits |= words.find(word).ok_or_else(|| unknown(words, word))?;
+    let mut rest = input.text();
+    loop {
+        let (word, more) = rest.split_once(',').unwrap_or((rest, ""));
+        // The tools name the whole rest when nothing stands before a comma.
+        let shown = if word.is_empty() { rest } else { word };
+        bits |= words.find(word).ok_or_else(|| unknown(words, shown))?;
+        if word.len() == rest.len() {
+            return Ok(Value::Bits(bits));
+        }
+        rest = more;
     }
-    Ok(Value::Bits(bits))
 }
 
 pub(super) fn network(input: &Input<'_>) -> Result<Value, Error> {
@@ -145,10 +163,7 @@ pub(super) fn network(input: &Input<'_>) -> Result<Value, Error> {
         .or_else(|| input.ctx.names.host(host, family).first().copied());
     let addr = found
         .ok_or_else(|| Error::parameter("getaddrinfo: Name or service not known\n".to_owned()))?;
-    Ok(Value::Net {
-        addr: addr & mask,
-        mask,
-    })
+    Ok(Value::Net { addr, mask })
 }
 
 fn parse_mask(mask: &str, family: Family) -> Result<u128, Error> {
@@ -172,9 +187,7 @@ const LEVELS: &[(&str, u64)] = &[
     ("alert", 1),
     ("crit", 2),
     ("error", 3),
-    ("err", 3),
     ("warning", 4),
-    ("warn", 4),
     ("notice", 5),
     ("info", 6),
     ("debug", 7),

@@ -1,0 +1,46 @@
+//! `-m connmark`: the connection's mark under a mask (kernel `connmark_mt`). A packet
+//! without a connection never matches, inverted or not.
+
+use tidegate_ir::{Cond, Field};
+
+use super::{ct_states, mark};
+use crate::{
+    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, ok, saved, show_mark,
+};
+
+const MARK_OPT: usize = 0;
+
+const OPTIONS: &[Opt] = &[Opt::new("mark", Arg::Mark)
+    .invertible()
+    .mandatory()
+    .help("[!] --mark value[/mask]    Match ctmark value with optional mask\n")];
+
+/// `-m connmark`.
+pub static CONNMARK: Extension = Extension {
+    name: "connmark",
+    lower: Lower::Match(|args, _| {
+        Cond::All(vec![ct_states::tracked(), mark::test(args, Field::CtMark)])
+    }),
+    families: Families::Both,
+    options: OPTIONS,
+    help: Help::TABLE,
+    legal: Legal::ANYWHERE,
+    finish: |_, _| Ok(()),
+    save: crate::save_all,
+    list: |x, _| {
+        let (value, mask) = x.args.masked(MARK_OPT).unwrap_or_default();
+        let bang = if x.args.inverted(MARK_OPT) { "!" } else { "" };
+        format!(" connmark match {bang} {}", show_mark(value, mask))
+    },
+    cases: CASES,
+    vectors: VECTORS,
+};
+
+const CASES: &[Case] = &[
+    ok("-m connmark --mark 0x5/0x1"),
+    saved("-m connmark ! --mark 5", "-m connmark ! --mark 0x5"),
+    bad("-m connmark"),
+    bad("-m connmark --mark 0xfffffffff"),
+];
+
+const VECTORS: &[Vector] = &[];

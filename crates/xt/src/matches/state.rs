@@ -1,0 +1,69 @@
+//! `-m state`: connection state; the same test as `-m conntrack --ctstate` (kernel
+//! `conntrack_mt` with the alias flag), without the translation states.
+
+use super::ct_states::{self, ESTABLISHED, INVALID, NEW, RELATED, UNTRACKED};
+use crate::{
+    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, Words, bad, ok, saved,
+};
+
+const STATE_OPT: usize = 0;
+
+const STATES: Words = Words {
+    list: &[
+        ("INVALID", INVALID),
+        ("NEW", NEW),
+        ("RELATED", RELATED),
+        ("ESTABLISHED", ESTABLISHED),
+        ("UNTRACKED", UNTRACKED),
+    ],
+    prefix: true,
+    unknown: "Bad state \"{}\"",
+};
+
+const OPTIONS: &[Opt] = &[Opt::new("state", Arg::SetOf(&STATES))
+    .invertible()
+    .mandatory()
+    .help(
+        " [!] --state [INVALID|ESTABLISHED|NEW|RELATED|UNTRACKED][,...]\n\
+         \t\t\t\tState(s) to match\n",
+    )];
+
+/// `-m state`.
+pub static STATE: Extension = Extension {
+    name: "state",
+    lower: Lower::Match(|args, _| {
+        let states = args.bits(STATE_OPT).unwrap_or(0);
+        ct_states::test(states).inverted_if(args.inverted(STATE_OPT))
+    }),
+    families: Families::Both,
+    options: OPTIONS,
+    help: Help::TABLE,
+    legal: Legal::ANYWHERE,
+    finish: |_, _| Ok(()),
+    save: crate::save_all,
+    list: |x, _| {
+        let bang = if x.args.inverted(STATE_OPT) { " !" } else { "" };
+        let states = STATES.names(x.args.bits(STATE_OPT).unwrap_or(0));
+        format!("{bang} state {states}")
+    },
+    cases: CASES,
+    vectors: VECTORS,
+};
+
+const CASES: &[Case] = &[
+    saved(
+        "-m state --state ESTABLISHED,RELATED",
+        "-m state --state RELATED,ESTABLISHED",
+    ),
+    saved(
+        "-m state ! --state new,inv",
+        "-m state ! --state INVALID,NEW",
+    ),
+    ok("-m state --state NEW,ESTABLISHED,UNTRACKED"),
+    bad("-m state --state SNAT"),
+    bad("-m state --state NEWX"),
+    bad("-m state --state NEW,"),
+    bad("-m state"),
+];
+
+const VECTORS: &[Vector] = &[];

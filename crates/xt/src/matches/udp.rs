@@ -1,0 +1,80 @@
+//! `-m udp`: ports of the UDP header (kernel `udp_mt`).
+//!
+//! Later fragments never match; a packet cut inside the 8-byte header is dropped on
+//! the spot. A range of all ports is kept as nothing.
+
+use tidegate_ir::{Cond, Field};
+use tidegate_wire::proto;
+
+use super::transport::{forget_all_ports, header, list_ports, port_test};
+use crate::{
+    Arg, Args, Case, Context, Error, Extension, Families, Help, Instance, Legal, ListCtx, Lower,
+    LowerCtx, Opt, Vector, bad, ok, saved,
+};
+
+const SPORT: usize = 0;
+const DPORT: usize = 1;
+
+const OPTIONS: &[Opt] = &[
+    Opt::new("source-port", Arg::PortRange)
+        .saved("sport")
+        .aliases(&["sport"])
+        .invertible()
+        .help("[!] --source-port port[:port]\n --sport ...\n\t\t\t\tmatch source port(s)\n"),
+    Opt::new("destination-port", Arg::PortRange)
+        .saved("dport")
+        .aliases(&["dport"])
+        .invertible()
+        .help(
+            "[!] --destination-port port[:port]\n --dport ...\n\t\t\t\tmatch destination port(s)\n",
+        ),
+];
+
+/// `-m udp`.
+pub static UDP: Extension = Extension {
+    name: "udp",
+    lower: Lower::Match(lower),
+    families: Families::Both,
+    options: OPTIONS,
+    help: Help::TABLE,
+    legal: Legal::protos(&[proto::UDP]),
+    finish,
+    save: crate::save_all,
+    list,
+    cases: CASES,
+    vectors: VECTORS,
+};
+
+fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
+    forget_all_ports(args, &[SPORT, DPORT]);
+    Ok(())
+}
+
+fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
+    let sport = list_ports(&x.args, SPORT, "spt", ctx, "udp");
+    let dport = list_ports(&x.args, DPORT, "dpt", ctx, "udp");
+    format!(" udp{sport}{dport}")
+}
+
+fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Cond {
+    let mut tests = header(8);
+    tests.extend(port_test(args, SPORT, Field::Sport));
+    tests.extend(port_test(args, DPORT, Field::Dport));
+    Cond::all(tests)
+}
+
+const CASES: &[Case] = &[
+    saved(
+        "-p udp -m udp --dport 53 --sport 1024:",
+        "-p udp -m udp --sport 1024:65535 --dport 53",
+    ),
+    ok("-p udp -m udp ! --sport 0:65535"),
+    saved("-p udp -m udp --sport :", "-p udp -m udp"),
+    bad("-p udp -m udp --dport 1:2:3"),
+    bad("-p udp -m udp --dport 30:20"),
+    bad("-p udp -m udp --dport nosuchservice"),
+    bad("-p udp -m udp --dport 1 --dport 2"),
+    bad("-p tcp -m udp --dport 1"),
+];
+
+const VECTORS: &[Vector] = &[];

@@ -1,0 +1,234 @@
+//! `-j CT`: how connection tracking will treat the packet (kernel `xt_ct_target_v1`).
+//!
+//! Only helpers that exist can be named; `--timeout` policies do not exist here. When
+//! zone options are mixed, the last in the order zone, zone-orig, zone-reply gives
+//! the number (the tool takes the last on the command line).
+
+use tidegate_ir::{CtSpec, Effect, Hook, TableKind, Verdict, ZoneDir, ZoneId, ZoneSpec};
+use tidegate_wire::proto;
+
+use crate::{
+    Arg, Args, Case, Context, Errno, Error, Extension, Families, Help, Input, Instance, Legal,
+    ListCtx, Lower, LowerCtx, Opt, Outcome, Place, Refusal, Value, Words, bad, number, ok, saved,
+    text,
+};
+
+const NOTRACK: usize = 0;
+const HELPER: usize = 1;
+const CT_EVENTS: usize = 2;
+const EXP_EVENTS: usize = 3;
+const ZONE: usize = 4;
+const ZONE_ORIG: usize = 5;
+const ZONE_REPLY: usize = 6;
+
+/// Helpers by name and protocol.
+const HELPERS: &[(&str, u8)] = &[("ftp", proto::TCP)];
+
+/// Stands for the packet's mark among zone numbers.
+const FROM_MARK: u64 = 0x1_0000;
+
+const ZONE_ARG: Arg = Arg::Special {
+    arity: 1,
+    parse: parse_zone,
+    show: |v, _| match v.number() {
+        Some(FROM_MARK) | None => "mark".to_owned(),
+        Some(n) => n.to_string(),
+    },
+};
+
+/// Bits in the order of `enum ip_conntrack_events`.
+const EVENTS: Words = Words {
+    list: &[
+        ("new", 1 << 0),
+        ("related", 1 << 1),
+        ("destroy", 1 << 2),
+        ("reply", 1 << 3),
+        ("assured", 1 << 4),
+        ("protoinfo", 1 << 5),
+        ("helper", 1 << 6),
+        ("mark", 1 << 7),
+        ("natseqinfo", 1 << 8),
+        ("secmark", 1 << 9),
+    ],
+    prefix: false,
+    unknown: "Unknown event type \"{}\"",
+};
+
+const EXPECT_EVENTS: Words = Words {
+    list: &[("new", 1 << 0)],
+    prefix: false,
+    unknown: "Unknown event type \"{}\"",
+};
+
+const OPTIONS: &[Opt] = &[
+    Opt::new("notrack", Arg::Flag).help(" --notrack\t\t\tDon't track connection\n"),
+    Opt::new(
+        "helper",
+        Arg::Special {
+            arity: 1,
+            parse: |input| Ok(Value::Text(input.text().to_owned())),
+            show: |v, _| text::quote(v.text().unwrap_or("")),
+        },
+    )
+    .help(" --helper name\t\t\tUse conntrack helper 'name' for connection\n"),
+    Opt::new("ctevents", Arg::SetOf(&EVENTS))
+        .help(" --ctevents event[,event...]\tGenerate specified conntrack events for connection\n"),
+    Opt::new("expevents", Arg::SetOf(&EXPECT_EVENTS)).help(
+        " --expevents event[,event...]\tGenerate specified expectation events for connection\n",
+    ),
+    Opt::new("zone", ZONE_ARG)
+        .help(" --zone {ID|mark}\t\tAssign/Lookup connection in zone ID/packet nfmark\n"),
+    Opt::new("zone-orig", ZONE_ARG).help(
+        " --zone-orig {ID|mark}\t\tSame as 'zone' option, but only applies to ORIGINAL direction\n",
+    ),
+    Opt::new("zone-reply", ZONE_ARG).help(
+        " --zone-reply {ID|mark} \tSame as 'zone' option, but only applies to REPLY direction\n",
+    ),
+];
+
+/// `-j CT`.
+pub static CT: Extension = Extension {
+    name: "CT",
+    lower: Lower::Target(lower),
+    families: Families::Both,
+    options: OPTIONS,
+    help: Help::TABLE,
+    legal: Legal {
+        tables: &[TableKind::Raw],
+        extra: check,
+        ..Legal::ANYWHERE
+    },
+    finish,
+    save: crate::save_all,
+    list,
+    cases: CASES,
+    vectors: &[],
+};
+
+fn parse_zone(input: &Input<'_>) -> Result<Value, Error> {
+    let word = input.text();
+    if word.eq_ignore_ascii_case("mark") {
+        return Ok(Value::Number(FROM_MARK));
+    }
+    number::whole(word, 0, 0xffff)
+        .map(Value::Number)
+        .ok_or_else(|| Error::parameter(format!("Cannot parse {word} as a zone ID")))
+}
+
+fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
+    if args.text(HELPER) == Some("") {
+        args.remove(HELPER);
+    }
+    let take = |args: &mut Args, opt| args.remove(opt).and_then(|g| g.value.number());
+    let (both, orig, reply) = (
+        take(args, ZONE),
+        take(args, ZONE_ORIG),
+        take(args, ZONE_REPLY),
+    );
+    let option = match (orig, reply) {
+        (Some(_), None) => ZONE_ORIG,
+        (None, Some(_)) => ZONE_REPLY,
+        (None, None) | (Some(_), Some(_)) => ZONE,
+    };
+    if let Some(id @ 1..) = reply.or(orig).or(both) {
+        args.set(option, false, Value::Number(id));
+    }
+    Ok(())
+}
+
+/// A helper must exist for the rule's protocol (`xt_ct_set_helper`).
+fn check(args: &Args, place: &Place<'_>) -> Result<(), Refusal> {
+    let Some(helper) = args.text(HELPER) else {
+        return Ok(());
+    };
+    let (number, inverted) = place.proto;
+    if inverted || !HELPERS.contains(&(helper, number)) {
+        return Err(Refusal {
+            errno: Errno::NotFound,
+            why: format!("CT: no helper {helper:?} for this protocol"),
+        });
+    }
+    Ok(())
+}
+
+fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
+    let one = |given: &crate::Given| {
+        let row = OPTIONS.get(given.opt);
+        let name = row.map_or("", |o| o.name);
+        let value = row.map_or(String::new(), |o| o.arg.show(&given.value, ctx.family));
+        format!(" {name} {value}").trim_end().to_owned()
+    };
+    format!(" CT{}", x.args.iter().map(one).collect::<String>())
+}
+
+fn zone(args: &Args) -> Option<ZoneSpec> {
+    let dirs = [
+        (ZONE, ZoneDir::Both),
+        (ZONE_ORIG, ZoneDir::Original),
+        (ZONE_REPLY, ZoneDir::Reply),
+    ];
+    let given = |(opt, dir)| {
+        let id = match u16::try_from(args.number(opt)?) {
+            Ok(n) => ZoneId::Number(n),
+            Err(_) => ZoneId::FromMark,
+        };
+        Some(ZoneSpec { dir, id })
+    };
+    dirs.into_iter().find_map(given)
+}
+
+fn words(args: &Args, opt: usize, words: &Words) -> Vec<String> {
+    let names = args.bits(opt).map(|b| words.names(b)).unwrap_or_default();
+    let names = names.split(',').filter(|n| !n.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Outcome {
+    let spec = if args.has(NOTRACK) {
+        CtSpec::Untracked
+    } else {
+        CtSpec::Template {
+            zone: zone(args),
+            helper: args.text(HELPER).map(str::to_owned),
+            events: words(args, CT_EVENTS, &EVENTS),
+            expect_events: words(args, EXP_EVENTS, &EXPECT_EVENTS),
+        }
+    };
+    Outcome::effect(Effect::Ct(spec), Verdict::Continue)
+}
+
+const fn raw(case: Case) -> Case {
+    case.at(TableKind::Raw, Hook::Prerouting)
+}
+
+const CASES: &[Case] = &[
+    raw(ok("-j CT --notrack")),
+    raw(ok("-p tcp -j CT --helper ftp --zone 5")),
+    raw(saved("-j CT --zone 0x10", "-j CT --zone 16")),
+    raw(saved("-j CT --zone MARK", "-j CT --zone mark")),
+    raw(saved("-j CT --zone 0", "-j CT")),
+    raw(ok("-j CT --zone-orig mark")),
+    raw(ok("-j CT --zone-reply 2").v6()),
+    raw(saved(
+        "-j CT --zone-orig 3 --zone-reply 4",
+        "-j CT --zone 4",
+    )),
+    raw(saved(
+        "-j CT --zone 5 --notrack",
+        "-j CT --notrack --zone 5",
+    )),
+    raw(saved(
+        "-j CT --ctevents new,new,mark --expevents new",
+        "-j CT --ctevents new,mark --expevents new",
+    )),
+    raw(bad("-j CT --zone 65536")),
+    raw(bad("-j CT --zone -1")),
+    raw(bad("-j CT --zone foo")),
+    raw(bad("-j CT --helper ftp")),
+    raw(bad("-p udp -j CT --helper ftp")),
+    raw(bad("-p tcp -j CT --helper nosuch")),
+    raw(bad("-j CT --ctevents foo")),
+    raw(bad("-j CT --ctevents new,")),
+    raw(bad("-j CT ! --notrack")),
+    bad("-j CT --notrack"),
+];
