@@ -173,6 +173,7 @@ impl Conntrack {
         }
         let confirmed = entry.confirmed();
         let announces = entry.expecting != [0; 4];
+        let master = entry.master;
         if confirmed {
             self.table.unlink(&mut self.slab, id.index, Dir::Original);
             self.table.unlink(&mut self.slab, id.index, Dir::Reply);
@@ -181,6 +182,9 @@ impl Conntrack {
         }
         if announces {
             self.forget_expectations(id);
+        }
+        if let Some(master) = master.and_then(|m| self.slab.get_mut(m)) {
+            master.children = master.children.saturating_sub(1);
         }
         self.count = self.count.saturating_sub(1);
         self.dying.push(id);

@@ -36,6 +36,7 @@ impl Entry {
             helper: None,
             expecting: [0; 4],
             master: None,
+            children: 0,
             masq_index: 0,
             pending: 0,
             seqadj: None,
@@ -84,8 +85,9 @@ impl Conntrack {
         entry.status.set(Status::EXPECTED);
         entry.master = Some(expected.master);
         entry.helper = expected.assign_helper;
-        if let Some(master) = self.slab.get(expected.master) {
+        if let Some(master) = self.slab.get_mut(expected.master) {
             entry.mark = master.mark;
+            master.children = master.children.saturating_add(1);
         }
         self.stats.expect_new += 1;
     }

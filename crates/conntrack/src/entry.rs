@@ -13,6 +13,15 @@ pub struct EntryId {
     pub(crate) index: u32,
 }
 
+impl EntryId {
+    /// A 32-bit number for listings (`id=`), unique among living entries as long as
+    /// there are fewer than four million.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.generation.get() << 22 | self.index
+    }
+}
+
 /// Status bits (`enum ip_conntrack_status`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status(pub u32);
@@ -383,6 +392,8 @@ pub struct Entry {
     pub expecting: [u8; 4],
     /// Connection that announced this one.
     pub master: Option<EntryId>,
+    /// Living connections this one announced.
+    pub children: u16,
     /// Interface a masqueraded connection left through, 0 when none.
     pub masq_index: u32,
     /// Changes not yet reported ([`change`] bits).

@@ -10,6 +10,7 @@ pub mod config;
 pub mod entry;
 pub mod event;
 pub mod expect;
+pub mod format;
 pub mod reason;
 pub mod seqadj;
 pub mod stats;

@@ -179,13 +179,17 @@ fn ids(proto: u8, l4: &[u8]) -> Option<(u16, u16)> {
 
 /// GRE keys: 0 unless version 1, whose call id is the destination key
 /// (`gre_pkt_to_tuple`; the source key would come from a PPTP key map, 0 without one).
+/// Headers too short for a key have none.
 fn gre_keys(l4: &[u8]) -> Option<(u16, u16)> {
-    let flags = be16(l4, 0)?;
-    if flags & 7 != 1 {
+    let version = be16(l4, 0).map_or(0, |flags| flags & 7);
+    let (Some(protocol), Some(call)) = (be16(l4, 2), be16(l4, 6)) else {
         return Some((0, 0));
+    };
+    match (version, protocol) {
+        (1, GRE_PPP) => Some((0, call)),
+        (1, _) => None,
+        _ => Some((0, 0)),
     }
-    (be16(l4, 2)? == GRE_PPP).then_some(())?;
-    Some((0, be16(l4, 6)?))
 }
 
 impl fmt::Debug for Tuple {

@@ -224,7 +224,10 @@ impl Run<'_> {
             flags: tcp.last_flags,
             ..tcp.seen[tcp.last_dir.ix()]
         };
-        tcp.seen[self.dir.ix()] = TcpSide::default();
+        tcp.seen[self.dir.ix()] = TcpSide {
+            flags: tcp.seen[self.dir.ix()].flags & tcp_flag::BE_LIBERAL,
+            ..TcpSide::default()
+        };
         self.old = TcpConn::SynSent;
         Step::Check(TcpConn::SynRecv)
     }
@@ -276,7 +279,9 @@ impl Run<'_> {
 
     /// Whether a reset answers a SYN or ACK that was let through earlier.
     fn answers_ignored(&self, tcp: &TcpState) -> bool {
-        let to_syn = self.status.has(Status::SEEN_REPLY) && tcp.last_class == TcpClass::Syn;
+        let to_syn = self.status.has(Status::SEEN_REPLY)
+            && tcp.last_class == TcpClass::Syn
+            && tcp.last_dir != self.dir;
         let to_ack = !self.status.has(Status::ASSURED) && tcp.last_class == TcpClass::Ack;
         if (to_syn || to_ack) && self.segment.ack == tcp.last_end {
             return true;

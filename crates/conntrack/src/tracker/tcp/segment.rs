@@ -104,8 +104,12 @@ impl<'a> Segment<'a> {
         self.flags & flag != 0
     }
 
-    /// Takes over window scale and SACK permission of a SYN (`tcp_options`).
+    /// Takes over window scale and SACK permission of a SYN (`tcp_options`); a header
+    /// without options leaves what was known.
     pub(super) fn read_options(&self, side: &mut TcpSide) {
+        if self.options.is_empty() {
+            return;
+        }
         side.scale = 0;
         side.flags &= tcp_flag::BE_LIBERAL;
         for (kind, _, data) in Options::new(self.options) {
