@@ -1,0 +1,159 @@
+//! What the kernel checks before it takes a table (`translate_table`): no loops among
+//! chains that packets reach, and every extension in a place that suits it.
+
+use std::collections::HashMap;
+
+use tidegate_ir::{Hook, TableKind};
+use tidegate_wire::Family;
+use tidegate_xt::{Errno, Place, Refusal};
+
+use crate::{Chain, Failure, Ruleset, Spec, Table, Target, error::reply};
+
+/// Which hooks' packets reach each chain.
+#[derive(Debug)]
+pub(crate) struct Reach<'a> {
+    /// Chains in listing order.
+    pub(crate) chains: Vec<&'a Chain>,
+    index: HashMap<&'a str, usize>,
+    /// Bit `Hook as u8` per chain.
+    hooks: Vec<u8>,
+}
+
+/// Rules of a chain that packets can get to: those up to an unconditional verdict.
+pub(crate) fn live(chain: &Chain) -> usize {
+    let end = chain.rules.iter().position(|r| r.spec.ends_chain());
+    end.map_or(chain.rules.len(), |i| i + 1)
+}
+
+impl<'a> Reach<'a> {
+    /// Follows all jumps from the built-in chains.
+    ///
+    /// # Errors
+    /// A chain calls itself, directly or through others (`mark_source_chains`).
+    pub(crate) fn new(table: &'a Table) -> Result<Self, Failure> {
+        let chains: Vec<&Chain> = table.chains().collect();
+        let index: HashMap<_, _> = chains
+            .iter()
+            .enumerate()
+            .map(|(i, c)| (c.name.as_str(), i))
+            .collect();
+        let mut reach = Reach {
+            hooks: vec![0; chains.len()],
+            chains,
+            index,
+        };
+        let calls: Vec<Vec<usize>> = reach.chains.iter().map(|c| reach.calls(c)).collect();
+        for (i, chain) in reach.chains.iter().enumerate() {
+            if let Some(base) = &chain.base {
+                mark(i, 1 << base.hook as u8, &calls, &mut reach.hooks)?;
+            }
+        }
+        Ok(reach)
+    }
+
+    /// Chains that the live rules of `chain` call.
+    fn calls(&self, chain: &Chain) -> Vec<usize> {
+        let names = chain.rules[..live(chain)]
+            .iter()
+            .filter_map(|r| match &r.spec.target {
+                Target::Chain { name, .. } => self.user_chain(name),
+                Target::None | Target::Extension(_) => None,
+            });
+        let mut calls: Vec<usize> = names.collect();
+        calls.sort_unstable();
+        calls.dedup();
+        calls
+    }
+
+    /// Index of the user-defined chain of that name.
+    pub(crate) fn user_chain(&self, name: &str) -> Option<usize> {
+        let i = self.index.get(name).copied()?;
+        self.chains[i].base.is_none().then_some(i)
+    }
+
+    /// Hooks whose packets reach chain number `i`.
+    pub(crate) fn hooks(&self, i: usize) -> Vec<Hook> {
+        let bits = self.hooks.get(i).copied().unwrap_or(0);
+        Hook::ALL
+            .into_iter()
+            .filter(|&h| bits & (1 << h as u8) != 0)
+            .collect()
+    }
+
+    /// Whether packets of any hook reach chain number `i`.
+    pub(crate) fn is_reached(&self, i: usize) -> bool {
+        self.hooks.get(i).is_some_and(|&b| b != 0)
+    }
+}
+
+/// Marks everything that can be reached from `start`, with an explicit stack: chains
+/// may be nested as deep as there are chains.
+fn mark(start: usize, bit: u8, calls: &[Vec<usize>], hooks: &mut [u8]) -> Result<(), Failure> {
+    let mut open = vec![false; calls.len()];
+    let mut stack = vec![(start, 0)];
+    hooks[start] |= bit;
+    open[start] = true;
+    while let Some((chain, next)) = stack.last_mut() {
+        let Some(&callee) = calls[*chain].get(*next) else {
+            open[*chain] = false;
+            stack.pop();
+            continue;
+        };
+        *next += 1;
+        if open[callee] {
+            return Err(reply::LOOP);
+        }
+        if hooks[callee] & bit == 0 {
+            hooks[callee] |= bit;
+            open[callee] = true;
+            stack.push((callee, 0));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the kernel would take a table.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn table(rules: &Ruleset, kind: TableKind) -> Result<(), Failure> {
+    let Some(table) = rules.table(kind) else {
+        return Ok(());
+    };
+    let reach = Reach::new(table)?;
+    for (i, chain) in reach.chains.iter().enumerate() {
+        let hooks = reach.hooks(i);
+        let live = live(chain);
+        for (n, rule) in chain.rules.iter().enumerate() {
+            let hooks = if n < live { hooks.as_slice() } else { &[] };
+            self::rule(&rule.spec, table, rules.family, hooks).map_err(|r| answer(&r))?;
+        }
+    }
+    Ok(())
+}
+
+fn rule(spec: &Spec, table: &Table, family: Family, hooks: &[Hook]) -> Result<(), Refusal> {
+    let place = Place {
+        family,
+        table: table.kind,
+        hooks,
+        proto: spec.proto.map_or((0, false), |p| (p.number, p.invert)),
+        matches: &spec.matches,
+    };
+    spec.matches.iter().try_for_each(|m| m.check(&place))?;
+    match &spec.target {
+        Target::Extension(x) => x.check(&place),
+        Target::Chain { name, .. } => match table.user_chain(name) {
+            Some(_) => Ok(()),
+            None => Err(Refusal::invalid(format!("{name} is a built-in chain"))),
+        },
+        Target::None => Ok(()),
+    }
+}
+
+fn answer(refusal: &Refusal) -> Failure {
+    match refusal.errno {
+        Errno::NotFound => reply::NO_CHAIN,
+        errno @ (Errno::Invalid | Errno::Range) => Failure::Kernel(errno.message()),
+    }
+}

@@ -1,0 +1,210 @@
+//! From source rules to the lowered language.
+
+use tidegate_ir::{Base, Chain, ChainId, Cond, Field, Rule, RuleId, Step, Table, Verdict};
+use tidegate_wire::Family;
+use tidegate_xt::{LowerCtx, Outcome, text};
+
+use crate::check::{self, Reach};
+use crate::{Failure, Iface, Net, Ruleset, Spec, Target, save};
+
+/// A lowered ruleset and where its rules come from.
+#[derive(Debug)]
+pub struct Lowered {
+    /// What the engine runs.
+    pub ruleset: tidegate_ir::Ruleset,
+    /// Where each counter belongs; index: `RuleId`.
+    pub origin: Vec<RuleOrigin>,
+}
+
+/// The source of a rule or policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleOrigin {
+    /// Table.
+    pub table: tidegate_ir::TableKind,
+    /// Chain.
+    pub chain: String,
+    /// Rule number from 1; 0 for the policy.
+    pub number: u32,
+    /// The rule as `-S` prints it (`-A INPUT …`, `-P INPUT DROP`).
+    pub text: String,
+}
+
+/// Lowers a ruleset.
+///
+/// Counter ids run over tables in packet order, chains in listing order, rules in
+/// order, then the chain's policy. Rules that no packet can reach (behind an
+/// unconditional verdict or in a chain nothing calls) have an id and an origin but no
+/// lowered form: such chains may even call each other in circles.
+///
+/// # Errors
+/// Chains that packets reach form a loop; never for rulesets that have been checked.
+pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
+    let mut run = Run {
+        family: rules.family,
+        origin: Vec::new(),
+        steps: Vec::new(),
+    };
+    let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
+    for kind in tidegate_ir::TableKind::ALL {
+        if let Some(table) = rules.table(kind) {
+            ruleset.tables[kind as usize] = Some(run.table(table)?);
+        }
+    }
+    ruleset.steps = run.steps;
+    ruleset.rule_ids = run.origin.len() as u32;
+    Ok(Lowered {
+        ruleset,
+        origin: run.origin,
+    })
+}
+
+struct Run {
+    family: Family,
+    origin: Vec<RuleOrigin>,
+    steps: Vec<Box<dyn Step>>,
+}
+
+impl Run {
+    fn table(&mut self, table: &crate::Table) -> Result<Table, Failure> {
+        let reach = Reach::new(table)?;
+        let mut entry = [None; 5];
+        let mut chains = Vec::with_capacity(reach.chains.len());
+        for (i, chain) in reach.chains.iter().enumerate() {
+            let live = match reach.is_reached(i) {
+                true => check::live(chain),
+                false => 0,
+            };
+            let lowered = self.chain(table, chain, live, &reach);
+            if let Some(base) = &lowered.base {
+                entry[base.hook as usize] = Some(ChainId(i as u32));
+            }
+            chains.push(lowered);
+        }
+        Ok(Table {
+            kind: table.kind,
+            chains,
+            entry,
+        })
+    }
+
+    fn chain(
+        &mut self,
+        table: &crate::Table,
+        chain: &crate::Chain,
+        live: usize,
+        reach: &Reach<'_>,
+    ) -> Chain {
+        let mut rules = Vec::with_capacity(live);
+        for (n, rule) in chain.rules.iter().enumerate() {
+            let text = save::rule(&rule.spec, self.family, None);
+            let id = self.id(RuleOrigin {
+                table: table.kind,
+                chain: chain.name.clone(),
+                number: (n + 1) as u32,
+                text: format!("-A {}{text}", chain.name),
+            });
+            if n < live {
+                rules.push(self.rule(id, &rule.spec, reach));
+            }
+        }
+        let base = chain.base.as_ref().map(|b| Base {
+            hook: b.hook,
+            policy: b.policy,
+            policy_id: self.id(RuleOrigin {
+                table: table.kind,
+                chain: chain.name.clone(),
+                number: 0,
+                text: save::chain_line(chain, false),
+            }),
+        });
+        Chain {
+            name: chain.name.clone(),
+            base,
+            rules,
+        }
+    }
+
+    fn id(&mut self, origin: RuleOrigin) -> RuleId {
+        self.origin.push(origin);
+        RuleId((self.origin.len() - 1) as u32)
+    }
+
+    fn rule(&mut self, id: RuleId, spec: &Spec, reach: &Reach<'_>) -> Rule {
+        let mut conds = header(spec, self.family);
+        let mut ctx = LowerCtx {
+            family: self.family,
+            steps: &mut self.steps,
+        };
+        conds.extend(spec.matches.iter().map(|m| m.condition(&mut ctx)));
+        let outcome = match &spec.target {
+            Target::None => Outcome::verdict(Verdict::Continue),
+            Target::Chain { name, goto } => {
+                let chain = reach.user_chain(name).map(|i| ChainId(i as u32));
+                Outcome::verdict(match (chain, goto) {
+                    (Some(chain), false) => Verdict::Jump(chain),
+                    (Some(chain), true) => Verdict::Goto(chain),
+                    (None, _) => Verdict::Continue,
+                })
+            }
+            Target::Extension(x) => x
+                .outcome(&mut ctx)
+                .unwrap_or_else(|| Outcome::verdict(Verdict::Continue)),
+        };
+        Rule {
+            id,
+            cond: Cond::all(conds),
+            effects: outcome.effects.into(),
+            verdict: outcome.verdict,
+        }
+    }
+}
+
+/// Conditions of the header options, in the kernel's order (`ip_packet_match`).
+fn header(spec: &Spec, family: Family) -> Vec<Cond> {
+    let mut conds = Vec::new();
+    conds.extend(spec.src.map(|n| net(Field::Src, n, family)));
+    conds.extend(spec.dst.map(|n| net(Field::Dst, n, family)));
+    conds.extend(spec.input.as_ref().map(|i| iface(Field::InName, i)));
+    conds.extend(spec.output.as_ref().map(|i| iface(Field::OutName, i)));
+    if let Some(p) = spec.proto {
+        // An IPv6 packet whose header chain is cut short never matches, inverted or not.
+        if p.invert && family == Family::V6 {
+            conds.push(Cond::range(Field::Proto, 0, 255));
+        }
+        conds.push(Cond::eq(Field::Proto, u128::from(p.number)).inverted_if(p.invert));
+    }
+    if let Some(invert) = spec.fragment {
+        conds.push(Cond::range(Field::FragOff, 1, 0x1fff).inverted_if(invert));
+    }
+    conds
+}
+
+fn net(field: Field, net: Net, family: Family) -> Cond {
+    let cond = match text::prefix_len(net.mask, family) {
+        Some(_) => {
+            let last = net.addr | (text::full_mask(family) & !net.mask);
+            Cond::range(field, net.addr, last)
+        }
+        None => Cond::bits(field, net.mask, net.addr),
+    };
+    cond.inverted_if(net.invert)
+}
+
+/// Names are 16 bytes, NUL padded, as one big-endian number; a `+` leaves the rest open.
+fn iface(field: Field, iface: &Iface) -> Cond {
+    let name = iface.name.strip_suffix('+').unwrap_or(&iface.name);
+    let mut bytes = [0; 16];
+    bytes
+        .iter_mut()
+        .zip(name.bytes())
+        .for_each(|(to, from)| *to = from);
+    let value = u128::from_be_bytes(bytes);
+    let cond = if name.len() == iface.name.len() {
+        Cond::eq(field, value)
+    } else {
+        let open = 128 - 8 * name.len().min(16) as u32;
+        let mask = u128::MAX.checked_shl(open).unwrap_or(0);
+        Cond::bits(field, mask, value)
+    };
+    cond.inverted_if(iface.invert)
+}

@@ -1,0 +1,304 @@
+//! Reading rules files.
+
+use tidegate_ir::TableKind;
+use tidegate_wire::Family;
+use tidegate_xt::Names;
+
+use crate::apply::{edit, parse_policy};
+use crate::parse::{CHAIN_MAX, leading_number};
+use crate::{Chain, Counters, Failure, Invocation, Printer, Reader, Ruleset, Table, check, words};
+
+/// How to restore.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// What to do with the file's counters.
+    pub counters: CounterMode,
+    /// `-n`: keep what is there.
+    pub noflush: bool,
+    /// `-v`: print the file's comments.
+    pub verbose: bool,
+    /// `-T`: only this table.
+    pub table: Option<&'a str>,
+}
+
+/// What a restore does with a file's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CounterMode {
+    /// Everything starts at zero.
+    #[default]
+    Ignore,
+    /// `-c`: policies must have them, rules may.
+    Take,
+    /// Taken where they stand.
+    TakeIfAny,
+}
+
+/// Why a file was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What is wrong.
+    pub failure: Failure,
+    /// Where, from 1.
+    pub line: u32,
+}
+
+impl Refused {
+    /// The whole error output of the tool `name`.
+    #[must_use]
+    pub fn render(&self, name: &str) -> String {
+        self.failure.render(name, Some(self.line))
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.render("restore").trim_end())
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What a restore prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Printed {
+    /// For the standard output.
+    pub out: String,
+    /// For the error output, one per line.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a whole rules file with the counters it has into a new ruleset.
+///
+/// # Errors
+/// What `-restore` would say, and the line.
+pub fn parse(text: &str, family: Family, names: &dyn Names) -> Result<Ruleset, Refused> {
+    let mut rules = Ruleset::empty(family);
+    let options = Options {
+        counters: CounterMode::TakeIfAny,
+        ..Options::default()
+    };
+    let tool = match family {
+        Family::V4 => "iptables-restore",
+        Family::V6 => "ip6tables-restore",
+    };
+    restore(&mut rules, text, &options, tool, names)?;
+    Ok(rules)
+}
+
+/// Restores a file into `rules`. Tables that are new get the file's order.
+///
+/// # Errors
+/// What the tool says, and the line; `rules` may then be half changed and must be
+/// thrown away.
+pub fn restore(
+    rules: &mut Ruleset,
+    text: &str,
+    options: &Options<'_>,
+    tool: &str,
+    names: &dyn Names,
+) -> Result<Printed, Refused> {
+    let mut run = Run {
+        printer: Printer {
+            family: rules.family,
+            names,
+        },
+        rules,
+        options: *options,
+        tool,
+        names,
+        table: None,
+        skipping: false,
+        made: 0,
+        line: 0,
+        printed: Printed::default(),
+    };
+    let outcome = run.file(text);
+    let line = run.line;
+    match outcome {
+        Ok(()) => Ok(run.printed),
+        Err(failure) => Err(Refused { failure, line }),
+    }
+}
+
+struct Run<'a> {
+    rules: &'a mut Ruleset,
+    options: Options<'a>,
+    tool: &'a str,
+    names: &'a dyn Names,
+    printer: Printer<'a>,
+    /// Table between `*` and `COMMIT`.
+    table: Option<TableKind>,
+    /// Within a table that `-T` leaves out.
+    skipping: bool,
+    /// Tables that did not exist before.
+    made: usize,
+    line: u32,
+    printed: Printed,
+}
+
+impl Run<'_> {
+    fn file(&mut self, text: &str) -> Result<(), Failure> {
+        for line in text.split_inclusive('\n') {
+            self.line = self.line.saturating_add(1);
+            self.one(line)?;
+        }
+        if self.table.is_some() {
+            self.line = self.line.saturating_add(1);
+            return Err(Failure::Plain(format!(
+                "COMMIT expected at line {}",
+                self.line
+            )));
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, line: &str) -> Result<(), Failure> {
+        if line == "\n" {
+            return Ok(());
+        }
+        if line.starts_with('#') {
+            if self.options.verbose {
+                self.printed.out += line;
+            }
+            return Ok(());
+        }
+        match self.table {
+            None => match line.strip_prefix('*') {
+                Some(name) => self.start(name),
+                None if self.skipping => Ok(()),
+                None => Err(Failure::Kernel("not within a table")),
+            },
+            Some(kind) if line == "COMMIT\n" => self.commit(kind),
+            Some(kind) => match line.strip_prefix(':') {
+                Some(chain) => self.chain(kind, chain),
+                None => self.rule(kind, line),
+            },
+        }
+    }
+
+    fn start(&mut self, rest: &str) -> Result<(), Failure> {
+        let name = rest.split_ascii_whitespace().next().ok_or_else(|| {
+            Failure::Usage(format!(
+                "{}: line {} table name invalid",
+                self.tool, self.line
+            ))
+        })?;
+        self.skipping = self.options.table.is_some_and(|only| only != name);
+        if self.skipping {
+            return Ok(());
+        }
+        let kind = TableKind::from_name(name).ok_or_else(|| {
+            Failure::Usage(format!(
+                "{}: unable to initialize table '{name}'",
+                self.tool
+            ))
+        })?;
+        if self.rules.position(kind).is_none() {
+            self.rules.tables.insert(self.made, Table::new(kind));
+            self.made += 1;
+        }
+        if !self.options.noflush {
+            self.rules.table_mut(kind).clear();
+        }
+        self.table = Some(kind);
+        Ok(())
+    }
+
+    fn commit(&mut self, kind: TableKind) -> Result<(), Failure> {
+        check::table(self.rules, kind)?;
+        self.table = None;
+        Ok(())
+    }
+
+    /// `:CHAIN POLICY [PACKETS:BYTES]`
+    fn chain(&mut self, kind: TableKind, rest: &str) -> Result<(), Failure> {
+        let line = self.line;
+        let mut fields = rest.split([' ', '\t', '\n']).filter(|f| !f.is_empty());
+        let name = fields.next().ok_or_else(|| {
+            Failure::Usage(format!("{}: line {line} chain name invalid", self.tool))
+        })?;
+        if name.len() > CHAIN_MAX || name.contains('"') {
+            return Err(Failure::Usage(format!(
+                "Invalid chain name `{name}' ({CHAIN_MAX} chars max)"
+            )));
+        }
+        let noflush = self.options.noflush;
+        let table = self.rules.table_mut(kind);
+        match table.chain_mut(name) {
+            Some(chain) if chain.base.is_some() => {}
+            Some(chain) if noflush => chain.rules.clear(),
+            Some(_) => {
+                return Err(Failure::Usage(format!(
+                    "error creating chain '{name}':File exists"
+                )));
+            }
+            None => table.insert(Chain::new(name)),
+        }
+        let policy = fields
+            .next()
+            .ok_or_else(|| Failure::Usage(format!("{}: line {line} policy invalid", self.tool)))?;
+        if policy == "-" {
+            return Ok(());
+        }
+        let field = fields.next();
+        let counters = match (self.options.counters, field) {
+            (CounterMode::Ignore, _) | (CounterMode::TakeIfAny, None) => Counters::default(),
+            (CounterMode::Take | CounterMode::TakeIfAny, field) => {
+                field.and_then(bracketed).ok_or_else(|| {
+                    Failure::Usage(format!("invalid policy counters for chain '{name}'"))
+                })?
+            }
+        };
+        let cannot = |why| {
+            Failure::Other(format!(
+                "Can't set policy `{policy}' on `{name}' line {line}: {why}"
+            ))
+        };
+        let base = table.chain_mut(name).and_then(|c| c.base.as_mut());
+        let base = base.ok_or_else(|| cannot("Bad built-in chain name"))?;
+        base.policy = parse_policy(policy).ok_or_else(|| cannot("Bad policy name"))?;
+        base.counters = counters;
+        Ok(())
+    }
+
+    fn rule(&mut self, kind: TableKind, line: &str) -> Result<(), Failure> {
+        let (counters, rest) = match line.strip_prefix('[') {
+            Some(rest) => {
+                let split = rest.split_once(':').and_then(|(packets, rest)| {
+                    let (bytes, rest) = rest.split_once(']')?;
+                    Some(([packets, bytes], rest))
+                });
+                let (counters, rest) = split
+                    .ok_or_else(|| Failure::Usage(format!("Bad line {}: need ]", self.line)))?;
+                let take = self.options.counters != CounterMode::Ignore;
+                (take.then_some(counters), rest)
+            }
+            None => (None, line),
+        };
+        let cut = words::split(rest);
+        let mut all: Vec<&str> = Vec::with_capacity(cut.len() + 3);
+        if let Some([packets, bytes]) = counters {
+            all.extend(["--set-counters", packets, bytes]);
+        }
+        all.extend(cut.iter().map(AsRef::as_ref));
+        let reader = Reader {
+            family: self.rules.family,
+            tool: self.tool,
+            names: self.names,
+            restoring: Some(kind),
+        };
+        let call: Invocation = reader.read(&all)?;
+        self.printed.warnings.extend(call.warnings.iter().cloned());
+        self.printed.out += &edit(self.rules, call, &self.printer)?;
+        Ok(())
+    }
+}
+
+/// `[PACKETS:BYTES]`
+fn bracketed(text: &str) -> Option<Counters> {
+    let (packets, bytes) = text.strip_prefix('[')?.strip_suffix(']')?.split_once(':')?;
+    Some(Counters {
+        packets: leading_number(packets)?,
+        bytes: leading_number(bytes)?,
+    })
+}
