@@ -1,6 +1,7 @@
 //! Every extension against its own cases and vectors, and the iptables test suite.
 
 mod common;
+mod kernel;
 
 use tidegate_ir::{Hook, TableKind, Truth, eval};
 use tidegate_wire::Family;

@@ -296,7 +296,26 @@ impl Facts for Packet {
             Field::TcpOption(kind) => self.tcp_option(kind),
             Field::Mark | Field::HasCt => outside.or(Some(0)),
             Field::CtState => outside.or(Some(ctstate::INVALID)),
-            _ => outside,
+            Field::InName | Field::OutName => outside.or(Some(0)),
+            Field::CtStatus
+            | Field::CtDir
+            | Field::CtMark
+            | Field::CtProto
+            | Field::CtOrigSrc
+            | Field::CtOrigDst
+            | Field::CtReplSrc
+            | Field::CtReplDst
+            | Field::CtOrigSport
+            | Field::CtOrigDport
+            | Field::CtReplSport
+            | Field::CtReplDport
+            | Field::CtExpire
+            | Field::SrcType
+            | Field::DstType
+            | Field::SrcTypeIn
+            | Field::DstTypeIn
+            | Field::SrcTypeOut
+            | Field::DstTypeOut => outside,
         }
     }
 

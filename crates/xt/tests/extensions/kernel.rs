@@ -1,0 +1,152 @@
+//! The cases against the real tool and kernel: needs root, `unshare` and
+//! `iptables-legacy`. Run with `cargo test -p tidegate-xt -- --ignored`.
+
+use std::{collections::HashMap, fs, io::Write, process};
+
+use tidegate_wire::Family;
+use tidegate_xt::{ALL, Case, Expect, Instance, ListCtx, Names};
+
+use crate::common;
+
+/// Rules that the installed tool (1.8.9) reads or prints in another way than the one
+/// we follow (1.8.13), or where we deliberately differ.
+const DIFFERENT: &[&str] = &[
+    "-m conntrack --ctproto 0",
+    "-m conntrack --ctexpire 4:3",
+    "-m length --length 5:4",
+    "-p udp -m udp --dport 30:20",
+    "-p udp -m udp ! --sport 0:65535",
+];
+
+/// Port names of the host.
+struct Services(HashMap<(u16, String), String>);
+
+impl Services {
+    fn read() -> Self {
+        let text = fs::read_to_string("/etc/services").unwrap_or_default();
+        let entry = |line: &str| {
+            let mut words = line.split_whitespace();
+            let name = words.next()?.to_owned();
+            let (port, proto) = words.next()?.split_once('/')?;
+            Some(((port.parse().ok()?, proto.to_owned()), name))
+        };
+        Services(text.lines().rev().filter_map(entry).collect())
+    }
+}
+
+impl Names for Services {
+    fn service_name(&self, port: u16, proto: Option<&str>) -> Option<String> {
+        self.0.get(&(port, proto?.to_owned())).cloned()
+    }
+}
+
+fn tool(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables-legacy",
+        Family::V6 => "ip6tables-legacy",
+    }
+}
+
+fn script(cases: &[&Case]) -> String {
+    let mut out = String::from("ip link set lo up\n");
+    for case in cases {
+        let (table, hook) = case.place;
+        let run = format!("{} -t {}", tool(case.family), table.name());
+        let chain = hook.chain_name();
+        let rule = case.rule.replace('!', "\\!");
+        out += &format!("{run} -F\n{run} -A {chain} {rule} 2>/dev/null; echo \"rc $?\"\n");
+        out += &format!("{run} -S {chain} | tail -n +2\necho --\n");
+        out += &format!("{run} -n -L {chain} | tail -n +3\necho --\n");
+        out += &format!("{run} -L {chain} | tail -n +3\necho ==\n");
+    }
+    out
+}
+
+fn run(script: &str) -> String {
+    let lock = concat!(env!("CARGO_TARGET_TMPDIR"), "/xtables.lock");
+    let mut child = process::Command::new("unshare")
+        .args(["-n", "sh"])
+        .env("XTABLES_LOCKFILE", lock)
+        .stdin(process::Stdio::piped())
+        .stdout(process::Stdio::piped())
+        .spawn()
+        .expect("unshare");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let script = script.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(script.as_bytes()));
+    let output = child.wait_with_output().expect("output");
+    writer.join().expect("writer").expect("script written");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn listed(case: &Case, rule: &common::Rule, names: &Services, numeric: bool) -> String {
+    let ctx = ListCtx {
+        family: case.family,
+        numeric,
+        proto: rule.proto.map_or(0, |p| p.0),
+        names,
+    };
+    let parts = rule.matches.iter().chain(&rule.target);
+    parts.map(|x: &Instance| x.list(&ctx)).collect()
+}
+
+/// Whether a line of `-L` ends in the wanted text right after the address column.
+fn column_matches(line: &str, wanted: &str) -> bool {
+    let columns = ["0.0.0.0/0", "::/0", "anywhere"];
+    let head = line.strip_suffix(wanted).unwrap_or("");
+    columns.iter().any(|c| head.ends_with(&format!("{c:<20}")))
+}
+
+fn compare(case: &Case, answer: &str, names: &Services) -> Result<(), String> {
+    let rule = common::parse(case.family, case.place, case.rule);
+    let ok = answer.starts_with("rc 0\n");
+    if ok != (case.expect != Expect::Fail) {
+        return Err(format!(
+            "the tool says {}",
+            answer.lines().next().unwrap_or("")
+        ));
+    }
+    let Ok(rule) = rule else {
+        return Ok(());
+    };
+    let body = answer.split_once('\n').map_or("", |b| b.1);
+    let mut parts = body.split("--\n");
+    let mut part = || parts.next().unwrap_or("").trim_end_matches('\n').to_owned();
+    let (saved, numeric, named) = (part(), part(), part());
+    let ours = common::save(&rule, case.family);
+    if !saved.ends_with(&format!(" {ours}")) {
+        return Err(format!("the tool saves {saved}"));
+    }
+    for (line, is_numeric) in [(numeric, true), (named, false)] {
+        let wanted = listed(case, &rule, names, is_numeric);
+        if !column_matches(&line, &wanted) {
+            return Err(format!("the tool lists {line:?}, we {wanted:?}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, unshare and iptables-legacy"]
+fn the_tool_agrees_with_the_cases() {
+    let cases: Vec<&Case> = ALL.iter().flat_map(|e| e.cases).collect();
+    let answers = run(&script(&cases));
+    let answers: Vec<&str> = answers.split("==\n").collect();
+    assert_eq!(answers.len(), cases.len() + 1);
+    let names = Services::read();
+    let mut faults = Vec::new();
+    for (case, answer) in cases.iter().zip(answers) {
+        if DIFFERENT.contains(&case.rule) {
+            continue;
+        }
+        if let Err(e) = compare(case, answer, &names) {
+            faults.push(format!("{}: {e}", case.rule));
+        }
+    }
+    assert!(
+        faults.is_empty(),
+        "{} faults\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
+}
