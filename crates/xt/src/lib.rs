@@ -32,6 +32,7 @@ mod instance;
 pub mod names;
 pub mod number;
 mod option;
+mod packets;
 mod proof;
 mod registry;
 pub mod text;
@@ -49,6 +50,6 @@ pub use option::{
     Arg, Input, Opt, Words, parse_port, show_mark, show_ports, starts_with_ignoring_case,
     syslog_level,
 };
-pub use proof::{Case, Expect, Hit, Vector, bad, ok, saved};
+pub use proof::{Case, Expect, Hit, Vector, bad, dropped, no, ok, saved, yes};
 pub use registry::{ALL, find_match, find_target, protocol_match};
 pub use value::{Args, Given, NatTo, Value};

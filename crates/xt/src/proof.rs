@@ -93,3 +93,39 @@ pub enum Hit {
     /// The packet is dropped on the spot.
     Drop,
 }
+
+impl Vector {
+    const fn new(rule: &'static str, packet: &'static str, hit: Hit) -> Self {
+        Vector {
+            rule,
+            packet,
+            facts: &[],
+            hit,
+        }
+    }
+
+    /// The same with these values of fields outside the packet.
+    #[must_use]
+    pub const fn with(mut self, facts: &'static [(Field, u128)]) -> Self {
+        self.facts = facts;
+        self
+    }
+}
+
+/// A rule that matches the packet.
+#[must_use]
+pub const fn yes(rule: &'static str, packet: &'static str) -> Vector {
+    Vector::new(rule, packet, Hit::Yes)
+}
+
+/// A rule that does not match the packet.
+#[must_use]
+pub const fn no(rule: &'static str, packet: &'static str) -> Vector {
+    Vector::new(rule, packet, Hit::No)
+}
+
+/// A rule that drops the packet on the spot.
+#[must_use]
+pub const fn dropped(rule: &'static str, packet: &'static str) -> Vector {
+    Vector::new(rule, packet, Hit::Drop)
+}

@@ -9,7 +9,7 @@ use tidegate_wire::Family;
 
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Instance, Legal, ListCtx, Lower,
-    LowerCtx, Opt, Place, Refusal, Vector, Words, bad, ok, saved,
+    LowerCtx, Opt, Place, Refusal, Vector, Words, bad, no, ok, packets, saved, yes,
 };
 
 const SRC: usize = 0;
@@ -207,4 +207,25 @@ const CASES: &[Case] = &[
     bad("-m addrtype --limit-iface-out --dst-type LOCAL"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-m addrtype --dst-type LOCAL", packets::SYN)
+        .with(&[(Field::SrcType, 1), (Field::DstType, 2)]),
+    no("-m addrtype --src-type LOCAL", packets::SYN)
+        .with(&[(Field::SrcType, 1), (Field::DstType, 2)]),
+    yes(
+        "-m addrtype --src-type UNICAST,BROADCAST ! --dst-type BROADCAST",
+        packets::SYN,
+    )
+    .with(&[(Field::SrcType, 1), (Field::DstType, 2)]),
+    no("-m addrtype ! --dst-type LOCAL,MULTICAST", packets::SYN)
+        .with(&[(Field::SrcType, 1), (Field::DstType, 2)]),
+    yes(
+        "-m addrtype --dst-type LOCAL --limit-iface-in",
+        packets::SYN,
+    )
+    .with(&[(Field::DstType, 1), (Field::DstTypeIn, 2)]),
+    yes("-m addrtype --src-type UNICAST", packets::SYN6),
+    no("-m addrtype --src-type MULTICAST", packets::SYN6),
+    no("-m addrtype --src-type UNICAST,MULTICAST", packets::SYN6),
+    yes("-m addrtype ! --dst-type MULTICAST", packets::SYN6),
+];

@@ -2,7 +2,7 @@
 
 use tidegate_ir::Cond;
 
-use crate::{Arg, Extension, Families, Help, Legal, Lower, Opt, bad, ok, saved};
+use crate::{Arg, Extension, Families, Help, Legal, Lower, Opt, bad, ok, packets, saved, yes};
 
 const COMMENT_OPT: usize = 0;
 
@@ -31,5 +31,5 @@ pub static COMMENT: Extension = Extension {
         ok("-m comment --comment \"\""),
         bad("-m comment"),
     ],
-    vectors: &[],
+    vectors: &[yes("-m comment --comment x", packets::SYN)],
 };

@@ -5,7 +5,8 @@ use tidegate_ir::{Cond, Field};
 
 use super::{ct_states, mark};
 use crate::{
-    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, ok, saved, show_mark,
+    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, no, ok, packets, saved,
+    show_mark, yes,
 };
 
 const MARK_OPT: usize = 0;
@@ -43,4 +44,13 @@ const CASES: &[Case] = &[
     bad("-m connmark --mark 0xfffffffff"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-m connmark --mark 0x15", packets::SYN).with(&[(Field::HasCt, 1), (Field::CtMark, 0x15)]),
+    no("-m connmark ! --mark 0x15", packets::SYN).with(&[(Field::HasCt, 1), (Field::CtMark, 0x15)]),
+    yes("-m connmark --mark 0x10/0xf0", packets::SYN)
+        .with(&[(Field::HasCt, 1), (Field::CtMark, 0x15)]),
+    no("-m connmark --mark 0x10/0xff", packets::SYN)
+        .with(&[(Field::HasCt, 1), (Field::CtMark, 0x15)]),
+    no("-m connmark --mark 0", packets::SYN).with(&[]),
+    no("-m connmark ! --mark 1", packets::SYN).with(&[]),
+];

@@ -6,13 +6,13 @@
 //! matches. Ranges upside down and protocol 0 are refused, networks print with
 //! their mask even when it is not a prefix length.
 
-use tidegate_ir::{Cond, Field, ctstatus};
+use tidegate_ir::{Cond, Field, ctstate, ctstatus};
 use tidegate_wire::Family;
 
 use super::ct_states::{self, DNAT, ESTABLISHED, INVALID, NEW, RELATED, SNAT, UNTRACKED};
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx,
-    Lower, LowerCtx, Opt, Value, Vector, Words, bad, number, ok, saved, text,
+    Lower, LowerCtx, Opt, Value, Vector, Words, bad, no, number, ok, packets, saved, text, yes,
 };
 
 const STATE: usize = 0;
@@ -295,4 +295,75 @@ const CASES: &[Case] = &[
     bad("-m conntrack --ctorigsrc 1.2.3.4,5.6.7.8"),
 ];
 
-const VECTORS: &[Vector] = &[];
+/// First packet of a connection from 10.0.0.2:1025 to 192.0.2.1:80 whose destination
+/// was translated to 10.0.1.2:80.
+const ENTRY: &[(Field, u128)] = &[
+    (Field::HasCt, 1),
+    (Field::CtState, ctstate::NEW),
+    (Field::CtStatus, ctstatus::DST_NAT as u128),
+    (Field::CtDir, 0),
+    (Field::CtProto, 6),
+    (Field::CtOrigSrc, 0x0a00_0002),
+    (Field::CtOrigDst, 0xc000_0201),
+    (Field::CtReplSrc, 0x0a00_0102),
+    (Field::CtReplDst, 0x0a00_0002),
+    (Field::CtOrigSport, 1025),
+    (Field::CtOrigDport, 80),
+    (Field::CtReplSport, 80),
+    (Field::CtReplDport, 1025),
+    // An entry that is not yet confirmed has no deadline.
+    (Field::CtExpire, 0),
+];
+
+/// A packet that belongs to nothing.
+const NOTHING: &[(Field, u128)] = &[(Field::CtState, ctstate::INVALID)];
+
+/// A packet exempted from tracking.
+const BYPASS: &[(Field, u128)] = &[(Field::CtState, ctstate::UNTRACKED)];
+
+/// What the kernel does in these cases was tried on Linux 6.18 and read in
+/// `conntrack_mt`.
+const VECTORS: &[Vector] = &[
+    yes("-m conntrack --ctstate NEW", packets::SYN).with(ENTRY),
+    yes("-m conntrack --ctstate DNAT", packets::SYN).with(ENTRY),
+    no("-m conntrack --ctstate SNAT", packets::SYN).with(ENTRY),
+    yes("-m conntrack ! --ctstate SNAT", packets::SYN).with(ENTRY),
+    no("-m conntrack ! --ctstate DNAT", packets::SYN).with(ENTRY),
+    yes(
+        "-m conntrack --ctstate NEW --ctproto 6 --ctdir ORIGINAL",
+        packets::SYN,
+    )
+    .with(ENTRY),
+    no("-m conntrack --ctstate NEW --ctproto 17", packets::SYN).with(ENTRY),
+    no("-m conntrack --ctdir REPLY", packets::SYN).with(ENTRY),
+    yes(
+        "-m conntrack --ctorigdst 192.0.2.0/24 --ctorigdstport 80:90",
+        packets::SYN,
+    )
+    .with(ENTRY),
+    no("-m conntrack ! --ctorigdst 192.0.2.77/24", packets::SYN).with(ENTRY),
+    yes(
+        "-m conntrack --ctreplsrc 10.0.1.2 ! --ctorigsrcport 1",
+        packets::SYN,
+    )
+    .with(ENTRY),
+    no("-m conntrack --ctstatus CONFIRMED", packets::SYN).with(ENTRY),
+    yes("-m conntrack ! --ctstatus CONFIRMED,ASSURED", packets::SYN).with(ENTRY),
+    no("-m conntrack --ctstatus NONE", packets::SYN).with(ENTRY),
+    yes("-m conntrack ! --ctstatus NONE", packets::SYN).with(ENTRY),
+    yes("-m conntrack --ctexpire 0", packets::SYN).with(ENTRY),
+    no("-m conntrack ! --ctexpire 0:200", packets::SYN).with(ENTRY),
+    yes("-m conntrack --ctstate INVALID --ctproto 17", packets::SYN).with(NOTHING),
+    yes(
+        "-m conntrack ! --ctstate NEW --ctorigdst 9.9.9.9",
+        packets::SYN,
+    )
+    .with(NOTHING),
+    no("-m conntrack --ctstate NEW --ctproto 6", packets::SYN).with(NOTHING),
+    no("-m conntrack --ctproto 6", packets::SYN).with(NOTHING),
+    no("-m conntrack ! --ctproto 6", packets::SYN).with(NOTHING),
+    no("-m conntrack ! --ctstatus ASSURED", packets::SYN).with(NOTHING),
+    yes("-m conntrack ! --ctstate NEW", packets::SYN).with(BYPASS),
+    yes("-m conntrack --ctstate UNTRACKED,SNAT", packets::SYN).with(BYPASS),
+    no("-m conntrack --ctstate INVALID", packets::SYN).with(BYPASS),
+];

@@ -3,7 +3,10 @@
 
 use tidegate_ir::{Cond, Field};
 
-use crate::{Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, dscp, ok, saved};
+use crate::{
+    Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, dscp, no, ok, packets, saved,
+    yes,
+};
 
 const DSCP_OPT: usize = 0;
 const CLASS: usize = 1;
@@ -62,4 +65,12 @@ const CASES: &[Case] = &[
     bad("-m dscp --dscp 1 --dscp-class EF"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-m dscp --dscp-class EF", packets::TOS_B9),
+    no("-m dscp ! --dscp 0x2e", packets::TOS_B9),
+    yes("-m dscp --dscp 0", packets::SYN),
+    yes(
+        "-m dscp --dscp 0x2e",
+        "6b9000000014064020010db800000000000000000000000120010db80000000000000000000000020401005000000001000000005002200000000000",
+    ),
+];

@@ -3,7 +3,9 @@
 use tidegate_wire::Family;
 
 use super::hops;
-use crate::{Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, ok};
+use crate::{
+    Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, no, ok, packets, yes,
+};
 
 const OPTIONS: &[Opt] = &[
     hops::eq("hl-eq", "[!] --hl-eq value\tMatch hop limit value\n"),
@@ -40,4 +42,9 @@ const CASES: &[Case] = &[
     bad("-m hl --hl-eq 5"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-m hl --hl-eq 64", packets::SYN6),
+    no("-m hl ! --hl-eq 64", packets::SYN6),
+    no("-m hl --hl-lt 64", packets::SYN6),
+    yes("-m hl --hl-gt 63", packets::SYN6),
+];

@@ -6,7 +6,10 @@
 use tidegate_wire::{Family, proto};
 
 use super::icmp_types::{self, Kind, Name, code, ty};
-use crate::{Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, ok, saved};
+use crate::{
+    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, dropped, no, ok, packets,
+    saved, yes,
+};
 
 const OPTIONS: &[Opt] = &[Opt::new(
     "icmp-type",
@@ -160,4 +163,38 @@ const CASES: &[Case] = &[
     bad("-p icmp -m icmp --icmp-type 8").v6(),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-p icmp -m icmp --icmp-type 8", packets::ECHO),
+    no("-p icmp -m icmp ! --icmp-type 8", packets::ECHO),
+    yes(
+        "-p icmp -m icmp --icmp-type 3/4",
+        "4500001c00010000400165dd0a0000020a0001020304000000010001",
+    ),
+    no(
+        "-p icmp -m icmp --icmp-type 3/4",
+        "4500001c00010000400165dd0a0000020a0001020303000000010001",
+    ),
+    yes(
+        "-p icmp -m icmp --icmp-type 3",
+        "4500001c00010000400165dd0a0000020a000102030f000000010001",
+    ),
+    yes(
+        "-p icmp -m icmp --icmp-type any",
+        "4500001c00010000400165dd0a0000020a0001020d09000000010001",
+    ),
+    no("-p icmp -m icmp ! --icmp-type any", packets::ECHO),
+    yes("-p icmp -m icmp --icmp-type 255/5", packets::ECHO),
+    no(
+        "-p icmp -m icmp --icmp-type 8",
+        "4500001c00010001400165dc0a0000020a0001020800000000010001",
+    ),
+    no(
+        "-p icmp -m icmp ! --icmp-type 8",
+        "4500001c00010003400165da0a0000020a0001020800000000010001",
+    ),
+    dropped(
+        "-p icmp -m icmp --icmp-type 8",
+        "4500001b00010000400165de0a0000020a00010208000000000100",
+    ),
+    no("-p icmp -m icmp --icmp-type 8", packets::SYN),
+];

@@ -6,7 +6,10 @@
 use tidegate_wire::{Family, proto};
 
 use super::icmp_types::{self, Kind, Name, code, ty};
-use crate::{Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, ok, saved};
+use crate::{
+    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, dropped, no, ok, packets,
+    saved, yes,
+};
 
 const OPTIONS: &[Opt] = &[Opt::new(
     "icmpv6-type",
@@ -123,4 +126,24 @@ const CASES: &[Case] = &[
     bad("-p ipv6-icmp -m icmp6 --icmpv6-type 128"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-p ipv6-icmp -m icmp6 --icmpv6-type 128", packets::ECHO6),
+    no("-p ipv6-icmp -m icmp6 ! --icmpv6-type 128", packets::ECHO6),
+    yes(
+        "-p ipv6-icmp -m icmp6 --icmpv6-type 1/4",
+        "6000000000083a4020010db800000000000000000000000120010db80000000000000000000000020104000000010001",
+    ),
+    no(
+        "-p ipv6-icmp -m icmp6 --icmpv6-type 1/4",
+        "6000000000083a4020010db800000000000000000000000120010db80000000000000000000000020103000000010001",
+    ),
+    no("-p ipv6-icmp -m icmp6 --icmpv6-type 255", packets::ECHO6),
+    dropped(
+        "-p ipv6-icmp -m icmp6 --icmpv6-type 128",
+        packets::CUT_ECHO6,
+    ),
+    dropped(
+        "-p ipv6-icmp -m icmp6 ! --icmpv6-type 128",
+        packets::CUT_ECHO6,
+    ),
+];

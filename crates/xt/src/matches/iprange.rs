@@ -6,7 +6,7 @@ use tidegate_wire::Family;
 
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx,
-    Lower, LowerCtx, Opt, Value, Vector, bad, ok, saved, text,
+    Lower, LowerCtx, Opt, Value, Vector, bad, no, ok, packets, saved, text, yes,
 };
 
 const SRC: usize = 0;
@@ -98,4 +98,25 @@ const CASES: &[Case] = &[
     bad("-m iprange --src-range 1.1.1.1-1.1.1.2").v6(),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-m iprange --src-range 10.0.0.1-10.0.0.2", packets::SYN),
+    no("-m iprange --src-range 10.0.0.3-10.0.0.9", packets::SYN),
+    yes(
+        "-m iprange ! --src-range 10.0.0.3-10.0.0.9 --dst-range 10.0.1.2",
+        packets::SYN,
+    ),
+    no(
+        "-m iprange --src-range 10.0.0.2 --dst-range 10.0.1.3-10.0.1.4",
+        packets::SYN,
+    ),
+    no("-m iprange --src-range 10.0.0.3-10.0.0.1", packets::SYN),
+    yes("-m iprange ! --src-range 10.0.0.3-10.0.0.1", packets::SYN),
+    yes(
+        "-m iprange --src-range 2001:db8::-2001:db8::1",
+        packets::SYN6,
+    ),
+    no(
+        "-m iprange --dst-range 2001:db8::3-2001:db9::",
+        packets::SYN6,
+    ),
+];

@@ -3,7 +3,10 @@
 
 use tidegate_ir::{Cond, Field};
 
-use crate::{Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, ok, saved};
+use crate::{
+    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, no, ok, packets, saved,
+    yes,
+};
 
 const LENGTH_OPT: usize = 0;
 
@@ -51,4 +54,10 @@ const CASES: &[Case] = &[
     bad("-m length --length 1:2:3"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-m length --length 40", packets::SYN),
+    no("-m length --length 41:65535", packets::SYN),
+    yes("-m length ! --length 0:39", packets::SYN),
+    yes("-m length --length 60", packets::SYN6),
+    no("-m length --length 20", packets::SYN6),
+];

@@ -4,8 +4,8 @@
 use tidegate_ir::{Cond, Field};
 
 use crate::{
-    Arg, Args, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, ok, saved,
-    show_mark,
+    Arg, Args, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, no, ok, packets,
+    saved, show_mark, yes,
 };
 
 const MARK_OPT: usize = 0;
@@ -52,4 +52,10 @@ const CASES: &[Case] = &[
     bad("-m mark --mark 4294967296"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-m mark --mark 0x10/0xf0", packets::SYN).with(&[(Field::Mark, 0x15)]),
+    yes("-m mark --mark 0", packets::SYN),
+    no("-m mark ! --mark 0", packets::SYN),
+    no("-m mark --mark 1/0", packets::SYN),
+    yes("-m mark ! --mark 1", packets::SYN),
+];

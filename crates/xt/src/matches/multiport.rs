@@ -9,7 +9,8 @@ use tidegate_wire::{Family, proto};
 use super::transport::{header, strict_port};
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx,
-    Lower, LowerCtx, Opt, Value, Vector, bad, names, ok, saved, show_ports,
+    Lower, LowerCtx, Opt, Value, Vector, bad, dropped, names, no, ok, packets, saved, show_ports,
+    yes,
 };
 
 const SPORTS: usize = 0;
@@ -172,4 +173,30 @@ const CASES: &[Case] = &[
     bad("-p tcp -m multiport --dports 1,"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-p tcp -m multiport --dports 22,80", packets::SYN),
+    no("-p tcp -m multiport ! --dports 22,80", packets::SYN),
+    no("-p tcp -m multiport --dports 70:79,81", packets::SYN),
+    yes("-p tcp -m multiport --sports 1000:1025", packets::SYN),
+    yes("-p tcp -m multiport --ports 1025", packets::SYN),
+    yes("-p tcp -m multiport --ports 80", packets::SYN),
+    no("-p tcp -m multiport --ports 1,1026", packets::SYN),
+    no("-p tcp -m multiport ! --ports 80,1026", packets::SYN),
+    no(
+        "-p tcp -m multiport --dports 80",
+        "4500002800010001400665cb0a0000020a0001020401005000000001000000005002200000000000",
+    ),
+    no(
+        "-p tcp -m multiport ! --dports 81",
+        "4500002800010002400665ca0a0000020a0001020401005000000001000000005002200000000000",
+    ),
+    yes(
+        "-p tcp -m multiport --dports 80",
+        "4500001800010000400665dc0a0000020a00010204010050",
+    ),
+    dropped(
+        "-p tcp -m multiport --dports 80",
+        "4500001700010000400665dd0a0000020a000102040100",
+    ),
+    yes("-p tcp -m multiport --dports 80", packets::SYN6),
+];

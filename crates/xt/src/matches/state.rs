@@ -1,9 +1,12 @@
 //! `-m state`: connection state; the same test as `-m conntrack --ctstate` (kernel
 //! `conntrack_mt` with the alias flag), without the translation states.
 
+use tidegate_ir::{Field, ctstate};
+
 use super::ct_states::{self, ESTABLISHED, INVALID, NEW, RELATED, UNTRACKED};
 use crate::{
-    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, Words, bad, ok, saved,
+    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, Words, bad, no, ok, packets,
+    saved, yes,
 };
 
 const STATE_OPT: usize = 0;
@@ -66,4 +69,16 @@ const CASES: &[Case] = &[
     bad("-m state"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-m state --state NEW", packets::SYN)
+        .with(&[(Field::HasCt, 1), (Field::CtState, ctstate::NEW)]),
+    no("-m state ! --state NEW", packets::SYN)
+        .with(&[(Field::HasCt, 1), (Field::CtState, ctstate::NEW)]),
+    no("-m state --state ESTABLISHED,RELATED", packets::SYN)
+        .with(&[(Field::HasCt, 1), (Field::CtState, ctstate::NEW)]),
+    yes("-m state --state INVALID", packets::SYN).with(&[(Field::CtState, ctstate::INVALID)]),
+    yes("-m state ! --state NEW,ESTABLISHED", packets::SYN)
+        .with(&[(Field::CtState, ctstate::INVALID)]),
+    yes("-m state --state UNTRACKED", packets::SYN).with(&[(Field::CtState, ctstate::UNTRACKED)]),
+    no("-m state --state INVALID", packets::SYN).with(&[(Field::CtState, ctstate::UNTRACKED)]),
+];

@@ -1,17 +1,17 @@
 //! `-m tcp`: ports, flags and options of the TCP header (kernel `tcp_mt`).
 //!
-//! Later fragments never match, inverted or not. A fragment at offset 1 (bytes 8 to
-//! 15, where flags could be overwritten) and a packet cut inside the header are
+//! Later fragments never match, inverted or not. An IPv4 fragment at offset 1 (bytes 8
+//! to 15, where flags could be overwritten) and a packet cut inside the header are
 //! dropped on the spot. ECE and CWR cannot be named. `--syn` is kept as
 //! `--tcp-flags FIN,SYN,RST,ACK SYN`, a range of all ports as nothing.
 
 use tidegate_ir::{Cond, Field};
-use tidegate_wire::proto;
+use tidegate_wire::{Family, proto};
 
 use super::transport::{forget_all_ports, header, list_ports, port_test, show_range, strict_ports};
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx,
-    Lower, LowerCtx, Opt, Value, Vector, bad, number, ok, saved,
+    Lower, LowerCtx, Opt, Value, Vector, bad, dropped, no, number, ok, packets, saved, yes,
 };
 
 const SPORT: usize = 0;
@@ -184,8 +184,11 @@ pub fn wants_syn(args: &Args) -> bool {
             .is_some_and(|(value, _)| value & 0x02 != 0)
 }
 
-fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Cond {
-    let mut tests = vec![Cond::DropWhen(Box::new(Cond::eq(Field::FragOff, 1)))];
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
+    let mut tests = Vec::new();
+    if ctx.family == Family::V4 {
+        tests.push(Cond::DropWhen(Box::new(Cond::eq(Field::FragOff, 1))));
+    }
     tests.extend(header(20));
     tests.extend(port_test(args, SPORT, Field::Sport));
     tests.extend(port_test(args, DPORT, Field::Dport));
@@ -228,4 +231,81 @@ const CASES: &[Case] = &[
     ok("-p tcp -m tcp --dport 1").v6(),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-p tcp -m tcp --dport 80", packets::SYN),
+    no("-p tcp -m tcp --dport 81:90", packets::SYN),
+    yes(
+        "-p tcp -m tcp ! --dport 81:90 --sport 1024:65535",
+        packets::SYN,
+    ),
+    no("-p tcp -m tcp ! --sport 0:1025", packets::SYN),
+    yes("-p tcp -m tcp --syn", packets::SYN),
+    no("-p tcp -m tcp --syn", packets::SYN_ACK),
+    yes(
+        "-p tcp -m tcp --syn",
+        "4500002800010000400665cc0a0000020a00010204010050000000010000000050c2200000000000",
+    ),
+    yes("-p tcp -m tcp ! --syn", packets::SYN_ACK),
+    yes(
+        "-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,ACK,URG NONE",
+        "4500002800010000400665cc0a0000020a0001020401005000000001000000005000200000000000",
+    ),
+    no("-p tcp -m tcp --tcp-flags SYN SYN,ACK", packets::SYN_ACK),
+    no("-p tcp -m tcp --dport 80", packets::LATER),
+    no("-p tcp -m tcp ! --dport 80", packets::LATER),
+    dropped(
+        "-p tcp -m tcp --dport 80",
+        "4500002800010001400665cb0a0000020a0001020401005000000001000000005002200000000000",
+    ),
+    yes(
+        "-p tcp -m tcp --dport 80",
+        "4500002800012000400645cc0a0000020a0001020401005000000001000000005002200000000000",
+    ),
+    dropped(
+        "-p tcp -m tcp --dport 80",
+        "4500002700010000400665cd0a0000020a00010204010050000000010000000050022000000000",
+    ),
+    no("-p tcp -m tcp --dport 80", packets::UDP),
+    yes("-p tcp -m tcp --tcp-option 4", packets::OPTIONS),
+    no("-p tcp -m tcp ! --tcp-option 4", packets::OPTIONS),
+    no("-p tcp -m tcp --tcp-option 3", packets::OPTIONS),
+    no("-p tcp -m tcp --tcp-option 3", packets::SYN),
+    yes("-p tcp -m tcp ! --tcp-option 3", packets::SYN),
+    dropped("-p tcp -m tcp --tcp-option 3", packets::CUT_OPTIONS),
+    dropped("-p tcp -m tcp ! --tcp-option 3", packets::CUT_OPTIONS),
+    dropped("-p tcp -m tcp --tcp-option 3", packets::OFFSET_4),
+    yes("-p tcp -m tcp --dport 80", packets::OFFSET_4),
+    no("-p tcp -m tcp --dport 81 --tcp-option 3", packets::OFFSET_4),
+    yes(
+        "-p tcp -m tcp --tcp-option 3",
+        "4500002c00010000400665c80a0000020a000102040100500000000100000000600220000000000000030307",
+    ),
+    yes(
+        "-p tcp -m tcp --tcp-option 3",
+        "4500002c00010000400665c80a0000020a000102040100500000000100000000600220000000000009000300",
+    ),
+    no(
+        "-p tcp -m tcp --tcp-option 3",
+        "4500002c00010000400665c80a0000020a000102040100500000000100000000600220000000000009c80300",
+    ),
+    yes("-p tcp -m tcp --dport 80", packets::SYN6),
+    no("-p tcp -m tcp ! --dport 80", packets::SYN6),
+    yes(
+        "-p tcp -m tcp --dport 80",
+        "60000000001c004020010db800000000000000000000000120010db800000000000000000000000206000000000000000401005000000001000000005002200000000000",
+    ),
+    no("-p tcp -m tcp --dport 80", packets::LATER6),
+    no("-p tcp -m tcp ! --dport 80", packets::LATER6),
+    yes(
+        "-p tcp -m tcp --dport 80",
+        "60000000001c2c4020010db800000000000000000000000120010db800000000000000000000000206000001000000010401005000000001000000005002200000000000",
+    ),
+    dropped(
+        "-p tcp -m tcp --dport 80",
+        "60000000000a064020010db800000000000000000000000120010db800000000000000000000000204010050000000010000",
+    ),
+    no(
+        "-p tcp -m tcp --dport 80",
+        "60000000001c2c4020010db800000000000000000000000120010db800000000000000000000000206000009000000010401005000000001000000005002200000000000",
+    ),
+];

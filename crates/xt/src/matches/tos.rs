@@ -4,8 +4,8 @@
 use tidegate_ir::{Cond, Field};
 
 use crate::{
-    Arg, Case, Extension, Families, Help, Instance, Legal, ListCtx, Lower, Opt, Vector, bad, ok,
-    saved, tos,
+    Arg, Case, Extension, Families, Help, Instance, Legal, ListCtx, Lower, Opt, Vector, bad, no,
+    ok, packets, saved, tos, yes,
 };
 
 const TOS_OPT: usize = 0;
@@ -77,4 +77,13 @@ const CASES: &[Case] = &[
     bad("-m tos --tos 0x10/"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    no("-m tos --tos 0x10/0x3f", packets::TOS_12),
+    yes("-m tos --tos 0x12", packets::TOS_12),
+    no("-m tos ! --tos 0x10/0x10", packets::TOS_12),
+    no("-m tos --tos 0x13/0x12", packets::TOS_12),
+    yes(
+        "-m tos --tos 0xb8",
+        "6b8000000014064020010db800000000000000000000000120010db80000000000000000000000020401005000000001000000005002200000000000",
+    ),
+];

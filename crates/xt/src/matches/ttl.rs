@@ -3,7 +3,9 @@
 use tidegate_wire::Family;
 
 use super::hops;
-use crate::{Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, ok, saved};
+use crate::{
+    Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, no, ok, packets, saved, yes,
+};
 
 const OPTIONS: &[Opt] = &[
     hops::eq("ttl-eq", "[!] --ttl-eq value\tMatch time to live value\n").aliases(&["ttl"]),
@@ -41,4 +43,19 @@ const CASES: &[Case] = &[
     saved("-m ttl --ttl 5", "-m ttl --ttl-eq 5"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-m ttl --ttl-eq 64", packets::SYN),
+    no("-m ttl ! --ttl-eq 64", packets::SYN),
+    no("-m ttl --ttl-lt 64", packets::SYN),
+    yes("-m ttl --ttl-lt 65", packets::SYN),
+    yes("-m ttl --ttl-gt 63", packets::SYN),
+    no("-m ttl --ttl-gt 64", packets::SYN),
+    no(
+        "-m ttl --ttl-gt 255",
+        "4500002800010000ff06a6cb0a0000020a0001020401005000000001000000005002200000000000",
+    ),
+    no(
+        "-m ttl --ttl-lt 0",
+        "45000028000100000106a4cc0a0000020a0001020401005000000001000000005002200000000000",
+    ),
+];

@@ -9,7 +9,7 @@ use tidegate_wire::proto;
 use super::transport::{forget_all_ports, header, list_ports, port_test};
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Instance, Legal, ListCtx, Lower,
-    LowerCtx, Opt, Vector, bad, ok, saved,
+    LowerCtx, Opt, Vector, bad, dropped, no, ok, packets, saved, yes,
 };
 
 const SPORT: usize = 0;
@@ -77,4 +77,23 @@ const CASES: &[Case] = &[
     bad("-p tcp -m udp --dport 1"),
 ];
 
-const VECTORS: &[Vector] = &[];
+const VECTORS: &[Vector] = &[
+    yes("-p udp -m udp --dport 53", packets::UDP),
+    no("-p udp -m udp ! --dport 53", packets::UDP),
+    no("-p udp -m udp --sport 0:1024", packets::UDP),
+    no("-p udp -m udp --dport 53", packets::UDP_LATER),
+    no("-p udp -m udp ! --dport 53", packets::UDP_LATER),
+    yes(
+        "-p udp -m udp --dport 53",
+        "4500001d00012000401145cc0a0000020a000102040100350009000078",
+    ),
+    dropped(
+        "-p udp -m udp --dport 53",
+        "4500001b00010000401165ce0a0000020a00010204010035000900",
+    ),
+    no("-p udp -m udp --dport 53", packets::SYN),
+    yes(
+        "-p udp -m udp --dport 53",
+        "600000000009114020010db800000000000000000000000120010db8000000000000000000000002040100350009000078",
+    ),
+];
