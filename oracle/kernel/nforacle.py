@@ -424,6 +424,14 @@ def reply_target(step, ro):
     return [x for x in step.get("out", []) if x["role"] in ("fwd", "self")] or step.get("local", [])
 
 
+def answerable(p):
+    """is enough of the transport header there to make a reply from?"""
+    need = {6: 20, 17: 8, 136: 8, 1: 8, 58: 8}
+    if p[0] >> 4 == 4:
+        return len(p) >= (p[0] & 15) * 4 + need.get(p[9], 0)
+    return len(p) >= 40 + need.get(p[6], 0)
+
+
 def flow_key(p):
     if len(p) >= 20 and p[0] >> 4 == 4:
         return (4, bytes(p[12:20]), p[9], bytes(p[4:6]))
@@ -1296,7 +1304,7 @@ class Engine:
             if "reply_of" in st:
                 ro = st["reply_of"]
                 lst = reply_target(steps[ro["step"]], ro)
-                if len(lst) <= ro.get("n", 0):
+                if len(lst) <= ro.get("n", 0) or not answerable(bytes.fromhex(lst[ro.get("n", 0)]["hex"])):
                     steps.append({"i": n, "in": where, "verdict": "skipped"})
                     continue
                 x = lst[ro.get("n", 0)]
