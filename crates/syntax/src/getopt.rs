@@ -1,8 +1,11 @@
 //! Options from words, in the order given, as `getopt_long` finds them.
+//!
+//! The tools have their own small options; the rules language adds those of matches
+//! and targets as a line goes on.
 
 /// Whether an option takes an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Takes {
+pub enum Takes {
     /// None.
     Nothing,
     /// One, attached or as the next word.
@@ -13,7 +16,7 @@ pub(crate) enum Takes {
 
 /// A long name that was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found<T> {
+pub enum Found<T> {
     /// The option.
     One(T, Takes),
     /// None, or several by this abbreviation.
@@ -22,21 +25,21 @@ pub(crate) enum Found<T> {
 
 /// The next thing on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Item<'a, T> {
+pub enum Item<'a, T> {
     /// An option and its argument.
     Option(T, Option<&'a str>),
     /// A word that is no option.
     Word(&'a str),
     /// An option without its argument: the text to complain about.
     Missing(&'a str),
-    /// No such option: the text to complain about.
-    Unknown(String),
+    /// No such option: the word to complain about, and the letter, if it is one.
+    Unknown(&'a str, Option<char>),
     /// `--` or the end.
     End,
 }
 
 /// Looks options up.
-pub(crate) trait Table<T> {
+pub trait Table<T> {
     /// A one-letter option.
     fn short(&self, letter: char) -> Option<(T, Takes)>;
     /// A long option by name or abbreviation.
@@ -45,7 +48,7 @@ pub(crate) trait Table<T> {
 
 /// A walk over words.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Words<'a> {
+pub struct Words<'a> {
     words: &'a [&'a str],
     next: usize,
     /// The rest of a word of one-letter options.
@@ -53,7 +56,9 @@ pub(crate) struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    pub(crate) fn new(words: &'a [&'a str]) -> Self {
+    /// A walk from the first word on.
+    #[must_use]
+    pub fn new(words: &'a [&'a str]) -> Self {
         Words {
             words,
             next: 0,
@@ -63,27 +68,29 @@ impl<'a> Words<'a> {
 
     /// The word that would come next, if it can be an argument: neither an option nor
     /// a negation.
-    pub(crate) fn peek_argument(&self) -> Option<&'a str> {
+    #[must_use]
+    pub fn peek_argument(&self) -> Option<&'a str> {
         let word = self.words.get(self.next).copied()?;
         (!word.starts_with(['-', '!'])).then_some(word)
     }
 
     /// Takes the next word if it can be an argument.
-    pub(crate) fn take_argument(&mut self) -> Option<&'a str> {
+    pub fn take_argument(&mut self) -> Option<&'a str> {
         let word = self.peek_argument()?;
         self.next += 1;
         Some(word)
     }
 
     /// Takes the next word whatever it is.
-    pub(crate) fn take_any(&mut self) -> Option<&'a str> {
+    pub fn take_any(&mut self) -> Option<&'a str> {
         let word = self.words.get(self.next).copied()?;
         self.next += 1;
         Some(word)
     }
 
     /// Whether words are left.
-    pub(crate) fn is_left(&self) -> bool {
+    #[must_use]
+    pub fn is_left(&self) -> bool {
         self.next < self.words.len()
     }
 
@@ -96,7 +103,8 @@ impl<'a> Words<'a> {
             .unwrap_or("")
     }
 
-    pub(crate) fn next_item<T>(&mut self, table: &impl Table<T>) -> Item<'a, T> {
+    /// The next option or word.
+    pub fn next_item<T>(&mut self, table: &impl Table<T>) -> Item<'a, T> {
         if !self.cluster.is_empty() {
             return self.short(table);
         }
@@ -122,10 +130,10 @@ impl<'a> Words<'a> {
             None => (text, None),
         };
         let Found::One(option, takes) = table.long(name) else {
-            return Item::Unknown(self.last().to_owned());
+            return Item::Unknown(self.last(), None);
         };
         match (takes, value) {
-            (Takes::Nothing, Some(_)) => Item::Unknown(self.last().to_owned()),
+            (Takes::Nothing, Some(_)) => Item::Unknown(self.last(), None),
             (Takes::One, None) => self.following(option),
             (Takes::Nothing | Takes::Attached, None) | (Takes::One | Takes::Attached, Some(_)) => {
                 Item::Option(option, value)
@@ -139,7 +147,7 @@ impl<'a> Words<'a> {
         let rest = letters.as_str();
         self.cluster = rest;
         let Some((option, takes)) = table.short(letter) else {
-            return Item::Unknown(self.last().to_owned());
+            return Item::Unknown(self.last(), Some(letter));
         };
         if takes == Takes::Nothing {
             return Item::Option(option, None);
@@ -163,7 +171,7 @@ impl<'a> Words<'a> {
 
 /// Resolves a long name: an exact one wins, else an abbreviation that fits one option
 /// only. `all` yields names with what they stand for, most important first.
-pub(crate) fn resolve<T: PartialEq + Copy>(
+pub fn resolve<T: PartialEq + Copy>(
     name: &str,
     all: impl Iterator<Item = (&'static str, T, Takes)>,
 ) -> Found<T> {
@@ -234,7 +242,7 @@ mod tests {
         assert_eq!(all(&["-A"]), [Missing("-A")]);
         assert_eq!(
             all(&["-nQ"]),
-            [Option('n', None), Unknown("-nQ".to_owned())]
+            [Option('n', None), Unknown("-nQ", Some('Q'))]
         );
         assert_eq!(all(&["-", "!"]), [Word("-"), Word("!")]);
         assert_eq!(all(&["-n", "--", "-n"]), [Option('n', None)]);
@@ -244,9 +252,9 @@ mod tests {
     fn long_names_and_abbreviations() {
         use Item::{Option, Unknown};
         assert_eq!(all(&["--list"]), [Option('L', None)]);
-        assert_eq!(all(&["--lis"]), [Unknown("--lis".to_owned())]);
+        assert_eq!(all(&["--lis"]), [Unknown("--lis", None)]);
         assert_eq!(all(&["--num"]), [Option('n', None)]);
-        assert_eq!(all(&["--numeric=1"]), [Unknown("--numeric=1".to_owned())]);
+        assert_eq!(all(&["--numeric=1"]), [Unknown("--numeric=1", None)]);
         assert_eq!(all(&["--append=x"]), [Option('A', Some("x"))]);
         assert_eq!(all(&["--s", "x"]), [Option('s', Some("x"))]);
     }

@@ -15,7 +15,7 @@ mod apply;
 mod check;
 mod command;
 mod error;
-mod getopt;
+pub mod getopt;
 mod help;
 mod list;
 mod lower;

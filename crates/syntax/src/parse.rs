@@ -171,8 +171,8 @@ impl<'r, 'w> Line<'r, 'w> {
                     )));
                 }
                 // The match of the rule's protocol may know the option.
-                Item::Unknown(_) if self.load_protocol() => self.words = before,
-                Item::Unknown(word) => {
+                Item::Unknown(..) if self.load_protocol() => self.words = before,
+                Item::Unknown(word, _) => {
                     return Err(Failure::Usage(format!("unknown option \"{word}\"")));
                 }
             }

@@ -1,0 +1,152 @@
+//! Names of services, protocols and hosts on this machine.
+
+use std::fs;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::OnceLock;
+
+use tidegate_wire::Family;
+use tidegate_xt::names::{Names, known_protocol, known_protocol_name};
+
+/// A service at a port.
+struct Service {
+    port: u16,
+    proto: String,
+    /// The name, then its aliases.
+    names: Vec<String>,
+}
+
+/// The machine's databases, read when first needed: `/etc/services`,
+/// `/etc/protocols`, `/etc/hosts`, and the resolver for host names. Addresses are
+/// looked up in `/etc/hosts` only: a listing never waits for a name server.
+#[derive(Default)]
+pub(crate) struct HostNames {
+    services: OnceLock<Vec<Service>>,
+    protocols: OnceLock<Vec<(u8, Vec<String>)>>,
+    hosts: OnceLock<Vec<(IpAddr, String)>>,
+}
+
+/// Services for machines without a database.
+const FALLBACK_SERVICES: &str = "\
+ftp-data 20/tcp\nftp 21/tcp\nssh 22/tcp\ntelnet 23/tcp\nsmtp 25/tcp mail\n\
+domain 53/tcp\ndomain 53/udp\nbootps 67/udp\nbootpc 68/udp\ntftp 69/udp\n\
+http 80/tcp www\npop3 110/tcp\nntp 123/udp\nimap2 143/tcp imap\nsnmp 161/udp\n\
+https 443/tcp\nhttps 443/udp\nsyslog 514/udp\nimaps 993/tcp\npop3s 995/tcp\n";
+
+/// Protocols for machines without a database.
+const FALLBACK_PROTOCOLS: &str = "\
+icmp 1 ICMP\nigmp 2 IGMP\nipencap 4 IP-ENCAP\ntcp 6 TCP\nudp 17 UDP\nipv6 41 IPv6\n\
+gre 47 GRE\nospf 89 OSPFIGP\npim 103 PIM\nvrrp 112 VRRP\nl2tp 115 L2TP\n";
+
+/// A database without its comments, as lines of words.
+fn database(path: &str, fallback: &str) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(path).unwrap_or_else(|_| fallback.to_owned());
+    text.lines()
+        .map(|l| l.split('#').next().unwrap_or(""))
+        .map(|l| l.split_whitespace().map(str::to_owned).collect())
+        .filter(|words: &Vec<String>| words.len() >= 2)
+        .collect()
+}
+
+impl HostNames {
+    fn services(&self) -> &[Service] {
+        self.services.get_or_init(|| {
+            let rows = database("/etc/services", FALLBACK_SERVICES).into_iter();
+            rows.filter_map(|mut words| {
+                let place = words.remove(1);
+                let (port, proto) = place.split_once('/')?;
+                Some(Service {
+                    port: port.parse().ok()?,
+                    proto: proto.to_owned(),
+                    names: words,
+                })
+            })
+            .collect()
+        })
+    }
+
+    fn protocols(&self) -> &[(u8, Vec<String>)] {
+        self.protocols.get_or_init(|| {
+            let rows = database("/etc/protocols", FALLBACK_PROTOCOLS).into_iter();
+            rows.filter_map(|mut words| Some((words.remove(1).parse().ok()?, words)))
+                .collect()
+        })
+    }
+
+    fn hosts(&self) -> &[(IpAddr, String)] {
+        self.hosts.get_or_init(|| {
+            let rows = database("/etc/hosts", "").into_iter();
+            rows.filter_map(|mut words| Some((words[0].parse().ok()?, words.swap_remove(1))))
+                .collect()
+        })
+    }
+}
+
+/// The address as the rules language holds it, if it is of this family.
+fn of_family(addr: IpAddr, family: Family) -> Option<u128> {
+    match (addr, family) {
+        (IpAddr::V4(a), Family::V4) => Some(u128::from(a.to_bits())),
+        (IpAddr::V6(a), Family::V6) => Some(a.to_bits()),
+        (IpAddr::V4(_), Family::V6) | (IpAddr::V6(_), Family::V4) => None,
+    }
+}
+
+impl Names for HostNames {
+    fn service(&self, name: &str, proto: Option<&str>) -> Option<u16> {
+        let found = self
+            .services()
+            .iter()
+            .find(|s| proto.is_none_or(|p| p == s.proto) && s.names.iter().any(|n| n == name));
+        found.map(|s| s.port)
+    }
+
+    fn service_name(&self, port: u16, proto: Option<&str>) -> Option<String> {
+        let found = self
+            .services()
+            .iter()
+            .find(|s| s.port == port && proto.is_none_or(|p| p == s.proto));
+        found.and_then(|s| s.names.first().cloned())
+    }
+
+    fn protocol(&self, name: &str) -> Option<u8> {
+        known_protocol(name).or_else(|| {
+            let found = self
+                .protocols()
+                .iter()
+                .find(|p| p.1.iter().any(|n| n == name));
+            found.map(|p| p.0)
+        })
+    }
+
+    fn protocol_name(&self, number: u8) -> Option<String> {
+        let known = known_protocol_name(number).map(str::to_owned);
+        known.or_else(|| {
+            let found = self.protocols().iter().find(|p| p.0 == number);
+            found.and_then(|p| p.1.first().cloned())
+        })
+    }
+
+    fn host(&self, name: &str, family: Family) -> Vec<u128> {
+        // The resolver would read these as numbers of its own kind.
+        if name.is_empty() || name.contains(':') || name.starts_with(|c: char| c.is_ascii_digit()) {
+            return Vec::new();
+        }
+        let Ok(found) = (name, 0).to_socket_addrs() else {
+            return Vec::new();
+        };
+        let mut addrs: Vec<u128> = Vec::new();
+        for addr in found.filter_map(|a| of_family(a.ip(), family)) {
+            if !addrs.contains(&addr) {
+                addrs.push(addr);
+            }
+        }
+        addrs
+    }
+
+    fn host_name(&self, addr: u128, family: Family) -> Option<String> {
+        let found = self
+            .hosts()
+            .iter()
+            .find(|h| of_family(h.0, family) == Some(addr));
+        found.map(|h| h.1.clone())
+    }
+}
