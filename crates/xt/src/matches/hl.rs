@@ -3,14 +3,12 @@
 use tidegate_wire::Family;
 
 use super::hops;
-use crate::{
-    Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, no, ok, packets, yes,
-};
+use crate::{Case, Extension, Families, Legal, Lower, Opt, Vector, bad, no, ok, packets, yes};
 
 const OPTIONS: &[Opt] = &[
-    hops::eq("hl-eq", "[!] --hl-eq value\tMatch hop limit value\n"),
     hops::lt("hl-lt", "  --hl-lt value\tMatch HL < value\n"),
     hops::gt("hl-gt", "  --hl-gt value\tMatch HL > value\n"),
+    hops::eq("hl-eq", "[!] --hl-eq value\tMatch hop limit value\n"),
 ];
 
 /// `-m hl`.
@@ -19,7 +17,7 @@ pub static HL: Extension = Extension {
     lower: Lower::Match(|args, _| hops::lower(args)),
     families: Families::Only(Family::V6),
     options: OPTIONS,
-    help: Help::TABLE,
+    help: hops::HELP,
     legal: Legal::ANYWHERE,
     finish: |args, ctx| hops::finish(args, ctx, MISSING),
     save: crate::save_all,

@@ -2,11 +2,13 @@
 
 use tidegate_ir::{Cond, Field};
 
-use crate::{Arg, Args, Context, Error, Instance, Opt};
+use crate::{Arg, Args, Context, Error, Help, Instance, Opt};
 
-pub(super) const EQ: usize = 0;
-pub(super) const LT: usize = 1;
-pub(super) const GT: usize = 2;
+pub(super) const LT: usize = 0;
+pub(super) const GT: usize = 1;
+pub(super) const EQ: usize = 2;
+/// Order of the options in the help text.
+pub(super) const HELP: Help = Help::order(&[EQ, LT, GT]);
 
 const BYTE: Arg = Arg::Int {
     min: 0,

@@ -5,8 +5,8 @@ use tidegate_ir::{Field, ctstate};
 
 use super::ct_states::{self, ESTABLISHED, INVALID, NEW, RELATED, UNTRACKED};
 use crate::{
-    Arg, Case, Extension, Families, Help, Legal, Lower, Opt, Vector, Words, bad, no, ok, packets,
-    saved, yes,
+    Arg, Case, Error, Extension, Families, Help, Input, Legal, Lower, Opt, Value, Vector, Words,
+    bad, no, ok, packets, saved, yes,
 };
 
 const STATE_OPT: usize = 0;
@@ -23,13 +23,20 @@ const STATES: Words = Words {
     unknown: "Bad state \"{}\"",
 };
 
-const OPTIONS: &[Opt] = &[Opt::new("state", Arg::SetOf(&STATES))
-    .invertible()
-    .mandatory()
-    .help(
-        " [!] --state [INVALID|ESTABLISHED|NEW|RELATED|UNTRACKED][,...]\n\
+const OPTIONS: &[Opt] = &[Opt::new(
+    "state",
+    Arg::Special {
+        arity: 1,
+        parse,
+        show: |v, _| STATES.names(v.bits().unwrap_or(0)),
+    },
+)
+.invertible()
+.mandatory()
+.help(
+    " [!] --state [INVALID|ESTABLISHED|NEW|RELATED|UNTRACKED][,...]\n\
          \t\t\t\tState(s) to match\n",
-    )];
+)];
 
 /// `-m state`.
 pub static STATE: Extension = Extension {
@@ -52,6 +59,15 @@ pub static STATE: Extension = Extension {
     cases: CASES,
     vectors: VECTORS,
 };
+
+fn parse(input: &Input<'_>) -> Result<Value, Error> {
+    if input.text().ends_with(',') {
+        return Err(Error::parameter(
+            "\"--state\" requires a list of states with no spaces, e.g. ESTABLISHED,RELATED",
+        ));
+    }
+    Arg::SetOf(&STATES).parse(input)
+}
 
 const CASES: &[Case] = &[
     saved(

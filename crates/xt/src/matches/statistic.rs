@@ -26,7 +26,6 @@ const MODES: Words = Words {
 
 const OPTIONS: &[Opt] = &[
     Opt::new("mode", Arg::OneOf(&MODES))
-        .mandatory()
         .help(" --mode mode                    Match mode (random, nth)\n"),
     Opt::new(
         "probability",
@@ -92,7 +91,12 @@ fn show_probability(value: &Value) -> String {
 }
 
 fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
-    if args.number(MODE) == Some(RANDOM) {
+    if !args.is_empty() && !args.has(MODE) {
+        return Err(Error::parameter(
+            "statistic: option \"--mode\" must be specified\n",
+        ));
+    }
+    if args.number(MODE).unwrap_or(RANDOM) == RANDOM {
         if !args.has(PROBABILITY) {
             return Err(Error::parameter(
                 "--probability must be specified when using random mode",
@@ -215,6 +219,7 @@ const CASES: &[Case] = &[
     ok("-m statistic --mode nth ! --every 3 --packet 0"),
     bad("-m statistic --mode nth --every 3"),
     bad("-m statistic"),
+    bad("-m statistic --probability 0.1"),
     bad("-m statistic --mode foo"),
     bad("-m statistic --mode random"),
     bad("-m statistic --mode random --probability 2"),

@@ -4,13 +4,13 @@ use tidegate_wire::Family;
 
 use super::hops;
 use crate::{
-    Case, Extension, Families, Help, Legal, Lower, Opt, Vector, bad, no, ok, packets, saved, yes,
+    Case, Extension, Families, Legal, Lower, Opt, Vector, bad, no, ok, packets, saved, yes,
 };
 
 const OPTIONS: &[Opt] = &[
-    hops::eq("ttl-eq", "[!] --ttl-eq value\tMatch time to live value\n").aliases(&["ttl"]),
     hops::lt("ttl-lt", "  --ttl-lt value\tMatch TTL < value\n"),
     hops::gt("ttl-gt", "  --ttl-gt value\tMatch TTL > value\n"),
+    hops::eq("ttl-eq", "[!] --ttl-eq value\tMatch time to live value\n").aliases(&["ttl"]),
 ];
 
 /// `-m ttl`.
@@ -19,7 +19,7 @@ pub static TTL: Extension = Extension {
     lower: Lower::Match(|args, _| hops::lower(args)),
     families: Families::Only(Family::V4),
     options: OPTIONS,
-    help: Help::TABLE,
+    help: hops::HELP,
     legal: Legal::ANYWHERE,
     finish: |args, ctx| hops::finish(args, ctx, MISSING),
     save: crate::save_all,

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use tidegate_ir::{Cond, Facts, Field, Hook, Step, StepId, StepInput, TableKind, ctstate};
 use tidegate_wire::{Family, Layout, be16};
 use tidegate_xt::{
-    Context, Draft, Instance, LowerCtx, Names, NoNames, Place, find_match, find_target, names,
-    protocol_match,
+    Context, Draft, Error, Instance, LowerCtx, Names, NoNames, Place, Refusal, find_match,
+    find_target, names, protocol_match,
 };
 
 /// Services the test data names.
@@ -23,6 +23,34 @@ impl Names for TestNames {
             ("http", 80),
         ];
         known.iter().find(|s| s.0 == name).map(|s| s.1)
+    }
+}
+
+/// Why a rule was refused.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// By this reader.
+    Reader(String),
+    /// By the tool.
+    Tool(Error),
+    /// By the kernel.
+    Kernel(Refusal),
+}
+
+impl From<&str> for Fault {
+    fn from(text: &str) -> Self {
+        Fault::Reader(text.to_owned())
+    }
+}
+
+impl Fault {
+    /// What the tool prints after its name.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Fault::Reader(text) => text,
+            Fault::Tool(error) => &error.text,
+            Fault::Kernel(refusal) => refusal.errno.message(),
+        }
     }
 }
 
@@ -56,10 +84,10 @@ pub(crate) fn words(line: &str) -> Vec<String> {
     out
 }
 
-fn proto(word: &str) -> Result<u8, String> {
+fn proto(word: &str) -> Result<u8, Fault> {
     match word.parse() {
         Ok(n) => Ok(n),
-        Err(_) => names::known_protocol(word).ok_or_else(|| format!("unknown protocol {word}")),
+        Err(_) => names::known_protocol(word).ok_or("unknown protocol".into()),
     }
 }
 
@@ -73,13 +101,13 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn next(&mut self) -> Result<String, String> {
+    fn next(&mut self) -> Result<String, Fault> {
         let word = self.words.get(self.at).cloned();
         self.at += 1;
-        word.ok_or_else(|| "requires an argument".to_owned())
+        word.ok_or("requires an argument".into())
     }
 
-    fn run(&mut self) -> Result<(), String> {
+    fn run(&mut self) -> Result<(), Fault> {
         let mut invert = false;
         while self.at < self.words.len() {
             let word = self.next()?;
@@ -104,12 +132,12 @@ impl Reader<'_> {
             invert = false;
         }
         if self.proto == Some((0, true)) {
-            return Err("rule would never match protocol".to_owned());
+            return Err("rule would never match protocol".into());
         }
         Ok(())
     }
 
-    fn option(&mut self, word: &str, invert: bool) -> Result<(), String> {
+    fn option(&mut self, word: &str, invert: bool) -> Result<(), Fault> {
         let name = word.strip_prefix("--").ok_or("bad argument")?;
         let ctx = Context {
             family: self.family,
@@ -133,18 +161,18 @@ impl Reader<'_> {
         let mut args = Vec::new();
         for n in 0..draft.ext.options[opt].arity() {
             match self.words.get(self.at) {
-                None if n == 0 => return Err("requires an argument".to_owned()),
+                None if n == 0 => return Err("requires an argument".into()),
                 Some(w) if n == 0 || !w.starts_with(['-', '!']) => args.push(w.as_str()),
                 None | Some(_) => break,
             }
             self.at += 1;
         }
-        draft.set(opt, invert, &args, &ctx).map_err(|e| e.text)
+        draft.set(opt, invert, &args, &ctx).map_err(Fault::Tool)
     }
 }
 
 /// Reads a rule and asks whether the kernel would take it.
-pub(crate) fn parse(family: Family, place: (TableKind, Hook), line: &str) -> Result<Rule, String> {
+pub(crate) fn parse(family: Family, place: (TableKind, Hook), line: &str) -> Result<Rule, Fault> {
     let words = words(line);
     let mut reader = Reader {
         family,
@@ -160,7 +188,7 @@ pub(crate) fn parse(family: Family, place: (TableKind, Hook), line: &str) -> Res
         proto: reader.proto,
         names: &NoNames,
     };
-    let finish = |d: Draft| d.finish(&ctx).map_err(|e| e.text);
+    let finish = |d: Draft| d.finish(&ctx).map_err(Fault::Tool);
     let matches = reader
         .matches
         .into_iter()
@@ -175,7 +203,7 @@ pub(crate) fn parse(family: Family, place: (TableKind, Hook), line: &str) -> Res
         matches: &matches,
     };
     for instance in matches.iter().chain(&target) {
-        instance.check(&here).map_err(|r| r.why)?;
+        instance.check(&here).map_err(Fault::Kernel)?;
     }
     Ok(Rule {
         proto: reader.proto,

@@ -1,11 +1,14 @@
 //! Every extension against its own cases and vectors, and the iptables test suite.
 
 mod common;
+mod errors;
 mod kernel;
+mod meaning;
+mod random;
 
 use tidegate_ir::{Hook, TableKind, Truth, eval};
 use tidegate_wire::Family;
-use tidegate_xt::{ALL, Case, Expect, Hit, help};
+use tidegate_xt::{ALL, Case, Expect, Hit, find_match, help};
 
 /// What is wrong with a case, if anything.
 fn fault(family: Family, place: (TableKind, Hook), rule: &str, expect: Expect) -> Option<String> {
@@ -17,7 +20,7 @@ fn fault(family: Family, place: (TableKind, Hook), rule: &str, expect: Expect) -
     };
     let parsed = match parsed {
         Ok(parsed) => parsed,
-        Err(e) => return Some(format!("refused: {rule}: {e}")),
+        Err(e) => return Some(format!("refused: {rule}: {e:?}")),
     };
     let saved = common::save(&parsed, family);
     if saved != wanted {
@@ -26,7 +29,7 @@ fn fault(family: Family, place: (TableKind, Hook), rule: &str, expect: Expect) -
     match common::parse(family, place, &saved) {
         Ok(again) if again == parsed => None,
         Ok(_) => Some(format!("not the same rule when read again: {saved}")),
-        Err(e) => Some(format!("cannot be read again: {saved}: {e}")),
+        Err(e) => Some(format!("cannot be read again: {saved}: {e:?}")),
     }
 }
 
@@ -48,7 +51,8 @@ fn vectors_match_as_in_the_kernel() {
         let packet = common::Packet::new(v.packet, v.facts, Vec::new());
         let family = packet.family();
         let place = (TableKind::Mangle, Hook::Prerouting);
-        let rule = common::parse(family, place, v.rule).expect(v.rule);
+        let rule =
+            common::parse(family, place, v.rule).unwrap_or_else(|e| panic!("{}: {e:?}", v.rule));
         let (cond, steps) = common::condition(&rule, family);
         let mut packet = common::Packet::new(v.packet, v.facts, steps);
         let hit = match eval(&cond, &mut packet, &mut ()) {
@@ -177,4 +181,19 @@ fn the_iptables_suite_holds() {
         faults.len(),
         faults.join("\n")
     );
+}
+
+#[test]
+fn the_help_of_the_core_matches_is_the_tools() {
+    let texts = [
+        ("tcp", include_str!("help/tcp.txt")),
+        ("conntrack", include_str!("help/conntrack.txt")),
+        ("multiport", include_str!("help/multiport.txt")),
+        ("limit", include_str!("help/limit.txt")),
+        ("icmp", include_str!("help/icmp.txt")),
+    ];
+    for (name, text) in texts {
+        let ext = find_match(name, Family::V4).expect(name);
+        assert_eq!(help(ext), text);
+    }
 }
