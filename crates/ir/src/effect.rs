@@ -53,12 +53,15 @@ pub enum Expr {
     },
     /// `old + n`, clamped to 0..=255 (TTL, hop limit).
     AddClamped(i16),
-    /// `(old & keep) ^ (other & mask)` with the value of another field.
+    /// `(old & keep) ^ ((other & mask) << shift)`, 32 bits wide, with the value of
+    /// another field.
     Mix {
         /// The other field.
         from: Field,
         /// Bits taken from it.
         mask: u128,
+        /// Bits they move to the left; to the right when negative.
+        shift: i8,
         /// Bits of the old value that stay.
         keep: u128,
     },
@@ -75,9 +78,22 @@ impl Expr {
                 let v = i64::try_from(old).unwrap_or(255) + i64::from(n);
                 v.clamp(0, 255) as u128
             }
-            Expr::Mix { mask, keep, .. } => (old & keep) ^ (other & mask),
+            Expr::Mix {
+                mask, keep, shift, ..
+            } => (old & keep) ^ shifted(other & mask, shift),
         }
     }
+}
+
+/// `value` moved left (right when `shift` is negative) within 32 bits.
+fn shifted(value: u128, shift: i8) -> u128 {
+    let bits = u32::from(shift.unsigned_abs());
+    let moved = if shift < 0 {
+        value.checked_shr(bits)
+    } else {
+        value.checked_shl(bits)
+    };
+    moved.unwrap_or(0) & u128::from(u32::MAX)
 }
 
 /// The MSS that TCPMSS writes; it never raises an existing one.
@@ -214,8 +230,18 @@ mod tests {
         let restore = Expr::Mix {
             from: Field::CtMark,
             mask: 0xf0,
+            shift: 0,
             keep: !0xff,
         };
         assert_eq!(restore.apply(0x1234, 0xabcd) & 0xffff, 0x12c0);
+        // xt_connmark with shifts: 32 bits, what falls out is lost
+        let shift = |shift| Expr::Mix {
+            from: Field::Mark,
+            mask: 0xffff_ffff,
+            shift,
+            keep: 0,
+        };
+        assert_eq!(shift(8).apply(0, 0xab00_00cd), 0x0000_cd00);
+        assert_eq!(shift(-8).apply(0, 0xab00_00cd), 0x00ab_0000);
     }
 }

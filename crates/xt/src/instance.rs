@@ -175,6 +175,9 @@ impl Draft {
         };
         let value = row.arg.parse(&input)?;
         self.seen |= 1 << opt;
+        for other in (0..self.ext.options.len()).filter(|o| row.replaces & (1 << o) != 0) {
+            self.args.remove(other);
+        }
         self.args.set(opt, invert, value);
         Ok(())
     }

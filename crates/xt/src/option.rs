@@ -27,6 +27,8 @@ pub struct Opt {
     pub excludes: u32,
     /// Indices of options it needs, as bits.
     pub needs: u32,
+    /// Indices of options it takes the place of, as bits.
+    pub replaces: u32,
     /// Text of the error when it is given twice, or at once after an option it
     /// excludes; `None` for the usual errors.
     pub twice: Option<&'static str>,
@@ -47,6 +49,7 @@ impl Opt {
             mandatory: false,
             excludes: 0,
             needs: 0,
+            replaces: 0,
             twice: None,
             help: "",
         }
@@ -97,6 +100,17 @@ impl Opt {
         let mut i = 0;
         while i < opts.len() {
             self.needs |= 1 << opts[i];
+            i += 1;
+        }
+        self
+    }
+
+    /// In place of earlier options at these indices.
+    #[must_use]
+    pub const fn replaces(mut self, opts: &[usize]) -> Self {
+        let mut i = 0;
+        while i < opts.len() {
+            self.replaces |= 1 << opts[i];
             i += 1;
         }
         self

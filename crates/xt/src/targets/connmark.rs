@@ -1,7 +1,8 @@
 //! `-j CONNMARK`: changes the connection's mark, or copies between it and the
 //! packet's (kernel `connmark_tg`). Packets without a connection pass unchanged.
 //!
-//! The bit shifts of newer kernels are not offered.
+//! A shift moves the new mark (set) or the bits copied (save, restore), within 32 bits;
+//! of two shifts the last one counts.
 
 use tidegate_ir::{Effect, Expr, Field, Hook, TableKind, Verdict};
 use tidegate_wire::Family;
@@ -9,7 +10,7 @@ use tidegate_wire::Family;
 use super::mark_forms::{self, Forms};
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Instance, Legal, ListCtx, Lower,
-    LowerCtx, Opt, Outcome, Value, bad, ok, saved,
+    LowerCtx, Opt, Outcome, Place, Refusal, Value, bad, ok, saved,
 };
 
 const SET_XMARK: usize = 0;
@@ -22,6 +23,8 @@ const RESTORE: usize = 6;
 const NFMASK: usize = 7;
 const CTMASK: usize = 8;
 const MASK: usize = 9;
+const LEFT: usize = 10;
+const RIGHT: usize = 11;
 
 const FORMS: Forms = Forms {
     xset: SET_XMARK,
@@ -36,6 +39,13 @@ const MASK_ARG: Arg = Arg::Int {
     min: 0,
     max: u32::MAX as u64,
     hex: 1,
+};
+
+/// Bits of a shift; the kernel refuses 32.
+const SHIFT: Arg = Arg::Int {
+    min: 0,
+    max: 32,
+    hex: 0,
 };
 
 const OPTIONS: &[Opt] = &[
@@ -69,6 +79,12 @@ const OPTIONS: &[Opt] = &[
     Opt::new("mask", MASK_ARG).excludes(&[NFMASK, CTMASK]).help(
         "  --save-mark [--mask mask]     Save the packet nfmark in the connection\n  --restore-mark [--mask mask]  Restore saved nfmark value\n",
     ),
+    Opt::new("left-shift-mark", SHIFT)
+        .replaces(&[RIGHT])
+        .help("  --left-shift-mark value       Left shift the ctmark with bits\n"),
+    Opt::new("right-shift-mark", SHIFT)
+        .replaces(&[LEFT])
+        .help("  --right-shift-mark value      Right shift the ctmark with bits\n"),
 ];
 
 /// `-j CONNMARK`.
@@ -77,8 +93,13 @@ pub static CONNMARK: Extension = Extension {
     lower: Lower::Target(lower),
     families: Families::Both,
     options: OPTIONS,
-    help: Help::order(&[SET_XMARK, SAVE, RESTORE, SET_MARK, MASK, AND, OR, XOR]),
-    legal: Legal::ANYWHERE,
+    help: Help::order(&[
+        SET_XMARK, SAVE, RESTORE, SET_MARK, MASK, AND, OR, XOR, LEFT, RIGHT,
+    ]),
+    legal: Legal {
+        extra: check,
+        ..Legal::ANYWHERE
+    },
     finish,
     save,
     list,
@@ -89,7 +110,12 @@ pub static CONNMARK: Extension = Extension {
 fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
     let mask = |args: &mut Args, opt| args.remove(opt).and_then(|g| g.value.number());
     let (both, nf, ct) = (mask(args, MASK), mask(args, NFMASK), mask(args, CTMASK));
-    if args.is_empty() {
+    for opt in [LEFT, RIGHT] {
+        if args.number(opt) == Some(0) {
+            args.remove(opt);
+        }
+    }
+    if !args.iter().any(|g| g.opt <= RESTORE) {
         return Err(Error::parameter("CONNMARK target: No operation specified"));
     }
     mark_forms::normalise(args, &FORMS);
@@ -104,9 +130,28 @@ fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The kernel shifts by at most 31 bits (`connmark_tg_check`).
+fn check(args: &Args, _: &Place<'_>) -> Result<(), Refusal> {
+    let too_far = |opt| args.number(opt).is_some_and(|n| n > 31);
+    if too_far(LEFT) || too_far(RIGHT) {
+        return Err(Refusal::invalid("CONNMARK: shift of 32 bits"));
+    }
+    Ok(())
+}
+
+/// How far to the left; negative for right.
+fn shift(args: &Args) -> i8 {
+    let bits = |opt| args.number(opt).and_then(|n| i8::try_from(n).ok());
+    bits(LEFT).or_else(|| bits(RIGHT).map(|n| -n)).unwrap_or(0)
+}
+
 fn save(x: &Instance, family: Family) -> String {
     match x.args.masked(SET_XMARK) {
-        Some((value, mask)) => format!(" --set-xmark {value:#x}/{mask:#x}"),
+        Some((value, mask)) => {
+            let left = x.save_option(LEFT, family);
+            let right = x.save_option(RIGHT, family);
+            format!(" --set-xmark {value:#x}/{mask:#x}{left}{right}")
+        }
         None => crate::save_all(x, family),
     }
 }
@@ -117,50 +162,78 @@ fn masks(args: &Args) -> (u64, u64) {
 }
 
 fn list(x: &Instance, _: &ListCtx<'_>) -> String {
-    if let Some((value, mask)) = x.args.masked(SET_XMARK) {
-        return format!(" CONNMARK {}", mark_forms::describe(value, mask));
+    let shift = |opt, word| match x.args.number(opt) {
+        Some(n) => format!(" {word} {n}"),
+        None => String::new(),
+    };
+    let left = shift(LEFT, "left-shift-mark");
+    let right = shift(RIGHT, "right-shift-mark");
+    format!(" CONNMARK {}{left}{right}", action(&x.args))
+}
+
+fn action(args: &Args) -> String {
+    if let Some((value, mask)) = args.masked(SET_XMARK) {
+        return mark_forms::describe(value, mask);
     }
-    let (nf, ct) = masks(&x.args);
-    let (word, first, second) = if x.args.has(SAVE) {
+    let (nf, ct) = masks(args);
+    let (word, first, second) = if args.has(SAVE) {
         ("save", ("nfmask", nf), ("ctmask", ct))
     } else {
         ("restore", ("ctmask", ct), ("nfmask", nf))
     };
-    let masks = if nf != ct {
-        format!(" {} {:#x} {} ~{:#x}", first.0, first.1, second.0, second.1)
+    if nf != ct {
+        format!(
+            "{word} {} {:#x} {} ~{:#x}",
+            first.0, first.1, second.0, second.1
+        )
     } else if nf == u64::from(u32::MAX) {
-        String::new()
+        word.to_owned()
     } else {
-        format!(" mask {nf:#x}")
-    };
-    format!(" CONNMARK {word}{masks}")
+        format!("{word} mask {nf:#x}")
+    }
+}
+
+fn keep(mask: u64) -> u128 {
+    u128::from(u64::from(u32::MAX) & !mask)
 }
 
 fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Outcome {
-    let keep = |mask: u64| u128::from(u64::from(u32::MAX) & !mask);
+    let shift = shift(args);
     let (nf, ct) = masks(args);
-    let (field, expr) = if let Some((value, mask)) = args.masked(SET_XMARK) {
-        let expr = Expr::Masked {
-            keep: keep(mask.into()),
-            xor: value.into(),
-        };
-        (Field::CtMark, expr)
+    let effects = if let Some((value, mask)) = args.masked(SET_XMARK) {
+        set(value, mask, shift)
     } else if args.has(SAVE) {
-        let expr = Expr::Mix {
-            from: Field::Mark,
-            mask: nf.into(),
-            keep: keep(ct),
-        };
-        (Field::CtMark, expr)
+        vec![copy(Field::CtMark, ct, Field::Mark, nf, shift)]
     } else {
-        let expr = Expr::Mix {
-            from: Field::CtMark,
-            mask: ct.into(),
-            keep: keep(nf),
-        };
-        (Field::Mark, expr)
+        vec![copy(Field::Mark, nf, Field::CtMark, ct, shift)]
     };
-    Outcome::effect(Effect::Assign(field, expr), Verdict::Continue)
+    Outcome {
+        effects,
+        verdict: Verdict::Continue,
+    }
+}
+
+fn set(value: u32, mask: u32, shift: i8) -> Vec<Effect> {
+    let expr = Expr::Masked {
+        keep: keep(mask.into()),
+        xor: value.into(),
+    };
+    let mut effects = vec![Effect::Assign(Field::CtMark, expr)];
+    if shift != 0 {
+        let all = u64::from(u32::MAX);
+        effects.push(copy(Field::CtMark, all, Field::CtMark, all, shift));
+    }
+    effects
+}
+
+fn copy(to: Field, clear: u64, from: Field, take: u64, shift: i8) -> Effect {
+    let expr = Expr::Mix {
+        from,
+        mask: take.into(),
+        shift,
+        keep: keep(clear),
+    };
+    Effect::Assign(to, expr)
 }
 
 const fn at_mangle(case: Case) -> Case {
@@ -201,6 +274,24 @@ const CASES: &[Case] = &[
         "-j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff",
     )),
     at_mangle(ok("-j CONNMARK --restore-mark --nfmask 0xf0 --ctmask 0xf")),
+    at_mangle(saved(
+        "-j CONNMARK --or-mark 1 --right-shift-mark 3",
+        "-j CONNMARK --set-xmark 0x1/0x1 --right-shift-mark 3",
+    )),
+    at_mangle(saved(
+        "-j CONNMARK --save-mark --mask 0xf0 --right-shift-mark 2 --left-shift-mark 3",
+        "-j CONNMARK --save-mark --nfmask 0xf0 --ctmask 0xf0 --left-shift-mark 3",
+    )),
+    at_mangle(saved(
+        "-j CONNMARK --save-mark --left-shift-mark 0",
+        "-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+    )),
+    at_mangle(ok(
+        "-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xff --left-shift-mark 8",
+    )),
+    at_mangle(bad("-j CONNMARK --save-mark --left-shift-mark 32")),
+    at_mangle(bad("-j CONNMARK --save-mark --left-shift-mark 33")),
+    at_mangle(bad("-j CONNMARK --left-shift-mark 3")),
     bad("-j CONNMARK"),
     bad("-j CONNMARK --nfmask 1"),
     bad("-j CONNMARK --save-mark --restore-mark"),

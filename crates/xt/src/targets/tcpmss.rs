@@ -1,5 +1,6 @@
 //! `-j TCPMSS`: lowers the segment size a TCP SYN offers (kernel `tcpmss_tg4`,
-//! `tcpmss_tg6`). The rule must have a tcp match that asks for SYN.
+//! `tcpmss_tg6`). The rule must have a tcp match that asks for SYN. Of the two options
+//! the last one counts.
 
 use tidegate_ir::{Effect, Hook, Mss, TableKind, Verdict};
 use tidegate_wire::proto;
@@ -24,8 +25,10 @@ const OPTIONS: &[Opt] = &[
             hex: 0,
         },
     )
+    .replaces(&[CLAMP])
     .help("  --set-mss value               explicitly set MSS option to specified value\n"),
     Opt::new("clamp-mss-to-pmtu", Arg::Flag)
+        .replaces(&[SET])
         .help("  --clamp-mss-to-pmtu           automatically clamp MSS value to (path_MTU - 20)\n"),
 ];
 
@@ -101,6 +104,10 @@ const CASES: &[Case] = &[
     )),
     ok("-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1000").v6(),
     forward(bad("-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS")),
+    forward(saved(
+        "-p tcp -m tcp --tcp-flags SYN SYN -j TCPMSS --clamp-mss-to-pmtu --set-mss 9",
+        "-p tcp -m tcp --tcp-flags SYN SYN -j TCPMSS --set-mss 9",
+    )),
     forward(bad("-p tcp -j TCPMSS --set-mss 1000")),
     forward(bad("-j TCPMSS --set-mss 1000")),
     forward(bad("-p tcp -m tcp ! --syn -j TCPMSS --set-mss 1000")),

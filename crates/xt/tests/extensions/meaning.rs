@@ -60,6 +60,11 @@ fn writing_targets_compute_as_the_kernel() {
     // save: (ctmark & ~ctmask) ^ (mark & nfmask); restore the other way round
     let save = "-j CONNMARK --save-mark --nfmask 0xf0 --ctmask 0xf";
     assert_eq!(v4(save, 0xaaff, 0x1234), (Field::CtMark, 0xaaf0 ^ 0x30));
+    let shifted = "-j CONNMARK --save-mark --mask 0xff --left-shift-mark 8";
+    assert_eq!(
+        v4(shifted, 0xaaff, 0x1234),
+        (Field::CtMark, 0xaa00 ^ 0x3400)
+    );
     let restore = "-j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xf0";
     assert_eq!(v4(restore, 0x1234, 0xabcd), (Field::Mark, 0x1200 ^ 0xc0));
     assert_eq!(
@@ -86,6 +91,7 @@ fn connection_marks_come_from_the_named_field() {
     let mix = |from| Expr::Mix {
         from,
         mask: 0xffff_ffff,
+        shift: 0,
         keep: 0,
     };
     assert_eq!(
