@@ -11,7 +11,7 @@ What keeps two runs equal:
     (one second a jump), and not while a UDP flow may turn into a "stream"
 """
 from pkt import echo, frag6, frags4, icmp, ip, tcp, tcp_seg, udp
-from topo import CLIENT_PORTS, HOSTS, LOOP, OFFNET, ROUTER, SERVICE_PORTS, hosts
+from topo import CLIENT_PORTS, HOSTS, LOOP, OFFNET, ROUTER, SERVICE_PORTS, VIP, hosts
 
 MSS, SACKOK, TS = bytes([2, 4, 5, 180]), bytes([4, 2]), bytes([8, 10] + [0, 0, 0, 9, 0, 0, 0, 7])
 TIMEOUTS = (10, 30, 60, 120, 180, 300, 600)     # every tracker's, in seconds
@@ -317,6 +317,8 @@ class Packets:
         """control connection, one data connection announced in it, and its accidents"""
         r, f = self.r, self.flow("tcp")
         f["dp"] = 21
+        if r.random() < .3:
+            f["d"] = VIP[self.fam]
         cseq, sseq = f["seq"], r.choice([9000, 0xFFFFFFC0])
         last = yield {"in": f["i"], "hex": tcp(f["s"], f["d"], f["sp"], 21, "S", seq=cseq, opts=MSS).hex()}
         pos = {"c": cseq + 1, "s": sseq}

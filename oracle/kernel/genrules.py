@@ -1,5 +1,5 @@
 """random rulesets in iptables-save form, from the extensions every case may use"""
-from topo import CLIENT_PORTS, HOSTS, NETS, ROUTER, SERVICE_PORTS, at, hosts
+from topo import CLIENT_PORTS, HOSTS, NETS, ROUTER, SERVICE_PORTS, VIP, at, hosts
 
 CHAINS = {"filter": ["INPUT", "FORWARD", "OUTPUT"], "nat": ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"],
           "mangle": ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"], "raw": ["PREROUTING", "OUTPUT"]}
@@ -273,10 +273,10 @@ class Rules:
             out += ["*nat"] + [":%s ACCEPT [0:0]" % c for c in CHAINS["nat"]]
             if k < .4:
                 dev = r.choice(list(HOSTS[fam]))
-                out.append("-A POSTROUTING -o %s -j %s" % (dev, r.choice(["MASQUERADE", "SNAT --to-source " + ROUTER[fam][dev]])))
+                out.append("-A POSTROUTING -o %s -j %s" % (dev, r.choice(["MASQUERADE", "SNAT --to-source " + ROUTER[fam][dev], "SNAT --to-source " + VIP[fam]])))
             if k > .25:
                 out.append("-A %s -p tcp -d %s --dport 21 -j DNAT --to-destination %s" %
-                           (r.choice(["PREROUTING", "PREROUTING", "OUTPUT"]), r.choice(list(ROUTER[fam].values()) + hosts(fam)),
+                           (r.choice(["PREROUTING", "PREROUTING", "OUTPUT"]), r.choice(list(ROUTER[fam].values()) + hosts(fam) + [VIP[fam]] * 5),
                             r.choice([r.choice(hosts(fam)), at(r.choice(hosts(fam)), 21, fam)])))
             out.append("COMMIT")
         return "\n".join(out) + "\n"

@@ -7,6 +7,7 @@ ROUTER = {4: {"eth0": "10.0.0.1", "eth1": "10.0.1.1", "eth2": "10.0.2.1"},
 NETS = {4: ["10.0.0.0/24", "10.0.1.0/24", "10.0.0.0/8", "10.0.0.2/31", "0.0.0.0/0"],
         6: ["fd00::/64", "fd00:1::/64", "fd00::/8"]}
 OFFNET = {4: "192.0.2.9", 6: "2001:db8::9"}     # reached by the default route, where there is one
+VIP = {4: "10.0.1.200", 6: "fd00:1::aa:200"}    # nobody's address: longer than the others, for NAT that changes lengths
 LOOP = {4: "127.0.0.1", 6: "::1"}
 DEFAULT_ROUTE = {4: "default via 10.0.1.2 dev eth1", 6: "default via fd00:1::2 dev eth1"}
 POLICY_ROUTING = ["route add default via 10.0.2.2 dev eth2 table 10", "rule add fwmark 1 table 10 priority 100"]
