@@ -139,3 +139,39 @@ impl Default for Config {
         }
     }
 }
+
+impl Config {
+    /// Sets the sysctl `net.netfilter.nf_conntrack_NAME`; `false` when there is none of
+    /// that name here.
+    pub fn set_sysctl(&mut self, name: &str, value: u32) -> bool {
+        let flag = match name {
+            "acct" => &mut self.acct,
+            "timestamp" => &mut self.timestamp,
+            "checksum" => &mut self.checksum,
+            "tcp_loose" => &mut self.tcp_loose,
+            "tcp_be_liberal" => &mut self.tcp_be_liberal,
+            "tcp_ignore_invalid_rst" => &mut self.tcp_ignore_invalid_rst,
+            _ => return self.set_number(name, value),
+        };
+        *flag = value != 0;
+        true
+    }
+
+    fn set_number(&mut self, name: &str, value: u32) -> bool {
+        let number = match name {
+            "max" => &mut self.max,
+            "buckets" => &mut self.buckets,
+            "expect_max" => &mut self.expect_max,
+            "tcp_max_retrans" => {
+                self.tcp_max_retrans = u8::try_from(value).unwrap_or(u8::MAX);
+                return true;
+            }
+            _ => match self.timeouts.by_name(name) {
+                Some(timeout) => timeout,
+                None => return false,
+            },
+        };
+        *number = value;
+        true
+    }
+}

@@ -230,7 +230,6 @@ impl Conntrack {
             return;
         };
         tcp.state = TcpConn::Close;
-        entry.pending |= change::PROTOINFO;
         self.set_timeout(now, id, Time::from(seconds) * SECOND);
     }
 

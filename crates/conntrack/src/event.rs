@@ -1,7 +1,7 @@
 //! What happened to entries, for listeners (`conntrack -E`).
 
 use crate::Conntrack;
-use crate::entry::{Entry, EntryId};
+use crate::entry::{Entry, EntryId, Status};
 use alloc::vec::Vec;
 
 /// Kind of an event.
@@ -41,7 +41,8 @@ impl Conntrack {
             return;
         };
         let changes = core::mem::take(&mut entry.pending);
-        if !self.config.events || (kind == EventKind::Update && changes == 0) {
+        let nothing_new = changes == 0 || entry.status.has(Status::DYING);
+        if !self.config.events || (kind == EventKind::Update && nothing_new) {
             return;
         }
         let entry = entry.clone();

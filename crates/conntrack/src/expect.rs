@@ -149,6 +149,18 @@ impl Expectations {
         self.by_deadline.first().map(|&(at, _)| at)
     }
 
+    /// Brings every deadline nearer.
+    pub(crate) fn age(&mut self, by: Time) {
+        let old = core::mem::take(&mut self.by_deadline);
+        for (at, slot) in old {
+            let at = at.saturating_sub(by);
+            if let Some(Some((_, expectation))) = self.slots.get_mut(slot as usize) {
+                expectation.timeout = at;
+            }
+            self.by_deadline.insert((at, slot));
+        }
+    }
+
     fn get(&self, slot: u32) -> Option<&Expectation> {
         Some(&self.slots.get(slot as usize)?.as_ref()?.1)
     }

@@ -16,6 +16,7 @@ pub mod seqadj;
 pub mod stats;
 pub mod tuple;
 
+mod age;
 mod classify;
 mod confirm;
 mod conntrack;
@@ -28,7 +29,9 @@ mod tracker;
 
 pub use config::{Config, HelperPort};
 pub use conntrack::{Conntrack, InHook, Template, Tracked};
-pub use entry::{Attached, CtInfo, Entry, EntryId, HelperKind, ProtoState, Status, Zone};
+pub use entry::{Attached, CtInfo, Entry, EntryId, HelperKind, ProtoState, Status, TcpSide, Zone};
+pub use event::{Event, EventKind};
+pub use expect::Expectation;
 pub use reason::{DropReason, InvalidReason, Note};
 pub use stats::Stats;
 pub use tidegate_wire::Family;

@@ -29,6 +29,19 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether the kernel tracks connections for the sake of this effect.
+    pub(crate) fn needs_conntrack(&self) -> bool {
+        match self {
+            Effect::Nat(_) => true,
+            Effect::Ct(spec) => !matches!(spec, CtSpec::Untracked),
+            Effect::Assign(field, expr) => {
+                let from = |f: &Field| f.is_connection();
+                field.is_connection() || matches!(expr, Expr::Mix { from: f, .. } if from(f))
+            }
+            Effect::TcpMss(_) | Effect::Log(_) => false,
+        }
+    }
+
     /// The field this effect writes, if any; a later rule that reads it must not be
     /// classified together with the rules before.
     #[must_use]

@@ -118,6 +118,29 @@ const fn row(name: &'static str, bits: u8, scope: Scope, writable: bool) -> Fiel
 }
 
 impl Field {
+    /// Whether the value comes from connection tracking.
+    #[must_use]
+    pub const fn is_connection(self) -> bool {
+        matches!(
+            self,
+            Field::HasCt
+                | Field::CtState
+                | Field::CtStatus
+                | Field::CtDir
+                | Field::CtMark
+                | Field::CtProto
+                | Field::CtOrigSrc
+                | Field::CtOrigDst
+                | Field::CtReplSrc
+                | Field::CtReplDst
+                | Field::CtOrigSport
+                | Field::CtOrigDport
+                | Field::CtReplSport
+                | Field::CtReplDport
+                | Field::CtExpire
+        )
+    }
+
     /// The facts about this field. Address widths are those of IPv6.
     #[must_use]
     pub const fn row(self) -> FieldRow {

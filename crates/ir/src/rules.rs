@@ -144,6 +144,21 @@ pub struct Rule {
     pub verdict: Verdict,
 }
 
+impl Rule {
+    /// Whether the kernel tracks connections once this rule is loaded
+    /// (`nf_ct_netns_get` in the extensions' `checkentry`).
+    #[must_use]
+    pub fn needs_conntrack(&self) -> bool {
+        let mut found = self.effects.iter().any(Effect::needs_conntrack);
+        self.cond.visit(&mut |c| {
+            if let Cond::In(field, _) | Cond::Bits { field, .. } = c {
+                found |= field.is_connection();
+            }
+        });
+        found
+    }
+}
+
 /// A base chain's default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Policy {
@@ -212,6 +227,8 @@ pub struct Ruleset {
     pub steps: Vec<Box<dyn Step>>,
     /// Number of [`RuleId`]s in use.
     pub rule_ids: u32,
+    /// Some rule needs connection tracking, be it in a chain that no packet reaches.
+    pub tracks_connections: bool,
 }
 
 impl Ruleset {
@@ -223,6 +240,7 @@ impl Ruleset {
             tables: [None, None, None, None, None],
             steps: Vec::new(),
             rule_ids: 0,
+            tracks_connections: false,
         }
     }
 

@@ -43,6 +43,7 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
         family: rules.family,
         origin: Vec::new(),
         steps: Vec::new(),
+        tracks: false,
     };
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
     for kind in tidegate_ir::TableKind::ALL {
@@ -51,6 +52,7 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
         }
     }
     ruleset.steps = run.steps;
+    ruleset.tracks_connections = run.tracks;
     ruleset.rule_ids = run.origin.len() as u32;
     Ok(Lowered {
         ruleset,
@@ -62,6 +64,7 @@ struct Run {
     family: Family,
     origin: Vec<RuleOrigin>,
     steps: Vec<Box<dyn Step>>,
+    tracks: bool,
 }
 
 impl Run {
@@ -103,8 +106,10 @@ impl Run {
                 number: (n + 1) as u32,
                 text: format!("-A {}{text}", chain.name),
             });
+            let lowered = self.rule(id, &rule.spec, reach);
+            self.tracks |= lowered.needs_conntrack();
             if n < live {
-                rules.push(self.rule(id, &rule.spec, reach));
+                rules.push(lowered);
             }
         }
         let base = chain.base.as_ref().map(|b| Base {
