@@ -128,8 +128,8 @@ pub struct Reader<R> {
     name: String,
     input: Input<R>,
     format: Format,
-    /// Length of the record that is lent out.
-    lent: usize,
+    /// The record at the start of the window.
+    record: Option<Record>,
     packets: u64,
 }
 
@@ -142,7 +142,7 @@ impl<R: Read> Reader<R> {
             name: name.into(),
             input: Input::new(input),
             format: Format::Unread,
-            lent: 0,
+            record: None,
             packets: 0,
         }
     }
@@ -158,40 +158,57 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// The input cannot be read or is damaged at this point.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
-        self.input.consume(self.lent);
-        self.lent = 0;
-        let record = match self.next_record() {
-            Ok(Some(record)) => record,
+        self.advance()?;
+        Ok(self.frame())
+    }
+
+    /// Goes on to the next packet, which [`Reader::frame`] then lends; `false` at the
+    /// end of the capture and after an error.
+    ///
+    /// # Errors
+    /// The input cannot be read or is damaged at this point.
+    pub fn advance(&mut self) -> Result<bool, CaptureError> {
+        let done = self.record.take().map_or(0, |r| r.len);
+        self.input.consume(done);
+        match self.next_record() {
+            Ok(Some(record)) => {
+                self.record = Some(record);
+                self.packets += 1;
+                Ok(true)
+            }
             Ok(None) => {
                 self.format = Format::Done;
-                return Ok(None);
+                Ok(false)
             }
             Err(damage) => {
                 self.format = Format::Done;
-                return Err(CaptureError {
+                Err(CaptureError {
                     file: self.name.clone(),
                     packet: self.packets + 1,
                     offset: self.input.mark(),
                     damage,
-                });
+                })
             }
-        };
-        self.lent = record.len;
-        self.packets += 1;
+        }
+    }
+
+    /// The packet that [`Reader::advance`] found.
+    #[must_use]
+    pub fn frame(&self) -> Option<Frame<'_>> {
+        let record = self.record.as_ref()?;
         let interface = match &self.format {
-            Format::Legacy(l) => Some(&l.interface),
-            Format::Ng(ng) => ng.interface(record.interface),
-            Format::Unread | Format::Done => None,
+            Format::Legacy(l) => &l.interface,
+            Format::Ng(ng) => ng.interface(record.interface)?,
+            Format::Unread | Format::Done => return None,
         };
-        let data = self.input.bytes().get(record.data);
-        Ok(interface.zip(data).map(|(interface, data)| Frame {
+        Some(Frame {
             number: self.packets,
             time_ns: record.time_ns,
             interface,
             flagged: record.flagged,
-            data,
+            data: self.input.bytes().get(record.data.clone())?,
             original_len: record.original_len,
-        }))
+        })
     }
 
     #[inline]
