@@ -83,8 +83,7 @@ Options:
 
 const FRAGMENT: &str = "[!] --fragment\t-f\t\tmatch second or further fragments only\n";
 
-const LAST: &str = "\
-  --modprobe=<command>\t\ttry to insert modules using this command
+const LAST: &str = "  --modprobe=<command>\t\ttry to insert modules using this command
   --set-counters -c PKTS BYTES\tset the counter during insert/append
 [!] --version\t-V\t\tprint package version.
 ";

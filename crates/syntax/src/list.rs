@@ -241,7 +241,7 @@ fn push_headers(out: &mut String, chain: &Chain, references: u32, view: View) {
     }
     out.push_str("target     prot opt");
     if view.verbose {
-        out.push_str(" in     out   ");
+        out.push_str(" in     out    ");
     }
     out.push_str(" source               destination         \n");
 }
