@@ -26,7 +26,10 @@ pub(crate) struct Run {
 impl Host {
     pub(crate) fn new() -> Self {
         Host {
-            directory: tempfile::tempdir().unwrap(),
+            // In memory where possible: every change is synced to the disk.
+            directory: tempfile::tempdir_in("/dev/shm")
+                .or_else(|_| tempfile::tempdir())
+                .unwrap(),
         }
     }
 
@@ -143,5 +146,5 @@ pub(crate) fn lacks_extension(err: &str) -> bool {
     err.contains("Couldn't load match")
         || err.contains("Couldn't load target")
         || err.contains("unknown option \"--to\"")
-        || FOREIGN.iter().any(|o| foreign(&o))
+        || FOREIGN.iter().any(foreign)
 }

@@ -1,4 +1,5 @@
 //! The iptables tools as a user runs them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 mod errors;
