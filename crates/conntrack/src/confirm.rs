@@ -196,7 +196,7 @@ impl Conntrack {
 }
 
 /// Protocols whose trackers tolerate two entries for one flow (`allow_clash`).
-fn allows_clash(protocol: u8) -> bool {
+pub(crate) fn allows_clash(protocol: u8) -> bool {
     !matches!(
         protocol,
         proto::TCP | proto::SCTP | proto::ICMP | proto::ICMPV6

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, change};
 use crate::event::{Event, EventKind};
 use crate::expect::Expectations;
+use crate::nat::BySource;
 use crate::reason::{DropReason, InvalidReason, Note};
 use crate::rng::Rng;
 use crate::slab::Slab;
@@ -53,6 +54,7 @@ pub struct Conntrack {
     pub(crate) table: Table,
     pub(crate) wheel: Wheel,
     pub(crate) expectations: Expectations,
+    pub(crate) by_source: BySource,
     pub(crate) stats: Stats,
     pub(crate) events: Vec<Event>,
     pub(crate) rng: Rng,
@@ -76,6 +78,7 @@ impl Conntrack {
             table: Table::new(&config.hash_key, config.buckets),
             wheel: Wheel::new(),
             expectations: Expectations::default(),
+            by_source: BySource::default(),
             stats: Stats::default(),
             events: Vec::new(),
             rng: Rng::new(config.seed),
@@ -186,6 +189,7 @@ impl Conntrack {
         if let Some(master) = master.and_then(|m| self.slab.get_mut(m)) {
             master.children = master.children.saturating_sub(1);
         }
+        self.nat_cleanup(id);
         self.count = self.count.saturating_sub(1);
         self.dying.push(id);
         true

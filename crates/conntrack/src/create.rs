@@ -2,7 +2,7 @@
 
 use crate::conntrack::{InHook, Template};
 use crate::entry::{Counters, Entry, EntryId, ProtoState, Status, change};
-use crate::expect::Expectation;
+use crate::expect::{Expectation, OnMatch};
 use crate::reason::{DropReason, InvalidReason};
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
@@ -40,6 +40,7 @@ impl Entry {
             masq_index: 0,
             pending: 0,
             seqadj: None,
+            ftp: None,
         }
     }
 }
@@ -77,7 +78,11 @@ impl Conntrack {
         if entry.helper.is_some() {
             entry.pending |= change::HELPER;
         }
-        Ok(self.slab.insert(entry))
+        let id = self.slab.insert(entry);
+        if let Some(e) = expected.filter(|e| e.on_match == OnMatch::FollowMaster) {
+            self.follow_master(id, &e);
+        }
+        Ok(id)
     }
 
     /// What the child of an expectation takes over.

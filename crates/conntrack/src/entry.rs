@@ -1,5 +1,6 @@
 //! One tracked connection and what hangs on its packets.
 
+use crate::helper::ftp::FtpState;
 use crate::seqadj::SeqAdj;
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
@@ -400,6 +401,8 @@ pub struct Entry {
     pub pending: u16,
     /// Sequence number adjustment, allocated on first use.
     pub seqadj: Option<Box<SeqAdj>>,
+    /// What the FTP helper remembers, allocated on first use.
+    pub ftp: Option<Box<FtpState>>,
 }
 
 /// What an update event reports (`enum ip_conntrack_events`).

@@ -182,8 +182,12 @@ pub enum DropReason {
     Dying,
     /// The entry was killed and could not be made anew.
     Killed,
-    /// A helper or NAT refused the packet.
+    /// A helper refused the packet.
     Helper(&'static str),
+    /// The packet cannot be translated.
+    Nat(&'static str),
+    /// Sequence numbers must be adjusted but the TCP header or its options are malformed.
+    SeqAdjust,
 }
 
 impl fmt::Display for DropReason {
@@ -195,6 +199,8 @@ impl fmt::Display for DropReason {
             DropReason::Dying => f.write_str("the connection died before it was confirmed"),
             DropReason::Killed => f.write_str("the connection was removed"),
             DropReason::Helper(why) => write!(f, "helper dropping packet: {why}"),
+            DropReason::Nat(why) => write!(f, "cannot be translated: {why}"),
+            DropReason::SeqAdjust => f.write_str("malformed TCP header or options"),
         }
     }
 }

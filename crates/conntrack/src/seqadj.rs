@@ -2,6 +2,8 @@
 //! (`nf_conntrack_seqadj`).
 
 use crate::tuple::Dir;
+use tidegate_wire::tcp::{Tcp, flags, option};
+use tidegate_wire::{be32, checksum, put};
 
 /// Adjustment of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +34,105 @@ impl SeqAdj {
             way.offset_before
         }
     }
+
+    /// Records that the segment at `seq` of `dir` changed its length by `diff` bytes
+    /// (`nf_ct_seqadj_set`). Two offsets are kept, so what is older than the last
+    /// correction but one is forgotten; a segment not beyond the last correction is a
+    /// retransmission and changes nothing.
+    pub fn register(&mut self, dir: Dir, seq: u32, diff: i32) {
+        let way = &mut self.dirs[dir.ix()];
+        if way.offset_before == way.offset_after || after(seq, way.correction_pos) {
+            way.correction_pos = seq;
+            way.offset_before = way.offset_after;
+            way.offset_after = way.offset_after.wrapping_add(diff);
+        }
+    }
+
+    /// Adjusts sequence number, acknowledgement and SACK edges of a TCP segment that
+    /// travels in `dir`, and its checksum (`nf_ct_seq_adjust`).
+    ///
+    /// # Errors
+    /// [`BadSegment`] when the header or its options cannot be read; the kernel drops
+    /// such a packet.
+    pub fn adjust(&self, dir: Dir, l4: &mut [u8]) -> Result<bool, BadSegment> {
+        let view = Tcp::new(l4).ok_or(BadSegment)?;
+        let (seq, ack, has_ack) = (view.seq(), view.ack(), view.flags() & flags::ACK != 0);
+        let header = view.header_len();
+        let mut changed = replace(l4, 4, seq.wrapping_add_signed(self.offset(dir, seq)));
+        if has_ack {
+            let back = &self.dirs[dir.other().ix()];
+            changed |= replace(l4, 8, back.undo(ack));
+            changed |= back.undo_sack(l4, header)?;
+        }
+        Ok(changed)
+    }
+}
+
+/// A TCP header or option list that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadSegment;
+
+impl SeqAdjDir {
+    /// The number the sender of this direction used for what the peer calls `seq`.
+    fn undo(&self, seq: u32) -> u32 {
+        let early = seq.wrapping_sub(self.offset_before as u32);
+        if after(early, self.correction_pos) {
+            seq.wrapping_sub(self.offset_after as u32)
+        } else {
+            early
+        }
+    }
+
+    /// Undoes the offset in every edge of every SACK block (`nf_ct_sack_adjust`).
+    fn undo_sack(&self, l4: &mut [u8], end: usize) -> Result<bool, BadSegment> {
+        let (mut at, mut changed) = (20, false);
+        while at < end {
+            let kind = *l4.get(at).ok_or(BadSegment)?;
+            match kind {
+                option::EOL => break,
+                option::NOP => at += 1,
+                _ => {
+                    let len = usize::from(*l4.get(at + 1).ok_or(BadSegment)?);
+                    if at + 1 == end || len < 2 || at + len > end {
+                        return Err(BadSegment);
+                    }
+                    if kind == option::SACK && len >= 10 && (len - 2).is_multiple_of(8) {
+                        for edge in (at + 2..at + len).step_by(4) {
+                            let value = be32(l4, edge).ok_or(BadSegment)?;
+                            changed |= replace(l4, edge, self.undo(value));
+                        }
+                    }
+                    at += len;
+                }
+            }
+        }
+        Ok(changed)
+    }
+}
+
+/// Writes a 32-bit value into a TCP header and repairs the checksum; `false` when it
+/// was there already.
+fn replace(l4: &mut [u8], at: usize, new: u32) -> bool {
+    let (Some(old), Some(&[c0, c1])) = (be32(l4, at), l4.get(16..18).and_then(|c| c.first_chunk()))
+    else {
+        return false;
+    };
+    if old == new {
+        return false;
+    }
+    let (from, to) = (old.to_be_bytes(), new.to_be_bytes());
+    let check = u16::from_be_bytes([c0, c1]);
+    let sum = if at.is_multiple_of(2) {
+        checksum::update(check, &from, &to)
+    } else {
+        // An option at an odd offset straddles three checksum words.
+        checksum::update(
+            check,
+            &[0, from[0], from[1], from[2], from[3], 0],
+            &[0, to[0], to[1], to[2], to[3], 0],
+        )
+    };
+    put(l4, at, &to) && put(l4, 16, &sum.to_be_bytes())
 }
 
 /// `a` comes after `b` in serial number arithmetic (RFC 1982).
@@ -40,3 +141,6 @@ impl SeqAdj {
 pub const fn after(a: u32, b: u32) -> bool {
     (b.wrapping_sub(a) as i32) < 0
 }
+
+#[cfg(test)]
+mod tests;
