@@ -1,5 +1,7 @@
 //! The FTP helper against what Linux 6.18 did with the same lines.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use tidegate_conntrack::config::{Config, HelperPort};
 use tidegate_conntrack::{
     Attached, Conntrack, Dir, DropReason, HelperKind, InHook, Manip, NatHook, NatRange, SECOND,

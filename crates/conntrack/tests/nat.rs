@@ -13,6 +13,8 @@
 //! < drop|local
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::net::IpAddr;
 use tidegate_conntrack::config::Config;
 use tidegate_conntrack::{

@@ -57,3 +57,6 @@ fn fix_tcp_checksum(pkt: &mut [u8], layout: &Layout) {
     let check = checksum::finish(pseudo, segment);
     put(pkt, l4 + 16, &check.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -253,3 +253,6 @@ fn icmp_sum(packet: &[u8], layout: &Layout) -> u16 {
     };
     checksum::fold(extra + checksum::sum(l4))
 }
+
+#[cfg(test)]
+mod tests;

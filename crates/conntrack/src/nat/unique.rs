@@ -298,3 +298,6 @@ fn search(wish: &Wish<'_>, tuple: &mut Tuple, space: &mut impl Space) {
         off = space.random();
     }
 }
+
+#[cfg(test)]
+mod tests;
