@@ -89,7 +89,10 @@ fn the_port_stays_when_it_is_free() {
 /// All identifiers a taken one may change to.
 fn class(protocol: u8, id: u16) -> (u16, u16) {
     let (mut low, mut high) = (u16::MAX, 0);
-    for random in (0..=u16::MAX).step_by(7).chain([509, 510, 423, 64511, 65535]) {
+    for random in (0..=u16::MAX)
+        .step_by(7)
+        .chain([509, 510, 423, 64511, 65535])
+    {
         let mut space = Fake::new(move |t: &Tuple| { t.src_id } == id);
         space.randoms.push(random);
         let out = snat(
