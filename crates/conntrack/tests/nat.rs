@@ -18,9 +18,9 @@
 use std::net::IpAddr;
 use tidegate_conntrack::config::Config;
 use tidegate_conntrack::{
-    Conntrack, Family, HelperKind, InHook, Manip, NatHook, NatRange, SECOND, Template, Tracked,
+    Conntrack, HelperKind, InHook, Manip, NatHook, NatRange, SECOND, Template, Tracked,
 };
-use tidegate_wire::{Layout, checksum, parse, proto};
+use tidegate_wire::{Family, Layout, be16, checksum, parse, proto};
 
 const OWN: [&str; 5] = [
     "203.0.113.100",
@@ -126,7 +126,7 @@ impl Router {
     fn pass(&mut self, device: &str, mut pkt: Vec<u8>) -> Option<Fate> {
         let now = 1_000_000 * SECOND;
         let mut layout = parse(&pkt).ok()?;
-        let ftp = layout.proto == proto::TCP && layout.l4(&pkt)[2..4] == 21u16.to_be_bytes();
+        let ftp = layout.proto == proto::TCP && be16(layout.l4(&pkt), 2) == Some(21);
         let template = Template {
             helper: ftp.then_some(HelperKind::Ftp),
             ..Template::default()
@@ -189,7 +189,7 @@ fn route(layout: &Layout, dst: u128) -> (&'static str, u32) {
 
 /// A router lowers the hop count.
 fn hop(pkt: &mut [u8], layout: &Layout) {
-    pkt[layout.ttl_at()] -= 1;
+    pkt[layout.ttl_at()] = layout.ttl(pkt).wrapping_sub(1);
     if layout.family == Family::V4 {
         checksum::fix_ipv4(pkt);
     }
@@ -260,4 +260,64 @@ fn replay(corpus: &str) -> usize {
 #[test]
 fn packets_leave_as_from_the_kernel() {
     assert_eq!(replay(include_str!("corpus/nat.txt")), 216);
+}
+
+/// Damages one to three bytes, or cuts the packet; the IPv4 header checksum is repaired
+/// so that the damage gets past the first look.
+fn damaged(mut pkt: Vec<u8>, mut random: impl FnMut(usize) -> usize) -> Vec<u8> {
+    for _ in 0..=random(3) {
+        let at = random(pkt.len());
+        pkt[at] = [0, 1, 0x7f, 0xff, random(256) as u8][random(5)];
+    }
+    if random(4) == 0 {
+        pkt.truncate(random(pkt.len()));
+        let len = pkt.len() as u16;
+        if pkt[..].first().is_some_and(|b| b >> 4 == 4) && len >= 20 {
+            pkt[2..4].copy_from_slice(&len.to_be_bytes());
+        }
+    }
+    if pkt.first().is_some_and(|b| b >> 4 == 4) {
+        checksum::fix_ipv4(&mut pkt);
+    }
+    pkt
+}
+
+#[test]
+fn damaged_packets_do_no_harm() {
+    let mut state = 1u64;
+    let mut random = move |n: usize| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (state >> 33) as usize % n.max(1)
+    };
+    let (mut sent, mut other) = (0, 0);
+    for _ in 0..40 {
+        let mut router = Router::new(Config::default());
+        for text in include_str!("corpus/nat.txt").lines() {
+            if text.starts_with("case ") {
+                let config = Config {
+                    buckets: 64,
+                    checksum: random(2) == 0,
+                    ..Config::default()
+                };
+                router = Router::new(config);
+            } else if let Some(rule) = text.strip_prefix("nat ") {
+                router.rules.push(Rule::parse(rule));
+            } else if let Some((device, packet)) =
+                text.strip_prefix("> ").and_then(|t| t.split_once(' '))
+            {
+                let mut pkt = hex(packet);
+                if random(3) == 0 {
+                    pkt = damaged(pkt, &mut random);
+                }
+                match router.forward(device, pkt) {
+                    Fate::Sent(_, pkt) => {
+                        assert!(parse(&pkt).is_ok());
+                        sent += 1;
+                    }
+                    Fate::Local | Fate::Dropped => other += 1,
+                }
+            }
+        }
+    }
+    assert!(sent > 4000 && other > 400, "{sent} {other}");
 }
