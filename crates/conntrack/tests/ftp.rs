@@ -71,19 +71,19 @@ impl Control {
         let Tracked::Ct(mut at) = tracked else {
             panic!("{tracked:?}");
         };
-        for hook in [NatHook::Prerouting, NatHook::Postrouting { out: 2 }] {
-            if self.ct.nat_rules_needed(&at, &layout, hook.manip()) {
+        for hook in [NatHook::Prerouting, NatHook::Postrouting] {
+            if self.ct.nat_rules_needed(&at, hook.manip()) {
                 match self.snat.filter(|_| hook.manip() == Manip::Src) {
                     Some(a) => {
                         let range = NatRange::address(a.into());
-                        self.ct.nat_setup(at.id, Manip::Src, &range);
+                        self.ct.nat_setup(at.id, Manip::Src, &range).unwrap();
                     }
-                    None => self.ct.nat_null_binding(at.id, hook.manip()),
+                    None => self.ct.nat_null_binding(at.id, hook.manip()).unwrap(),
                 }
             }
             self.ct.nat_translate(&at, hook, &mut pkt, &layout).unwrap();
         }
-        let outcome = self.ct.help(NOW, &at, &mut pkt, &layout, false);
+        let outcome = self.ct.help(NOW, &at, &mut pkt, &layout);
         let outcome = outcome.and_then(|_| self.ct.confirm(NOW, &mut at));
         (at, outcome.map(|()| pkt))
     }
@@ -376,7 +376,7 @@ fn adjustment_is_skipped_on_the_second_pass_over_loopback() {
     let mut pkt = out.unwrap();
     assert_eq!(pkt[24..28], (next + 5).to_be_bytes());
     let layout = parse(&pkt).unwrap();
-    let again = control.ct.help(NOW, &at, &mut pkt, &layout, true);
+    let again = control.ct.help_looped(NOW, &at, &mut pkt, &layout);
     assert_eq!(again, Ok(false));
     assert_eq!(pkt[24..28], (next + 5).to_be_bytes());
 }
@@ -393,7 +393,7 @@ fn malformed_options_are_dropped_once_numbers_move() {
     pkt[2..4].copy_from_slice(&44u16.to_be_bytes());
     checksum::fix_ipv4(&mut pkt);
     let layout = parse(&pkt).unwrap();
-    let outcome = control.ct.help(NOW, &at, &mut pkt, &layout, false);
+    let outcome = control.ct.help(NOW, &at, &mut pkt, &layout);
     assert_eq!(outcome, Err(DropReason::SeqAdjust));
     assert_eq!(control.ct.stats().drop, 1);
 }

@@ -18,7 +18,7 @@
 use std::net::IpAddr;
 use tidegate_conntrack::config::Config;
 use tidegate_conntrack::{
-    Conntrack, HelperKind, InHook, Manip, NatHook, NatRange, SECOND, Template, Tracked,
+    Conntrack, CtInfo, HelperKind, InHook, Manip, NatHook, NatRange, SECOND, Template, Tracked,
 };
 use tidegate_wire::{Family, Layout, be16, checksum, parse, proto};
 
@@ -68,7 +68,7 @@ impl Rule {
             proto: None,
             to: None,
             range: NatRange {
-                addrs: Some((number(first), number(last))),
+                addresses: Some((number(first), number(last))),
                 ..NatRange::default()
             },
         };
@@ -78,7 +78,7 @@ impl Rule {
                     let (a, b) = p.split_once('-').unwrap_or((p, p));
                     rule.range.ports = Some((a.parse().unwrap(), b.parse().unwrap()));
                 }
-                ("base", b) => rule.range.base = Some(b.parse().unwrap()),
+                ("base", b) => rule.range.base_port = Some(b.parse().unwrap()),
                 ("proto", "tcp") => rule.proto = Some(proto::TCP),
                 ("proto", "udp") => rule.proto = Some(proto::UDP),
                 ("to", a) => rule.to = Some(number(a)),
@@ -145,10 +145,10 @@ impl Router {
             return Some(Fate::Local);
         }
         hop(&mut pkt, &layout);
-        let (out, index) = route(&layout, layout.dst(&pkt));
-        let hook = NatHook::Postrouting { out: index };
+        let out = route(&layout, layout.dst(&pkt));
+        let hook = NatHook::Postrouting;
         self.nat(&at, hook, out, &mut pkt, &layout)?;
-        if self.ct.help(now, &at, &mut pkt, &layout, false).ok()? {
+        if self.ct.help(now, &at, &mut pkt, &layout).ok()? {
             layout = parse(&pkt).ok()?;
         }
         assert_eq!(layout.len as usize, pkt.len());
@@ -165,11 +165,13 @@ impl Router {
         layout: &Layout,
     ) -> Option<()> {
         let manip = hook.manip();
-        if self.ct.nat_rules_needed(at, layout, manip) {
+        let error = matches!(at.info, CtInfo::Related | CtInfo::RelatedReply)
+            && matches!(layout.proto, proto::ICMP | proto::ICMPV6);
+        if !error && self.ct.nat_rules_needed(at, manip) {
             let mut rules = self.rules.iter();
             match rules.find(|r| r.matches(manip, device, pkt, layout)) {
-                Some(rule) => self.ct.nat_setup(at.id, manip, &rule.range),
-                None => self.ct.nat_null_binding(at.id, manip),
+                Some(rule) => self.ct.nat_setup(at.id, manip, &rule.range).ok()?,
+                None => self.ct.nat_null_binding(at.id, manip).ok()?,
             }
         }
         self.ct
@@ -179,12 +181,12 @@ impl Router {
     }
 }
 
-fn route(layout: &Layout, dst: u128) -> (&'static str, u32) {
+fn route(layout: &Layout, dst: u128) -> &'static str {
     let inside = match layout.family {
         Family::V4 => dst >> 8 == 0x0a_0000,
         Family::V6 => dst >> 64 == 0xfd00 << 48,
     };
-    if inside { ("eth0", 1) } else { ("eth1", 2) }
+    if inside { "eth0" } else { "eth1" }
 }
 
 /// A router lowers the hop count.

@@ -10,7 +10,8 @@ use tidegate_conntrack::{
 use tidegate_wire::{Family, checksum, parse, proto};
 
 const NOW: u64 = 1_000_000 * SECOND;
-const OUT: NatHook = NatHook::Postrouting { out: 2 };
+/// Index of the outside interface.
+const OUT: u32 = 2;
 const PUBLIC: u32 = 0xcb00_7164;
 
 /// An address and port.
@@ -62,19 +63,22 @@ impl Gate {
     }
 
     /// Sends a packet through; `Ok` has the connection and the source it left with.
-    fn send_by(&mut self, hook: NatHook, from: End, to: End) -> Result<(EntryId, End), DropReason> {
+    fn send_by(&mut self, out: u32, from: End, to: End) -> Result<(EntryId, End), DropReason> {
         let mut pkt = udp(from, to);
         let layout = parse(&pkt).unwrap();
         let at = self.enter(&pkt);
-        for hook in [NatHook::Prerouting, hook] {
-            if self.ct.nat_rules_needed(&at, &layout, hook.manip()) {
+        for hook in [NatHook::Prerouting, NatHook::Postrouting] {
+            if self.ct.nat_rules_needed(&at, hook.manip()) {
                 match self.snat.filter(|_| hook.manip() == Manip::Src) {
                     Some(range) => {
-                        self.ct.set_masq(at.id, self.masq);
-                        self.ct.nat_setup(at.id, Manip::Src, &range);
+                        self.ct.set_masquerade(at.id, self.masq);
+                        self.ct.nat_setup(at.id, Manip::Src, &range)?;
                     }
-                    None => self.ct.nat_null_binding(at.id, hook.manip()),
+                    None => self.ct.nat_null_binding(at.id, hook.manip())?,
                 }
+            }
+            if hook == NatHook::Postrouting {
+                self.ct.check_masquerade(&at, out)?;
             }
             self.ct.nat_translate(&at, hook, &mut pkt, &layout)?;
         }
@@ -131,15 +135,16 @@ fn an_identical_translation_is_no_translation() {
 fn each_end_is_decided_once() {
     let mut gate = Gate::new(None);
     let pkt = udp(CLIENT, SERVER);
-    let layout = parse(&pkt).unwrap();
     let at = gate.enter(&pkt);
     let needed = |gate: &Gate, at: &Attached| {
-        [Manip::Src, Manip::Dst].map(|m| gate.ct.nat_rules_needed(at, &layout, m))
+        [Manip::Src, Manip::Dst].map(|m| gate.ct.nat_rules_needed(at, m))
     };
     assert_eq!(needed(&gate, &at), [true, true]);
-    gate.ct.nat_null_binding(at.id, Manip::Dst);
+    gate.ct.nat_null_binding(at.id, Manip::Dst).unwrap();
     assert_eq!(needed(&gate, &at), [true, false]);
-    gate.ct.nat_setup(at.id, Manip::Dst, &NatRange::address(7));
+    gate.ct
+        .nat_setup(at.id, Manip::Dst, &NatRange::address(7))
+        .unwrap();
     assert!(!gate.status(at.id).has(Status::NAT_MASK));
     gate.ct.release(at.id);
     let (id, _) = gate.send(CLIENT, SERVER);
@@ -162,11 +167,8 @@ fn a_confirmed_connection_is_not_translated_any_more() {
     let mut at = gate.enter(&pkt);
     gate.ct.confirm(NOW, &mut at).unwrap();
     let at = gate.enter(&pkt);
-    assert!(
-        gate.ct
-            .nat_rules_needed(&at, &parse(&pkt).unwrap(), Manip::Src)
-    );
-    gate.ct.nat_setup(at.id, Manip::Src, &to_public());
+    assert!(gate.ct.nat_rules_needed(&at, Manip::Src));
+    gate.ct.nat_setup(at.id, Manip::Src, &to_public()).unwrap();
     assert!(
         !gate
             .status(at.id)
@@ -235,7 +237,7 @@ fn an_exhausted_range_fails_at_confirmation() {
 fn a_masqueraded_connection_dies_when_its_route_changes() {
     let mut gate = Gate::masquerade();
     let (id, _) = gate.send(CLIENT, SERVER);
-    let elsewhere = NatHook::Postrouting { out: 3 };
+    let elsewhere = 3;
     let outcome = gate.send_by(elsewhere, CLIENT, SERVER);
     assert_eq!(outcome, Err(DropReason::Killed));
     assert!(gate.status(id).has(Status::DYING));
@@ -257,7 +259,8 @@ fn replies_do_not_mind_the_interface() {
     let mut pkt = udp(SERVER, (PUBLIC, 5000));
     let layout = parse(&pkt).unwrap();
     let at = gate.enter(&pkt);
-    for hook in [NatHook::Prerouting, NatHook::Postrouting { out: 1 }] {
+    gate.ct.check_masquerade(&at, 1).unwrap();
+    for hook in [NatHook::Prerouting, NatHook::Postrouting] {
         gate.ct.nat_translate(&at, hook, &mut pkt, &layout).unwrap();
     }
     assert_eq!(pkt[16..20], CLIENT.0.to_be_bytes());
@@ -270,8 +273,7 @@ fn an_interface_going_down_removes_its_masqueraded_connections() {
     gate.send(CLIENT, SERVER);
     gate.masq = 3;
     gate.snat = Some(NatRange::address(9));
-    gate.send_by(NatHook::Postrouting { out: 3 }, OTHER, SERVER)
-        .unwrap();
+    gate.send_by(3, OTHER, SERVER).unwrap();
     gate.masq = 0;
     gate.send(CLIENT, SERVER2);
     assert_eq!(gate.ct.flush_masqueraded(2, Some(9)), 0);
@@ -301,9 +303,11 @@ fn a_packet_cut_short_is_not_forwarded() {
     let mut gate = Gate::new(Some(to_public()));
     let mut pkt = udp(CLIENT, SERVER);
     let (at, mut layout) = (gate.enter(&pkt), parse(&pkt).unwrap());
-    gate.ct.nat_setup(at.id, Manip::Src, &to_public());
+    gate.ct.nat_setup(at.id, Manip::Src, &to_public()).unwrap();
     pkt.truncate(27);
     layout.len = 27;
-    let outcome = gate.ct.nat_translate(&at, OUT, &mut pkt, &layout);
+    let outcome = gate
+        .ct
+        .nat_translate(&at, NatHook::Postrouting, &mut pkt, &layout);
     assert_eq!(outcome, Err(DropReason::Nat("transport header cut short")));
 }

@@ -28,9 +28,7 @@ impl Conntrack {
     /// packet, then sequence numbers are adjusted (`nf_confirm`). `true` when the packet
     /// changed; its length may have changed too, so the caller parses it again.
     ///
-    /// `looped` says that the packet came in through the loopback interface: it has
-    /// passed here on its way out, and its numbers are adjusted once only. ICMP errors
-    /// are left alone, whose bytes the kernel would take for sequence numbers.
+    /// ICMP errors are left alone, whose bytes the kernel takes for sequence numbers.
     ///
     /// # Errors
     /// The helper refuses the packet, or its TCP options are malformed.
@@ -40,26 +38,41 @@ impl Conntrack {
         attached: &Attached,
         pkt: &mut Vec<u8>,
         layout: &Layout,
-        looped: bool,
     ) -> Result<bool, DropReason> {
-        let Some(entry) = self.entry(attached.id) else {
-            return Ok(false);
-        };
-        if entry.helper.is_none() && !entry.status.has(Status::SEQ_ADJUST)
-            || layout.proto != entry.tuple(Dir::Original).proto
-            || !layout.has_l4()
-        {
-            return Ok(false);
-        }
-        let adjust = entry.status.has(Status::SEQ_ADJUST) && !looped;
-        let mut changed = match entry.helper {
-            Some(HelperKind::Ftp) => self.help_ftp(now, attached, pkt, layout)?,
-            None => false,
-        };
-        if adjust {
+        let needed = self
+            .entry(attached.id)
+            .is_some_and(|e| e.status.has(Status::SEQ_ADJUST));
+        let mut changed = self.help_looped(now, attached, pkt, layout)?;
+        if needed && self.concerns(attached, layout) {
             changed |= self.adjust(attached, pkt, layout)?;
         }
         Ok(changed)
+    }
+
+    /// The same for a packet that came in through the loopback interface: its numbers
+    /// were adjusted on its way out.
+    ///
+    /// # Errors
+    /// The helper refuses the packet.
+    pub fn help_looped(
+        &mut self,
+        now: Time,
+        attached: &Attached,
+        pkt: &mut Vec<u8>,
+        layout: &Layout,
+    ) -> Result<bool, DropReason> {
+        match self.entry(attached.id).and_then(|e| e.helper) {
+            Some(HelperKind::Ftp) if self.concerns(attached, layout) => {
+                self.help_ftp(now, attached, pkt, layout)
+            }
+            Some(HelperKind::Ftp) | None => Ok(false),
+        }
+    }
+
+    /// Whether the packet is part of its connection, not an error about it.
+    fn concerns(&self, attached: &Attached, layout: &Layout) -> bool {
+        let entry = self.entry(attached.id);
+        layout.has_l4() && entry.is_some_and(|e| e.tuple(Dir::Original).proto == layout.proto)
     }
 
     fn adjust(

@@ -35,10 +35,7 @@ pub enum NatHook {
     /// Destination of locally made packets.
     Output,
     /// Source of packets that leave.
-    Postrouting {
-        /// Index of the interface they leave through.
-        out: u32,
-    },
+    Postrouting,
 }
 
 impl NatHook {
@@ -47,7 +44,7 @@ impl NatHook {
     pub const fn manip(self) -> Manip {
         match self {
             NatHook::Prerouting | NatHook::Output => Manip::Dst,
-            NatHook::Input | NatHook::Postrouting { .. } => Manip::Src,
+            NatHook::Input | NatHook::Postrouting => Manip::Src,
         }
     }
 }
@@ -69,13 +66,13 @@ fn is_error(attached: &Attached, layout: &Layout) -> bool {
 impl Conntrack {
     /// Whether the nat rules of a hook decide about this packet: the first of a
     /// connection whose `manip` end is not decided yet. When no rule decides, the
-    /// caller asks for [`Conntrack::nat_null_binding`].
+    /// caller asks for [`Conntrack::nat_null_binding`]. ICMP errors never come here.
     #[must_use]
-    pub fn nat_rules_needed(&self, attached: &Attached, layout: &Layout, manip: Manip) -> bool {
+    pub fn nat_rules_needed(&self, attached: &Attached, manip: Manip) -> bool {
         match attached.info {
             CtInfo::Established | CtInfo::EstablishedReply => false,
             CtInfo::New | CtInfo::Related | CtInfo::RelatedReply => {
-                !is_error(attached, layout) && !self.nat_done(attached.id, manip)
+                !self.nat_done(attached.id, manip)
             }
         }
     }
@@ -88,17 +85,23 @@ impl Conntrack {
 
     /// Decides one end of a connection (`nf_nat_setup_info`). Nothing changes in a
     /// confirmed entry, nor when the end is decided already.
-    pub fn nat_setup(&mut self, id: EntryId, manip: Manip, range: &NatRange) {
-        let Some(entry) = self.entry(id) else {
-            return;
-        };
+    ///
+    /// # Errors
+    /// The entry is gone.
+    pub fn nat_setup(
+        &mut self,
+        id: EntryId,
+        manip: Manip,
+        range: &NatRange,
+    ) -> Result<(), DropReason> {
+        let entry = self.entry(id).ok_or(DropReason::Dying)?;
         if entry.confirmed() || self.nat_done(id, manip) {
-            return;
+            return Ok(());
         }
         let original = *entry.tuple(Dir::Original);
         let (zone, has_master) = (entry.zone, entry.master.is_some());
         let Some(current) = entry.tuple(Dir::Reply).inverse() else {
-            return;
+            return Ok(());
         };
         let wish = Wish {
             tuple: &current,
@@ -121,6 +124,7 @@ impl Conntrack {
                 .insert(&self.table, id.index, &original, zone_id);
         }
         self.add_status(id, done);
+        Ok(())
     }
 
     fn add_status(&mut self, id: EntryId, bits: u32) {
@@ -131,25 +135,25 @@ impl Conntrack {
 
     /// Decides that one end stays as it is (`nf_nat_alloc_null_binding`). A source whose
     /// port is in use by a translated connection gets another port.
-    pub fn nat_null_binding(&mut self, id: EntryId, manip: Manip) {
-        let Some(entry) = self.entry(id) else {
-            return;
-        };
+    ///
+    /// # Errors
+    /// The entry is gone.
+    pub fn nat_null_binding(&mut self, id: EntryId, manip: Manip) -> Result<(), DropReason> {
+        let entry = self.entry(id).ok_or(DropReason::Dying)?;
         let reply = entry.tuple(Dir::Reply);
         let addr = match manip {
             Manip::Src => reply.dst,
             Manip::Dst => reply.src,
         };
-        self.nat_setup(id, manip, &NatRange::address(addr));
+        self.nat_setup(id, manip, &NatRange::address(addr))
     }
 
     /// Rewrites a packet as its connection's translation asks for (`nf_nat_packet`,
     /// `nf_nat_icmp_reply_translation`); `true` when it changed. Lengths stay.
     ///
     /// # Errors
-    /// The packet must be dropped: a header is cut short, the checksum of an ICMP error
-    /// is wrong, or a masqueraded connection leaves through another interface than
-    /// before (then the connection is removed).
+    /// The packet must be dropped: a header is cut short, or the checksum of an ICMP
+    /// error is wrong.
     pub fn nat_translate(
         &mut self,
         attached: &Attached,
@@ -159,12 +163,6 @@ impl Conntrack {
     ) -> Result<bool, DropReason> {
         if is_error(attached, layout) {
             return self.translate_error(attached, hook.manip(), pkt, layout);
-        }
-        if let NatHook::Postrouting { out } = hook
-            && self.left_interface(attached, out)
-        {
-            self.kill_counted(attached, layout);
-            return Err(DropReason::Killed);
         }
         let Some(target) = self.target(attached, hook.manip()) else {
             return Ok(false);
@@ -216,30 +214,28 @@ impl Conntrack {
     }
 
     /// Remembers the interface a masqueraded connection leaves through.
-    pub fn set_masq(&mut self, id: EntryId, ifindex: u32) {
+    pub fn set_masquerade(&mut self, id: EntryId, ifindex: u32) {
         if let Some(entry) = self.entry_mut(id) {
             entry.masq_index = ifindex;
         }
     }
 
-    /// `nf_nat_oif_changed`.
-    fn left_interface(&self, attached: &Attached, out: u32) -> bool {
-        attached.dir == Dir::Original
+    /// Before a packet leaves through the interface `out`: a masqueraded connection whose
+    /// packets took another one so far is removed (`nf_nat_oif_changed`). ICMP errors
+    /// never come here.
+    ///
+    /// # Errors
+    /// The connection was removed, and the packet must be dropped.
+    pub fn check_masquerade(&mut self, attached: &Attached, out: u32) -> Result<(), DropReason> {
+        let moved = attached.dir == Dir::Original
             && self
                 .entry(attached.id)
-                .is_some_and(|e| e.masq_index != 0 && e.masq_index != out)
-    }
-
-    /// `nf_ct_kill_acct`: the packet that brings the end is counted.
-    fn kill_counted(&mut self, attached: &Attached, layout: &Layout) {
-        if let Some(entry) = self.entry_mut(attached.id)
-            && entry.acct
-        {
-            let counters = &mut entry.counters[attached.dir.ix()];
-            counters.packets += 1;
-            counters.bytes += u64::from(layout.len);
+                .is_some_and(|e| e.masq_index != 0 && e.masq_index != out);
+        if moved {
+            self.delete(attached.id);
+            return Err(DropReason::Killed);
         }
-        self.delete(attached.id);
+        Ok(())
     }
 
     /// Removes the masqueraded connections of an interface that went down, or with
@@ -262,14 +258,16 @@ impl Conntrack {
         };
         let there = *master.tuple(expected.dir.other());
         let same_source = { child.tuple(Dir::Original).src } == { master.tuple(expected.dir).src };
+        let mut set_up = Ok(());
         if same_source {
-            self.nat_setup(id, Manip::Src, &NatRange::address(there.dst));
+            set_up = self.nat_setup(id, Manip::Src, &NatRange::address(there.dst));
         }
         let to = NatRange {
             ports: Some((expected.saved_id, expected.saved_id)),
             ..NatRange::address(there.src)
         };
-        self.nat_setup(id, Manip::Dst, &to);
+        // Neither can fail: the child was there a moment ago.
+        let _ = set_up.and_then(|()| self.nat_setup(id, Manip::Dst, &to));
     }
 
     /// Forgets the source of an entry that goes away.

@@ -16,11 +16,11 @@ pub const HARDER: u32 = MAX_ATTEMPTS / 4;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NatRange {
     /// First and last address; `None` keeps the address. IPv4 in the low 32 bits.
-    pub addrs: Option<(u128, u128)>,
+    pub addresses: Option<(u128, u128)>,
     /// First and last port, ICMP id or GRE key; `None` keeps it when possible.
     pub ports: Option<(u16, u16)>,
     /// Original port that maps to the first of `ports` (`--to-destination a-b/base`).
-    pub base: Option<u16>,
+    pub base_port: Option<u16>,
     /// Start the search for a port at random (`--random`, `--random-fully`).
     pub random: bool,
     /// Choose the address from the source address alone (`--persistent`).
@@ -32,7 +32,7 @@ impl NatRange {
     #[must_use]
     pub fn address(addr: u128) -> NatRange {
         NatRange {
-            addrs: Some((addr, addr)),
+            addresses: Some((addr, addr)),
             ..NatRange::default()
         }
     }
@@ -41,7 +41,8 @@ impl NatRange {
     #[must_use]
     pub fn holds_source(&self, tuple: &Tuple) -> bool {
         let src = tuple.src;
-        self.addrs.is_none_or(|(min, max)| min <= src && src <= max)
+        self.addresses
+            .is_none_or(|(min, max)| min <= src && src <= max)
             && self.holds_id(tuple, Manip::Src)
     }
 
@@ -131,7 +132,7 @@ pub fn choose(wish: &Wish<'_>, space: &mut impl Space) -> Tuple {
     if !range.random {
         let fits = match range.ports {
             Some((min, max)) => {
-                range.base.is_none()
+                range.base_port.is_none()
                     && range.holds_id(&tuple, manip)
                     && (min == max || !space.taken(&tuple))
             }
@@ -159,7 +160,7 @@ fn keep_or_reuse(wish: &Wish<'_>, space: &mut impl Space) -> Option<Tuple> {
 /// machine, so the same client gets the same address there and here.
 fn with_address(wish: &Wish<'_>) -> Tuple {
     let mut tuple = *wish.tuple;
-    let Some((min, max)) = wish.range.addrs else {
+    let Some((min, max)) = wish.range.addresses else {
         return tuple;
     };
     let chosen = if min == max {
@@ -271,7 +272,7 @@ fn search(wish: &Wish<'_>, tuple: &mut Tuple, space: &mut impl Space) {
         return;
     };
     let range = wish.range;
-    let mut off = match range.base {
+    let mut off = match range.base_port {
         Some(base) => (*id_of(tuple, wish.manip)).wrapping_sub(base),
         None if range.random || wish.manip == Manip::Src => space.random(),
         None => 0,

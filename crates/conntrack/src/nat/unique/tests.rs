@@ -244,7 +244,7 @@ fn a_destination_port_changes_only_when_asked() {
     assert_eq!({ dnat(&one, &mut space).dst_id }, 80);
     let shifted = NatRange {
         ports: Some((5000, 5010)),
-        base: Some(70),
+        base_port: Some(70),
         ..one
     };
     let mut space = Fake::new(|_| false);
@@ -262,7 +262,7 @@ fn a_destination_port_changes_only_when_asked() {
 fn addresses_stay_inside_the_range() {
     for (first, last) in [(0u32, u32::MAX), (0xffff_fff0, u32::MAX), (5, 6)] {
         let range = NatRange {
-            addrs: Some((first.into(), last.into())),
+            addresses: Some((first.into(), last.into())),
             ..NatRange::default()
         };
         for src in 0..500u128 {
