@@ -62,8 +62,8 @@ impl Printer<'_> {
         for chain in only.chains(table) {
             for (_, rule) in only.rules(chain) {
                 let counters = verbose.then_some(rule.counters);
-                let text = save::rule(&rule.spec, self.family, counters);
-                let _ = writeln!(out, "-A {}{text}", chain.name);
+                out += &save::rule(&chain.name, &rule.spec, self.family, counters);
+                out.push('\n');
             }
         }
         out

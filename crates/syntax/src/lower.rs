@@ -99,12 +99,11 @@ impl Run {
     ) -> Chain {
         let mut rules = Vec::with_capacity(live);
         for (n, rule) in chain.rules.iter().enumerate() {
-            let text = save::rule(&rule.spec, self.family, None);
             let id = self.id(RuleOrigin {
                 table: table.kind,
                 chain: chain.name.clone(),
                 number: (n + 1) as u32,
-                text: format!("-A {}{text}", chain.name),
+                text: save::rule(&chain.name, &rule.spec, self.family, None),
             });
             let lowered = self.rule(id, &rule.spec, reach);
             self.tracks |= lowered.needs_conntrack();

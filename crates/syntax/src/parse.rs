@@ -2,7 +2,7 @@
 
 use tidegate_ir::TableKind;
 use tidegate_wire::Family;
-use tidegate_xt::{Context, Draft, Names, find_match, find_target, number, protocol_match};
+use tidegate_xt::{Context, Draft, Names, Opt, find_match, find_target, number, protocol_match};
 
 use crate::command::{Action, Command, Invocation, View};
 use crate::getopt::{Found, Item, Table, Takes, Words, resolve};
@@ -102,23 +102,36 @@ impl Table<Id> for Line<'_, '_> {
     }
 
     fn long(&self, name: &str) -> Found<Id> {
+        // Nearly always it is the exact name of an extension's option.
+        let exact = |(draft, d): (usize, &Draft)| {
+            let opt = d.find(name)?;
+            Some(Found::One(
+                Id::Of { draft, opt },
+                takes(d.ext.options.get(opt)?),
+            ))
+        };
+        if let Some(found) = self.drafts.iter().enumerate().rev().find_map(exact) {
+            return found;
+        }
         let own = options::LONG.iter().map(|o| (o.0, Id::Own(o.1), o.2));
-        let theirs = self.drafts.iter().enumerate().rev().flat_map(|(d, draft)| {
-            draft
-                .ext
+        let theirs = self.drafts.iter().enumerate().rev().flat_map(|(draft, d)| {
+            d.ext
                 .options
                 .iter()
                 .enumerate()
-                .flat_map(move |(o, row)| {
-                    let takes = match row.arity() {
-                        0 => Takes::Nothing,
-                        _ => Takes::One,
-                    };
-                    let id = Id::Of { draft: d, opt: o };
-                    row.names().map(move |n| (n, id, takes))
+                .flat_map(move |(opt, row)| {
+                    let id = Id::Of { draft, opt };
+                    row.names().map(move |name| (name, id, takes(row)))
                 })
         });
         resolve(name, own.chain(theirs))
+    }
+}
+
+fn takes(option: &Opt) -> Takes {
+    match option.arity() {
+        0 => Takes::Nothing,
+        _ => Takes::One,
     }
 }
 
@@ -215,11 +228,7 @@ impl<'r, 'w> Line<'r, 'w> {
         let Some(draft) = self.drafts.get_mut(at) else {
             return Ok(());
         };
-        let arity = draft
-            .ext
-            .options
-            .get(opt)
-            .map_or(0, tidegate_xt::Opt::arity);
+        let arity = draft.ext.options.get(opt).map_or(0, Opt::arity);
         let mut args: Vec<&str> = arg.into_iter().collect();
         while args.len() < arity
             && let Some(word) = self.words.take_argument()

@@ -58,12 +58,24 @@ fn push_header(out: &mut String, spec: &Spec, family: Family) {
     }
 }
 
-/// A rule after `-A CHAIN`, each piece with a blank before it; `counters` go before
-/// the target as `-c`.
+/// A rule as `-A CHAIN …`; `counters` go before the target as `-c`.
 #[must_use]
-pub fn rule(spec: &Spec, family: Family, counters: Option<Counters>) -> String {
-    let mut out = String::new();
-    push_header(&mut out, spec, family);
+pub fn rule(chain: &str, spec: &Spec, family: Family, counters: Option<Counters>) -> String {
+    let mut out = String::with_capacity(96);
+    push_rule(&mut out, chain, spec, family, counters);
+    out
+}
+
+fn push_rule(
+    out: &mut String,
+    chain: &str,
+    spec: &Spec,
+    family: Family,
+    counters: Option<Counters>,
+) {
+    out.push_str("-A ");
+    out.push_str(chain);
+    push_header(out, spec, family);
     for m in &spec.matches {
         let _ = write!(out, " -m {}{}", m.ext.name, m.save(family));
     }
@@ -80,7 +92,6 @@ pub fn rule(spec: &Spec, family: Family, counters: Option<Counters>) -> String {
             let _ = write!(out, " -j {}{}", x.ext.name, x.save(family));
         }
     }
-    out
 }
 
 /// Name of a policy.
@@ -121,7 +132,8 @@ pub fn table(out: &mut String, table: &Table, family: Family, counters: bool) {
             if counters {
                 let _ = write!(out, "[{}:{}] ", r.counters.packets, r.counters.bytes);
             }
-            let _ = writeln!(out, "-A {}{}", chain.name, rule(&r.spec, family, None));
+            push_rule(out, &chain.name, &r.spec, family, None);
+            out.push('\n');
         }
     }
     out.push_str("COMMIT\n");
