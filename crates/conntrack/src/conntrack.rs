@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, change};
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
 use crate::nat::BySource;
 use crate::reason::{DropReason, InvalidReason, Note};
@@ -57,6 +57,7 @@ pub struct Conntrack {
     pub(crate) by_source: BySource,
     pub(crate) stats: Stats,
     pub(crate) events: Vec<Event>,
+    pub(crate) expect_events: Vec<ExpectEvent>,
     pub(crate) rng: Rng,
     pub(crate) note: Option<Note>,
     /// Entries there are, unconfirmed ones included (`nf_conntrack_count`).
@@ -81,6 +82,7 @@ impl Conntrack {
             by_source: BySource::default(),
             stats: Stats::default(),
             events: Vec::new(),
+            expect_events: Vec::new(),
             rng: Rng::new(config.seed),
             note: None,
             count: 0,

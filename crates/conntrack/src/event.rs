@@ -2,6 +2,7 @@
 
 use crate::Conntrack;
 use crate::entry::{Entry, EntryId, Status};
+use crate::expect::Expectation;
 use alloc::vec::Vec;
 
 /// Kind of an event.
@@ -28,7 +29,28 @@ pub struct Event {
     pub entry: Entry,
 }
 
+/// An event about an expectation.
+#[derive(Clone, Debug)]
+pub struct ExpectEvent {
+    /// Made or gone; expectations do not change.
+    pub kind: EventKind,
+    /// The expectation.
+    pub expectation: Expectation,
+}
+
 impl Conntrack {
+    /// Takes the expectation events recorded since the last call.
+    pub fn expect_events(&mut self) -> Vec<ExpectEvent> {
+        core::mem::take(&mut self.expect_events)
+    }
+
+    pub(crate) fn report_expectation(&mut self, kind: EventKind, expectation: &Expectation) {
+        if self.config.events {
+            let expectation = expectation.clone();
+            self.expect_events.push(ExpectEvent { kind, expectation });
+        }
+    }
+
     /// Takes the events recorded since the last call; none are recorded unless
     /// [`crate::Config::events`] is set.
     pub fn events(&mut self) -> Vec<Event> {

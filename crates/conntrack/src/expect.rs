@@ -1,6 +1,7 @@
 //! Expectations: connections that a helper announced (`nf_conntrack_expect`).
 
 use crate::entry::{EntryId, HelperKind};
+use crate::event::EventKind;
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
 use alloc::collections::BTreeSet;
@@ -245,6 +246,7 @@ impl Conntrack {
             return Err(ExpectError::Full);
         }
         expectation.timeout = now.saturating_add(Time::from(policy.timeout) * SECOND);
+        self.report_expectation(EventKind::New, &expectation);
         self.expectations.insert(hash, expectation);
         if let Some(entry) = self.slab.get_mut(master) {
             entry.expecting[class] = entry.expecting[class].saturating_add(1);
@@ -288,6 +290,7 @@ impl Conntrack {
             let held = &mut entry.expecting[usize::from(gone.class & 3)];
             *held = held.saturating_sub(1);
         }
+        self.report_expectation(EventKind::Destroy, &gone);
         Some(gone)
     }
 

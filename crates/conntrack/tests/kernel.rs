@@ -14,6 +14,8 @@
 //! An entry is `proto src dst src-id dst-id status state t=timeout f=tcp-flags
 //! w=window-scales c=packets:bytes` with the values of both directions.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tidegate_conntrack::config::Config;

@@ -1,0 +1,108 @@
+//! Packets the firewall makes itself: ICMP errors and TCP resets.
+
+mod icmp4;
+mod icmp6;
+mod reset;
+
+use tidegate_wire::{Family, checksum, proto};
+
+use crate::env::Env;
+use crate::facts::icmp_of;
+use crate::packet::Packet;
+
+pub(crate) use reset::reset;
+
+/// An ICMP error to send, in terms both families share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IcmpError {
+    /// Destination unreachable with this code.
+    Unreachable(u8),
+    /// TTL or hop limit ran out in transit.
+    TimeExceeded,
+    /// Needs fragmentation (IPv4) or is too big (IPv6) for this MTU.
+    TooBig(u32),
+}
+
+/// The error packet about `packet`, or `None` when none may be sent (`icmp_send`,
+/// `icmp6_send`).
+pub(crate) fn icmp_error(packet: &Packet, env: &Env, error: IcmpError) -> Option<Vec<u8>> {
+    match packet.family() {
+        Family::V4 => icmp4::error(packet, env, error),
+        Family::V6 => icmp6::error(packet, env, error),
+    }
+}
+
+/// Whether REJECT answers this packet with ICMP: not later fragments, and not when
+/// the transport checksum is wrong (`nf_send_unreach`).
+pub(crate) fn rejectable(packet: &Packet) -> bool {
+    packet.layout.frag_off == 0 && transport_checksum_ok(packet)
+}
+
+fn transport_checksum_ok(packet: &Packet) -> bool {
+    let l4 = packet.l4();
+    let field_at = match packet.layout.proto {
+        proto::TCP => 16,
+        proto::UDP => 6,
+        p if p == icmp_of(packet.family()) => 2,
+        _ => return true,
+    };
+    if packet.layout.proto == proto::UDP && l4.get(6..8) == Some(&[0, 0]) {
+        return packet.family() == Family::V4;
+    }
+    if l4.len() < field_at + 2 {
+        return false;
+    }
+    let extra = if packet.layout.proto == proto::ICMP {
+        0
+    } else {
+        checksum::pseudo(
+            packet.family(),
+            packet.src(),
+            packet.dst(),
+            packet.layout.proto,
+            l4.len() as u32,
+        )
+    };
+    checksum::fold(extra + checksum::sum(l4)) == 0xffff
+}
+
+/// A bare IPv4 header for `payload` with valid checksum.
+pub(crate) fn ipv4_packet(
+    src: u32,
+    dst: u32,
+    proto: u8,
+    ttl: u8,
+    tos: u8,
+    flags: u16,
+    payload: &[u8],
+) -> Vec<u8> {
+    let total = (20 + payload.len()) as u16;
+    let mut p = vec![0x45, tos];
+    p.extend_from_slice(&total.to_be_bytes());
+    p.extend_from_slice(&[0, 0]);
+    p.extend_from_slice(&flags.to_be_bytes());
+    p.extend_from_slice(&[ttl, proto, 0, 0]);
+    p.extend_from_slice(&src.to_be_bytes());
+    p.extend_from_slice(&dst.to_be_bytes());
+    p.extend_from_slice(payload);
+    checksum::fix_ipv4(&mut p);
+    p
+}
+
+/// A bare IPv6 header for `payload`.
+pub(crate) fn ipv6_packet(
+    src: u128,
+    dst: u128,
+    proto: u8,
+    hop_limit: u8,
+    tclass: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut p = vec![0x60 | tclass >> 4, tclass << 4, 0, 0];
+    p.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    p.extend_from_slice(&[proto, hop_limit]);
+    p.extend_from_slice(&src.to_be_bytes());
+    p.extend_from_slice(&dst.to_be_bytes());
+    p.extend_from_slice(payload);
+    p
+}

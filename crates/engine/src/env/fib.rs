@@ -1,0 +1,315 @@
+//! Route lookup: policy rules, tables, longest prefix.
+
+use tidegate_wire::Family;
+
+use super::{
+    IfIndex, Interface, PolicyRule, Prefix, Route, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
+    is_link_local6, is_multicast,
+};
+
+/// Route types (uapi `RTN_*`), numbered as `-m addrtype` numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RouteType {
+    /// No type.
+    Unspec = 0,
+    /// Reachable through an interface.
+    Unicast = 1,
+    /// An address of this host.
+    Local = 2,
+    /// A broadcast address, accepted and sent as such.
+    Broadcast = 3,
+    /// An anycast address.
+    Anycast = 4,
+    /// A multicast address.
+    Multicast = 5,
+    /// Dropped silently.
+    Blackhole = 6,
+    /// Refused with host unreachable.
+    Unreachable = 7,
+    /// Refused with administratively prohibited.
+    Prohibit = 8,
+    /// Continue with the next rule.
+    Throw = 9,
+}
+
+/// The outcome of a route lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// Kind of route.
+    pub kind: RouteType,
+    /// Output interface (of local routes: the one that holds the address).
+    pub dev: Option<IfIndex>,
+    /// Next hop; `None` when the destination is on the link.
+    pub via: Option<u128>,
+    /// Preferred source.
+    pub src: Option<u128>,
+}
+
+/// The routes of one family.
+#[derive(Clone, Debug)]
+pub(super) struct Fib {
+    family: Family,
+    /// (priority, selector, table), sorted; the local table is always first.
+    rules: Vec<PolicyRule>,
+    /// All routes, sorted by table, then longest prefix, then metric.
+    routes: Vec<Route>,
+}
+
+impl Fib {
+    pub(super) fn build(
+        family: Family,
+        interfaces: &[Interface],
+        routes: &[Route],
+        rules: &[PolicyRule],
+    ) -> Self {
+        let mut all: Vec<Route> = routes
+            .iter()
+            .filter(|r| r.to.family == family)
+            .copied()
+            .collect();
+        for i in interfaces {
+            for a in i.addresses.iter().filter(|a| a.family == family) {
+                implied_routes(i, *a, &mut all);
+            }
+            if family == Family::V6 && !i.loopback {
+                all.push(route(
+                    Prefix {
+                        family,
+                        addr: 0xff << 120,
+                        len: 8,
+                    },
+                    TABLE_LOCAL,
+                    RouteType::Multicast,
+                    i,
+                ));
+            }
+        }
+        all.sort_by_key(|r| (r.table, u8::MAX - r.to.len, r.metric));
+        let mut rules: Vec<PolicyRule> = rules
+            .iter()
+            .filter(|r| r.family == family)
+            .copied()
+            .collect();
+        for (priority, table) in [
+            (0, TABLE_LOCAL),
+            (32766, TABLE_MAIN),
+            (32767, TABLE_DEFAULT),
+        ] {
+            rules.push(PolicyRule {
+                family,
+                priority,
+                fwmark: None,
+                from: None,
+                table,
+            });
+        }
+        rules.sort_by_key(|r| r.priority);
+        Fib {
+            family,
+            rules,
+            routes: all,
+        }
+    }
+
+    fn in_table(&self, table: u32) -> impl Iterator<Item = &Route> {
+        let start = self.routes.partition_point(|r| r.table < table);
+        self.routes[start..]
+            .iter()
+            .take_while(move |r| r.table == table)
+    }
+
+    pub(super) fn lookup(&self, dst: u128, src: u128, mark: u32) -> Option<Routed> {
+        let selected = self.rules.iter().filter(|r| {
+            r.fwmark
+                .is_none_or(|(want, bits)| mark & bits == want & bits)
+                && r.from.is_none_or(|p| p.contains(src))
+        });
+        for rule in selected {
+            match self.in_table(rule.table).find(|r| r.to.contains(dst)) {
+                Some(r) if r.kind != RouteType::Throw => {
+                    return Some(Routed {
+                        kind: r.kind,
+                        dev: r.dev,
+                        via: r.via,
+                        src: r.src,
+                    });
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Type of `addr` in the local table, if it is there.
+    pub(super) fn local_type(&self, addr: u128, dev: Option<IfIndex>) -> Option<RouteType> {
+        self.in_table(TABLE_LOCAL)
+            .find(|r| r.to.contains(addr) && (dev.is_none() || r.dev == dev))
+            .map(|r| r.kind)
+    }
+
+    pub(super) fn address_type(&self, addr: u128, dev: Option<IfIndex>) -> RouteType {
+        match self.family {
+            Family::V4 if addr >> 24 == 0 || addr == 0xffff_ffff => RouteType::Broadcast,
+            Family::V4 | Family::V6 if is_multicast(self.family, addr) => RouteType::Multicast,
+            Family::V4 => self.local_type(addr, dev).unwrap_or(RouteType::Unicast),
+            Family::V6 if addr == 0 => RouteType::Unspec,
+            Family::V6 => match self.local_type(addr, dev) {
+                Some(kind) => kind,
+                None => self
+                    .lookup(addr, 0, 0)
+                    .map_or(RouteType::Unreachable, |r| match r.kind {
+                        RouteType::Local if dev.is_some() => RouteType::Unicast,
+                        kind => kind,
+                    }),
+            },
+        }
+    }
+}
+
+fn route(to: Prefix, table: u32, kind: RouteType, i: &Interface) -> Route {
+    Route {
+        to,
+        table,
+        kind,
+        dev: Some(i.index),
+        via: None,
+        src: None,
+        metric: 0,
+    }
+}
+
+/// The routes the kernel makes for an address (`fib_add_ifaddr`, `addrconf`).
+fn implied_routes(i: &Interface, a: Prefix, out: &mut Vec<Route>) {
+    let host_len = match a.family {
+        Family::V4 => 32,
+        Family::V6 => 128,
+    };
+    let network = Prefix {
+        addr: a.addr & a.mask(),
+        ..a
+    };
+    out.push(route(
+        Prefix { len: host_len, ..a },
+        TABLE_LOCAL,
+        RouteType::Local,
+        i,
+    ));
+    if i.loopback && a.family == Family::V4 {
+        out.push(route(network, TABLE_LOCAL, RouteType::Local, i));
+        return;
+    }
+    if a.len < host_len {
+        let mut connected = route(network, TABLE_MAIN, RouteType::Unicast, i);
+        connected.src = (a.family == Family::V4).then_some(a.addr);
+        connected.metric = if is_link_local6(a.addr) || a.family == Family::V6 {
+            256
+        } else {
+            0
+        };
+        out.push(connected);
+    }
+    if a.family == Family::V4 && a.len < 31 {
+        let last = network.addr | (!a.mask() & 0xffff_ffff);
+        out.push(route(
+            Prefix {
+                addr: last,
+                len: 32,
+                ..a
+            },
+            TABLE_LOCAL,
+            RouteType::Broadcast,
+            i,
+        ));
+    }
+    // The subnet-router anycast address exists on routers only; the kernel answers
+    // for it as for its own (`addrconf_join_anycast`).
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Env, Settings};
+    use super::*;
+
+    fn v4(text: [u8; 4], len: u8) -> Prefix {
+        Prefix {
+            family: Family::V4,
+            addr: u128::from(u32::from_be_bytes(text)),
+            len,
+        }
+    }
+
+    fn env(rules: &[PolicyRule]) -> Env {
+        let iface = |n: u32, name: &str, a: Prefix| Interface {
+            index: IfIndex(n),
+            name: name.to_owned(),
+            addresses: vec![a],
+            mtu: 1500,
+            mac: None,
+            loopback: false,
+        };
+        let default = |table, dev| Route {
+            to: v4([0; 4], 0),
+            table,
+            kind: RouteType::Unicast,
+            dev: Some(IfIndex(dev)),
+            via: None,
+            src: None,
+            metric: 0,
+        };
+        Env::new(
+            vec![
+                iface(2, "eth0", v4([10, 0, 0, 1], 24)),
+                iface(3, "eth1", v4([10, 0, 1, 1], 24)),
+            ],
+            &[default(TABLE_MAIN, 2), default(10, 3)],
+            rules,
+            Settings::default(),
+        )
+    }
+
+    fn addr(text: [u8; 4]) -> u128 {
+        v4(text, 32).addr
+    }
+
+    #[test]
+    fn longest_prefix_then_default() {
+        let e = env(&[]);
+        let dev = |a| e.route(Family::V4, addr(a), 0, 0).and_then(|r| r.dev);
+        assert_eq!(dev([10, 0, 1, 9]), Some(IfIndex(3)));
+        assert_eq!(dev([8, 8, 8, 8]), Some(IfIndex(2)));
+        let local = e.route(Family::V4, addr([10, 0, 1, 1]), 0, 0).unwrap();
+        assert_eq!(local.kind, RouteType::Local);
+        assert!(e.route(Family::V6, 1 << 100, 0, 0).is_none());
+    }
+
+    #[test]
+    fn a_mark_selects_another_table_but_never_hides_own_addresses() {
+        let rule = PolicyRule {
+            family: Family::V4,
+            priority: 100,
+            fwmark: Some((1, u32::MAX)),
+            from: None,
+            table: 10,
+        };
+        let e = env(&[rule]);
+        let dev = |a, mark| e.route(Family::V4, addr(a), 0, mark).and_then(|r| r.dev);
+        assert_eq!(dev([8, 8, 8, 8], 1), Some(IfIndex(3)));
+        assert_eq!(dev([8, 8, 8, 8], 2), Some(IfIndex(2)));
+        assert!(e.is_local(Family::V4, addr([10, 0, 0, 1])));
+    }
+
+    #[test]
+    fn address_types() {
+        let e = env(&[]);
+        let kind = |a| e.address_type(Family::V4, addr(a), None);
+        assert_eq!(kind([10, 0, 0, 1]), RouteType::Local);
+        assert_eq!(kind([127, 9, 9, 9]), RouteType::Local);
+        assert_eq!(kind([10, 0, 0, 255]), RouteType::Broadcast);
+        assert_eq!(kind([255, 255, 255, 255]), RouteType::Broadcast);
+        assert_eq!(kind([224, 0, 0, 5]), RouteType::Multicast);
+        assert_eq!(kind([10, 0, 0, 7]), RouteType::Unicast);
+        let on = |a, n| e.address_type(Family::V4, addr(a), Some(IfIndex(n)));
+        assert_eq!(on([10, 0, 0, 1], 3), RouteType::Unicast);
+        assert_eq!(e.address_type(Family::V6, 1, None), RouteType::Local);
+    }
+}

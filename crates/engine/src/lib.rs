@@ -1,0 +1,32 @@
+//! The engine: decides packets and touches no system.
+//!
+//! Time, randomness and surroundings are arguments: the same inputs give the same
+//! outputs on every machine. A packet goes in through [`Engine::receive`] or
+//! [`Engine::send`]; what came of it is an [`Outcome`].
+
+mod defrag;
+mod effects;
+mod emit;
+mod engine;
+pub mod env;
+mod facts;
+mod fragment;
+mod hooks;
+mod log;
+mod nat;
+mod outcome;
+mod packet;
+mod path;
+mod random;
+mod routing;
+mod run;
+mod tables;
+mod trace;
+
+pub use defrag::DefragLimits;
+pub use engine::{Config, Engine, Incoming, TrackWhen};
+pub use outcome::{Disposition, DropReason, FragmentError, Outcome, Output, Role};
+pub use packet::{LinkHeader, Tracking, interface_number};
+pub use tables::Counter;
+pub use tidegate_conntrack as conntrack;
+pub use trace::{Trace, TraceEvent};

@@ -1,0 +1,135 @@
+//! What became of a packet.
+
+use tidegate_ir::{Hook, RuleId};
+use tidegate_wire::Malformed;
+
+use crate::env::IfIndex;
+
+/// Why a packet went no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// Not a packet the network layer takes in.
+    Malformed(Malformed),
+    /// The link layer addressed it to another host.
+    OtherHost,
+    /// A rule said DROP.
+    Rule(RuleId),
+    /// A rule said REJECT.
+    Reject(RuleId),
+    /// A base chain's policy.
+    Policy(RuleId),
+    /// A match dropped it on the spot (`hotdrop`).
+    Hotdrop(RuleId),
+    /// More nested jumps than the engine follows.
+    JumpDepth,
+    /// Connection tracking refused it.
+    Conntrack(tidegate_conntrack::DropReason),
+    /// A target could not do its work (MASQUERADE without an address, TCPMSS on a
+    /// damaged header).
+    Target(RuleId),
+    /// Source or destination address that the routing code refuses.
+    Martian,
+    /// No route, or one that refuses.
+    NoRoute,
+    /// This host does not forward.
+    NotForwarding,
+    /// TTL or hop limit ran out.
+    TtlExceeded,
+    /// Larger than the outgoing link takes, and not to be fragmented.
+    TooBig,
+    /// A fragment that cannot belong to any packet, or overlaps another.
+    Fragment(FragmentError),
+    /// Generated packets led to more generated packets than the engine follows.
+    Depth,
+}
+
+/// What was wrong with a fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FragmentError {
+    /// Overlaps data already there; all fragments of the packet are discarded.
+    Overlap,
+    /// Already there.
+    Duplicate,
+    /// Length or offset impossible.
+    Shape,
+    /// The fragment memory limit was reached.
+    Memory,
+}
+
+/// What became of a packet, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// Left through an interface.
+    Sent,
+    /// Given to a local socket.
+    Delivered,
+    /// Stopped.
+    Dropped(DropReason),
+    /// A fragment kept until its packet is whole.
+    Held,
+}
+
+/// Why a packet is in the outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The packet that came in, routed onwards.
+    Forwarded,
+    /// The packet that a local socket sent.
+    Own,
+    /// A packet the firewall made: a reset or an ICMP error.
+    Emitted,
+}
+
+/// One thing that came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Network-layer bytes for an interface.
+    Transmit {
+        /// Interface.
+        dev: IfIndex,
+        /// Next hop address (the destination itself when it is on the link).
+        next_hop: u128,
+        /// Packet.
+        bytes: Vec<u8>,
+        /// Why.
+        role: Role,
+        /// Packet mark.
+        mark: u32,
+    },
+    /// Network-layer bytes for a local socket.
+    Deliver {
+        /// Interface it came in by.
+        dev: IfIndex,
+        /// Packet.
+        bytes: Vec<u8>,
+        /// Packet mark.
+        mark: u32,
+    },
+    /// A LOG line, without time stamp.
+    Log {
+        /// Syslog level, 0 to 7.
+        level: u8,
+        /// Text without newline, prefix included.
+        line: String,
+        /// The rule's prefix alone.
+        prefix: String,
+        /// Where it was written.
+        hook: Hook,
+        /// Input interface.
+        input: Option<IfIndex>,
+        /// Output interface.
+        output: Option<IfIndex>,
+    },
+}
+
+/// Result of one packet.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What became of the packet itself.
+    pub disposition: Disposition,
+    /// Everything that came out, in order.
+    pub outputs: Vec<Output>,
+    /// A locally sent packet had left through loopback before it met its end: its
+    /// sender saw no error.
+    pub looped: bool,
+}

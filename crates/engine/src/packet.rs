@@ -1,0 +1,192 @@
+//! One packet on its way through the hooks.
+
+use tidegate_conntrack::{Attached, InvalidReason, Template};
+use tidegate_wire::{Family, Layout, Malformed, parse};
+
+use crate::env::IfIndex;
+
+/// What connection tracking has attached to a packet.
+#[derive(Clone, Debug, Default)]
+pub enum Tracking {
+    /// Nothing yet: the packet has not met connection tracking.
+    #[default]
+    None,
+    /// The raw table asked for properties of the connection to be made.
+    Template(Template),
+    /// Exempted.
+    Untracked,
+    /// Looked at and refused.
+    Invalid(InvalidReason),
+    /// Part of a connection.
+    Connection(Attached),
+}
+
+impl Tracking {
+    /// The connection, if there is one.
+    #[must_use]
+    pub fn connection(&self) -> Option<&Attached> {
+        match self {
+            Tracking::Connection(a) => Some(a),
+            Tracking::None | Tracking::Template(_) | Tracking::Untracked | Tracking::Invalid(_) => {
+                None
+            }
+        }
+    }
+}
+
+/// The shape of the fragments a packet was put together from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fragments {
+    /// Payload bytes of each fragment, in order.
+    pub(crate) sizes: Vec<u16>,
+    /// Network-layer bytes of the largest fragment.
+    pub(crate) largest: u32,
+}
+
+/// A packet with everything the hooks know about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) layout: Layout,
+    pub(crate) mark: u32,
+    pub(crate) tracking: Tracking,
+    pub(crate) in_dev: Option<IfIndex>,
+    pub(crate) out_dev: Option<IfIndex>,
+    /// Interface names as numbers, as conditions compare them.
+    pub(crate) in_name: u128,
+    pub(crate) out_name: u128,
+    pub(crate) fragments: Option<Fragments>,
+    /// Link-layer header of a received frame, for LOG.
+    pub(crate) link: LinkHeader,
+    /// Next hop of the route, when it is not the destination itself.
+    pub(crate) next_hop: Option<u128>,
+    /// The connection belongs to the packet this one is about.
+    pub(crate) borrows_connection: bool,
+    /// Went out through loopback and is coming back in.
+    pub(crate) looped: bool,
+    /// The link layer delivered it to this host alone (`PACKET_HOST`).
+    pub(crate) to_host: bool,
+    /// How many generated packets led to this one.
+    pub(crate) depth: u8,
+}
+
+/// The link-layer header of a received frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkHeader {
+    bytes: [u8; 14],
+    len: u8,
+}
+
+impl LinkHeader {
+    /// Keeps the first 14 bytes of `header`.
+    #[must_use]
+    pub fn new(header: &[u8]) -> Self {
+        let len = header.len().min(14);
+        let mut bytes = [0; 14];
+        bytes[..len].copy_from_slice(&header[..len]);
+        LinkHeader {
+            bytes,
+            len: len as u8,
+        }
+    }
+
+    /// The bytes, empty when there is no link header.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl Packet {
+    /// Parses `bytes` and trims link-layer padding.
+    pub(crate) fn new(mut bytes: Vec<u8>) -> Result<Self, Malformed> {
+        let layout = parse(&bytes)?;
+        bytes.truncate(layout.len as usize);
+        Ok(Packet {
+            bytes,
+            layout,
+            mark: 0,
+            tracking: Tracking::None,
+            in_dev: None,
+            out_dev: None,
+            in_name: 0,
+            out_name: 0,
+            fragments: None,
+            link: LinkHeader::default(),
+            next_hop: None,
+            borrows_connection: false,
+            looped: false,
+            to_host: true,
+            depth: 0,
+        })
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        self.layout.family
+    }
+
+    pub(crate) fn src(&self) -> u128 {
+        self.layout.src(&self.bytes)
+    }
+
+    pub(crate) fn dst(&self) -> u128 {
+        self.layout.dst(&self.bytes)
+    }
+
+    pub(crate) fn ttl(&self) -> u8 {
+        self.layout.ttl(&self.bytes)
+    }
+
+    pub(crate) fn l4(&self) -> &[u8] {
+        self.layout.l4(&self.bytes)
+    }
+
+    /// Parses again after the packet's length changed.
+    pub(crate) fn reparse(&mut self) {
+        if let Ok(layout) = parse(&self.bytes) {
+            self.layout = layout;
+        }
+    }
+
+    /// IPv4 TOS or IPv6 traffic class.
+    pub(crate) fn tos(&self) -> u8 {
+        match self.family() {
+            Family::V4 => self.bytes.get(1).copied().unwrap_or(0),
+            Family::V6 => tidegate_wire::be16(&self.bytes, 0).map_or(0, |w| (w >> 4) as u8),
+        }
+    }
+
+    /// Writes the TOS byte or traffic class and repairs the IPv4 checksum.
+    pub(crate) fn set_tos(&mut self, tos: u8) {
+        match self.family() {
+            Family::V4 => {
+                let word = u16::from_be_bytes([self.bytes[0], tos]);
+                tidegate_wire::checksum::replace_ipv4_word(&mut self.bytes, 0, word);
+            }
+            Family::V6 => {
+                self.bytes[0] = 0x60 | tos >> 4;
+                self.bytes[1] = (self.bytes[1] & 0x0f) | tos << 4;
+            }
+        }
+    }
+
+    /// Writes the TTL or hop limit and repairs the IPv4 checksum.
+    pub(crate) fn set_ttl(&mut self, ttl: u8) {
+        match self.family() {
+            Family::V4 => {
+                let word = u16::from_be_bytes([ttl, self.bytes[9]]);
+                tidegate_wire::checksum::replace_ipv4_word(&mut self.bytes, 8, word);
+            }
+            Family::V6 => self.bytes[7] = ttl,
+        }
+    }
+}
+
+/// An interface name as the number conditions compare: its bytes, NUL padded to 16.
+#[must_use]
+pub fn interface_number(name: &str) -> u128 {
+    let mut bytes = [0u8; 16];
+    let len = name.len().min(15);
+    bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+    u128::from_be_bytes(bytes)
+}

@@ -1,0 +1,371 @@
+//! The way of a packet between the hooks: in, through, out, around.
+
+use tidegate_conntrack::{Attached, CtInfo};
+use tidegate_ir::{Hook, RejectKind};
+use tidegate_wire::Family;
+
+use crate::emit::{self, IcmpError};
+use crate::engine::Incoming;
+use crate::env::{IfIndex, RouteType, is_multicast};
+use crate::fragment;
+use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
+use crate::packet::{Packet, Tracking, interface_number};
+use crate::routing::{Path, route_in};
+use crate::run::{Run, Stop};
+use crate::trace::{Trace, TraceEvent};
+
+/// Generated packets may cause generated packets (a reset that is rejected); this
+/// many levels are followed.
+const MAX_DEPTH: u8 = 4;
+
+impl<T: Trace> Run<'_, T> {
+    pub(crate) fn receive(mut self, incoming: Incoming, bytes: Vec<u8>) -> Outcome {
+        let disposition = match Packet::new(bytes) {
+            Err(why) => Disposition::Dropped(DropReason::Malformed(why)),
+            Ok(_) if !incoming.to_host => Disposition::Dropped(DropReason::OtherHost),
+            Ok(packet) if refused_at_the_door(&packet) => Disposition::Dropped(DropReason::Martian),
+            Ok(mut packet) => {
+                packet.link = incoming.link;
+                self.event(TraceEvent::Packet {
+                    bytes: &packet.bytes,
+                    role: Role::Forwarded,
+                });
+                self.set_input(&mut packet, incoming.dev);
+                self.finish(packet, |run, p| run.input_path(p, Role::Forwarded))
+            }
+        };
+        self.outcome(disposition)
+    }
+
+    pub(crate) fn send(mut self, bytes: Vec<u8>, mark: u32) -> Outcome {
+        let disposition = match Packet::new(bytes) {
+            Err(why) => Disposition::Dropped(DropReason::Malformed(why)),
+            Ok(mut packet) => {
+                packet.mark = mark;
+                self.event(TraceEvent::Packet {
+                    bytes: &packet.bytes,
+                    role: Role::Own,
+                });
+                self.finish(packet, |run, p| run.output_path(p, Role::Own))
+            }
+        };
+        self.outcome(disposition)
+    }
+
+    fn outcome(self, disposition: Disposition) -> Outcome {
+        Outcome {
+            disposition,
+            outputs: self.outputs,
+            looped: self.looped,
+        }
+    }
+
+    /// Runs a path and gives back the connection of a packet that did not make it.
+    fn finish(
+        &mut self,
+        mut packet: Packet,
+        path: impl FnOnce(&mut Self, &mut Packet) -> Result<Disposition, Stop>,
+    ) -> Disposition {
+        match path(self, &mut packet) {
+            Ok(done) => done,
+            Err(Stop::Held) => Disposition::Held,
+            Err(Stop::Drop(reason)) => {
+                if let Tracking::Connection(a) = &packet.tracking
+                    && !packet.borrows_connection
+                {
+                    self.engine.conntrack.release(a.id);
+                }
+                self.event(TraceEvent::Dropped(reason));
+                Disposition::Dropped(reason)
+            }
+        }
+    }
+
+    fn set_input(&mut self, packet: &mut Packet, dev: IfIndex) {
+        packet.in_dev = Some(dev);
+        packet.in_name = self.name(dev);
+        packet.out_dev = None;
+        packet.out_name = 0;
+    }
+
+    fn set_output(&mut self, packet: &mut Packet, dev: IfIndex, via: Option<u128>) {
+        packet.out_dev = Some(dev);
+        packet.out_name = self.name(dev);
+        packet.next_hop = via;
+        self.event(TraceEvent::Routed { output: Some(dev) });
+    }
+
+    fn name(&self, dev: IfIndex) -> u128 {
+        self.engine
+            .env
+            .interface(dev)
+            .map_or(0, |i| interface_number(&i.name))
+    }
+
+    /// From an interface: PREROUTING, routing, then to a socket or onwards.
+    fn input_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
+        self.hook(packet, Hook::Prerouting)?;
+        let path = if packet.looped {
+            Path::Local
+        } else {
+            route_in(packet, &self.engine.env)
+        };
+        match path {
+            Path::Local => {
+                self.event(TraceEvent::Routed { output: None });
+                self.reassemble_for_delivery(packet)?;
+                self.hook(packet, Hook::Input)?;
+                let dev = packet.in_dev.unwrap_or(self.engine.env.loopback());
+                let bytes = std::mem::take(&mut packet.bytes);
+                self.outputs.push(Output::Deliver {
+                    dev,
+                    bytes,
+                    mark: packet.mark,
+                });
+                Ok(Disposition::Delivered)
+            }
+            Path::Forward { dev, via } => self.forward_path(packet, dev, via, role),
+            Path::Stop(reason, error) => {
+                if let Some(error) = error {
+                    self.emit_error(packet, error);
+                }
+                Err(Stop::Drop(reason))
+            }
+        }
+    }
+
+    /// `ip_forward`, `ip6_forward`: what must hold before FORWARD, then out.
+    fn forward_path(
+        &mut self,
+        packet: &mut Packet,
+        dev: IfIndex,
+        via: Option<u128>,
+        role: Role,
+    ) -> Result<Disposition, Stop> {
+        if packet.ttl() <= 1 {
+            self.emit_error(packet, IcmpError::TimeExceeded);
+            return Err(Stop::Drop(DropReason::TtlExceeded));
+        }
+        let mtu = self.mtu(dev);
+        if too_big(packet, mtu) {
+            self.emit_error(packet, IcmpError::TooBig(mtu));
+            return Err(Stop::Drop(DropReason::TooBig));
+        }
+        self.set_output(packet, dev, via);
+        packet.set_ttl(packet.ttl() - 1);
+        self.hook(packet, Hook::Forward)?;
+        self.postrouting_path(packet, role)
+    }
+
+    /// From a local socket: routing, OUTPUT, out.
+    fn output_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
+        self.route_out(packet)?;
+        self.hook(packet, Hook::Output)?;
+        self.postrouting_path(packet, role)
+    }
+
+    fn route_out(&mut self, packet: &mut Packet) -> Result<(), Stop> {
+        let env = self.engine.env.clone();
+        let route = env.route(packet.family(), packet.dst(), packet.src(), packet.mark);
+        match route {
+            Some(r) if r.kind == RouteType::Local => {
+                self.set_output(packet, env.loopback(), None);
+                Ok(())
+            }
+            Some(r)
+                if matches!(
+                    r.kind,
+                    RouteType::Unicast | RouteType::Broadcast | RouteType::Multicast
+                ) =>
+            {
+                let dev = r.dev.ok_or(Stop::Drop(DropReason::NoRoute))?;
+                self.set_output(packet, dev, r.via);
+                Ok(())
+            }
+            _ => Err(Stop::Drop(DropReason::NoRoute)),
+        }
+    }
+
+    /// Routes a locally sent packet again (`ip_route_me_harder`).
+    pub(crate) fn reroute(&mut self, packet: &mut Packet) -> Result<(), Stop> {
+        self.route_out(packet)
+    }
+
+    fn postrouting_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
+        self.hook(packet, Hook::Postrouting)?;
+        let dev = packet.out_dev.ok_or(Stop::Drop(DropReason::NoRoute))?;
+        if dev == self.engine.env.loopback() {
+            return self.loop_back(packet, dev, role);
+        }
+        let mtu = self.mtu(dev);
+        if fragment::needed(packet, mtu) {
+            return self.transmit_fragments(packet, dev, mtu, role);
+        }
+        let next_hop = packet.next_hop.unwrap_or(packet.dst());
+        let bytes = std::mem::take(&mut packet.bytes);
+        self.outputs.push(Output::Transmit {
+            dev,
+            next_hop,
+            bytes,
+            role,
+            mark: packet.mark,
+        });
+        Ok(Disposition::Sent)
+    }
+
+    fn transmit_fragments(
+        &mut self,
+        packet: &mut Packet,
+        dev: IfIndex,
+        mtu: u32,
+        role: Role,
+    ) -> Result<Disposition, Stop> {
+        if must_not_cut(packet, mtu) {
+            self.emit_error(packet, IcmpError::TooBig(mtu));
+            return Err(Stop::Drop(DropReason::TooBig));
+        }
+        let next_hop = packet.next_hop.unwrap_or(packet.dst());
+        let pieces = fragment::cut(packet, mtu, &mut self.engine.random)
+            .ok_or(Stop::Drop(DropReason::TooBig))?;
+        for bytes in pieces {
+            self.outputs.push(Output::Transmit {
+                dev,
+                next_hop,
+                bytes,
+                role,
+                mark: packet.mark,
+            });
+        }
+        Ok(Disposition::Sent)
+    }
+
+    /// Out of loopback and in again; the connection stays attached, so the second
+    /// half skips what the first has done.
+    fn loop_back(
+        &mut self,
+        packet: &mut Packet,
+        dev: IfIndex,
+        role: Role,
+    ) -> Result<Disposition, Stop> {
+        packet.looped = true;
+        self.looped |= role == Role::Own;
+        if matches!(
+            packet.tracking,
+            Tracking::Invalid(_) | Tracking::Template(_)
+        ) {
+            packet.tracking = Tracking::None;
+        }
+        packet.link = crate::packet::LinkHeader::new(&loopback_header(packet.family()));
+        self.set_input(packet, dev);
+        self.input_path(packet, role)
+    }
+
+    fn mtu(&self, dev: IfIndex) -> u32 {
+        self.engine.env.interface(dev).map_or(1500, |i| i.mtu)
+    }
+
+    /// Answers a rejected packet.
+    pub(crate) fn reject(&mut self, packet: &Packet, hook: Hook, kind: RejectKind) {
+        match kind {
+            RejectKind::TcpReset => {
+                if let Some(bytes) = emit::reset(packet, &self.engine.env) {
+                    if let Tracking::Connection(a) = &packet.tracking {
+                        self.engine.conntrack.close_for_reset(self.now, a.id);
+                    }
+                    self.emit(bytes, packet);
+                }
+            }
+            RejectKind::Unreachable(code) => {
+                let local = hook == Hook::Output;
+                if local || emit::rejectable(packet) {
+                    self.emit_error(packet, IcmpError::Unreachable(code));
+                }
+            }
+        }
+    }
+
+    fn emit_error(&mut self, about: &Packet, error: IcmpError) {
+        if let Some(bytes) = emit::icmp_error(about, &self.engine.env, error) {
+            self.emit(bytes, about);
+        }
+    }
+
+    /// Sends a packet of the firewall's own. It carries the connection of the packet
+    /// it is about, in the other direction (`nf_conntrack_attach`).
+    fn emit(&mut self, bytes: Vec<u8>, about: &Packet) {
+        if about.depth >= MAX_DEPTH {
+            return;
+        }
+        let Ok(mut packet) = Packet::new(bytes) else {
+            return;
+        };
+        packet.depth = about.depth + 1;
+        if self.engine.env.settings.fwmark_reflect {
+            packet.mark = about.mark;
+        }
+        if let Tracking::Connection(a) = &about.tracking {
+            packet.tracking = Tracking::Connection(answering(a));
+            packet.borrows_connection = true;
+        }
+        self.event(TraceEvent::Packet {
+            bytes: &packet.bytes,
+            role: Role::Emitted,
+        });
+        self.finish(packet, |run, p| run.output_path(p, Role::Emitted));
+    }
+}
+
+/// IPv6 addresses that never come in from a link (`ip6_rcv_core`): loopback, a
+/// multicast source, a group of interface-local or reserved scope.
+fn refused_at_the_door(packet: &Packet) -> bool {
+    let (src, dst) = (packet.src(), packet.dst());
+    let group = |a| is_multicast(Family::V6, a);
+    packet.family() == Family::V6
+        && (src == 1 || dst == 1 || group(src) || (group(dst) && (dst >> 112) & 0xf <= 1))
+}
+
+fn answering(a: &Attached) -> Attached {
+    let dir = a.dir.other();
+    let info = match dir {
+        tidegate_conntrack::Dir::Original => CtInfo::Related,
+        tidegate_conntrack::Dir::Reply => CtInfo::RelatedReply,
+    };
+    Attached {
+        id: a.id,
+        dir,
+        info,
+    }
+}
+
+/// Before FORWARD: longer than the link, and not to be fragmented by us
+/// (`ip_exceeds_mtu`, `ip6_pkt_too_big`).
+fn too_big(packet: &Packet, mtu: u32) -> bool {
+    let largest = packet.fragments.as_ref().map(|f| f.largest);
+    match (packet.family(), largest) {
+        (Family::V4, Some(largest)) => {
+            packet.layout.len > mtu && packet.layout.dont_frag && largest > mtu
+        }
+        (Family::V4, None) => packet.layout.len > mtu && packet.layout.dont_frag,
+        (Family::V6, Some(largest)) => largest > mtu,
+        (Family::V6, None) => packet.layout.len > mtu,
+    }
+}
+
+/// At the link: the same question for packets of any origin.
+fn must_not_cut(packet: &Packet, mtu: u32) -> bool {
+    match packet.fragments.as_ref() {
+        Some(f) => f.largest > mtu && (packet.layout.dont_frag || packet.family() == Family::V6),
+        None => packet.layout.dont_frag,
+    }
+}
+
+/// Loopback frames have an Ethernet header of zeroes.
+fn loopback_header(family: Family) -> [u8; 14] {
+    let mut header = [0; 14];
+    let ethertype: u16 = match family {
+        Family::V4 => 0x0800,
+        Family::V6 => 0x86dd,
+    };
+    header[12..].copy_from_slice(&ethertype.to_be_bytes());
+    header
+}

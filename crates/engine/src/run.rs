@@ -1,0 +1,458 @@
+//! One packet at one hook: the stages in order.
+
+use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
+use tidegate_ir::{
+    CtSpec, Effect, Expr, Field, Hook, LogSpec, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
+};
+use tidegate_wire::Family;
+
+use crate::defrag::{self, Defragged};
+use crate::effects;
+use crate::engine::{Engine, Family4Or6, index};
+use crate::env::Env;
+use crate::facts::View;
+use crate::hooks::{Stage, stages};
+use crate::log;
+use crate::outcome::{DropReason, Output};
+use crate::packet::{Packet, Tracking};
+use crate::tables::{self, Continue, Counter, Decision, Host};
+use crate::trace::{Trace, TraceEvent};
+
+/// Why a packet leaves the way it was on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stop {
+    /// Discarded.
+    Drop(DropReason),
+    /// Kept as a fragment.
+    Held,
+}
+
+impl From<ct::DropReason> for Stop {
+    fn from(reason: ct::DropReason) -> Self {
+        Stop::Drop(DropReason::Conntrack(reason))
+    }
+}
+
+/// One call into the engine.
+pub(crate) struct Run<'e, T> {
+    pub(crate) engine: &'e mut Engine,
+    pub(crate) trace: &'e mut T,
+    pub(crate) now: Time,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) looped: bool,
+}
+
+impl<'e, T: Trace> Run<'e, T> {
+    pub(crate) fn new(engine: &'e mut Engine, now: Time, trace: &'e mut T) -> Self {
+        Run {
+            engine,
+            trace,
+            now,
+            outputs: Vec::new(),
+            looped: false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn event(&mut self, event: TraceEvent<'_>) {
+        if T::ACTIVE {
+            self.trace.event(event);
+        }
+    }
+
+    /// Takes `packet` through all stages of `hook`.
+    pub(crate) fn hook(&mut self, packet: &mut Packet, hook: Hook) -> Result<(), Stop> {
+        self.event(TraceEvent::Hook {
+            hook,
+            input: packet.in_dev,
+            output: packet.out_dev,
+        });
+        for &stage in stages(hook) {
+            match stage {
+                Stage::Defrag => self.defrag(packet, hook)?,
+                Stage::Table(TableKind::Mangle) if hook == Hook::Output => {
+                    self.mangle_output(packet)?;
+                }
+                Stage::Table(kind) => self.table(packet, kind, hook)?,
+                Stage::Conntrack => self.conntrack(packet, hook)?,
+                Stage::Nat(manip) => self.nat(packet, hook, manip)?,
+                Stage::Confirm => self.confirm(packet)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn family(&self, packet: &Packet) -> &Family4Or6 {
+        &self.engine.families[index(packet.family())]
+    }
+
+    /// Reassembly happens only where connections are tracked, and not for packets
+    /// that have been through it.
+    fn defrag(&mut self, packet: &mut Packet, hook: Hook) -> Result<(), Stop> {
+        let settled = matches!(
+            packet.tracking,
+            Tracking::Connection(_) | Tracking::Untracked
+        );
+        if settled || !defrag::takes(packet) || !self.family(packet).tracked {
+            return Ok(());
+        }
+        let user = if hook == Hook::Output {
+            defrag::User::Output
+        } else {
+            defrag::User::Prerouting
+        };
+        self.reassemble(packet, user)
+    }
+
+    /// IPv4 fragments for this host that nothing has put together yet are put together
+    /// before INPUT (`ip_local_deliver`); IPv6 leaves that to the transport protocols.
+    pub(crate) fn reassemble_for_delivery(&mut self, packet: &mut Packet) -> Result<(), Stop> {
+        if packet.family() == Family::V4 && packet.layout.is_fragment() {
+            self.reassemble(packet, defrag::User::Delivery)?;
+        }
+        Ok(())
+    }
+
+    fn reassemble(&mut self, packet: &mut Packet, user: defrag::User) -> Result<(), Stop> {
+        let limits = self.engine.config.defrag;
+        match self.engine.defrag.take(packet, user, self.now, &limits) {
+            Defragged::Held => Err(Stop::Held),
+            Defragged::Refused(error) => Err(Stop::Drop(DropReason::Fragment(error))),
+            Defragged::Whole(whole) => {
+                *packet = *whole;
+                let len = packet.bytes.len();
+                self.event(TraceEvent::Reassembled(len));
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn table(
+        &mut self,
+        packet: &mut Packet,
+        kind: TableKind,
+        hook: Hook,
+    ) -> Result<(), Stop> {
+        match self.decide(packet, kind, hook) {
+            Decision::Accept => Ok(()),
+            Decision::Drop(reason) => Err(Stop::Drop(reason)),
+            Decision::Reject(kind, id) => {
+                self.reject(packet, hook, kind);
+                Err(Stop::Drop(DropReason::Reject(id)))
+            }
+        }
+    }
+
+    fn decide(&mut self, packet: &mut Packet, kind: TableKind, hook: Hook) -> Decision {
+        let Engine {
+            families,
+            conntrack,
+            env,
+            random,
+            stack,
+            ..
+        } = &mut *self.engine;
+        let Family4Or6 {
+            rules,
+            counters,
+            steps,
+            ..
+        } = &mut families[index(packet.family())];
+        let Some(table) = rules.table(kind) else {
+            return Decision::Accept;
+        };
+        let mut at = AtTable {
+            packet,
+            conntrack,
+            env,
+            counters,
+            steps,
+            random,
+            trace: self.trace,
+            outputs: &mut self.outputs,
+            now: self.now,
+            hook,
+        };
+        tables::walk(&mut at, table, hook, stack)
+    }
+
+    /// Locally sent packets are routed again when mangle changed what routing looks
+    /// at (`ipt_mangle_out`, `ip6t_mangle_out`).
+    fn mangle_output(&mut self, packet: &mut Packet) -> Result<(), Stop> {
+        let before = routing_inputs(packet);
+        self.table(packet, TableKind::Mangle, Hook::Output)?;
+        if routing_inputs(packet) != before {
+            self.reroute(packet)?;
+        }
+        Ok(())
+    }
+
+    fn conntrack(&mut self, packet: &mut Packet, hook: Hook) -> Result<(), Stop> {
+        if !self.family(packet).tracked {
+            return Ok(());
+        }
+        let template = match &packet.tracking {
+            Tracking::Connection(_) | Tracking::Untracked => return Ok(()),
+            Tracking::None | Tracking::Invalid(_) => None,
+            Tracking::Template(t) => Some(*t),
+        };
+        let in_hook = if hook == Hook::Prerouting {
+            InHook::Prerouting
+        } else {
+            InHook::Output
+        };
+        let tracked = self.engine.conntrack.handle_packet(
+            self.now,
+            &packet.bytes,
+            &packet.layout,
+            in_hook,
+            template.as_ref(),
+        );
+        packet.tracking = match tracked {
+            Tracked::Ct(attached) => Tracking::Connection(attached),
+            Tracked::Untracked => Tracking::Untracked,
+            Tracked::Invalid(reason) => Tracking::Invalid(reason),
+            Tracked::Drop(reason) => return Err(reason.into()),
+        };
+        if T::ACTIVE {
+            let note = self.engine.conntrack.last_note();
+            self.trace.event(TraceEvent::Conntrack {
+                tracking: &packet.tracking,
+                note,
+            });
+        }
+        Ok(())
+    }
+
+    /// The last hook: helper and sequence adjustment, then the entry enters the table
+    /// (`nf_confirm`).
+    fn confirm(&mut self, packet: &mut Packet) -> Result<(), Stop> {
+        let Some(mut attached) = packet.tracking.connection().copied() else {
+            return Ok(());
+        };
+        let conntrack = &mut self.engine.conntrack;
+        let before = T::ACTIVE.then(|| packet.bytes.clone());
+        let helped = conntrack.help(self.now, &attached, &mut packet.bytes, &packet.layout);
+        if let Err(ct::DropReason::Helper(why)) = helped {
+            self.log_helper(packet, &attached, why);
+        }
+        let conntrack = &mut self.engine.conntrack;
+        if helped? {
+            packet.reparse();
+            if let Some(before) = before {
+                self.trace.event(TraceEvent::Translated {
+                    before: &before,
+                    after: &packet.bytes,
+                });
+            }
+        }
+        let fresh = T::ACTIVE && conntrack.entry(attached.id).is_some_and(|e| !e.confirmed());
+        conntrack.confirm(self.now, &mut attached)?;
+        packet.tracking = Tracking::Connection(attached);
+        if fresh
+            && self
+                .engine
+                .conntrack
+                .entry(attached.id)
+                .is_some_and(ct::Entry::confirmed)
+        {
+            self.event(TraceEvent::Confirmed(attached));
+        }
+        Ok(())
+    }
+}
+
+impl<T: Trace> Run<'_, T> {
+    /// What a helper refuses it also logs, without interfaces (`nf_ct_helper_log`).
+    fn log_helper(&mut self, packet: &Packet, attached: &ct::Attached, why: &str) {
+        let entry = self.engine.conntrack.entry(attached.id);
+        let helper = entry.and_then(|e| e.helper).map_or("", HelperKind::name);
+        let spec = LogSpec {
+            level: 5,
+            prefix: format!("nf_ct_{helper}: dropping packet: {why} "),
+            tcp_sequence: true,
+            tcp_options: true,
+            ip_options: true,
+            uid: true,
+            mac_decode: false,
+        };
+        let bare = Packet {
+            in_dev: None,
+            out_dev: None,
+            ..packet.clone()
+        };
+        self.outputs.push(Output::Log {
+            level: spec.level,
+            line: log::line(&spec, &bare, &self.engine.env),
+            prefix: spec.prefix,
+            hook: Hook::Prerouting,
+            input: None,
+            output: None,
+        });
+    }
+}
+
+/// What routing depends on, per family.
+fn routing_inputs(p: &Packet) -> (u128, u128, u32, u8, u8) {
+    let hop_limit = match p.family() {
+        Family::V4 => 0,
+        Family::V6 => p.ttl(),
+    };
+    (p.src(), p.dst(), p.mark, p.tos(), hop_limit)
+}
+
+/// A packet in one table, with everything its rules can read and write.
+pub(crate) struct AtTable<'r, T> {
+    pub(crate) packet: &'r mut Packet,
+    pub(crate) conntrack: &'r mut ct::Conntrack,
+    pub(crate) env: &'r Env,
+    counters: &'r mut Vec<Counter>,
+    steps: &'r mut Vec<Box<dyn tidegate_ir::Step>>,
+    random: &'r mut crate::random::Random,
+    trace: &'r mut T,
+    outputs: &'r mut Vec<Output>,
+    now: Time,
+    pub(crate) hook: Hook,
+}
+
+impl<T: Trace> Host for AtTable<'_, T> {
+    type Trace = T;
+
+    #[inline]
+    fn view(&mut self) -> (View<'_>, &mut T) {
+        let view = View {
+            packet: self.packet,
+            conntrack: self.conntrack,
+            env: self.env,
+            steps: self.steps,
+            random: self.random,
+            now: self.now,
+        };
+        (view, self.trace)
+    }
+
+    #[inline]
+    fn counter(&mut self, id: RuleId) -> &mut Counter {
+        let at = id.0 as usize;
+        if at >= self.counters.len() {
+            self.counters.resize(at + 1, Counter::default());
+        }
+        &mut self.counters[at]
+    }
+
+    #[inline]
+    fn packet_len(&self) -> u32 {
+        self.packet.layout.len
+    }
+
+    fn run_effects(&mut self, rule: &Rule) -> Continue {
+        for effect in &rule.effects {
+            let decided = match effect {
+                Effect::Assign(field, expr) => {
+                    self.assign(*field, *expr);
+                    None
+                }
+                Effect::Log(spec) => {
+                    let line = log::line(spec, self.packet, self.env);
+                    self.outputs.push(Output::Log {
+                        level: spec.level,
+                        line,
+                        prefix: spec.prefix.clone(),
+                        hook: self.hook,
+                        input: self.packet.in_dev,
+                        output: self.packet.out_dev,
+                    });
+                    None
+                }
+                Effect::TcpMss(mss) => {
+                    let mtu = self.path_mtu();
+                    let clamped = effects::clamp_mss(self.packet, *mss, mtu);
+                    clamped
+                        .err()
+                        .map(|()| Decision::Drop(DropReason::Target(rule.id)))
+                }
+                Effect::Ct(spec) => {
+                    self.set_tracking(spec);
+                    None
+                }
+                Effect::Nat(spec) => Some(self.set_up_nat(spec, rule.id)),
+            };
+            if T::ACTIVE {
+                self.trace.event(TraceEvent::Effect(effect));
+            }
+            if let Some(decision) = decided {
+                return Continue::Decided(decision);
+            }
+        }
+        Continue::Verdict
+    }
+}
+
+impl<T: Trace> AtTable<'_, T> {
+    fn assign(&mut self, field: Field, expr: Expr) {
+        let connection = self.packet.tracking.connection().copied();
+        let ct_mark = connection
+            .and_then(|a| self.conntrack.entry(a.id))
+            .map(|e| e.mark);
+        let other = match expr {
+            Expr::Mix {
+                from: Field::CtMark,
+                ..
+            } => match ct_mark {
+                Some(mark) => u128::from(mark),
+                None => return,
+            },
+            Expr::Mix {
+                from: Field::Mark, ..
+            } => u128::from(self.packet.mark),
+            Expr::Mix { .. } | Expr::Masked { .. } | Expr::AddClamped(_) => 0,
+        };
+        match (field, connection, ct_mark) {
+            (Field::CtMark, Some(a), Some(old)) => {
+                let new = expr.apply(u128::from(old), other) as u32;
+                self.conntrack.set_mark(a.id, new);
+            }
+            (Field::CtMark, _, _) => {}
+            _ => effects::assign_packet(self.packet, field, expr, other),
+        }
+    }
+
+    /// The smaller MTU of the way out and the way back to the sender.
+    fn path_mtu(&self) -> u32 {
+        let mtu = |dev| self.env.interface(dev).map(|i| i.mtu);
+        let out = self.packet.out_dev.and_then(mtu);
+        let back = self
+            .env
+            .route(self.packet.family(), self.packet.src(), 0, 0)
+            .and_then(|r| r.dev)
+            .and_then(mtu);
+        out.into_iter().chain(back).min().unwrap_or(u32::MAX)
+    }
+
+    /// A packet that already has a connection or a template keeps it.
+    fn set_tracking(&mut self, spec: &CtSpec) {
+        if !matches!(self.packet.tracking, Tracking::None | Tracking::Invalid(_)) {
+            return;
+        }
+        self.packet.tracking = match spec {
+            CtSpec::Untracked => Tracking::Untracked,
+            CtSpec::Template { zone, helper, .. } => Tracking::Template(Template {
+                zone: zone.map_or_else(Zone::default, |z| self.zone(z)),
+                helper: helper.as_deref().and_then(HelperKind::by_name),
+            }),
+        };
+    }
+
+    fn zone(&self, spec: ZoneSpec) -> Zone {
+        let id = match spec.id {
+            ZoneId::Number(n) => n,
+            ZoneId::FromMark => self.packet.mark as u16,
+        };
+        let dirs = match spec.dir {
+            ZoneDir::Both => Zone::BOTH,
+            ZoneDir::Original => Zone::ORIG,
+            ZoneDir::Reply => Zone::REPLY,
+        };
+        Zone { id, dirs }
+    }
+}

@@ -1,0 +1,201 @@
+//! One table at one hook: chain traversal and counters (`ipt_do_table`).
+
+use tidegate_ir::{
+    ChainId, Cond, Hook, Policy, RejectKind, Rule, RuleId, Step, Table, TableKind, Truth, Verdict,
+    eval,
+};
+
+use crate::facts::View;
+use crate::outcome::DropReason;
+use crate::trace::{Leaves, Trace, TraceEvent};
+
+/// Packets and bytes of a rule or a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Network-layer bytes.
+    pub bytes: u64,
+}
+
+impl Counter {
+    #[inline]
+    fn count(&mut self, bytes: u32) {
+        self.packets += 1;
+        self.bytes += u64::from(bytes);
+    }
+}
+
+/// What a table says about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Accept,
+    Drop(DropReason),
+    Reject(RejectKind, RuleId),
+}
+
+/// Where traversal goes on after a rule's effects ran.
+pub(crate) enum Continue {
+    /// As the rule's verdict says.
+    Verdict,
+    /// The effect itself decided.
+    Decided(Decision),
+}
+
+/// Deepest nesting of jumps; the loader allows as many as there are chains, the
+/// kernel sizes its stack alike.
+const MAX_DEPTH: usize = 4096;
+
+/// What traversal needs from the engine while rules are evaluated and their effects
+/// carried out.
+pub(crate) trait Host {
+    type Trace: Trace;
+    fn view(&mut self) -> (View<'_>, &mut Self::Trace);
+    fn run_effects(&mut self, rule: &Rule) -> Continue;
+    fn counter(&mut self, id: RuleId) -> &mut Counter;
+    fn packet_len(&self) -> u32;
+}
+
+struct Frame {
+    chain: ChainId,
+    next: usize,
+}
+
+/// Walks `table` from its base chain at `hook`. Absent base chains accept.
+pub(crate) fn walk<H: Host>(
+    host: &mut H,
+    table: &Table,
+    hook: Hook,
+    stack: &mut Stack,
+) -> Decision {
+    let Some(base_id) = table.base_chain(hook) else {
+        return Decision::Accept;
+    };
+    stack.0.clear();
+    if H::Trace::ACTIVE
+        && let Some(chain) = table.chain(base_id)
+    {
+        host.view().1.event(TraceEvent::Table {
+            table: table.kind,
+            chain,
+        });
+    }
+    let mut at = Frame {
+        chain: base_id,
+        next: 0,
+    };
+    loop {
+        let Some(chain) = table.chain(at.chain) else {
+            return Decision::Drop(DropReason::JumpDepth);
+        };
+        let Some((index, rule)) = next_match(host, table.kind, chain, at.next) else {
+            match stack.0.pop() {
+                Some(frame) => at = frame,
+                None => return policy(host, table, base_id),
+            }
+            continue;
+        };
+        if let Err(drop) = rule {
+            return Decision::Drop(drop);
+        }
+        let rule = &chain.rules[index];
+        let len = host.packet_len();
+        host.counter(rule.id).count(len);
+        if !rule.effects.is_empty()
+            && let Continue::Decided(decision) = host.run_effects(rule)
+        {
+            return decision;
+        }
+        at.next = index + 1;
+        match rule.verdict {
+            Verdict::Continue => {}
+            Verdict::Accept => return Decision::Accept,
+            Verdict::Drop => return Decision::Drop(DropReason::Rule(rule.id)),
+            Verdict::Reject(kind) => return Decision::Reject(kind, rule.id),
+            Verdict::Jump(chain) => {
+                if stack.0.len() >= MAX_DEPTH {
+                    return Decision::Drop(DropReason::JumpDepth);
+                }
+                stack.0.push(at);
+                at = Frame { chain, next: 0 };
+            }
+            Verdict::Goto(chain) => at = Frame { chain, next: 0 },
+            Verdict::Return => match stack.0.pop() {
+                Some(frame) => at = frame,
+                None => return policy(host, table, base_id),
+            },
+        }
+    }
+}
+
+/// The jump stack, kept between packets so that a walk allocates nothing.
+#[derive(Default)]
+pub(crate) struct Stack(Vec<Frame>);
+
+impl std::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Stack").field(&self.0.len()).finish()
+    }
+}
+
+/// The first rule from `from` on whose condition holds, or that dropped the packet
+/// while being tested.
+fn next_match<H: Host>(
+    host: &mut H,
+    kind: TableKind,
+    chain: &tidegate_ir::Chain,
+    from: usize,
+) -> Option<(usize, Result<(), DropReason>)> {
+    for (offset, rule) in chain.rules.get(from..)?.iter().enumerate() {
+        let index = from + offset;
+        let (mut view, trace) = host.view();
+        let truth = eval(&rule.cond, &mut view, &mut Leaves(trace));
+        if H::Trace::ACTIVE {
+            report_steps(&rule.cond, view.steps, trace);
+            trace.event(TraceEvent::Rule {
+                table: kind,
+                chain,
+                index,
+                rule,
+                truth,
+            });
+        }
+        match truth {
+            Truth::False => {}
+            Truth::True => return Some((index, Ok(()))),
+            Truth::Hotdrop => return Some((index, Err(DropReason::Hotdrop(rule.id)))),
+        }
+    }
+    None
+}
+
+fn report_steps<T: Trace>(cond: &Cond, steps: &[Box<dyn Step>], trace: &mut T) {
+    cond.visit(&mut |c| {
+        if let Cond::Call(id) = c
+            && let Some(step) = steps.get(id.0 as usize)
+        {
+            trace.event(TraceEvent::Step(step.as_ref()));
+        }
+    });
+}
+
+fn policy<H: Host>(host: &mut H, table: &Table, base_id: ChainId) -> Decision {
+    let Some((chain, base)) = table.chain(base_id).and_then(|c| Some((c, c.base?))) else {
+        return Decision::Accept;
+    };
+    let len = host.packet_len();
+    host.counter(base.policy_id).count(len);
+    if H::Trace::ACTIVE {
+        let id = base.policy_id;
+        host.view().1.event(TraceEvent::Policy {
+            table: table.kind,
+            chain,
+            policy: base.policy,
+            id,
+        });
+    }
+    match base.policy {
+        Policy::Accept => Decision::Accept,
+        Policy::Drop => Decision::Drop(DropReason::Policy(base.policy_id)),
+    }
+}

@@ -1,0 +1,291 @@
+//! The steps of a case.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Map, Value, json};
+use tidegate_engine::conntrack::{SECOND, Time};
+use tidegate_engine::{Disposition, DropReason, Engine, Incoming, Outcome, Output, Role};
+use tidegate_syntax::{Lowered, RuleOrigin, lower, parse_rules};
+use tidegate_wire::Family;
+use tidegate_xt::NoNames;
+
+use crate::{report, world};
+
+struct Router {
+    engine: Engine,
+    now: Time,
+    /// Sources of the rules of both families; empty where none are loaded.
+    origin: [Vec<RuleOrigin>; 2],
+}
+
+const FAMILIES: [(Family, &str, &str); 2] =
+    [(Family::V4, "rules4", "4"), (Family::V6, "rules6", "6")];
+
+/// Runs `case` and reports what the oracle reports.
+pub(crate) fn run(case: &Value) -> Result<Value> {
+    let mut router = Router {
+        engine: world::build(case)?,
+        now: 1_000 * SECOND,
+        origin: [Vec::new(), Vec::new()],
+    };
+    for (family, key, _) in FAMILIES {
+        let text = case.get(key).and_then(Value::as_str).unwrap_or("");
+        if !text.is_empty() {
+            router.load(family, text)?;
+        }
+    }
+    let packets = case
+        .get("packets")
+        .and_then(Value::as_array)
+        .context("no packets")?;
+    let steps = router.steps(packets)?;
+    let mut counters = Map::new();
+    for (i, (family, _, key)) in FAMILIES.iter().enumerate() {
+        if !router.origin[i].is_empty() {
+            let list = report::counters(&router.engine, *family, &router.origin[i]);
+            counters.insert((*key).to_owned(), list);
+        }
+    }
+    let mut result = json!({
+        "steps": steps,
+        "counters": counters,
+        "conntrack": report::connections(router.engine.conntrack(), router.now),
+    });
+    let expect = report::expectations(router.engine.conntrack(), router.now);
+    if !expect.is_empty() {
+        result["expect"] = expect.into();
+    }
+    Ok(result)
+}
+
+impl Router {
+    fn load(&mut self, family: Family, text: &str) -> Result<()> {
+        let lowered = load_rules(family, text)?;
+        self.engine.load(Arc::new(lowered.ruleset));
+        self.origin[usize::from(family == Family::V6)] = lowered.origin;
+        Ok(())
+    }
+
+    fn steps(&mut self, packets: &[Value]) -> Result<Vec<Value>> {
+        let mut done: Vec<Value> = Vec::new();
+        let mut clock: Option<f64> = None;
+        let mut behind = 0.0;
+        for (i, step) in packets.iter().enumerate() {
+            let listed;
+            let step = match step.as_array() {
+                Some(a) => {
+                    listed = json!({"t": a.first(), "in": a.get(1), "hex": a.get(2)});
+                    &listed
+                }
+                None => step,
+            };
+            if let Some(op) = step.get("op").and_then(Value::as_str) {
+                let mut r = self.op(op, step)?;
+                r["i"] = i.into();
+                done.push(r);
+                continue;
+            }
+            if let Some(t) = step.get("t").and_then(Value::as_f64) {
+                if let Some(before) = clock
+                    && t > before
+                {
+                    behind += t - before;
+                    if behind >= 1.0 {
+                        self.warp(behind as u64);
+                        behind -= behind.trunc();
+                    }
+                }
+                clock = Some(t);
+            }
+            let mut r = self.packet(step)?;
+            r["i"] = i.into();
+            done.push(r);
+        }
+        Ok(done)
+    }
+
+    /// Ages connections and expectations only, as the oracle does over ctnetlink.
+    fn warp(&mut self, seconds: u64) {
+        self.engine.conntrack_mut().age(self.now, seconds);
+        self.engine.conntrack_mut().events();
+        self.engine.conntrack_mut().expect_events();
+    }
+
+    fn op(&mut self, op: &str, step: &Value) -> Result<Value> {
+        match op {
+            "warp" => self.warp(step.get("sec").and_then(Value::as_u64).unwrap_or(0)),
+            "sleep" => {
+                self.now += step.get("ms").and_then(Value::as_u64).unwrap_or(0) * 1_000_000;
+                self.engine.handle_timeout(self.now);
+            }
+            "restore" => {
+                let six = step.get("family").and_then(Value::as_u64) == Some(6);
+                let family = if six { Family::V6 } else { Family::V4 };
+                let text = step.get("text").and_then(Value::as_str).context("text")?;
+                let ok = self.load(family, text).is_ok();
+                return Ok(json!({"op": op, "rc": i32::from(!ok)}));
+            }
+            "ct_flush" => self.engine.conntrack_mut().flush(),
+            "sysctl" => {
+                for (key, value) in step.get("set").and_then(Value::as_object).context("set")? {
+                    let n = value.as_u64().context("sysctl value")? as u32;
+                    let config = self.engine.conntrack_mut().config_mut();
+                    world::set_sysctl(config, key, n)?;
+                }
+            }
+            other => bail!("op {other} is not for this runner"),
+        }
+        Ok(json!({"op": op}))
+    }
+
+    fn packet(&mut self, step: &Value) -> Result<Value> {
+        let input = step
+            .get("in")
+            .and_then(Value::as_str)
+            .context("in")?
+            .to_owned();
+        let bytes = hex(step.get("hex").and_then(Value::as_str).context("hex")?)?;
+        self.now += 1000;
+        let fragment = is_fragment(&bytes);
+        let mark = step.get("mark").and_then(Value::as_u64).unwrap_or(0) as u32;
+        let outcome = self.inject(&input, bytes, mark)?;
+        self.engine.handle_timeout(self.now);
+        let conntrack = self.engine.conntrack_mut();
+        let mut events: Vec<Value> = conntrack.events().iter().map(report::event).collect();
+        events.extend(conntrack.expect_events().iter().map(report::expect_event));
+        let mut r = self.describe(&input, &outcome, fragment);
+        if !events.is_empty() {
+            r["events"] = events.into();
+        }
+        Ok(r)
+    }
+
+    fn inject(&mut self, input: &str, bytes: Vec<u8>, mark: u32) -> Result<Outcome> {
+        if input == "local" {
+            return Ok(self.engine.send(self.now, bytes, mark, &mut ()));
+        }
+        let dev = self
+            .engine
+            .env()
+            .interface_named(input)
+            .context("unknown interface")?
+            .index;
+        Ok(self
+            .engine
+            .receive(self.now, Incoming::on(dev), bytes, &mut ()))
+    }
+
+    fn describe(&self, input: &str, outcome: &Outcome, fragment: bool) -> Value {
+        let env = self.engine.env();
+        let name = |dev| env.interface(dev).map_or("?", |i| i.name.as_str());
+        let mut out: Vec<(usize, Value)> = Vec::new();
+        let mut local = Vec::new();
+        let mut log: Vec<Value> = Vec::new();
+        let mut verdict = if fragment { "none" } else { "drop" };
+        for o in &outcome.outputs {
+            match o {
+                Output::Transmit {
+                    dev, bytes, role, ..
+                } => {
+                    let role_name = match role {
+                        Role::Forwarded => "fwd",
+                        Role::Own => "self",
+                        Role::Emitted => "emit",
+                    };
+                    match role {
+                        Role::Forwarded => verdict = "forward",
+                        Role::Own => verdict = "output",
+                        Role::Emitted => {}
+                    }
+                    let order = env
+                        .interfaces()
+                        .iter()
+                        .position(|i| i.index == *dev)
+                        .unwrap_or(0);
+                    let v = json!({"dev": name(*dev), "role": role_name, "hex": to_hex(bytes)});
+                    out.push((order, v));
+                }
+                Output::Deliver { dev, bytes, mark } => {
+                    let mut v = json!({"dev": name(*dev), "hex": to_hex(bytes)});
+                    if *mark != 0 {
+                        v["mark"] = (*mark).into();
+                    }
+                    local.push(v);
+                }
+                // The kernel's LOG is silent in a namespace of its own; helpers are not.
+                Output::Log { prefix, .. } if prefix.starts_with("nf_ct_") => {
+                    log.push(json!({"prefix": prefix, "hook": 0, "in": null, "out": null}));
+                }
+                Output::Log { .. } => {}
+            }
+        }
+        if !local.is_empty() && !matches!(verdict, "forward" | "output") {
+            verdict = "local";
+        }
+        out.sort_by_key(|(order, _)| *order);
+        let mut r = json!({"in": input, "verdict": verdict});
+        if !out.is_empty() {
+            r["out"] = out.into_iter().map(|(_, v)| v).collect();
+        }
+        if !local.is_empty() {
+            r["local"] = local.into();
+        }
+        if !log.is_empty() {
+            r["log"] = log.into();
+        }
+        if input == "local"
+            && let Some(errno) = errno(outcome)
+        {
+            r["errno"] = errno.into();
+        }
+        r["reason"] = format!("{:?}", outcome.disposition).into();
+        r
+    }
+}
+
+/// What the sending socket gets.
+fn errno(outcome: &Outcome) -> Option<&'static str> {
+    if outcome.looped {
+        return None;
+    }
+    match outcome.disposition {
+        Disposition::Sent | Disposition::Delivered | Disposition::Held => None,
+        Disposition::Dropped(DropReason::NoRoute) => Some("ENETUNREACH"),
+        Disposition::Dropped(DropReason::TooBig) => Some("EMSGSIZE"),
+        Disposition::Dropped(_) => Some("EPERM"),
+    }
+}
+
+fn is_fragment(bytes: &[u8]) -> bool {
+    tidegate_wire::parse(bytes).is_ok_and(|l| l.is_fragment() || l.frag_hdr != 0)
+}
+
+fn load_rules(family: Family, text: &str) -> Result<Lowered> {
+    let rules = parse_rules(text, family, &NoNames)
+        .map_err(|refused| anyhow!(refused.render("restore")))?;
+    lower(&rules).map_err(|failure| anyhow!(failure.render("restore", None)))
+}
+
+/// Bytes from hexadecimal text.
+fn hex(text: &str) -> Result<Vec<u8>> {
+    let digit = |c: &u8| {
+        char::from(*c)
+            .to_digit(16)
+            .context("not a hexadecimal digit")
+    };
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| {
+            let [high, low] = pair else {
+                bail!("odd number of hexadecimal digits")
+            };
+            Ok((digit(high)? << 4 | digit(low)?) as u8)
+        })
+        .collect()
+}
+
+/// Hexadecimal text.
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
