@@ -332,6 +332,11 @@ impl<'r, 'w> Line<'r, 'w> {
         if self.invert {
             return Err(Failure::usage("unexpected ! flag before --match"));
         }
+        // The protocol's names work as well as the match's own.
+        let name = match name {
+            "icmpv6" | "ipv6-icmp" => "icmp6",
+            name => name,
+        };
         let ext = find_match(name, self.reader.family).ok_or_else(|| {
             Failure::Usage(format!(
                 "Couldn't load match `{name}':No such file or directory\n"

@@ -4,7 +4,9 @@
 mod common;
 mod errors;
 mod kernel;
+mod listings;
 mod offline;
+mod places;
 mod round_trip;
 mod samples;
 mod suite;
