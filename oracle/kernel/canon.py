@@ -4,7 +4,7 @@
 What is masked, and why:
   * IPv4 id (and header checksum) / IPv6 flow label of packets the router EMITS itself
     (REJECT, ICMP errors): the kernel draws them at random
-  * the checksum of a reset that the router sends to itself over lo: it stays half computed
+  * the checksum of a TCP packet delivered to the router itself, if it is half computed
   * conntrack id, use; timeouts compare with a tolerance (seconds pass; each warp may
     lose under one second); expectation timeouts likewise
   * NAT ports the kernel chose by itself (reply.dport differs from what was asked) are
@@ -17,7 +17,7 @@ import struct
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from nforacle import fix_csums
+from nforacle import csum, fix_csums
 
 
 def mask_emit(h):
@@ -147,12 +147,20 @@ def mask_choices(res):
 
 
 def mask_partial(h):
-    """a reset the router sent to itself: it never meets a link, so the kernel leaves its
-    checksum half computed"""
-    b = bytearray.fromhex(mask_emit(h))
-    at = 20 if b[:1] == b"\x45" and b[9:10] == b"\x06" else 40 if b[:1] == b"\x60" and b[6:7] == b"\x06" else None
-    if at and len(b) == at + 20 and b[at + 13] & 4:
-        b[at + 16:at + 18] = b"\0\0"
+    """a TCP packet that the router changed or made and delivers to itself never meets a
+    link, so the kernel leaves its checksum half computed: valid and half computed count
+    as the same"""
+    b = bytearray.fromhex(h)
+    if b[:1] == b"\x45" and b[9:10] == b"\x06":
+        at, ph = 20, bytes(b[12:20]) + struct.pack("!HH", 6, len(b) - 20)
+    elif b[:1] == b"\x60" and b[6:7] == b"\x06":
+        at, ph = 40, bytes(b[8:40]) + struct.pack("!II", len(b) - 40, 6)
+    else:
+        return h
+    if len(b) >= at + 20:
+        half = csum(ph) ^ 0xFFFF
+        if struct.unpack_from("!H", b, at + 16)[0] == half or csum(ph + bytes(b[at:])) == 0:
+            b[at + 16:at + 18] = b"\0\0"
     return bytes(b).hex()
 
 
@@ -171,7 +179,7 @@ def canon_step(s, fields):
         o["out"] = [[x["dev"], x["role"], mask_frag6(x["hex"]) if x["role"] in ("fwd", "self") else mask_emit(x["hex"])]
                     for x in s["out"]]
     if s.get("local") and "local" in fields:
-        o["local"] = [[x["dev"], mask_partial(x["hex"]) if x["dev"] == "lo" else x["hex"], x.get("mark", 0)] for x in s["local"]]
+        o["local"] = [[x["dev"], mask_partial(mask_emit(x["hex"]) if x["dev"] == "lo" else x["hex"]), x.get("mark", 0)] for x in s["local"]]
     if s.get("events") and "events" in fields:
         o["events"] = sorted([e["ev"], e.get("text") or sort_key([e.get("tuple"), e.get("mask")])] for e in s["events"])
     if s.get("log") and "log" in fields:

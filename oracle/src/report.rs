@@ -187,6 +187,19 @@ fn mask_tuple(e: &Expectation) -> Value {
     })
 }
 
+/// What NAT remembers of an expectation: where it was announced to lead.
+fn saved(e: &Expectation) -> Value {
+    let of = |a| address(e.tuple.family, a);
+    let kept = json!({
+        "src": of(e.saved_addr),
+        "dst": of(0),
+        "proto": protocol(e.tuple.proto),
+        "sport": e.saved_id,
+        "dport": 0,
+    });
+    json!({"dir": e.dir as u8, "tuple": kept})
+}
+
 /// All expectations.
 pub(crate) fn expectations(ct: &Conntrack, now: Time) -> Vec<Value> {
     let mut list: Vec<Value> = ct
@@ -207,6 +220,9 @@ pub(crate) fn expectations(ct: &Conntrack, now: Time) -> Vec<Value> {
             }
             o.insert("flags".into(), e.flags.into());
             o.insert("class".into(), e.class.into());
+            if e.saved_addr != 0 || e.saved_id != 0 {
+                o.insert("nat".into(), saved(e));
+            }
             Value::Object(o)
         })
         .collect();
@@ -232,7 +248,7 @@ pub(crate) fn event(e: &Event) -> Value {
         EventKind::Destroy => "DESTROY",
     };
     let shows_state = e.kind != EventKind::Update || e.changes & change::PROTOINFO != 0;
-    json!({"ev": kind, "text": text(&e.entry, shows_state)})
+    json!({"ev": kind, "text": text(&e.entry, e.kind, shows_state)})
 }
 
 fn tuple_text(t: &Tuple) -> String {
@@ -258,7 +274,7 @@ fn tuple_text(t: &Tuple) -> String {
     s
 }
 
-fn text(e: &Entry, shows_state: bool) -> String {
+fn text(e: &Entry, kind: EventKind, shows_state: bool) -> String {
     let orig = e.tuple(Dir::Original);
     let mut s = protocol(orig.proto);
     if let Some(tcp) = e.tcp().filter(|_| shows_state) {
@@ -275,7 +291,7 @@ fn text(e: &Entry, shows_state: bool) -> String {
     if e.mark != 0 {
         s += &format!(" mark={}", e.mark);
     }
-    if let Some(h) = e.helper {
+    if let Some(h) = e.helper.filter(|_| kind != EventKind::Destroy) {
         s += &format!(" helper={}", h.name());
     }
     if e.zone.id != 0 && e.zone.dirs == tidegate_engine::conntrack::Zone::BOTH {

@@ -253,6 +253,7 @@ fn errno(outcome: &Outcome) -> Option<&'static str> {
         Disposition::Sent | Disposition::Delivered | Disposition::Held => None,
         Disposition::Dropped(DropReason::NoRoute) => Some("ENETUNREACH"),
         Disposition::Dropped(DropReason::TooBig) => Some("EMSGSIZE"),
+        Disposition::Dropped(DropReason::Martian) => Some("EINVAL"),
         Disposition::Dropped(_) => Some("EPERM"),
     }
 }

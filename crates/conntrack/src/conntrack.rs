@@ -235,7 +235,9 @@ impl Conntrack {
         let Some(tcp) = entry.tcp_mut() else {
             return;
         };
-        tcp.state = TcpConn::Close;
+        if core::mem::replace(&mut tcp.state, TcpConn::Close) != TcpConn::Close {
+            entry.pending |= change::PROTOINFO;
+        }
         self.set_timeout(now, id, Time::from(seconds) * SECOND);
     }
 

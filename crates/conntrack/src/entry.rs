@@ -417,8 +417,6 @@ pub mod change {
     pub const HELPER: u16 = 1 << 5;
     /// Mark changed.
     pub const MARK: u16 = 1 << 6;
-    /// Sequence adjustment changed.
-    pub const SEQADJ: u16 = 1 << 7;
 }
 
 impl Entry {

@@ -43,6 +43,13 @@ pub(crate) struct Fragments {
     pub(crate) largest: u32,
 }
 
+/// An output interface and the next hop on its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WayOut {
+    pub(crate) dev: IfIndex,
+    pub(crate) via: Option<u128>,
+}
+
 /// A packet with everything the hooks know about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
@@ -60,6 +67,8 @@ pub(crate) struct Packet {
     pub(crate) link: LinkHeader,
     /// Next hop of the route, when it is not the destination itself.
     pub(crate) next_hop: Option<u128>,
+    /// A new way out, decided while the packet was at OUTPUT.
+    pub(crate) rerouted: Option<WayOut>,
     /// The connection belongs to the packet this one is about.
     pub(crate) borrows_connection: bool,
     /// Went out through loopback and is coming back in.
@@ -114,6 +123,7 @@ impl Packet {
             fragments: None,
             link: LinkHeader::default(),
             next_hop: None,
+            rerouted: None,
             borrows_connection: false,
             looped: false,
             to_host: true,

@@ -2,14 +2,14 @@
 
 use tidegate_conntrack::{Attached, CtInfo};
 use tidegate_ir::{Hook, RejectKind};
-use tidegate_wire::Family;
+use tidegate_wire::{Family, proto};
 
 use crate::emit::{self, IcmpError};
 use crate::engine::Incoming;
 use crate::env::{IfIndex, RouteType, is_multicast};
 use crate::fragment;
 use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
-use crate::packet::{Packet, Tracking, interface_number};
+use crate::packet::{Packet, Tracking, WayOut, interface_number};
 use crate::routing::{Path, route_in};
 use crate::run::{Run, Stop};
 use crate::trace::{Trace, TraceEvent};
@@ -88,11 +88,13 @@ impl<T: Trace> Run<'_, T> {
         packet.out_name = 0;
     }
 
-    fn set_output(&mut self, packet: &mut Packet, dev: IfIndex, via: Option<u128>) {
-        packet.out_dev = Some(dev);
-        packet.out_name = self.name(dev);
-        packet.next_hop = via;
-        self.event(TraceEvent::Routed { output: Some(dev) });
+    fn set_output(&mut self, packet: &mut Packet, way: WayOut) {
+        packet.out_dev = Some(way.dev);
+        packet.out_name = self.name(way.dev);
+        packet.next_hop = way.via;
+        self.event(TraceEvent::Routed {
+            output: Some(way.dev),
+        });
     }
 
     fn name(&self, dev: IfIndex) -> u128 {
@@ -147,11 +149,11 @@ impl<T: Trace> Run<'_, T> {
             return Err(Stop::Drop(DropReason::TtlExceeded));
         }
         let mtu = self.mtu(dev);
-        if too_big(packet, mtu) {
+        if too_big(packet, mtu) && !self.is_aggregate(packet) {
             self.emit_error(packet, IcmpError::TooBig(mtu));
             return Err(Stop::Drop(DropReason::TooBig));
         }
-        self.set_output(packet, dev, via);
+        self.set_output(packet, WayOut { dev, via });
         packet.set_ttl(packet.ttl() - 1);
         self.hook(packet, Hook::Forward)?;
         self.postrouting_path(packet, role)
@@ -159,36 +161,46 @@ impl<T: Trace> Run<'_, T> {
 
     /// From a local socket: routing, OUTPUT, out.
     fn output_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
-        self.route_out(packet)?;
+        let way = self.route_out(packet)?;
+        self.set_output(packet, way);
         self.hook(packet, Hook::Output)?;
+        if let Some(way) = packet.rerouted.take() {
+            self.set_output(packet, way);
+        }
         self.postrouting_path(packet, role)
     }
 
-    fn route_out(&mut self, packet: &mut Packet) -> Result<(), Stop> {
-        let env = self.engine.env.clone();
-        let route = env.route(packet.family(), packet.dst(), packet.src(), packet.mark);
-        match route {
-            Some(r) if r.kind == RouteType::Local => {
-                self.set_output(packet, env.loopback(), None);
-                Ok(())
-            }
-            Some(r)
-                if matches!(
-                    r.kind,
-                    RouteType::Unicast | RouteType::Broadcast | RouteType::Multicast
-                ) =>
-            {
-                let dev = r.dev.ok_or(Stop::Drop(DropReason::NoRoute))?;
-                self.set_output(packet, dev, r.via);
-                Ok(())
-            }
-            _ => Err(Stop::Drop(DropReason::NoRoute)),
+    /// The way out for a packet of this host.
+    fn route_out(&self, packet: &Packet) -> Result<WayOut, Stop> {
+        let env = &self.engine.env;
+        let family = packet.family();
+        let route = env.route(family, packet.dst(), packet.src(), packet.mark);
+        let no_route = Stop::Drop(DropReason::NoRoute);
+        let route = route.ok_or(no_route)?;
+        match route.kind {
+            RouteType::Local => Ok(WayOut {
+                dev: env.loopback(),
+                via: None,
+            }),
+            RouteType::Unicast | RouteType::Broadcast | RouteType::Multicast => Ok(WayOut {
+                dev: route.dev.ok_or(no_route)?,
+                via: route.via,
+            }),
+            _ => Err(no_route),
         }
     }
 
-    /// Routes a locally sent packet again (`ip_route_me_harder`).
+    /// Routes a locally sent packet again (`ip_route_me_harder`). The hook it is at goes
+    /// on with the interface it began with. A loopback source cannot leave through
+    /// another interface.
     pub(crate) fn reroute(&mut self, packet: &mut Packet) -> Result<(), Stop> {
-        self.route_out(packet)
+        let way = self.route_out(packet)?;
+        let loopback_source = packet.family() == Family::V4 && packet.src() >> 24 == 127;
+        if loopback_source && way.dev != self.engine.env.loopback() {
+            return Err(Stop::Drop(DropReason::Martian));
+        }
+        packet.rerouted = Some(way);
+        Ok(())
     }
 
     fn postrouting_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
@@ -198,7 +210,7 @@ impl<T: Trace> Run<'_, T> {
             return self.loop_back(packet, dev, role);
         }
         let mtu = self.mtu(dev);
-        if fragment::needed(packet, mtu) {
+        if fragment::needed(packet, mtu) && !self.is_aggregate(packet) {
             return self.transmit_fragments(packet, dev, mtu, role);
         }
         let next_hop = packet.next_hop.unwrap_or(packet.dst());
@@ -260,12 +272,22 @@ impl<T: Trace> Run<'_, T> {
         self.input_path(packet, role)
     }
 
+    /// Whether the packet stands for several segments, joined by the receiving or to be
+    /// cut by the sending network card (GRO, GSO): no TCP sends more than its link
+    /// takes, and nothing larger than the link's MTU can have come in.
+    fn is_aggregate(&self, packet: &Packet) -> bool {
+        let sent_or_too_long = packet
+            .in_dev
+            .is_none_or(|dev| packet.layout.len > self.mtu(dev));
+        packet.layout.proto == proto::TCP && packet.fragments.is_none() && sent_or_too_long
+    }
+
     fn mtu(&self, dev: IfIndex) -> u32 {
         self.engine.env.interface(dev).map_or(1500, |i| i.mtu)
     }
 
     /// Answers a rejected packet.
-    pub(crate) fn reject(&mut self, packet: &Packet, hook: Hook, kind: RejectKind) {
+    pub(crate) fn reject(&mut self, packet: &Packet, kind: RejectKind) {
         match kind {
             RejectKind::TcpReset => {
                 if let Some(bytes) = emit::reset(packet, &self.engine.env) {
@@ -276,8 +298,7 @@ impl<T: Trace> Run<'_, T> {
                 }
             }
             RejectKind::Unreachable(code) => {
-                let local = hook == Hook::Output;
-                if local || emit::rejectable(packet) {
+                if emit::rejectable(packet) {
                     self.emit_error(packet, IcmpError::Unreachable(code));
                 }
             }

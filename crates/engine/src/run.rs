@@ -137,7 +137,7 @@ impl<'e, T: Trace> Run<'e, T> {
             Decision::Accept => Ok(()),
             Decision::Drop(reason) => Err(Stop::Drop(reason)),
             Decision::Reject(kind, id) => {
-                self.reject(packet, hook, kind);
+                self.reject(packet, kind);
                 Err(Stop::Drop(DropReason::Reject(id)))
             }
         }

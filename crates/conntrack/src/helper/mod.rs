@@ -210,7 +210,6 @@ impl Conntrack {
             && diff != 0
         {
             entry.status.set(Status::SEQ_ADJUST);
-            entry.pending |= change::SEQADJ;
             let adj = entry.seqadj.get_or_insert_with(Box::<SeqAdj>::default);
             adj.register(attached.dir, seq, diff);
         }

@@ -4,7 +4,7 @@ mod icmp4;
 mod icmp6;
 mod reset;
 
-use tidegate_wire::{Family, checksum, proto};
+use tidegate_wire::{Family, be16, checksum, proto};
 
 use crate::env::Env;
 use crate::facts::icmp_of;
@@ -38,32 +38,35 @@ pub(crate) fn rejectable(packet: &Packet) -> bool {
     packet.layout.frag_off == 0 && transport_checksum_ok(packet)
 }
 
+/// A locally sent packet may still await its checksum from the network card: then the
+/// field holds the sum of the pseudo-header (`CHECKSUM_PARTIAL`).
 fn transport_checksum_ok(packet: &Packet) -> bool {
     let l4 = packet.l4();
-    let field_at = match packet.layout.proto {
+    let (family, protocol) = (packet.family(), packet.layout.proto);
+    let field_at = match protocol {
         proto::TCP => 16,
         proto::UDP => 6,
-        p if p == icmp_of(packet.family()) => 2,
+        p if p == icmp_of(family) => 2,
         _ => return true,
     };
-    if packet.layout.proto == proto::UDP && l4.get(6..8) == Some(&[0, 0]) {
-        return packet.family() == Family::V4;
-    }
-    if l4.len() < field_at + 2 {
+    let Some(field) = be16(l4, field_at) else {
         return false;
+    };
+    if protocol == proto::UDP && field == 0 {
+        return family == Family::V4;
     }
-    let extra = if packet.layout.proto == proto::ICMP {
-        0
-    } else {
-        checksum::pseudo(
-            packet.family(),
+    let extra = match protocol {
+        proto::ICMP => 0,
+        _ => checksum::pseudo(
+            family,
             packet.src(),
             packet.dst(),
-            packet.layout.proto,
+            protocol,
             l4.len() as u32,
-        )
+        ),
     };
-    checksum::fold(extra + checksum::sum(l4)) == 0xffff
+    let partial = packet.in_dev.is_none() && field == checksum::fold(extra);
+    partial || checksum::fold(extra + checksum::sum(l4)) == 0xffff
 }
 
 /// A bare IPv4 header for `payload` with valid checksum.

@@ -255,13 +255,33 @@ impl Env {
                     .filter(|i| i.index != dev && !i.loopback)
                     .find_map(|i| first_address(i, family))
             }),
-            Family::V6 => select6(own, dst).or_else(|| {
-                self.interfaces
-                    .iter()
-                    .filter(|i| i.index != dev && !i.loopback)
-                    .find_map(select6_global)
-            }),
+            Family::V6 => self.select6(own, dst),
         }
+    }
+
+    /// RFC 6724 section 5 as far as it matters here: the destination itself, then the
+    /// right scope, then the outgoing interface, then the longest match. Link-local
+    /// destinations are for the interface's own addresses only.
+    fn select6(&self, own: &Interface, dst: u128) -> Option<u128> {
+        let local = is_link_local6(dst) || is_multicast(Family::V6, dst);
+        self.interfaces
+            .iter()
+            .filter(|i| !local || i.index == own.index)
+            .flat_map(|i| i.addresses.iter().map(move |a| (i, a)))
+            .filter(|(_, a)| a.family == Family::V6)
+            .max_by_key(|(i, a)| {
+                let scope = (is_link_local6(a.addr) == is_link_local6(dst)) && a.addr != 1;
+                let outgoing = i.index == own.index;
+                let common = (a.addr ^ dst).leading_zeros();
+                (
+                    a.addr == dst,
+                    scope,
+                    outgoing,
+                    common,
+                    std::cmp::Reverse(a.addr),
+                )
+            })
+            .map(|(_, a)| a.addr)
     }
 
     /// The first address of `dev`, as REDIRECT uses it.
@@ -303,40 +323,13 @@ fn first_address(interface: &Interface, family: Family) -> Option<u128> {
         .map(|a| a.addr)
 }
 
+/// Addresses of 127/8 have host scope: they are not for talking to others.
 fn select4(interface: &Interface, dst: u128) -> Option<u128> {
-    let mut v4 = interface
-        .addresses
-        .iter()
-        .filter(|a| a.family == Family::V4);
+    let own = |a: &&Prefix| a.family == Family::V4 && a.addr >> 24 != 127;
+    let mut v4 = interface.addresses.iter().filter(own);
     v4.clone()
         .find(|a| a.contains(dst))
         .or_else(|| v4.next())
-        .map(|a| a.addr)
-}
-
-/// RFC 6724 in the part that matters here: same scope first, then longest match.
-fn select6(interface: &Interface, dst: u128) -> Option<u128> {
-    interface
-        .addresses
-        .iter()
-        .filter(|a| a.family == Family::V6)
-        .max_by_key(|a| {
-            let same_scope = is_link_local6(a.addr) == is_link_local6(dst);
-            (
-                same_scope,
-                (a.addr ^ dst).leading_zeros(),
-                std::cmp::Reverse(a.addr),
-            )
-        })
-        .filter(|a| is_link_local6(dst) || !is_link_local6(a.addr))
-        .map(|a| a.addr)
-}
-
-fn select6_global(interface: &Interface) -> Option<u128> {
-    interface
-        .addresses
-        .iter()
-        .find(|a| a.family == Family::V6 && !is_link_local6(a.addr))
         .map(|a| a.addr)
 }
 
