@@ -167,9 +167,18 @@ impl Conntrack {
         search(id).or_else(|| (id != reply_id).then(|| search(reply_id)).flatten())
     }
 
-    /// Removes an entry and what it announced. It stays readable while the packet in
-    /// flight may hold it.
+    /// Removes an entry and what it announced; `false` when there is none. It stays
+    /// readable until the next packet, since the packet in flight may hold it.
     pub fn delete(&mut self, id: EntryId) -> bool {
+        let removed = self.end(id);
+        if removed {
+            self.dying.push(id);
+        }
+        removed
+    }
+
+    /// Takes an entry out of everything but its place in memory.
+    fn end(&mut self, id: EntryId) -> bool {
         let Some(entry) = self.slab.get_mut(id) else {
             return false;
         };
@@ -193,7 +202,6 @@ impl Conntrack {
         }
         self.nat_cleanup(id);
         self.count = self.count.saturating_sub(1);
-        self.dying.push(id);
         true
     }
 
@@ -265,8 +273,10 @@ impl Conntrack {
         let mut due = core::mem::take(&mut self.due);
         self.wheel.advance(&mut self.slab, now, &mut due);
         for index in due.drain(..) {
-            if let Some((id, _)) = self.slab.at(index) {
-                self.delete(id);
+            if let Some((id, _)) = self.slab.at(index)
+                && self.end(id)
+            {
+                self.slab.remove(id);
             }
         }
         self.due = due;

@@ -76,13 +76,13 @@ pub enum CtInfo {
     /// Original direction, a reply has been seen.
     Established = 0,
     /// Original direction of an expected connection without reply, or an ICMP error
-    /// about the original direction's packets.
+    /// that travels in the original direction (it is about a reply).
     Related = 1,
     /// Original direction, no reply yet.
     New = 2,
     /// Reply direction.
     EstablishedReply = 3,
-    /// An ICMP error found through the reply tuple.
+    /// An ICMP error that travels in the reply direction.
     RelatedReply = 4,
 }
 

@@ -14,7 +14,7 @@
 //! An entry is `proto src dst src-id dst-id status state t=timeout f=tcp-flags
 //! w=window-scales c=packets:bytes` with the values of both directions.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test over files of its own")]
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
