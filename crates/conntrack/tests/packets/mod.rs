@@ -1,4 +1,5 @@
 //! Builds IPv4 packets with right checksums.
+#![allow(dead_code, reason = "every test uses a part")]
 
 use tidegate_wire::{Family, Layout, checksum, parse, proto};
 
