@@ -1,6 +1,6 @@
 //! Everything that sysctls and module parameters set.
 
-use crate::entry::{HelperKind, TcpConn};
+use crate::entry::{HelperKind, SctpConn, TcpConn};
 use alloc::vec::Vec;
 
 /// Index of the retransmission limit's timeout in [`Timeouts::tcp`].
@@ -17,6 +17,8 @@ pub struct Timeouts {
     pub udp: [u32; 2],
     /// UDPlite before and after a reply.
     pub udplite: [u32; 2],
+    /// SCTP by [`SctpConn`] number.
+    pub sctp: [u32; 9],
     /// ICMP.
     pub icmp: u32,
     /// ICMPv6.
@@ -33,6 +35,7 @@ impl Default for Timeouts {
             tcp: [0, 120, 60, 432_000, 120, 60, 30, 120, 10, 120, 300, 300],
             udp: [30, 120],
             udplite: [30, 180],
+            sctp: [0, 10, 3, 3, 210, 3, 3, 3, 30],
             icmp: 30,
             icmpv6: 30,
             gre: [30, 180],
@@ -46,6 +49,7 @@ impl Timeouts {
     /// (`tcp_timeout_established`, `udp_timeout_stream`, ...), for reading or setting.
     pub fn by_name(&mut self, name: &str) -> Option<&mut u32> {
         let tcp = |state: TcpConn| state as usize;
+        let sctp = |state: SctpConn| state as usize;
         Some(match name {
             "tcp_timeout_syn_sent" => &mut self.tcp[tcp(TcpConn::SynSent)],
             "tcp_timeout_syn_recv" => &mut self.tcp[tcp(TcpConn::SynRecv)],
@@ -57,6 +61,14 @@ impl Timeouts {
             "tcp_timeout_close" => &mut self.tcp[tcp(TcpConn::Close)],
             "tcp_timeout_max_retrans" => &mut self.tcp[TCP_MAX_RETRANS],
             "tcp_timeout_unacknowledged" => &mut self.tcp[TCP_UNACKNOWLEDGED],
+            "sctp_timeout_closed" => &mut self.sctp[sctp(SctpConn::Closed)],
+            "sctp_timeout_cookie_wait" => &mut self.sctp[sctp(SctpConn::CookieWait)],
+            "sctp_timeout_cookie_echoed" => &mut self.sctp[sctp(SctpConn::CookieEchoed)],
+            "sctp_timeout_established" => &mut self.sctp[sctp(SctpConn::Established)],
+            "sctp_timeout_shutdown_sent" => &mut self.sctp[sctp(SctpConn::ShutdownSent)],
+            "sctp_timeout_shutdown_recd" => &mut self.sctp[sctp(SctpConn::ShutdownRecd)],
+            "sctp_timeout_shutdown_ack_sent" => &mut self.sctp[sctp(SctpConn::ShutdownAckSent)],
+            "sctp_timeout_heartbeat_sent" => &mut self.sctp[sctp(SctpConn::HeartbeatSent)],
             "udp_timeout" => &mut self.udp[0],
             "udp_timeout_stream" => &mut self.udp[1],
             "icmp_timeout" => &mut self.icmp,

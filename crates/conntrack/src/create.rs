@@ -167,9 +167,7 @@ impl Conntrack {
             .slab
             .iter()
             .filter(|(_, e)| e.confirmed() && !e.status.has(Status::DYING))
-            .filter(|(_, e)| {
-                !e.status.has(Status::ASSURED) || e.tcp().is_some_and(|t| t.state.can_early_drop())
-            })
+            .filter(|(_, e)| e.can_early_drop())
             .map(|(id, _)| id)
             .collect();
         for id in victims {

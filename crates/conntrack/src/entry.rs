@@ -334,6 +334,89 @@ impl Default for TcpState {
     }
 }
 
+/// SCTP association states (`enum sctp_conntrack`), numbered as in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the states' own")]
+pub enum SctpConn {
+    #[default]
+    None = 0,
+    Closed = 1,
+    CookieWait = 2,
+    CookieEchoed = 3,
+    Established = 4,
+    ShutdownSent = 5,
+    ShutdownRecd = 6,
+    ShutdownAckSent = 7,
+    HeartbeatSent = 8,
+}
+
+impl SctpConn {
+    /// All states in numeric order.
+    pub const ALL: [SctpConn; 9] = [
+        SctpConn::None,
+        SctpConn::Closed,
+        SctpConn::CookieWait,
+        SctpConn::CookieEchoed,
+        SctpConn::Established,
+        SctpConn::ShutdownSent,
+        SctpConn::ShutdownRecd,
+        SctpConn::ShutdownAckSent,
+        SctpConn::HeartbeatSent,
+    ];
+
+    /// Upper-case name as listings print it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            SctpConn::None => "NONE",
+            SctpConn::Closed => "CLOSED",
+            SctpConn::CookieWait => "COOKIE_WAIT",
+            SctpConn::CookieEchoed => "COOKIE_ECHOED",
+            SctpConn::Established => "ESTABLISHED",
+            SctpConn::ShutdownSent => "SHUTDOWN_SENT",
+            SctpConn::ShutdownRecd => "SHUTDOWN_RECD",
+            SctpConn::ShutdownAckSent => "SHUTDOWN_ACK_SENT",
+            SctpConn::HeartbeatSent => "HEARTBEAT_SENT",
+        }
+    }
+
+    /// Whether a full table may evict even an assured entry in this state.
+    #[must_use]
+    pub const fn can_early_drop(self) -> bool {
+        matches!(
+            self,
+            SctpConn::ShutdownSent | SctpConn::ShutdownRecd | SctpConn::ShutdownAckSent
+        )
+    }
+}
+
+/// State of an SCTP association (`struct ip_ct_sctp`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SctpState {
+    /// Association state.
+    pub state: SctpConn,
+    /// Verification tag expected in packets of each direction, 0 when unknown.
+    pub vtag: [u32; 2],
+    /// Directions that sent an INIT.
+    pub init: [bool; 2],
+    /// Direction of the heartbeat with a wrong tag.
+    pub last_dir: Dir,
+    /// A heartbeat with a wrong tag was let through.
+    pub tag_failed: bool,
+}
+
+impl Default for SctpState {
+    fn default() -> SctpState {
+        SctpState {
+            state: SctpConn::None,
+            vtag: [0; 2],
+            init: [false; 2],
+            last_dir: Dir::Original,
+            tag_failed: false,
+        }
+    }
+}
+
 /// Per-protocol part of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtoState {
@@ -341,6 +424,8 @@ pub enum ProtoState {
     Stateless,
     /// TCP.
     Tcp(TcpState),
+    /// SCTP.
+    Sctp(SctpState),
     /// UDP and UDPlite.
     Udp {
         /// After this moment two-way traffic counts as a stream.
@@ -441,6 +526,17 @@ impl Entry {
         self.timeout <= now && self.confirmed()
     }
 
+    /// Whether a full table may evict the entry: unassured, or about to end.
+    #[must_use]
+    pub fn can_early_drop(&self) -> bool {
+        !self.status.has(Status::ASSURED)
+            || match &self.proto {
+                ProtoState::Tcp(t) => t.state.can_early_drop(),
+                ProtoState::Sctp(s) => s.state.can_early_drop(),
+                ProtoState::Stateless | ProtoState::Udp { .. } | ProtoState::Gre { .. } => false,
+            }
+    }
+
     /// Remaining whole seconds, 0 when expired.
     #[must_use]
     pub fn remaining(&self, now: Time) -> u64 {
@@ -457,7 +553,10 @@ impl Entry {
     pub fn tcp(&self) -> Option<&TcpState> {
         match &self.proto {
             ProtoState::Tcp(t) => Some(t),
-            ProtoState::Stateless | ProtoState::Udp { .. } | ProtoState::Gre { .. } => None,
+            ProtoState::Stateless
+            | ProtoState::Sctp(_)
+            | ProtoState::Udp { .. }
+            | ProtoState::Gre { .. } => None,
         }
     }
 
@@ -466,7 +565,10 @@ impl Entry {
     pub fn tcp_mut(&mut self) -> Option<&mut TcpState> {
         match &mut self.proto {
             ProtoState::Tcp(t) => Some(t),
-            ProtoState::Stateless | ProtoState::Udp { .. } | ProtoState::Gre { .. } => None,
+            ProtoState::Stateless
+            | ProtoState::Sctp(_)
+            | ProtoState::Udp { .. }
+            | ProtoState::Gre { .. } => None,
         }
     }
 }

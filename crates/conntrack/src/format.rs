@@ -84,6 +84,7 @@ fn line(out: &mut String, style: Style, l3: bool, entry: &Entry, now: Time) -> f
     )?;
     match entry.proto {
         ProtoState::Tcp(tcp) => write!(out, "{} ", tcp.state.name())?,
+        ProtoState::Sctp(sctp) => write!(out, "{} ", sctp.state.name())?,
         ProtoState::Gre {
             timeout,
             stream_timeout,

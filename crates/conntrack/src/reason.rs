@@ -50,6 +50,12 @@ pub enum InvalidReason {
         /// Highest acknowledgement of the other side.
         ack: u32,
     },
+    /// SCTP chunks that may not stand together, or none, or one of length 0.
+    BadChunks,
+    /// An SCTP chunk of this type is not valid here.
+    BadChunkInState(u8),
+    /// A wrong SCTP verification tag.
+    BadTag(u32),
     /// ICMP in IPv6 or ICMPv6 in IPv4.
     WrongFamily,
     /// An ICMP type beyond the known ones.
@@ -96,6 +102,9 @@ impl fmt::Display for InvalidReason {
             R::RstBelowAck { seq, ack } => {
                 write!(f, "RST with seq {seq} below the acknowledged {ack}")
             }
+            R::BadChunks => f.write_str("SCTP chunks missing or out of place"),
+            R::BadChunkInState(kind) => write!(f, "SCTP chunk type {kind} is not valid here"),
+            R::BadTag(tag) => write!(f, "wrong SCTP verification tag {tag:#010x}"),
             R::WrongFamily => f.write_str("ICMP of the other address family"),
             R::UnknownIcmpType(ty) => write!(f, "unknown ICMP type {ty}"),
             R::IcmpNoRequest(ty) => write!(f, "ICMP type {ty} belongs to no request"),

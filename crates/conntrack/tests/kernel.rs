@@ -147,6 +147,7 @@ fn show(entry: &Entry, now: Time) -> String {
             tcp.seen[0].scale,
             tcp.seen[1].scale
         ),
+        ProtoState::Sctp(s) => write!(out, " {} t={left} f=- w=-", s.state.name()),
         ProtoState::Stateless | ProtoState::Udp { .. } | ProtoState::Gre { .. } => {
             write!(out, " - t={left} f=- w=-")
         }
@@ -297,4 +298,9 @@ fn tcp_as_the_kernel() {
 #[test]
 fn other_protocols_as_the_kernel() {
     compare("misc.txt", 100);
+}
+
+#[test]
+fn sctp_as_the_kernel() {
+    compare("sctp.txt", 100);
 }

@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod checksum;
+pub mod crc32c;
 mod layout;
 pub mod tcp;
 

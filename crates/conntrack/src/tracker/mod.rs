@@ -1,6 +1,7 @@
 //! Trackers: what a packet does to its entry, per transport protocol.
 
 mod icmp;
+mod sctp;
 mod tcp;
 mod udp;
 
@@ -77,6 +78,7 @@ pub(crate) fn track(
         proto::UDPLITE => udp::track_lite(config, entry, packet),
         proto::ICMP => icmp::track(entry, packet, Family::V4, timeouts.icmp),
         proto::ICMPV6 => icmp::track(entry, packet, Family::V6, timeouts.icmpv6),
+        proto::SCTP => sctp::track(config, entry, packet, dir),
         proto::GRE => gre(config, entry),
         _ => Verdict::Refresh(timeouts.generic),
     }
