@@ -13,10 +13,8 @@ pub const TCP_UNACKNOWLEDGED: usize = 11;
 pub struct Timeouts {
     /// By [`TcpConn`] number, then [`TCP_MAX_RETRANS`] and [`TCP_UNACKNOWLEDGED`].
     pub tcp: [u32; 12],
-    /// UDP before and after the two-second rule.
+    /// UDP before and after the two-second rule, UDPlite before and after a reply.
     pub udp: [u32; 2],
-    /// UDPlite before and after a reply.
-    pub udplite: [u32; 2],
     /// SCTP by [`SctpConn`] number.
     pub sctp: [u32; 9],
     /// ICMP.
@@ -34,7 +32,6 @@ impl Default for Timeouts {
         Timeouts {
             tcp: [0, 120, 60, 432_000, 120, 60, 30, 120, 10, 120, 300, 300],
             udp: [30, 120],
-            udplite: [30, 180],
             sctp: [0, 10, 3, 3, 210, 3, 3, 3, 30],
             icmp: 30,
             icmpv6: 30,

@@ -304,3 +304,8 @@ fn other_protocols_as_the_kernel() {
 fn sctp_as_the_kernel() {
     compare("sctp.txt", 100);
 }
+
+#[test]
+fn udplite_and_redirects_as_the_kernel() {
+    compare("udplite-redirect.txt", 3);
+}

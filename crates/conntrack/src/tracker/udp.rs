@@ -62,7 +62,7 @@ pub(super) fn track_lite(config: &Config, entry: &mut Entry, packet: &Packet<'_>
     if let Some(reason) = error_lite(packet) {
         return Verdict::Invalid(reason);
     }
-    let [single, stream] = config.timeouts.udplite;
+    let [single, stream] = config.timeouts.udp;
     if !entry.status.has(Status::SEEN_REPLY) {
         return Verdict::Refresh(single);
     }
