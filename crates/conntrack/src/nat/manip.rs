@@ -1,10 +1,9 @@
 //! Rewriting addresses, ports and ids in packets (`nf_nat_manip_pkt`).
 
-use super::crc32c;
 use crate::tuple::Tuple;
 use core::ops::Range;
 use tidegate_wire::checksum::{self, update, update16};
-use tidegate_wire::{Family, Layout, be16, proto, put};
+use tidegate_wire::{Family, Layout, be16, crc32c, proto, put};
 
 /// Which end of a packet or connection is rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,9 +126,7 @@ fn rewrite_transport(l4: &mut [u8], target: &Tuple, manip: Manip, change: &Chang
         }
         proto::SCTP => {
             ports(l4, target, manip, 12)?;
-            if l4.len() >= 12 {
-                put(l4, 8, &[0; 4]);
-                let crc = crc32c::checksum(l4);
+            if let Some(crc) = crc32c::sctp(l4) {
                 put(l4, 8, &crc.to_le_bytes());
             }
             Some(())

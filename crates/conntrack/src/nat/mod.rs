@@ -4,7 +4,6 @@
 //! confirmed, by changing the reply tuple; packets are then rewritten from the tuples.
 
 mod bysource;
-mod crc32c;
 pub mod mangle;
 pub mod manip;
 pub mod unique;
