@@ -25,6 +25,7 @@ mod conntrack;
 mod create;
 mod rng;
 mod slab;
+mod state;
 mod table;
 mod timer;
 mod tracker;

@@ -149,15 +149,20 @@ impl Wheel {
 
     /// Collects what is due at `now` into `due`; those entries leave the wheel.
     pub(crate) fn advance(&mut self, slab: &mut Slab, now: Time, due: &mut Vec<u32>) {
+        let tick = now >> TICK;
         if now < self.next {
+            // No slot starts before `next`, so places may count from here.
+            self.elapsed = self.elapsed.max(tick);
             return;
         }
-        self.next = Time::MAX;
-        let tick = now >> TICK;
-        while let Some((level, slot)) = self.first() {
+        loop {
+            self.next = Time::MAX;
+            let Some((level, slot)) = self.first() else {
+                break;
+            };
             let start = self.start(level, slot);
             if start > tick {
-                self.next = self.next.min(start << TICK);
+                self.next = start << TICK;
                 break;
             }
             self.elapsed = self.elapsed.max(start);

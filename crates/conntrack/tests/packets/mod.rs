@@ -1,6 +1,10 @@
-//! Builds IPv4 packets with right checksums.
+//! Builds IPv4 packets with right checksums, and passes them through a tracker.
 #![allow(dead_code, reason = "every test uses a part")]
 
+use tidegate_conntrack::config::Config;
+use tidegate_conntrack::{
+    Attached, Conntrack, EntryId, InHook, SECOND, Status, Template, Time, Tracked,
+};
 use tidegate_wire::{Family, Layout, checksum, parse, proto};
 
 pub(crate) struct Ip {
@@ -60,4 +64,66 @@ impl Ip {
 
 pub(crate) fn layout(pkt: &[u8]) -> Layout {
     parse(pkt).expect("a packet built here is sound")
+}
+
+pub(crate) const NOW: Time = 1_795_227_335 * SECOND;
+pub(crate) const HOST: Ip = Ip {
+    src: [10, 0, 0, 2],
+    dst: [10, 0, 1, 2],
+};
+
+pub(crate) fn small() -> Config {
+    Config {
+        buckets: 64,
+        ..Config::default()
+    }
+}
+
+pub(crate) struct Lab {
+    pub(crate) ct: Conntrack,
+    pub(crate) now: Time,
+}
+
+impl Lab {
+    pub(crate) fn new(config: Config) -> Lab {
+        Lab {
+            ct: Conntrack::new(config),
+            now: NOW,
+        }
+    }
+
+    pub(crate) fn classify(&mut self, pkt: &[u8], template: Option<&Template>) -> Tracked {
+        let layout = layout(pkt);
+        self.ct
+            .handle_packet(self.now, pkt, &layout, InHook::Prerouting, template)
+    }
+
+    pub(crate) fn attach(&mut self, pkt: &[u8]) -> Attached {
+        match self.classify(pkt, None) {
+            Tracked::Ct(at) => at,
+            other @ (Tracked::Untracked | Tracked::Invalid(_) | Tracked::Drop(_)) => {
+                panic!("{other:?}")
+            }
+        }
+    }
+
+    /// Classifies and confirms.
+    pub(crate) fn pass(&mut self, pkt: &[u8]) -> Attached {
+        let mut at = self.attach(pkt);
+        self.ct
+            .confirm(self.now, &mut at)
+            .expect("known to the test");
+        at
+    }
+
+    pub(crate) fn left(&self, id: EntryId) -> u64 {
+        self.ct
+            .entry(id)
+            .expect("known to the test")
+            .remaining(self.now)
+    }
+
+    pub(crate) fn status(&self, id: EntryId) -> Status {
+        self.ct.entry(id).expect("known to the test").status
+    }
 }
