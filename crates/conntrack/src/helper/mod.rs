@@ -2,7 +2,7 @@
 
 pub mod ftp;
 
-use crate::entry::{Attached, CtInfo, EntryId, HelperKind, Status, change};
+use crate::entry::{Attached, CtInfo, EntryId, HelperKind, Status};
 use crate::expect::{ExpectError, ExpectPolicy, Expectation, OnMatch};
 use crate::nat::mangle::replace_payload;
 use crate::reason::DropReason;
