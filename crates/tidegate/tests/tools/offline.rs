@@ -189,3 +189,35 @@ fn a_state_that_cannot_be_written_is_an_error() {
     assert_eq!(run.status, 4);
     assert!(run.err.contains("no/such/directory"), "{}", run.err);
 }
+
+#[test]
+fn a_restore_killed_at_any_moment_leaves_the_old_rules_or_the_new() {
+    let host = Host::new();
+    host.lines(&["iptables -N old", "ip6tables -N kept"]);
+    let rules: String = (0..5000)
+        .map(|i| format!("-A new -s 10.0.{}.{} -j DROP\n", i / 256, i % 256))
+        .collect();
+    let path = host.state().with_extension("rules");
+    fs::write(&path, format!("*filter\n:new - [0:0]\n{rules}COMMIT\n")).unwrap();
+    let mut old = 0;
+    for delay in 0..40 {
+        let mut child = host
+            .command(&["iptables-restore", path.to_str().unwrap()])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(3 * delay));
+        let _ = child.kill();
+        child.wait().unwrap();
+        let listed = host.run(&["iptables", "-S"]).out;
+        match listed.lines().count() {
+            4 if listed.contains("-N old") => old += 1,
+            5004 if listed.contains("-N new") => {}
+            n => panic!("{n} lines after {delay}"),
+        }
+        assert!(host.run(&["ip6tables", "-S"]).out.contains("-N kept"));
+        host.lines(&["iptables -F", "iptables -X", "iptables -N old"]);
+    }
+    assert!(old > 0, "none was killed in time");
+    host.lines(&[&format!("iptables-restore {}", path.display())]);
+    assert_eq!(host.run(&["iptables", "-S"]).out.lines().count(), 5004);
+}
