@@ -1,6 +1,6 @@
 //! Why a packet is INVALID, passed unchanged, or dropped.
 
-use crate::entry::{TcpClass, TcpConn};
+use crate::entry::{SctpConn, TcpClass, TcpConn};
 use core::fmt;
 
 /// Why a packet continues without an entry, state INVALID.
@@ -52,8 +52,15 @@ pub enum InvalidReason {
     },
     /// SCTP chunks that may not stand together, or none, or one of length 0.
     BadChunks,
-    /// An SCTP chunk of this type is not valid here.
-    BadChunkInState(u8),
+    /// A first SCTP packet with a chunk of a type that cannot open an association.
+    ChunkCannotOpen(u8),
+    /// The SCTP chunk is not legal in this state.
+    BadChunkInState {
+        /// Type of the chunk.
+        kind: u8,
+        /// State of the association.
+        state: SctpConn,
+    },
     /// A wrong SCTP verification tag.
     BadTag(u32),
     /// ICMP in IPv6 or ICMPv6 in IPv4.
@@ -103,7 +110,13 @@ impl fmt::Display for InvalidReason {
                 write!(f, "RST with seq {seq} below the acknowledged {ack}")
             }
             R::BadChunks => f.write_str("SCTP chunks missing or out of place"),
-            R::BadChunkInState(kind) => write!(f, "SCTP chunk type {kind} is not valid here"),
+            R::ChunkCannotOpen(kind) => {
+                write!(f, "SCTP chunk {} cannot open an association", Chunk(kind))
+            }
+            R::BadChunkInState { kind, state } => {
+                let (chunk, state) = (Chunk(kind), state.name());
+                write!(f, "SCTP chunk {chunk} is not valid in state {state}")
+            }
             R::BadTag(tag) => write!(f, "wrong SCTP verification tag {tag:#010x}"),
             R::WrongFamily => f.write_str("ICMP of the other address family"),
             R::UnknownIcmpType(ty) => write!(f, "unknown ICMP type {ty}"),
@@ -153,6 +166,10 @@ pub enum Note {
     },
     /// A retransmitted SYN does not refresh the timer.
     SynRetransmitted,
+    /// A retransmitted SCTP INIT does not refresh the timer.
+    InitRetransmitted,
+    /// An SCTP heartbeat with a wrong verification tag, let through once.
+    HeartbeatTag(u32),
 }
 
 impl fmt::Display for Note {
@@ -174,6 +191,10 @@ impl fmt::Display for Note {
                 "ignored: ACK {ack} under lower bound {bound} (possible overly delayed)"
             ),
             Note::SynRetransmitted => f.write_str("retransmitted SYN, timer not refreshed"),
+            Note::InitRetransmitted => f.write_str("retransmitted INIT, timer not refreshed"),
+            Note::HeartbeatTag(tag) => {
+                write!(f, "HEARTBEAT with unknown tag {tag:#010x} let through once")
+            }
         }
     }
 }
@@ -224,5 +245,35 @@ impl fmt::Display for TcpClass {
             TcpClass::Rst => "RST",
             TcpClass::None => "segment without SYN, FIN, RST and ACK",
         })
+    }
+}
+
+/// A chunk type, written as in RFC 9260 section 3.2.
+struct Chunk(u8);
+
+const CHUNKS: [&str; 15] = [
+    "DATA",
+    "INIT",
+    "INIT ACK",
+    "SACK",
+    "HEARTBEAT",
+    "HEARTBEAT ACK",
+    "ABORT",
+    "SHUTDOWN",
+    "SHUTDOWN ACK",
+    "ERROR",
+    "COOKIE ECHO",
+    "COOKIE ACK",
+    "ECNE",
+    "CWR",
+    "SHUTDOWN COMPLETE",
+];
+
+impl fmt::Display for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match CHUNKS.get(usize::from(self.0)) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "of type {}", self.0),
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 mod packets;
 
-use packets::{Ip, layout};
+use packets::{Ip, init, layout};
 use tidegate_conntrack::config::Config;
 use tidegate_conntrack::expect::{ExpectPolicy, Expectation, OnMatch};
 use tidegate_conntrack::format::{
@@ -66,6 +66,25 @@ fn an_assured_tcp_connection() {
     assert_eq!(
         tool,
         "tcp      6 431997 ESTABLISHED src=10.1.0.2 dst=10.2.0.2 sport=40003 dport=80 src=10.2.0.2 dst=10.1.0.2 sport=80 dport=40003 [ASSURED] mark=0 use=1"
+    );
+}
+
+#[test]
+fn an_assured_sctp_association() {
+    let mut ct = table();
+    let (there, back) = ((3000, 36412), (36412, 3000));
+    let id = pass(&mut ct, &HOST.sctp(there, 0, 1, &init(1)), None);
+    pass(&mut ct, &HOST.back().sctp(back, 1, 2, &init(2)), None);
+    pass(&mut ct, &HOST.sctp(there, 2, 10, b"cookie00"), None);
+    pass(&mut ct, &HOST.back().sctp(back, 1, 11, b""), None);
+    let (proc, tool) = lines(&ct, id);
+    assert_eq!(
+        proc,
+        "ipv4     2 sctp     132 207 ESTABLISHED src=10.1.0.2 dst=10.2.0.2 sport=3000 dport=36412 src=10.2.0.2 dst=10.1.0.2 sport=36412 dport=3000 [ASSURED] mark=0 zone=0 use=2"
+    );
+    assert_eq!(
+        tool,
+        "sctp     132 207 ESTABLISHED src=10.1.0.2 dst=10.2.0.2 sport=3000 dport=36412 src=10.2.0.2 dst=10.1.0.2 sport=36412 dport=3000 [ASSURED] mark=0 use=1"
     );
 }
 

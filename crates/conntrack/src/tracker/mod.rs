@@ -78,7 +78,7 @@ pub(crate) fn track(
         proto::UDPLITE => udp::track_lite(config, entry, packet),
         proto::ICMP => icmp::track(entry, packet, Family::V4, timeouts.icmp),
         proto::ICMPV6 => icmp::track(entry, packet, Family::V6, timeouts.icmpv6),
-        proto::SCTP => sctp::track(config, entry, packet, dir),
+        proto::SCTP => sctp::track(config, note, entry, packet, dir),
         proto::GRE => gre(config, entry),
         _ => Verdict::Refresh(timeouts.generic),
     }

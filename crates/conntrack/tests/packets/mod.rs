@@ -5,7 +5,7 @@ use tidegate_conntrack::config::Config;
 use tidegate_conntrack::{
     Attached, Conntrack, EntryId, InHook, SECOND, Status, Template, Time, Tracked,
 };
-use tidegate_wire::{Family, Layout, checksum, parse, proto};
+use tidegate_wire::{Family, Layout, checksum, crc32c, parse, proto};
 
 pub(crate) struct Ip {
     pub(crate) src: [u8; 4],
@@ -60,6 +60,23 @@ impl Ip {
         let [hi, lo] = id.to_be_bytes();
         self.packet(proto::ICMP, vec![ty, 0, 0, 0, hi, lo, 0, 1], Some(2))
     }
+
+    /// One chunk without flags.
+    pub(crate) fn sctp(&self, ports: (u16, u16), tag: u32, kind: u8, value: &[u8]) -> Vec<u8> {
+        let mut l4 = [ports.0, ports.1].map(u16::to_be_bytes).concat();
+        l4.extend(tag.to_be_bytes());
+        l4.extend([0, 0, 0, 0, kind, 0]);
+        l4.extend((4 + value.len() as u16).to_be_bytes());
+        l4.extend(value);
+        let check = crc32c::sctp(&l4).expect("the common header is whole");
+        l4[8..12].copy_from_slice(&check.to_le_bytes());
+        self.packet(proto::SCTP, l4, None)
+    }
+}
+
+/// Value of an INIT or INIT ACK chunk that announces `tag`.
+pub(crate) fn init(tag: u8) -> [u8; 16] {
+    [0, 0, 0, tag, 0, 0, 16, 0, 0, 1, 0, 1, 0, 0, 0, 7]
 }
 
 pub(crate) fn layout(pkt: &[u8]) -> Layout {

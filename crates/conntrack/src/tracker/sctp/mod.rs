@@ -5,7 +5,7 @@ mod table;
 use super::{Packet, Verdict, assure};
 use crate::config::Config;
 use crate::entry::{Entry, ProtoState, SctpConn, SctpState, change};
-use crate::reason::InvalidReason;
+use crate::reason::{InvalidReason, Note};
 use crate::tuple::Dir;
 use tidegate_wire::{be16, be32, crc32c};
 
@@ -109,23 +109,21 @@ fn sound(packet: &Packet<'_>) -> Result<u32, InvalidReason> {
             return Err(InvalidReason::BadChunks);
         }
         present |= bit(c.kind);
-        if count == 0 && c.kind >= 32 {
-            present |= bit(31);
-        }
     }
-    if present == 0 && chunks(packet.l4).next().is_none() {
+    if chunks(packet.l4).next().is_none() {
         return Err(InvalidReason::BadChunks);
     }
     Ok(present)
 }
 
 /// State of an association that starts with this packet (`sctp_new`).
-fn open(l4: &[u8], tag: u32) -> Result<SctpState, InvalidReason> {
+fn open(packet: &Packet<'_>, tag: u32) -> Result<SctpState, InvalidReason> {
     let mut state = SctpState::default();
-    for c in chunks(l4) {
-        match table::next(Dir::Original, c.kind, SctpConn::None) {
-            None | Some(SctpConn::None) => return Err(InvalidReason::BadChunkInState(c.kind)),
-            Some(_) => {}
+    for c in chunks(packet.l4) {
+        let opens = table::next(Dir::Original, c.kind, SctpConn::None)
+            .is_some_and(|next| next != SctpConn::None);
+        if !opens || bit(c.kind) & NO_OPENERS != 0 {
+            return Err(InvalidReason::ChunkCannotOpen(c.kind));
         }
         match c.kind {
             chunk::INIT => {
@@ -144,86 +142,122 @@ fn open(l4: &[u8], tag: u32) -> Result<SctpState, InvalidReason> {
 }
 
 /// Judges a packet and updates its association.
-pub(super) fn track(config: &Config, entry: &mut Entry, packet: &Packet<'_>, dir: Dir) -> Verdict {
+pub(super) fn track(
+    config: &Config,
+    note: &mut Option<Note>,
+    entry: &mut Entry,
+    packet: &Packet<'_>,
+    dir: Dir,
+) -> Verdict {
     match judge(entry, packet, dir) {
-        Ok(Some(state)) => Verdict::Refresh(config.timeouts.sctp[state as usize]),
-        Ok(None) => Verdict::Keep,
+        Ok(Accepted::Refresh(state)) => Verdict::Refresh(config.timeouts.sctp[state as usize]),
+        Ok(Accepted::Keep(why)) => {
+            *note = Some(why);
+            Verdict::Keep
+        }
         Err(reason) => Verdict::Invalid(reason),
     }
 }
 
-/// The state that sets the timer, `None` when it is not to be refreshed.
-fn judge(
-    entry: &mut Entry,
-    packet: &Packet<'_>,
-    dir: Dir,
-) -> Result<Option<SctpConn>, InvalidReason> {
+/// What an accepted packet does to the timer.
+enum Accepted {
+    /// Sets it to this state's timeout.
+    Refresh(SctpConn),
+    /// Nothing.
+    Keep(Note),
+}
+
+fn judge(entry: &mut Entry, packet: &Packet<'_>, dir: Dir) -> Result<Accepted, InvalidReason> {
     let present = sound(packet)?;
     let tag = be32(packet.l4, 4).unwrap_or(0);
-    let confirmed = entry.confirmed();
-    if !confirmed {
-        if present & NO_OPENERS != 0 {
-            return Err(InvalidReason::BadTag(tag));
-        }
-        entry.proto = ProtoState::Sctp(open(packet.l4, tag)?);
+    let fresh = !entry.confirmed();
+    if fresh {
+        entry.proto = ProtoState::Sctp(open(packet, tag)?);
     }
-    let ProtoState::Sctp(state) = &mut entry.proto else {
+    let ProtoState::Sctp(mut state) = entry.proto else {
         return Err(InvalidReason::NoTuple);
     };
     if present & OWN_TAG_RULE == 0 && tag != state.vtag[dir.ix()] {
         return Err(InvalidReason::BadTag(tag));
     }
-    let mut keep_timer = false;
-    let mut new = SctpConn::None;
-    let before = state.state;
-    let mut assured = false;
+    let run = Run {
+        tag,
+        dir,
+        fresh,
+        bundled: present & bit(chunk::DATA) != 0,
+    };
+    let mut keep = None;
+    let mut outcome = Ok(());
     for c in chunks(packet.l4) {
-        let run = Run {
-            tag,
-            dir,
-            bundled: present & bit(chunk::DATA) != 0,
-            tolerated: keep_timer,
-        };
-        if !run.tag_ok(state, &c)? {
-            keep_timer = true;
-            continue;
-        }
         let old = state.state;
-        new = table::next(dir, c.kind, old).ok_or(InvalidReason::BadChunkInState(c.kind))?;
-        run.note_tags(state, &c)?;
-        let repeated = c.kind == chunk::INIT && old == SctpConn::Closed && new == old;
-        keep_timer |= confirmed && repeated;
-        state.state = new;
-        assured |= new == SctpConn::Established && old != new;
+        outcome = run.step(&mut state, &c, &mut keep);
+        // What the chunks before a wrong one did remains.
+        entry.proto = ProtoState::Sctp(state);
+        if state.state != old {
+            entry.pending |= change::PROTOINFO;
+            if state.state == SctpConn::Established {
+                assure(entry);
+            }
+        }
+        if outcome.is_err() {
+            break;
+        }
     }
-    if state.state != before {
-        entry.pending |= change::PROTOINFO;
-    }
-    if assured {
-        assure(entry);
-    }
-    Ok((!keep_timer).then_some(new))
+    outcome?;
+    Ok(keep.map_or(Accepted::Refresh(state.state), Accepted::Keep))
 }
 
 /// What the rules for one chunk need to know of its packet.
 struct Run {
     tag: u32,
     dir: Dir,
+    /// The packet makes the entry.
+    fresh: bool,
     /// The packet carries data.
     bundled: bool,
-    /// A wrong heartbeat tag was let through in this packet.
-    tolerated: bool,
 }
 
 impl Run {
+    /// What one chunk does to the association; `keep` becomes why the packet shall not
+    /// refresh the timer.
+    fn step(
+        &self,
+        state: &mut SctpState,
+        c: &Chunk<'_>,
+        keep: &mut Option<Note>,
+    ) -> Result<(), InvalidReason> {
+        if !self.tag_ok(state, c, keep.is_some())? {
+            *keep = Some(Note::HeartbeatTag(self.tag));
+            return Ok(());
+        }
+        let old = state.state;
+        let new = table::next(self.dir, c.kind, old).ok_or(InvalidReason::BadChunkInState {
+            kind: c.kind,
+            state: old,
+        })?;
+        self.note_tags(state, c)?;
+        if c.kind == chunk::INIT && old == SctpConn::Closed && new == old && !self.fresh {
+            *keep = Some(Note::InitRetransmitted);
+        }
+        state.state = new;
+        Ok(())
+    }
+
     /// The verification tag rules of one chunk; `false` skips the chunk.
-    fn tag_ok(&self, state: &mut SctpState, c: &Chunk<'_>) -> Result<bool, InvalidReason> {
+    fn tag_ok(
+        &self,
+        state: &mut SctpState,
+        c: &Chunk<'_>,
+        tolerated: bool,
+    ) -> Result<bool, InvalidReason> {
         let (own, peer) = (state.vtag[self.dir.ix()], state.vtag[self.dir.other().ix()]);
         let wanted = match c.kind {
             chunk::INIT => 0,
             chunk::ABORT | chunk::SHUTDOWN_COMPLETE if c.flags & TAG_REFLECTED != 0 => peer,
             chunk::ABORT | chunk::SHUTDOWN_COMPLETE | chunk::COOKIE_ECHO => own,
-            chunk::HEARTBEAT | chunk::HEARTBEAT_ACK => return self.heartbeat(state, c),
+            chunk::HEARTBEAT | chunk::HEARTBEAT_ACK => {
+                return self.heartbeat(state, c, tolerated);
+            }
             _ => return Ok(true),
         };
         if self.tag == wanted {
@@ -234,8 +268,14 @@ impl Run {
     }
 
     /// Heartbeats tell tags of associations seen from the middle; one wrong tag is let
-    /// through, and the other side's answer to it is believed.
-    fn heartbeat(&self, state: &mut SctpState, c: &Chunk<'_>) -> Result<bool, InvalidReason> {
+    /// through, and the other side's answer to it is believed; `tolerated` says that this
+    /// packet has had its wrong one.
+    fn heartbeat(
+        &self,
+        state: &mut SctpState,
+        c: &Chunk<'_>,
+        tolerated: bool,
+    ) -> Result<bool, InvalidReason> {
         let own = state.vtag[self.dir.ix()];
         if own == 0 {
             state.vtag[self.dir.ix()] = self.tag;
@@ -245,7 +285,7 @@ impl Run {
             state.tag_failed = false;
             return Ok(true);
         }
-        if self.bundled || self.tolerated {
+        if self.bundled || tolerated {
             return Err(InvalidReason::BadTag(self.tag));
         }
         if c.kind == chunk::HEARTBEAT {
