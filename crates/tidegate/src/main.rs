@@ -7,6 +7,7 @@
 
 mod link;
 mod names;
+mod replay;
 mod tools;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
+    /// Decide every packet of captures by rules.
+    Replay(replay::Args),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     }
     let outcome = match Cli::parse().command {
         Command::Link(args) => link::run(&args),
+        Command::Replay(args) => replay::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

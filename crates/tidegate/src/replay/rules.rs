@@ -1,0 +1,98 @@
+//! The rules under replay, with the text of each.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use tidegate_engine::Engine;
+use tidegate_ir::RuleId;
+use tidegate_syntax::{Counters, RuleOrigin, Ruleset, lower, parse_rules};
+use tidegate_wire::Family;
+
+use crate::names::HostNames;
+
+/// One family's rules: as written and as run.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// As written, for printing.
+    pub(super) source: Ruleset,
+    /// As the engine runs them.
+    pub(super) lowered: Arc<tidegate_ir::Ruleset>,
+    /// Table, chain, number and text of every counter.
+    pub(super) origin: Vec<RuleOrigin>,
+}
+
+/// The rules of both families.
+#[derive(Debug)]
+pub(super) struct Rules(pub(super) Vec<Loaded>);
+
+impl Rules {
+    /// Reads files as `iptables-save` writes them.
+    ///
+    /// # Errors
+    /// A file cannot be read, or says something that `iptables-restore` refuses.
+    pub(super) fn read(v4: Option<&Path>, v6: Option<&Path>) -> Result<Self> {
+        let mut loaded = Vec::new();
+        for (path, family) in [(v4, Family::V4), (v6, Family::V6)] {
+            if let Some(path) = path {
+                loaded.push(Loaded::read(path, family)?);
+            }
+        }
+        Ok(Rules(loaded))
+    }
+
+    /// Where a rule or policy comes from.
+    pub(super) fn origin(&self, family: Family, id: RuleId) -> Option<&RuleOrigin> {
+        let loaded = self.0.iter().find(|l| l.source.family == family)?;
+        loaded.origin.get(id.0 as usize)
+    }
+}
+
+impl Loaded {
+    fn read(path: &Path, family: Family) -> Result<Self> {
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path).with_context(|| file.clone())?;
+        let tool = match family {
+            Family::V4 => "iptables-restore",
+            Family::V6 => "ip6tables-restore",
+        };
+        let source = parse_rules(&text, family, &HostNames::default())
+            .map_err(|e| anyhow!("{file}: line {}: {}", e.line, e.render(tool).trim_end()))?;
+        let lowered = lower(&source).map_err(|e| anyhow!("{file}: {}", e.render(tool, None)))?;
+        Ok(Loaded {
+            source,
+            lowered: Arc::new(lowered.ruleset),
+            origin: lowered.origin,
+        })
+    }
+
+    /// The rules as written, with what the engine has counted.
+    pub(super) fn counted(&self, engine: &Engine) -> Ruleset {
+        let mut rules = self.source.clone();
+        for (id, origin) in self.origin.iter().enumerate() {
+            let counter = engine.counter(rules.family, RuleId(id as u32));
+            let counters = Counters {
+                packets: counter.packets,
+                bytes: counter.bytes,
+            };
+            let table = rules.table_mut(origin.table);
+            let Some(chain) = table.chain_mut(&origin.chain) else {
+                continue;
+            };
+            match (origin.number as usize).checked_sub(1) {
+                Some(at) => {
+                    if let Some(rule) = chain.rules.get_mut(at) {
+                        rule.counters = counters;
+                    }
+                }
+                None => {
+                    if let Some(base) = &mut chain.base {
+                        base.counters = counters;
+                    }
+                }
+            }
+        }
+        rules
+    }
+}

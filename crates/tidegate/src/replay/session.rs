@@ -1,0 +1,368 @@
+//! The replay itself: packets in, records out.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidegate_capture::{Direction, Frame};
+use tidegate_engine::conntrack::EntryId;
+use tidegate_engine::env::{Env, IfIndex};
+use tidegate_engine::{Engine, Outcome, Output, Role, Trace};
+use tidegate_wire::{Family, parse};
+
+use super::brief::Brief;
+use super::explain::Explainer;
+use super::fate::Fate;
+use super::feed::{Entry, Feed, Ready, Skip};
+use super::host::Host;
+use super::predict::Predictions;
+use super::record::Record;
+use super::rules::Rules;
+use super::totals::Totals;
+use super::walk::{State, Walk};
+
+/// Numbers for connections in the order they appear.
+#[derive(Default)]
+struct Numbers {
+    by_id: HashMap<EntryId, u64>,
+    last: u64,
+}
+
+impl Numbers {
+    /// The number of a living connection; dead ones are forgotten now and then.
+    fn of(&mut self, id: EntryId, engine: &Engine) -> u64 {
+        if let Some(n) = self.by_id.get(&id) {
+            return *n;
+        }
+        if self.by_id.len() > 2 * engine.conntrack().count() as usize + 1024 {
+            self.by_id
+                .retain(|id, _| engine.conntrack().entry(*id).is_some());
+        }
+        self.last += 1;
+        self.by_id.insert(id, self.last);
+        self.last
+    }
+}
+
+/// A replay under way.
+pub(super) struct Session {
+    /// The engine.
+    pub(super) engine: Engine,
+    /// The rules, for their texts.
+    pub(super) rules: Rules,
+    /// What the packets added up to.
+    pub(super) totals: Totals,
+    /// The engine's clock: the largest time seen.
+    pub(super) now: u64,
+    /// Time of the first packet.
+    pub(super) start: Option<u64>,
+    feed: Feed,
+    predictions: Predictions,
+    /// On loopback: bytes sent, and by which packet.
+    looped: Option<(u64, Vec<u8>)>,
+    numbers: Numbers,
+    walk: Walk,
+    /// Buffer for the next packet.
+    spare: Vec<u8>,
+}
+
+/// What was found out about a packet, beside its walk.
+struct Decided {
+    fate: Fate,
+    brief: Option<Brief>,
+    family: Family,
+    dev: Option<IfIndex>,
+    direction: Direction,
+    missing: usize,
+    outputs: Vec<Output>,
+}
+
+impl Decided {
+    const fn skipped(skip: Skip) -> Self {
+        Decided {
+            fate: Fate::Skipped(skip),
+            brief: None,
+            family: Family::V4,
+            dev: None,
+            direction: Direction::Unknown,
+            missing: 0,
+            outputs: Vec::new(),
+        }
+    }
+}
+
+impl Session {
+    /// A replay of `paths` through `rules` on `host`.
+    pub(super) fn new(host: Host, rules: Rules, paths: &[PathBuf]) -> Self {
+        let feed = Feed::new(&host.env, paths);
+        let mut engine = Engine::new(host.config, Arc::new(host.env));
+        for loaded in &rules.0 {
+            engine.load(loaded.lowered.clone());
+        }
+        Session {
+            engine,
+            rules,
+            totals: Totals::default(),
+            now: 0,
+            start: None,
+            feed,
+            predictions: Predictions::default(),
+            looped: None,
+            numbers: Numbers::default(),
+            walk: Walk::default(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// Decides a packet and counts it.
+    pub(super) fn quietly(&mut self, source: usize, frame: &Frame<'_>) {
+        let decided = self.decide(source, frame, None);
+        self.totals
+            .count(decided.fate.heading(), self.walk.state.name());
+        self.recycle(decided.outputs);
+    }
+
+    /// Decides a packet, counts it and hands its record to `report`.
+    pub(super) fn reported<R>(
+        &mut self,
+        source: usize,
+        frame: &Frame<'_>,
+        report: impl FnOnce(&Record<'_>) -> R,
+    ) -> R {
+        let decided = self.decide(source, frame, None);
+        self.totals
+            .count(decided.fate.heading(), self.walk.state.name());
+        let number = self.totals.packets;
+        let env = self.engine.env().clone();
+        let record = self.record(&env, number, frame, &decided);
+        report(&record)
+    }
+
+    /// Decides a packet, watching every rule; `None` when it never meets the rules.
+    pub(super) fn explained(
+        &mut self,
+        source: usize,
+        frame: &Frame<'_>,
+        report: impl FnOnce(&Record<'_>),
+    ) -> Option<Explainer> {
+        let family = frame
+            .ip()
+            .and_then(|ip| ip.first())
+            .map_or(Family::V4, |b| {
+                if b >> 4 == 6 { Family::V6 } else { Family::V4 }
+            });
+        let now = self.now.max(frame.time_ns);
+        let mut explainer = Explainer::new(self.engine.env().clone(), family, now);
+        let decided = self.decide(source, frame, Some(&mut explainer));
+        std::mem::swap(&mut self.walk, &mut explainer.walk);
+        self.totals
+            .count(decided.fate.heading(), self.walk.state.name());
+        let number = self.totals.packets;
+        let env = self.engine.env().clone();
+        report(&self.record(&env, number, frame, &decided));
+        let met_rules = !matches!(decided.fate, Fate::Skipped(_));
+        std::mem::swap(&mut self.walk, &mut explainer.walk);
+        met_rules.then_some(explainer)
+    }
+
+    fn decide(
+        &mut self,
+        source: usize,
+        frame: &Frame<'_>,
+        explainer: Option<&mut Explainer>,
+    ) -> Decided {
+        self.walk.clear();
+        self.now = self.now.max(frame.time_ns);
+        self.start.get_or_insert(frame.time_ns);
+        if self.engine.poll_timeout().is_some_and(|t| t <= self.now) {
+            self.engine.handle_timeout(self.now);
+        }
+        let buffer = std::mem::take(&mut self.spare);
+        let env = self.engine.env().clone();
+        let ready = match self.feed.ready(&env, source, frame, buffer) {
+            Ok(ready) => ready,
+            Err(skip) => return Decided::skipped(skip),
+        };
+        let number = self.totals.packets + 1;
+        let mut decided = Decided {
+            brief: ready.layout.as_ref().map(|l| Brief::new(&ready.bytes, l)),
+            family: ready.layout.map_or(Family::V4, |l| l.family),
+            missing: ready.missing,
+            ..Decided::skipped(Skip::ArrivalUnseen)
+        };
+        let (dev, direction) = match ready.entry {
+            Entry::Receive(incoming) => (incoming.dev, Direction::In),
+            Entry::Send(dev) | Entry::Leaving(dev) => (dev, Direction::Out),
+        };
+        decided.dev = Some(dev);
+        decided.direction = direction;
+        if let Some(skip) = self.copy(&env, &ready, dev, number) {
+            decided.fate = Fate::Skipped(skip);
+            self.spare = ready.bytes;
+            return decided;
+        }
+        let outcome = match explainer {
+            Some(explainer) => run(&mut self.engine, self.now, ready, dev, explainer),
+            None => run(&mut self.engine, self.now, ready, dev, &mut self.walk),
+        };
+        self.expect(&env, number, &outcome);
+        decided.fate = Fate::of(outcome.disposition);
+        decided.outputs = outcome.outputs;
+        decided
+    }
+
+    /// Whether a packet is a copy of one that has been decided, or leaves unexpectedly.
+    fn copy(&mut self, env: &Env, ready: &Ready, dev: IfIndex, number: u64) -> Option<Skip> {
+        let loopback = dev == env.loopback();
+        match ready.entry {
+            Entry::Receive(_) if loopback => {
+                let (of, sent) = self.looped.take()?;
+                if sent == ready.bytes {
+                    return Some(Skip::LoopbackCopy(of));
+                }
+                None
+            }
+            Entry::Receive(_) => None,
+            Entry::Send(_) if loopback => {
+                self.looped = Some((number, ready.bytes.clone()));
+                None
+            }
+            Entry::Send(_) | Entry::Leaving(_) => {
+                if let Some(seen) = self.predictions.take(self.now, dev, &ready.bytes) {
+                    return Some(Skip::Leaving {
+                        of: seen.of,
+                        differs: seen.differs,
+                    });
+                }
+                matches!(ready.entry, Entry::Leaving(_)).then_some(Skip::ArrivalUnseen)
+            }
+        }
+    }
+
+    /// Remembers what should be seen leaving. A local packet is seen only once.
+    fn expect(&mut self, env: &Env, number: u64, outcome: &Outcome) {
+        for output in &outcome.outputs {
+            if let Output::Transmit {
+                dev, bytes, role, ..
+            } = output
+                && *role != Role::Own
+                && *dev != env.loopback()
+            {
+                self.predictions.add(number, self.now, *dev, bytes);
+            }
+        }
+    }
+
+    fn recycle(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            if let Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. } = output {
+                self.spare = bytes;
+            }
+        }
+    }
+
+    fn record<'a>(
+        &'a mut self,
+        env: &'a Env,
+        number: u64,
+        frame: &'a Frame<'_>,
+        decided: &Decided,
+    ) -> Record<'a> {
+        let connection = match self.walk.state {
+            State::Tracked(a) => self.engine.conntrack().entry(a.id).map(|_| {
+                let n = self.numbers.of(a.id, &self.engine);
+                (n, a.id)
+            }),
+            State::None | State::Untracked | State::Invalid(_) => None,
+        };
+        let rule = match decided.fate {
+            Fate::Accept => self.walk.passed.map(|p| p.1),
+            _ => decided.fate.rule(),
+        };
+        let named = frame.interface.name.as_deref();
+        let dev = decided.dev.and_then(|d| env.interface(d));
+        let logs = decided.outputs.iter().filter_map(|o| match o {
+            Output::Log { level, line, .. } => Some((*level, line.clone())),
+            Output::Transmit { .. } | Output::Deliver { .. } => None,
+        });
+        Record {
+            number,
+            time_ns: frame.time_ns,
+            since_ns: frame.time_ns.saturating_sub(self.start.unwrap_or(0)),
+            interface: dev.map_or(named.unwrap_or("-"), |i| i.name.as_str()),
+            direction: match decided.direction {
+                Direction::In => "in",
+                Direction::Out => "out",
+                Direction::Unknown => "-",
+            },
+            brief: decided.brief,
+            notes: notes(env, &self.walk, decided),
+            logs: logs.collect(),
+            walk: &self.walk,
+            fate: decided.fate.clone(),
+            origin: rule.and_then(|id| self.rules.origin(decided.family, id)),
+            connection: connection.and_then(|(n, id)| {
+                let entry = self.engine.conntrack().entry(id)?;
+                Some((n, entry))
+            }),
+        }
+    }
+}
+
+fn run<T: Trace>(
+    engine: &mut Engine,
+    now: u64,
+    ready: Ready,
+    dev: IfIndex,
+    trace: &mut T,
+) -> Outcome {
+    match ready.entry {
+        Entry::Receive(_) if dev == engine.env().loopback() => {
+            engine.send(now, ready.bytes, 0, trace)
+        }
+        Entry::Receive(incoming) => engine.receive(now, incoming, ready.bytes, trace),
+        Entry::Send(_) | Entry::Leaving(_) => engine.send(now, ready.bytes, 0, trace),
+    }
+}
+
+/// What a line says beyond its columns.
+fn notes(env: &Env, walk: &Walk, decided: &Decided) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let State::Invalid(reason) = walk.state {
+        notes.push(format!("INVALID: {reason}"));
+    }
+    notes.extend(walk.note.map(|n| n.to_string()));
+    notes.extend(decided.fate.why());
+    if decided.missing > 0 {
+        notes.push(format!("{} bytes not captured", decided.missing));
+    }
+    for output in &decided.outputs {
+        let (bytes, role, dev) = match output {
+            Output::Transmit {
+                bytes, role, dev, ..
+            } => (bytes, *role, Some(*dev)),
+            Output::Deliver { bytes, .. } => (bytes, Role::Own, None),
+            Output::Log { .. } => continue,
+        };
+        let Some(brief) = parse(bytes).ok().map(|l| Brief::new(bytes, &l)) else {
+            continue;
+        };
+        if role == Role::Emitted {
+            notes.push(format!("answers {brief}"));
+            continue;
+        }
+        if role == Role::Forwarded
+            && let Some(dev) = dev.and_then(|d| env.interface(d))
+        {
+            notes.push(format!("to {}", dev.name));
+        }
+        let ends = |b: &Brief| (b.src, b.dst, b.detail);
+        if decided
+            .brief
+            .is_some_and(|b| ends(&b) != ends(&brief) && b.fragment.is_none())
+        {
+            notes.push(format!("as {brief}"));
+        }
+    }
+    notes
+}

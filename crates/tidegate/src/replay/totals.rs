@@ -1,0 +1,129 @@
+//! What a replay adds up to: totals, counters, connections.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde_json::json;
+use tidegate_engine::Engine;
+use tidegate_engine::conntrack::format::proc_line;
+use tidegate_syntax::save;
+use tidegate_wire::Family;
+
+use super::paint::{Paint, Tone};
+use super::rules::{Loaded, Rules};
+
+/// Packets by what became of them.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    /// All packets.
+    pub(super) packets: u64,
+    fates: BTreeMap<&'static str, u64>,
+    states: BTreeMap<&'static str, u64>,
+}
+
+impl Totals {
+    /// Counts a packet.
+    pub(super) fn count(&mut self, fate: &'static str, state: &'static str) {
+        self.packets += 1;
+        *self.fates.entry(fate).or_default() += 1;
+        if state != "-" {
+            *self.states.entry(state).or_default() += 1;
+        }
+    }
+
+    /// Prints what `--summary` prints of the packets.
+    pub(super) fn print(&self, out: &mut impl Write, span_ns: u64) -> io::Result<()> {
+        let seconds = span_ns as f64 / 1e9;
+        writeln!(out, "{} packets in {seconds:.3} s of capture", self.packets)?;
+        for (map, indent) in [(&self.fates, "  "), (&self.states, "  ctstate ")] {
+            let mut rows: Vec<_> = map.iter().collect();
+            rows.sort_by_key(|r| std::cmp::Reverse(*r.1));
+            for (name, count) in rows {
+                writeln!(out, "{count:>12} {indent}{name}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same as a JSON value.
+    pub(super) fn json(&self) -> serde_json::Value {
+        json!({"packets": self.packets, "verdicts": self.fates, "ctstates": self.states})
+    }
+}
+
+/// Rule counters as `iptables-save -c` prints them, then the connections as
+/// `/proc/net/nf_conntrack` does.
+pub(super) fn print(
+    out: &mut impl Write,
+    rules: &Rules,
+    engine: &Engine,
+    now: u64,
+    paint: Paint,
+) -> io::Result<()> {
+    for loaded in &rules.0 {
+        let title = match loaded.source.family {
+            Family::V4 => "IPv4 rules with [packets:bytes]",
+            Family::V6 => "IPv6 rules with [packets:bytes]",
+        };
+        writeln!(out, "\n{}", paint.text(Tone::Strong, title))?;
+        let counted = loaded.counted(engine);
+        write!(out, "{}", save::plain(&counted))?;
+    }
+    let lines = connections(engine, now);
+    let title = format!("{} connections", lines.len());
+    writeln!(out, "\n{}", paint.text(Tone::Strong, title))?;
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// Living connections, in the order of their tuples.
+fn connections(engine: &Engine, now: u64) -> Vec<String> {
+    let mut lines: Vec<_> = engine
+        .conntrack()
+        .iter()
+        .filter(|(_, e)| !e.expired(now))
+        .map(|(_, e)| {
+            let t = e.tuples[0];
+            let key = (t.family, t.proto, { t.src }, { t.src_id }, { t.dst }, {
+                t.dst_id
+            });
+            (key, proc_line(e, now))
+        })
+        .collect();
+    lines.sort();
+    lines.into_iter().map(|l| l.1).collect()
+}
+
+/// Counters and connections as JSON values, one a line.
+pub(super) fn print_json(
+    out: &mut impl Write,
+    rules: &Rules,
+    engine: &Engine,
+    now: u64,
+) -> io::Result<()> {
+    let counted: Vec<_> = rules.0.iter().flat_map(|l| counters(l, engine)).collect();
+    writeln!(out, "{}", json!({ "rules": counted }))?;
+    writeln!(
+        out,
+        "{}",
+        json!({ "connections": connections(engine, now) })
+    )
+}
+
+fn counters(loaded: &Loaded, engine: &Engine) -> Vec<serde_json::Value> {
+    let family = loaded.source.family;
+    let version = match family {
+        Family::V4 => 4,
+        Family::V6 => 6,
+    };
+    let of = |(id, o): (usize, &tidegate_syntax::RuleOrigin)| {
+        let c = engine.counter(family, tidegate_ir::RuleId(id as u32));
+        json!({
+            "ip": version, "table": o.table.name(), "chain": o.chain, "rule": o.number,
+            "text": o.text, "packets": c.packets, "bytes": c.bytes,
+        })
+    };
+    loaded.origin.iter().enumerate().map(of).collect()
+}

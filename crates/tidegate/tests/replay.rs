@@ -1,0 +1,308 @@
+//! Replays against the answers of the kernel in `scenarios/expected`.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn scenarios() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios")
+}
+
+fn replay(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .arg("replay")
+        .args(arguments)
+        .current_dir(scenarios())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Where the kernel's run of a packet ended, from what ours says.
+fn ending(packet: &Value) -> &'static str {
+    let hooks: Vec<_> = packet["hooks"].as_array().unwrap().iter().collect();
+    match packet["verdict"].as_str().unwrap() {
+        "ACCEPT" if hooks.last().is_some_and(|h| *h == "INPUT") => "local",
+        "ACCEPT" if hooks.first().is_some_and(|h| *h == "OUTPUT") => "output",
+        "ACCEPT" => "forward",
+        "DROP" | "REJECT" => "drop",
+        "HELD" => "none",
+        _ => "left out",
+    }
+}
+
+/// A connection in brief: protocol, both tuples, assured, replied.
+type Connection = (String, Vec<String>, bool, bool);
+
+fn of_kernel(entry: &Value) -> Connection {
+    let mut values = Vec::new();
+    for direction in ["orig", "reply"] {
+        let tuple = &entry[direction];
+        for key in ["src", "dst", "sport", "dport", "type", "code", "id"] {
+            match &tuple[key] {
+                Value::Null => {}
+                Value::String(s) => values.push(plain(s)),
+                other => values.push(other.to_string()),
+            }
+        }
+    }
+    let has = |name| {
+        let status = entry["status"].as_array().unwrap();
+        status.iter().any(|s| s == name)
+    };
+    let proto = entry["orig"]["proto"].as_str().unwrap().to_owned();
+    (proto, values, has("ASSURED"), has("SEEN_REPLY"))
+}
+
+fn of_ours(line: &str) -> Connection {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let wanted = ["src", "dst", "sport", "dport", "type", "code", "id"];
+    let values = words.iter().filter_map(|w| w.split_once('='));
+    let values = values.filter(|(k, _)| wanted.contains(k));
+    (
+        words[2].to_owned(),
+        values.map(|(_, v)| plain(v)).collect(),
+        words.contains(&"[ASSURED]"),
+        !words.contains(&"[UNREPLIED]"),
+    )
+}
+
+/// Addresses in one spelling.
+fn plain(text: &str) -> String {
+    text.parse::<IpAddr>()
+        .map_or_else(|_| text.to_owned(), |a| a.to_string())
+}
+
+/// Runs a pair and lists what is not as the kernel says.
+fn compare(pair: &toml::Table) -> Vec<String> {
+    let name = pair["name"].as_str().unwrap();
+    let file = |directory: &str, key: &str| {
+        let name = pair.get(key)?.as_str()?;
+        Some(format!("{directory}/{name}"))
+    };
+    let mut arguments = vec!["--json".to_owned(), "--host".to_owned()];
+    arguments.push(file("hosts", "host").unwrap());
+    for (option, key) in [("--rules", "rules4"), ("--rules6", "rules6")] {
+        if let Some(file) = file("rules", key) {
+            arguments.extend([option.to_owned(), file]);
+        }
+    }
+    arguments.push(file("captures", "capture").unwrap());
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let run = replay(&words);
+    assert!(run.status.success(), "{name}: {}", text(&run.stderr));
+    let objects: Vec<Value> = text(&run.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let expected = scenarios().join(format!("expected/{name}.json"));
+    let kernel: Value = serde_json::from_slice(&std::fs::read(expected).unwrap()).unwrap();
+    let mut wrong = Vec::new();
+    verdicts(&kernel, &objects, &mut wrong);
+    counters(&kernel, &objects, &mut wrong);
+    connections(&kernel, &objects, &mut wrong);
+    wrong.into_iter().map(|w| format!("{name}: {w}")).collect()
+}
+
+fn verdicts(kernel: &Value, ours: &[Value], wrong: &mut Vec<String>) {
+    let asked: BTreeMap<u64, &str> = kernel["packets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p[0].as_u64().unwrap(), p[2].as_str().unwrap()))
+        .collect();
+    let mut seen = 0;
+    for packet in ours.iter().filter(|o| o.get("number").is_some()) {
+        let number = packet["number"].as_u64().unwrap();
+        let wanted = asked.get(&number).copied().unwrap_or("left out");
+        seen += usize::from(asked.contains_key(&number));
+        let other_host = packet["hooks"].as_array().is_some_and(Vec::is_empty);
+        if ending(packet) != wanted && !(wanted == "left out" && other_host) {
+            wrong.push(format!("{packet}: the kernel says {wanted}"));
+        }
+    }
+    assert_eq!(seen, asked.len());
+}
+
+fn counters(kernel: &Value, ours: &[Value], wrong: &mut Vec<String>) {
+    let rules = ours.iter().find_map(|o| o.get("rules")).unwrap();
+    let find = |ip: &str, table: &str, chain: &str, rule: usize| {
+        let mut all = rules.as_array().unwrap().iter();
+        let found = all.find(|r| {
+            r["ip"].as_u64() == ip.parse().ok()
+                && r["table"] == *table
+                && r["chain"] == *chain
+                && r["rule"] == rule
+        });
+        found.map(|r| (r["packets"].as_u64(), r["bytes"].as_u64()))
+    };
+    let mut compared = 0;
+    for (ip, tables) in kernel["counters"].as_object().unwrap() {
+        for (table, chains) in tables.as_object().unwrap() {
+            for (chain, said) in chains.as_object().unwrap() {
+                let mut wanted = vec![said["pc"].clone()];
+                wanted.extend(said["rules"].as_array().unwrap().iter().cloned());
+                for (rule, pair) in wanted.iter().enumerate().filter(|w| !w.1.is_null()) {
+                    compared += 1;
+                    let want = Some((pair[0].as_u64(), pair[1].as_u64()));
+                    let got = find(ip, table, chain, rule);
+                    if got != want {
+                        wrong.push(format!("{table} {chain} {rule}: {got:?}, kernel {want:?}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(compared > 0);
+}
+
+fn connections(kernel: &Value, ours: &[Value], wrong: &mut Vec<String>) {
+    let lines = ours.iter().find_map(|o| o.get("connections")).unwrap();
+    let lines = lines.as_array().unwrap();
+    let ours: BTreeSet<Connection> = lines.iter().map(|l| of_ours(l.as_str().unwrap())).collect();
+    let entries = kernel["conntrack"].as_array().unwrap();
+    let theirs: BTreeSet<Connection> = entries.iter().map(of_kernel).collect();
+    for only in ours.symmetric_difference(&theirs) {
+        wrong.push(format!("connection of one side only: {only:?}"));
+    }
+}
+
+#[test]
+fn every_pair_is_decided_as_the_kernel_decides_it() {
+    let pairs = std::fs::read_to_string(scenarios().join("pairs.toml")).unwrap();
+    let pairs: toml::Table = pairs.parse().unwrap();
+    let pairs = pairs["pair"].as_array().unwrap();
+    assert!(pairs.len() >= 38);
+    let wrong: Vec<String> = pairs
+        .iter()
+        .flat_map(|p| compare(p.as_table().unwrap()))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is inferred leads to the same lines as the description.
+#[test]
+fn without_a_description_the_capture_tells() {
+    for (rules, host, capture) in [
+        ("a3-after", "server", "web-ssh.pcap"),
+        ("a5-state", "server", "sport80.pcap"),
+        ("a6", "server", "nmap.pcap"),
+        ("b4", "server", "ftp-passive.pcap"),
+        ("b6-masq", "router", "ftp-masq.pcapng"),
+    ] {
+        let (rules, host) = (format!("rules/{rules}.rules"), format!("hosts/{host}.toml"));
+        let capture = format!("captures/{capture}");
+        let described = replay(&["--rules", &rules, "--host", &host, &capture]);
+        let inferred = replay(&["--rules", &rules, &capture]);
+        assert!(described.stderr.is_empty(), "{}", text(&described.stderr));
+        assert!(text(&inferred.stderr).contains("this host is"));
+        let (a, b) = (text(&described.stdout), text(&inferred.stdout));
+        for (a, b) in a.lines().zip(b.lines()) {
+            assert_eq!(a, b, "{capture}\n{}", text(&inferred.stderr));
+        }
+        assert_eq!(a.lines().count(), b.lines().count());
+    }
+}
+
+#[test]
+fn a_packet_is_explained_rule_by_rule() {
+    let run = replay(&[
+        "--rules",
+        "rules/b6-masq.rules",
+        "--host",
+        "hosts/router.toml",
+        "captures/ftp-masq-sll2.pcap",
+        "--explain",
+        "7",
+    ]);
+    let shown = text(&run.stdout);
+    for part in [
+        "PREROUTING  in wan0\n  raw PREROUTING\n",
+        "    ✗  1  -A PREROUTING -p tcp -m tcp --dport 21 -j CT --helper ftp\n          destination port is 55960, wanted 21\n",
+        "  conntrack: ESTABLISHED, reply direction\n",
+        "  rewritten: 203.0.113.9:21 > 203.0.113.1:55960 tcp PSH,ACK 72\n         to: 203.0.113.9:21 > 10.66.0.20:55960 tcp PSH,ACK 72\n",
+        "FORWARD  in wan0  out lan0\n",
+        "          ctstate is ESTABLISHED, wanted RELATED\n",
+        "    ✓  3  -A FORWARD -m state --state ESTABLISHED -j ACCEPT  [3:184]\n          → ACCEPT\n",
+    ] {
+        assert!(shown.contains(part), "{part}\nnot in\n{shown}");
+    }
+    assert!(!shown.contains('\x1b'), "colours off the terminal");
+}
+
+#[test]
+fn verdicts_become_comments_that_tshark_reads() {
+    if Command::new("tshark").arg("--version").output().is_err() {
+        eprintln!("tshark is not installed: not compared");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.pcapng");
+    let run = replay(&[
+        "--rules",
+        "rules/a3-after.rules",
+        "--host",
+        "hosts/server.toml",
+        "--summary",
+        "--out",
+        out.to_str().unwrap(),
+        "captures/web-ssh.pcap",
+    ]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let shown = Command::new("tshark")
+        .arg("-r")
+        .arg(&out)
+        .args(["-T", "fields", "-e", "frame.number", "-e", "frame.comment"])
+        .output()
+        .unwrap();
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+    let shown = text(&shown.stdout);
+    assert_eq!(shown.lines().count(), 61);
+    let first = shown.lines().next().unwrap();
+    assert_eq!(
+        first,
+        "1\tACCEPT by filter INPUT 2: -A INPUT -p tcp -m tcp --dport 80 -j ACCEPT [NEW]"
+    );
+}
+
+#[test]
+fn damage_is_reported_after_the_packets_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(scenarios().join("captures/web-ssh.pcap")).unwrap();
+    let cut = dir.path().join("cut.pcap");
+    std::fs::write(&cut, &whole[..1000]).unwrap();
+    let run = replay(&[
+        "--rules",
+        "rules/a1.rules",
+        "--host",
+        "hosts/server.toml",
+        cut.to_str().unwrap(),
+    ]);
+    assert_eq!(run.status.code(), Some(1));
+    let error = text(&run.stderr);
+    assert!(error.contains("cut.pcap: packet "), "{error}");
+    assert!(error.contains("the file ends inside"), "{error}");
+    assert!(text(&run.stdout).contains("filter INPUT 2"));
+    for (content, wanted) in [
+        (&b""[..], "the file is empty"),
+        (b"hello, world", "neither pcap nor pcapng"),
+    ] {
+        std::fs::write(&cut, content).unwrap();
+        let run = replay(&[
+            "--rules",
+            "rules/a1.rules",
+            "--host",
+            "hosts/server.toml",
+            cut.to_str().unwrap(),
+        ]);
+        assert_eq!(run.status.code(), Some(1));
+        assert!(text(&run.stderr).contains(wanted), "{}", text(&run.stderr));
+    }
+}
