@@ -126,6 +126,14 @@ impl Router {
                 let ok = self.load(family, text).is_ok();
                 return Ok(json!({"op": op, "rc": i32::from(!ok)}));
             }
+            "ct_dump" => {
+                let conntrack = self.engine.conntrack();
+                return Ok(json!({
+                    "op": op,
+                    "conntrack": report::connections(conntrack, self.now),
+                    "expect": report::expectations(conntrack, self.now),
+                }));
+            }
             "ct_flush" => self.engine.conntrack_mut().flush(),
             "sysctl" => {
                 for (key, value) in step.get("set").and_then(Value::as_object).context("set")? {
