@@ -69,7 +69,7 @@ impl<T: Trace> Run<'_, T> {
         hook: Hook,
     ) -> Result<(), Stop> {
         let before_dst = packet.dst();
-        let before = T::ACTIVE.then(|| packet.bytes.clone());
+        let before = T::TESTS.then(|| packet.bytes.clone());
         let conntrack = &mut self.engine.conntrack;
         let changed =
             conntrack.nat_translate(attached, nat_hook(hook), &mut packet.bytes, &packet.layout)?;

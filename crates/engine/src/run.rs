@@ -231,7 +231,7 @@ impl<'e, T: Trace> Run<'e, T> {
             return Ok(());
         };
         let conntrack = &mut self.engine.conntrack;
-        let before = T::ACTIVE.then(|| packet.bytes.clone());
+        let before = T::TESTS.then(|| packet.bytes.clone());
         let helped = conntrack.help(self.now, &attached, &mut packet.bytes, &packet.layout);
         if let Err(ct::DropReason::Helper(why)) = helped {
             self.log_helper(packet, &attached, why);

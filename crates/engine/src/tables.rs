@@ -150,8 +150,10 @@ fn next_match<H: Host>(
         let index = from + offset;
         let (mut view, trace) = host.view();
         let truth = eval(&rule.cond, &mut view, &mut Leaves(trace));
-        if H::Trace::ACTIVE {
+        if H::Trace::TESTS {
             report_steps(&rule.cond, view.steps, trace);
+        }
+        if H::Trace::TESTS || (H::Trace::ACTIVE && truth != Truth::False) {
             trace.event(TraceEvent::Rule {
                 table: kind,
                 chain,

@@ -94,6 +94,10 @@ pub enum TraceEvent<'a> {
 pub trait Trace {
     /// Whether events are wanted at all.
     const ACTIVE: bool;
+    /// Whether every test of every rule is wanted, and packets as they were before
+    /// they were rewritten. Without it, [`TraceEvent::Leaf`], [`TraceEvent::Step`] and
+    /// [`TraceEvent::Translated`] are left out, and so are rules that do not apply.
+    const TESTS: bool = Self::ACTIVE;
     /// One event.
     fn event(&mut self, event: TraceEvent<'_>);
 }
@@ -110,7 +114,7 @@ pub(crate) struct Leaves<'t, T>(pub(crate) &'t mut T);
 impl<T: Trace> tidegate_ir::Observer for Leaves<'_, T> {
     #[inline]
     fn leaf(&mut self, leaf: Leaf<'_>) {
-        if T::ACTIVE {
+        if T::TESTS {
             self.0.event(TraceEvent::Leaf(leaf));
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use tidegate_capture::{Reader, Writer};
 
 fn scenarios() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios")
@@ -305,4 +306,80 @@ fn damage_is_reported_after_the_packets_before_it() {
         assert_eq!(run.status.code(), Some(1));
         assert!(text(&run.stderr).contains(wanted), "{}", text(&run.stderr));
     }
+}
+
+/// The verdict lines and everything behind them, without the interface's column.
+fn numbers(run: &Output) -> Vec<(Value, Value, Value)> {
+    let lines = text(&run.stdout);
+    let objects = lines.lines().map(|l| serde_json::from_str(l).unwrap());
+    objects
+        .map(|o: Value| (o["verdict"].clone(), o["rule"].clone(), o["rules"].clone()))
+        .collect()
+}
+
+/// Copies packets of a capture, cut to `snap` bytes, those of one interface if asked.
+fn copy(from: &str, to: &Path, snap: usize, only: Option<&str>) {
+    let bytes = std::fs::read(scenarios().join(from)).unwrap();
+    let mut reader = Reader::new(from, &bytes[..]);
+    let mut writer = Writer::new(std::fs::File::create(to).unwrap(), "test").unwrap();
+    let mut interface = None;
+    while let Some(frame) = reader.next_frame().unwrap() {
+        if only.is_some() && frame.interface.name.as_deref() != only {
+            continue;
+        }
+        let id = *interface
+            .get_or_insert_with(|| writer.add_interface(None, frame.interface.link).unwrap());
+        let kept = &frame.data[..snap.min(frame.data.len())];
+        writer
+            .packet(
+                id,
+                frame.time_ns,
+                frame.flagged,
+                kept,
+                frame.original_len,
+                "",
+            )
+            .unwrap();
+    }
+}
+
+#[test]
+fn packets_cut_by_the_snap_length_are_decided_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let cut = dir.path().join("cut.pcapng");
+    copy("captures/web-ssh.pcap", &cut, 66, None);
+    let rules = [
+        "--rules",
+        "rules/a3-after.rules",
+        "--host",
+        "hosts/server.toml",
+        "--json",
+    ];
+    let whole = replay(&[&rules[..], &["captures/web-ssh.pcap"]].concat());
+    let cut = replay(&[&rules[..], &[cut.to_str().unwrap()]].concat());
+    assert_eq!(numbers(&whole), numbers(&cut));
+    assert!(text(&cut.stdout).contains("bytes not captured"));
+}
+
+/// The two sides of a router in files called after its interfaces.
+#[test]
+fn captures_of_several_interfaces_are_merged_by_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let side = |name: &str| {
+        let path = dir.path().join(format!("{name}.pcapng"));
+        copy("captures/ftp-masq.pcapng", &path, usize::MAX, Some(name));
+        path.to_str().unwrap().to_owned()
+    };
+    let (lan, wan) = (side("lan0"), side("wan0"));
+    let rules = [
+        "--rules",
+        "rules/b6-masq.rules",
+        "--host",
+        "hosts/router.toml",
+        "--summary",
+    ];
+    let whole = replay(&[&rules[..], &["captures/ftp-masq.pcapng"]].concat());
+    let apart = replay(&[&rules[..], &[&wan, &lan]].concat());
+    assert!(text(&whole.stdout).contains("seen leaving as decided"));
+    assert_eq!(text(&whole.stdout), text(&apart.stdout));
 }

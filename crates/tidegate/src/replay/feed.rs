@@ -139,10 +139,10 @@ impl Feed {
         bytes: &[u8],
         layout: Option<&Layout>,
     ) -> Result<Entry, Skip> {
-        let ends = Ends::new(env, bytes, layout);
+        let ends = Ends::new(bytes, layout);
         let place = self.place(env, source, frame, packet);
         let direction = match direction(env, &place, packet) {
-            Direction::Unknown if ends.from_here => Direction::Out,
+            Direction::Unknown if ends.is_sender(env) => Direction::Out,
             Direction::Unknown => Direction::In,
             known => known,
         };
@@ -158,7 +158,7 @@ impl Feed {
             });
         }
         Ok(match direction {
-            Direction::Out if ends.from_here => Entry::Send(dev),
+            Direction::Out if ends.is_sender(env) => Entry::Send(dev),
             Direction::Out => Entry::Leaving(dev),
             Direction::In | Direction::Unknown => Entry::Receive(incoming(env, dev, frame, packet)),
         })
@@ -269,44 +269,31 @@ fn incoming(env: &Env, dev: IfIndex, frame: &Frame<'_>, packet: &NetworkPacket<'
     incoming
 }
 
-/// A packet's addresses and what they are to this host.
-struct Ends {
-    family: Family,
-    src: u128,
-    dst: u128,
-    from_here: bool,
-    to_here: bool,
-}
+/// A packet's addresses; none where its header cannot be read.
+struct Ends(Option<(Family, u128, u128)>);
 
 impl Ends {
-    /// Reads addresses even where the header is damaged otherwise.
-    fn new(env: &Env, bytes: &[u8], layout: Option<&Layout>) -> Self {
-        let v6 = bytes.first().is_some_and(|b| b >> 4 == 6);
-        let family = if v6 { Family::V6 } else { Family::V4 };
-        let (src, dst) = match layout {
-            Some(l) => (l.src(bytes), l.dst(bytes)),
-            None => (0, 0),
-        };
-        Ends {
-            family,
-            src,
-            dst,
-            from_here: layout.is_some() && env.is_local(family, src),
-            to_here: layout.is_some() && env.is_local(family, dst),
-        }
+    fn new(bytes: &[u8], layout: Option<&Layout>) -> Self {
+        Ends(layout.map(|l| (l.family, l.src(bytes), l.dst(bytes))))
     }
 
-    /// The interface towards the far end.
+    /// Whether this host is the sender.
+    fn is_sender(&self, env: &Env) -> bool {
+        self.0
+            .is_some_and(|(family, src, _)| env.is_local(family, src))
+    }
+
+    /// The interface towards the far end; none when both ends are here.
     fn device(&self, env: &Env, direction: Direction) -> Option<IfIndex> {
-        if self.from_here && self.to_here {
+        let (family, src, dst) = self.0?;
+        if env.is_local(family, src) && env.is_local(family, dst) {
             return None;
         }
         let (far, near) = match direction {
-            Direction::Out => (self.dst, self.src),
-            Direction::In | Direction::Unknown => (self.src, self.dst),
+            Direction::Out => (dst, src),
+            Direction::In | Direction::Unknown => (src, dst),
         };
-        let route = env.route(self.family, far, near, 0);
-        route.and_then(|r| r.dev)
+        env.route(family, far, near, 0).and_then(|r| r.dev)
     }
 }
 
@@ -366,4 +353,55 @@ fn settle_checksum(bytes: &mut [u8], layout: &Layout, missing: bool) {
     let sum = checksum::finish(pseudo, bytes.get(start..len).unwrap_or(&[]));
     let sum = if sum == 0 { 0xffff } else { sum };
     tidegate_wire::put(bytes, start + at, &sum.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// UDP 10.0.0.2:4000 > 10.0.1.2:53 with payload `q`; both checksums by RFC 1071.
+    const UDP: [u8; 29] = [
+        0x45, 0, 0, 0x1d, 0, 1, 0, 0, 0x40, 0x11, 0x65, 0xcc, 10, 0, 0, 2, 10, 0, 1, 2, 0x0f, 0xa0,
+        0, 0x35, 0, 9, 0x6a, 0x03, 0x71,
+    ];
+
+    fn settled(packet: &[u8], missing: bool) -> [u8; 2] {
+        let mut bytes = packet.to_vec();
+        let layout = parse(&bytes).unwrap();
+        settle_checksum(&mut bytes, &layout, missing);
+        [bytes[26], bytes[27]]
+    }
+
+    #[test]
+    fn checksums_left_to_the_hardware_are_completed_and_wrong_ones_kept() {
+        let right = settled(&UDP, true);
+        assert_eq!(settled(&UDP, false), [UDP[26], UDP[27]]);
+        let mut partial = UDP;
+        // RFC 768 pseudo-header: addresses, protocol 17, length 9.
+        let sum: u32 = 0x0a00 + 0x0002 + 0x0a00 + 0x0102 + 17 + 9;
+        partial[26..28].copy_from_slice(&(sum as u16).to_be_bytes());
+        assert_eq!(settled(&partial, false), right);
+        let mut wrong = UDP;
+        wrong[27] ^= 1;
+        assert_eq!(settled(&wrong, false), [wrong[26], wrong[27]]);
+        let layout = parse(&UDP).unwrap();
+        let pseudo = checksum::pseudo(layout.family, 0x0a00_0002, 0x0a00_0102, 17, 9);
+        let mut fixed = UDP;
+        fixed[26..28].copy_from_slice(&right);
+        assert_eq!(checksum::finish(pseudo, &fixed[20..]), 0);
+    }
+
+    #[test]
+    fn what_the_snap_length_cut_off_is_filled_up() {
+        let mut cut = UDP[..28].to_vec();
+        assert_eq!(complete(&mut cut, true), 1);
+        assert_eq!((cut.len(), cut[28]), (29, 0));
+        let mut damaged = UDP[..28].to_vec();
+        assert_eq!(complete(&mut damaged, false), 0);
+        assert_eq!(damaged.len(), 28);
+        let mut aggregate = UDP.to_vec();
+        aggregate[2..4].fill(0);
+        complete(&mut aggregate, false);
+        assert_eq!(aggregate[2..4], [0, 29]);
+    }
 }

@@ -60,6 +60,9 @@ impl Predictions {
     /// Whether a packet captured on its way out is one that was predicted.
     pub(super) fn take(&mut self, time_ns: u64, dev: IfIndex, bytes: &[u8]) -> Option<Seen> {
         self.forget(time_ns);
+        if self.order.is_empty() {
+            return None;
+        }
         let identity = identity(bytes)?;
         let waiting = self.by_identity.get_mut(&identity)?;
         let at = waiting.iter().position(|s| s.dev == dev).unwrap_or(0);

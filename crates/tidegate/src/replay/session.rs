@@ -64,6 +64,8 @@ pub(super) struct Session {
     walk: Walk,
     /// Buffer for the next packet.
     spare: Vec<u8>,
+    /// The engine's surroundings; they stay as they are.
+    env: Arc<Env>,
 }
 
 /// What was found out about a packet, beside its walk.
@@ -95,7 +97,8 @@ impl Session {
     /// A replay of `paths` through `rules` on `host`.
     pub(super) fn new(host: Host, rules: Rules, paths: &[PathBuf]) -> Self {
         let feed = Feed::new(&host.env, paths);
-        let mut engine = Engine::new(host.config, Arc::new(host.env));
+        let env = Arc::new(host.env);
+        let mut engine = Engine::new(host.config, env.clone());
         for loaded in &rules.0 {
             engine.load(loaded.lowered.clone());
         }
@@ -111,6 +114,7 @@ impl Session {
             numbers: Numbers::default(),
             walk: Walk::default(),
             spare: Vec::new(),
+            env,
         }
     }
 
@@ -133,7 +137,7 @@ impl Session {
         self.totals
             .count(decided.fate.heading(), self.walk.state.name());
         let number = self.totals.packets;
-        let env = self.engine.env().clone();
+        let env = self.env.clone();
         let record = self.record(&env, number, frame, &decided);
         report(&record)
     }
@@ -152,13 +156,13 @@ impl Session {
                 if b >> 4 == 6 { Family::V6 } else { Family::V4 }
             });
         let now = self.now.max(frame.time_ns);
-        let mut explainer = Explainer::new(self.engine.env().clone(), family, now);
+        let mut explainer = Explainer::new(self.env.clone(), family, now);
         let decided = self.decide(source, frame, Some(&mut explainer));
         std::mem::swap(&mut self.walk, &mut explainer.walk);
         self.totals
             .count(decided.fate.heading(), self.walk.state.name());
         let number = self.totals.packets;
-        let env = self.engine.env().clone();
+        let env = self.env.clone();
         report(&self.record(&env, number, frame, &decided));
         let met_rules = !matches!(decided.fate, Fate::Skipped(_));
         std::mem::swap(&mut self.walk, &mut explainer.walk);
@@ -178,8 +182,7 @@ impl Session {
             self.engine.handle_timeout(self.now);
         }
         let buffer = std::mem::take(&mut self.spare);
-        let env = self.engine.env().clone();
-        let ready = match self.feed.ready(&env, source, frame, buffer) {
+        let ready = match self.feed.ready(&self.env, source, frame, buffer) {
             Ok(ready) => ready,
             Err(skip) => return Decided::skipped(skip),
         };
@@ -196,7 +199,7 @@ impl Session {
         };
         decided.dev = Some(dev);
         decided.direction = direction;
-        if let Some(skip) = self.copy(&env, &ready, dev, number) {
+        if let Some(skip) = self.copy(&ready, dev, number) {
             decided.fate = Fate::Skipped(skip);
             self.spare = ready.bytes;
             return decided;
@@ -205,15 +208,15 @@ impl Session {
             Some(explainer) => run(&mut self.engine, self.now, ready, dev, explainer),
             None => run(&mut self.engine, self.now, ready, dev, &mut self.walk),
         };
-        self.expect(&env, number, &outcome);
+        self.expect(number, &outcome);
         decided.fate = Fate::of(outcome.disposition);
         decided.outputs = outcome.outputs;
         decided
     }
 
     /// Whether a packet is a copy of one that has been decided, or leaves unexpectedly.
-    fn copy(&mut self, env: &Env, ready: &Ready, dev: IfIndex, number: u64) -> Option<Skip> {
-        let loopback = dev == env.loopback();
+    fn copy(&mut self, ready: &Ready, dev: IfIndex, number: u64) -> Option<Skip> {
+        let loopback = dev == self.env.loopback();
         match ready.entry {
             Entry::Receive(_) if loopback => {
                 let (of, sent) = self.looped.take()?;
@@ -240,13 +243,13 @@ impl Session {
     }
 
     /// Remembers what should be seen leaving. A local packet is seen only once.
-    fn expect(&mut self, env: &Env, number: u64, outcome: &Outcome) {
+    fn expect(&mut self, number: u64, outcome: &Outcome) {
         for output in &outcome.outputs {
             if let Output::Transmit {
                 dev, bytes, role, ..
             } = output
                 && *role != Role::Own
-                && *dev != env.loopback()
+                && *dev != self.env.loopback()
             {
                 self.predictions.add(number, self.now, *dev, bytes);
             }
@@ -365,4 +368,60 @@ fn notes(env: &Env, walk: &Walk, decided: &Decided) -> Vec<String> {
         }
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::replay::source::Sources;
+    use crate::replay::{Paint, infer};
+
+    fn scenario(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../scenarios")
+            .join(name)
+    }
+
+    /// Replays a capture every way there is; returns how many packets it has.
+    fn all_ways(capture: PathBuf) -> u64 {
+        let rules = || Rules::read(Some(&scenario("rules/b6-masq.rules")), None).unwrap();
+        let paths = [capture];
+        let host = || infer::infer(&paths, &rules()).unwrap().host;
+        let mut lines = Session::new(host(), rules(), &paths);
+        let mut explained = Session::new(host(), rules(), &paths);
+        let mut sources = Sources::open(&paths).unwrap();
+        while let Some((source, frame)) = sources.next_frame() {
+            lines.reported(source, &frame, |record| {
+                let mut text = String::new();
+                record.line(&mut text, Paint::for_stdout()).unwrap();
+                assert!(record.json().unwrap().starts_with('{'));
+            });
+            explained.explained(source, &frame, |_| {});
+        }
+        assert_eq!(lines.totals.packets, explained.totals.packets);
+        lines.totals.packets
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn damaged_captures_never_stop_the_replay(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..200),
+            which in 0usize..3,
+        ) {
+            let names = ["fragments.pcap", "ftp-masq-sll2.pcap", "states.pcap"];
+            let mut bytes = std::fs::read(scenario("captures").join(names[which])).unwrap();
+            for (at, value) in damage {
+                let at = 24 + at.index(bytes.len() - 24);
+                bytes[at] = value;
+            }
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), &bytes).unwrap();
+            prop_assert!(all_ways(file.path().to_owned()) <= bytes.len() as u64 / 16);
+        }
+    }
 }

@@ -80,6 +80,7 @@ impl Walk {
 
 impl Trace for Walk {
     const ACTIVE: bool = true;
+    const TESTS: bool = false;
 
     #[inline]
     fn event(&mut self, event: TraceEvent<'_>) {
