@@ -83,7 +83,7 @@ fn status(bits: u32) -> Vec<&'static str> {
 }
 
 /// One entry as the oracle reads it over ctnetlink.
-fn entry(ct: &Conntrack, e: &Entry, now: Time) -> Value {
+fn entry(e: &Entry, now: Time) -> Value {
     let orig = e.tuple(Dir::Original);
     let mut o = Map::new();
     o.insert("family".into(), family_name(orig.family).into());
@@ -112,8 +112,8 @@ fn entry(ct: &Conntrack, e: &Entry, now: Time) -> Value {
     if let Some(h) = e.helper {
         o.insert("helper".into(), h.name().into());
     }
-    if let Some(master) = e.master.and_then(|m| ct.entry(m)) {
-        o.insert("master".into(), tuple(master.tuple(Dir::Original)));
+    if let Some(master) = &e.master {
+        o.insert("master".into(), tuple(&master.tuple));
     }
     if let Some(adj) = &e.seqadj {
         let dir = |d: Dir| {
@@ -163,7 +163,7 @@ pub(crate) fn connections(ct: &Conntrack, now: Time) -> Vec<Value> {
     let mut list: Vec<Value> = ct
         .iter()
         .filter(|(_, e)| !e.expired(now))
-        .map(|(_, e)| entry(ct, e, now))
+        .map(|(_, e)| entry(e, now))
         .collect();
     list.sort_by_cached_key(|e| format!("{}{}", e["orig"], e["zone"]));
     list

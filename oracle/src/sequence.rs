@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 use tidegate_engine::conntrack::{SECOND, Time};
+use tidegate_engine::env::RouteType;
 use tidegate_engine::{Disposition, DropReason, Engine, Incoming, Outcome, Output, Role};
 use tidegate_syntax::{Lowered, RuleOrigin, lower, parse_rules};
 use tidegate_wire::Family;
@@ -157,6 +158,9 @@ impl Router {
         self.now += 1000;
         let fragment = is_fragment(&bytes);
         let mark = step.get("mark").and_then(Value::as_u64).unwrap_or(0) as u32;
+        if input == "local" && self.too_long_to_send(&bytes, mark) {
+            return Ok(json!({"in": input, "verdict": "drop", "errno": "EMSGSIZE"}));
+        }
         let outcome = self.inject(&input, bytes, mark)?;
         self.engine.handle_timeout(self.now);
         let conntrack = self.engine.conntrack_mut();
@@ -167,6 +171,20 @@ impl Router {
             r["events"] = events.into();
         }
         Ok(r)
+    }
+
+    /// A raw socket refuses what its route's link cannot take (`raw_send_hdrinc`).
+    fn too_long_to_send(&self, bytes: &[u8], mark: u32) -> bool {
+        let env = self.engine.env();
+        let dev = tidegate_wire::parse(bytes).ok().and_then(|l| {
+            let route = env.route(l.family, l.dst(bytes), l.src(bytes), mark)?;
+            match route.kind {
+                RouteType::Local => Some(env.loopback()),
+                _ => route.dev,
+            }
+        });
+        dev.and_then(|dev| env.interface(dev))
+            .is_some_and(|i| bytes.len() > i.mtu as usize)
     }
 
     fn inject(&mut self, input: &str, bytes: Vec<u8>, mark: u32) -> Result<Outcome> {

@@ -187,7 +187,7 @@ impl Conntrack {
         }
         let confirmed = entry.confirmed();
         let announces = entry.expecting != [0; 4];
-        let master = entry.master;
+        let master = entry.master.as_ref().map(|m| m.id);
         if confirmed {
             self.table.unlink(&mut self.slab, id.index, Dir::Original);
             self.table.unlink(&mut self.slab, id.index, Dir::Reply);

@@ -1,11 +1,12 @@
 //! New entries, and room for them in a full table.
 
 use crate::conntrack::{InHook, Template};
-use crate::entry::{Counters, Entry, EntryId, ProtoState, Status, change};
+use crate::entry::{Counters, Entry, EntryId, Master, ProtoState, Status, change};
 use crate::expect::{Expectation, OnMatch};
 use crate::reason::{DropReason, InvalidReason};
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// Neighbouring buckets searched for victims (`NF_CT_EVICTION_RANGE`).
@@ -88,9 +89,12 @@ impl Conntrack {
     /// What the child of an expectation takes over.
     fn inherit(&mut self, entry: &mut Entry, expected: &Expectation) {
         entry.status.set(Status::EXPECTED);
-        entry.master = Some(expected.master);
         entry.helper = expected.assign_helper;
         if let Some(master) = self.slab.get_mut(expected.master) {
+            entry.master = Some(Box::new(Master {
+                id: expected.master,
+                tuple: *master.tuple(Dir::Original),
+            }));
             entry.mark = master.mark;
             master.children = master.children.saturating_add(1);
         }

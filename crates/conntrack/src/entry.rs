@@ -216,7 +216,7 @@ pub struct Entry {
     /// Expectations this entry has per class.
     pub expecting: [u8; 4],
     /// Connection that announced this one.
-    pub master: Option<EntryId>,
+    pub master: Option<Box<Master>>,
     /// Living connections this one announced.
     pub children: u16,
     /// Interface a masqueraded connection left through, 0 when none.
@@ -227,6 +227,15 @@ pub struct Entry {
     pub seqadj: Option<Box<SeqAdj>>,
     /// What the FTP helper remembers, allocated on first use.
     pub ftp: Option<Box<FtpState>>,
+}
+
+/// The connection that announced another; known by its tuple even after it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Master {
+    /// The entry, which may be gone.
+    pub id: EntryId,
+    /// Its original tuple.
+    pub tuple: Tuple,
 }
 
 /// What an update event reports (`enum ip_conntrack_events`).

@@ -32,7 +32,9 @@ mod tracker;
 
 pub use config::{Config, HelperPort};
 pub use conntrack::{Conntrack, InHook, Template, Tracked};
-pub use entry::{Attached, CtInfo, Entry, EntryId, HelperKind, ProtoState, Status, TcpSide, Zone};
+pub use entry::{
+    Attached, CtInfo, Entry, EntryId, HelperKind, Master, ProtoState, Status, TcpSide, Zone,
+};
 pub use event::{Event, EventKind, ExpectEvent};
 pub use expect::Expectation;
 pub use nat::{Manip, NatHook, NatRange};

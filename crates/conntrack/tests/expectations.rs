@@ -49,7 +49,10 @@ fn an_expected_connection_is_related_once() {
     let at = lab.pass(&data);
     assert_eq!(at.info, CtInfo::Related);
     let child = lab.ct.entry(at.id).unwrap();
-    assert_eq!((child.master, child.mark), (Some(master), 7));
+    assert_eq!(
+        (child.master.as_ref().map(|m| m.id), child.mark),
+        (Some(master), 7)
+    );
     assert_eq!(lab.ct.expectations().count(), 0);
     let answer = lab.pass(&HOST.tcp((2580, 20), SYN | ACK, 9, 2));
     assert_eq!(answer.info, CtInfo::EstablishedReply);
