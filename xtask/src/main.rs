@@ -45,6 +45,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-engine",
         ],
     ),
+    (
+        "tidegate-fuzz-targets",
+        &[
+            "tidegate-wire",
+            "tidegate-ir",
+            "tidegate-xt",
+            "tidegate-syntax",
+            "tidegate-conntrack",
+            "tidegate-engine",
+            "tidegate-capture",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -109,6 +109,11 @@ impl Defrag {
         self.deadlines.first().map(|k| k.0)
     }
 
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Gives up packets whose time has come.
     pub(crate) fn handle_timeout(&mut self, now: Time) {
         while let Some(&(at, key)) = self.deadlines.first()

@@ -176,6 +176,13 @@ impl Engine {
         &mut self.conntrack
     }
 
+    /// Bytes of fragments that wait for the rest of their packets; at most
+    /// [`DefragLimits::max_bytes`].
+    #[must_use]
+    pub fn fragment_bytes(&self) -> usize {
+        self.defrag.bytes()
+    }
+
     /// A packet received at an interface. `now` is in nanoseconds and never goes back.
     pub fn receive<T: Trace>(
         &mut self,

@@ -1,0 +1,32 @@
+//! The bodies of the fuzz targets: bytes in, a panic when something that must always
+//! hold does not.
+//!
+//! `fuzz/` gives them to libFuzzer; the test of this crate gives them the committed
+//! corpora, so that every input that once failed stays a regression test.
+#![forbid(unsafe_code)]
+
+mod capture;
+mod engine;
+mod ftp;
+mod input;
+mod packets;
+mod rules;
+mod wire;
+
+pub use capture::capture;
+pub use engine::engine;
+pub use ftp::ftp;
+pub use rules::rules;
+pub use wire::wire;
+
+/// A target: fails by panicking.
+pub type Target = fn(&[u8]);
+
+/// All targets by name, as `fuzz/` and its corpora call them.
+pub const TARGETS: [(&str, Target); 5] = [
+    ("capture", capture),
+    ("engine", engine),
+    ("ftp", ftp),
+    ("rules", rules),
+    ("wire", wire),
+];
