@@ -179,7 +179,7 @@ def canon_step(s, fields):
         o["out"] = [[x["dev"], x["role"], mask_frag6(x["hex"]) if x["role"] in ("fwd", "self") else mask_emit(x["hex"])]
                     for x in s["out"]]
     if s.get("local") and "local" in fields:
-        o["local"] = [[x["dev"], mask_partial(mask_emit(x["hex"]) if x["dev"] == "lo" else x["hex"]), x.get("mark", 0)] for x in s["local"]]
+        o["local"] = [[x["dev"], mask_partial(mask_emit(x["hex"]) if x["dev"] == "lo" or s.get("in") == "local" else x["hex"]), x.get("mark", 0)] for x in s["local"]]
     if s.get("events") and "events" in fields:
         o["events"] = sorted([e["ev"], e.get("text") or sort_key([e.get("tuple"), e.get("mask")])] for e in s["events"])
     if s.get("log") and "log" in fields:

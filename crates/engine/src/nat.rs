@@ -82,8 +82,14 @@ impl<T: Trace> Run<'_, T> {
                 after: &packet.bytes,
             });
         }
-        if hook == Hook::Output && packet.dst() != before_dst {
-            self.reroute(packet)?;
+        if packet.dst() == before_dst {
+            return Ok(());
+        }
+        match hook {
+            Hook::Output => self.reroute(packet)?,
+            // The route it came back from loopback with is no longer its own.
+            Hook::Prerouting => packet.looped = false,
+            Hook::Input | Hook::Forward | Hook::Postrouting => {}
         }
         Ok(())
     }

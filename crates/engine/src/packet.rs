@@ -48,6 +48,8 @@ pub(crate) struct Fragments {
 pub(crate) struct WayOut {
     pub(crate) dev: IfIndex,
     pub(crate) via: Option<u128>,
+    /// To everybody on the link.
+    pub(crate) broadcast: bool,
 }
 
 /// A packet with everything the hooks know about it.
@@ -67,6 +69,8 @@ pub(crate) struct Packet {
     pub(crate) link: LinkHeader,
     /// Next hop of the route, when it is not the destination itself.
     pub(crate) next_hop: Option<u128>,
+    /// Sent by this host to everybody on the link.
+    pub(crate) broadcast: bool,
     /// A new way out, decided while the packet was at OUTPUT.
     pub(crate) rerouted: Option<WayOut>,
     /// The connection belongs to the packet this one is about.
@@ -123,6 +127,7 @@ impl Packet {
             fragments: None,
             link: LinkHeader::default(),
             next_hop: None,
+            broadcast: false,
             rerouted: None,
             borrows_connection: false,
             looped: false,

@@ -1,6 +1,6 @@
 //! The way of a packet between the hooks: in, through, out, around.
 
-use tidegate_conntrack::{Attached, CtInfo};
+use tidegate_conntrack::{Attached, CtInfo, Template};
 use tidegate_ir::{Hook, RejectKind};
 use tidegate_wire::{Family, proto};
 
@@ -92,6 +92,7 @@ impl<T: Trace> Run<'_, T> {
         packet.out_dev = Some(way.dev);
         packet.out_name = self.name(way.dev);
         packet.next_hop = way.via;
+        packet.broadcast = way.broadcast;
         self.event(TraceEvent::Routed {
             output: Some(way.dev),
         });
@@ -153,7 +154,14 @@ impl<T: Trace> Run<'_, T> {
             self.emit_error(packet, IcmpError::TooBig(mtu));
             return Err(Stop::Drop(DropReason::TooBig));
         }
-        self.set_output(packet, WayOut { dev, via });
+        self.set_output(
+            packet,
+            WayOut {
+                dev,
+                via,
+                broadcast: false,
+            },
+        );
         packet.set_ttl(packet.ttl() - 1);
         self.hook(packet, Hook::Forward)?;
         self.postrouting_path(packet, role)
@@ -181,10 +189,12 @@ impl<T: Trace> Run<'_, T> {
             RouteType::Local => Ok(WayOut {
                 dev: env.loopback(),
                 via: None,
+                broadcast: false,
             }),
             RouteType::Unicast | RouteType::Broadcast | RouteType::Multicast => Ok(WayOut {
                 dev: route.dev.ok_or(no_route)?,
                 via: route.via,
+                broadcast: route.kind == RouteType::Broadcast || is_limited_broadcast(packet),
             }),
             _ => Err(no_route),
         }
@@ -204,8 +214,11 @@ impl<T: Trace> Run<'_, T> {
     }
 
     fn postrouting_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
-        self.hook(packet, Hook::Postrouting)?;
         let dev = packet.out_dev.ok_or(Stop::Drop(DropReason::NoRoute))?;
+        if packet.broadcast {
+            self.hear_own_broadcast(packet, dev, role);
+        }
+        self.hook(packet, Hook::Postrouting)?;
         if dev == self.engine.env.loopback() {
             return self.loop_back(packet, dev, role);
         }
@@ -251,6 +264,19 @@ impl<T: Trace> Run<'_, T> {
         Ok(Disposition::Sent)
     }
 
+    /// What this host broadcasts it receives itself: a copy passes POSTROUTING before the
+    /// packet does and comes back in by the same interface (`ip_mc_output`).
+    fn hear_own_broadcast(&mut self, packet: &Packet, dev: IfIndex, role: Role) {
+        let copy = Packet {
+            borrows_connection: true,
+            ..packet.clone()
+        };
+        self.finish(copy, |run, p| {
+            run.hook(p, Hook::Postrouting)?;
+            run.loop_back(p, dev, role)
+        });
+    }
+
     /// Out of loopback and in again; the connection stays attached, so the second
     /// half skips what the first has done.
     fn loop_back(
@@ -260,7 +286,7 @@ impl<T: Trace> Run<'_, T> {
         role: Role,
     ) -> Result<Disposition, Stop> {
         packet.looped = true;
-        self.looped |= role == Role::Own;
+        self.looped |= role == Role::Own && !packet.broadcast;
         if matches!(
             packet.tracking,
             Tracking::Invalid(_) | Tracking::Template(_)
@@ -324,9 +350,14 @@ impl<T: Trace> Run<'_, T> {
         if self.engine.env.settings.fwmark_reflect {
             packet.mark = about.mark;
         }
-        if let Tracking::Connection(a) = &about.tracking {
-            packet.tracking = Tracking::Connection(answering(a));
-            packet.borrows_connection = true;
+        match &about.tracking {
+            Tracking::Connection(a) => {
+                packet.tracking = Tracking::Connection(answering(a));
+                packet.borrows_connection = true;
+            }
+            // The raw table takes it for tracked and leaves it alone; tracking does not.
+            Tracking::Untracked => packet.tracking = Tracking::Template(Template::default()),
+            Tracking::None | Tracking::Template(_) | Tracking::Invalid(_) => {}
         }
         self.event(TraceEvent::Packet {
             bytes: &packet.bytes,
@@ -343,6 +374,10 @@ fn refused_at_the_door(packet: &Packet) -> bool {
     let group = |a| is_multicast(Family::V6, a);
     packet.family() == Family::V6
         && (src == 1 || dst == 1 || group(src) || (group(dst) && (dst >> 112) & 0xf <= 1))
+}
+
+fn is_limited_broadcast(packet: &Packet) -> bool {
+    packet.family() == Family::V4 && packet.dst() == 0xffff_ffff
 }
 
 fn answering(a: &Attached) -> Attached {

@@ -42,19 +42,17 @@ fn route_in4(packet: &Packet, env: &Env) -> Path {
     let (src, dst) = (packet.src(), packet.dst());
     let limited_broadcast = 0xffff_ffff;
     let loopback = |a: u128| a >> 24 == 127 && !env.settings.route_localnet;
-    if is_multicast(family, dst) {
-        // 224.0.0.1 is the group every interface has joined.
-        return if dst == 0xe000_0001 {
-            Path::Local
-        } else {
-            MARTIAN
-        };
-    }
     if is_multicast(family, src) || src == limited_broadcast {
         return MARTIAN;
     }
+    let own_source = src >> 24 != 0 && env.is_local(family, src);
+    if is_multicast(family, dst) {
+        // 224.0.0.1 is the group every interface has joined.
+        let joined = dst == 0xe000_0001 && !own_source && !loopback(src);
+        return if joined { Path::Local } else { MARTIAN };
+    }
     if dst == limited_broadcast || (src == 0 && dst == 0) {
-        return Path::Local;
+        return if own_source { MARTIAN } else { Path::Local };
     }
     if src >> 24 == 0 || dst >> 24 == 0 || loopback(dst) || loopback(src) {
         return MARTIAN;
@@ -62,7 +60,7 @@ fn route_in4(packet: &Packet, env: &Env) -> Path {
     let Some(route) = env.route(family, dst, src, packet.mark) else {
         return unroutable(env, family, NET_UNREACHABLE);
     };
-    if env.is_local(family, src) {
+    if own_source {
         return MARTIAN;
     }
     match route.kind {

@@ -43,7 +43,7 @@ pub(super) fn error(packet: &Packet, env: &Env, error: IcmpError) -> Option<Vec<
 /// otherwise the address of the interface that leads back to the sender.
 fn source(packet: &Packet, env: &Env) -> Option<u128> {
     let family = Family::V4;
-    if packet.in_dev.is_some() && env.is_local(family, packet.dst()) {
+    if env.is_local(family, packet.dst()) {
         return Some(packet.dst());
     }
     if env.settings.icmp_errors_use_inbound_ifaddr

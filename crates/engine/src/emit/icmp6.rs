@@ -38,18 +38,21 @@ pub(super) fn error(packet: &Packet, env: &Env, error: IcmpError) -> Option<Vec<
     ))
 }
 
+/// The address the packet was for, when it was for this host; else what the interface
+/// it came in by would use to answer.
 fn source(packet: &Packet, env: &Env) -> Option<u128> {
     let family = Family::V6;
     if env.is_local(family, packet.dst()) {
         return Some(packet.dst());
     }
     let back = env.route(family, packet.src(), 0, 0)?;
-    match back.kind {
-        RouteType::Local => Some(packet.src()),
-        _ => back
-            .src
-            .or_else(|| env.select_address(family, back.dev?, packet.src())),
+    if back.kind == RouteType::Local {
+        return Some(packet.src());
     }
+    back.src.or_else(|| {
+        let dev = packet.in_dev.or(back.dev)?;
+        env.select_address(family, dev, packet.src())
+    })
 }
 
 fn may_answer(packet: &Packet, too_big: bool) -> bool {
