@@ -8,6 +8,7 @@ use tidegate_wire::Family;
 
 use crate::defrag::{Defrag, DefragLimits};
 use crate::env::{Env, IfIndex};
+use crate::index::Index;
 use crate::outcome::Outcome;
 use crate::packet::LinkHeader;
 use crate::random::Random;
@@ -42,6 +43,8 @@ pub struct Config {
 #[derive(Debug)]
 pub(crate) struct Family4Or6 {
     pub(crate) rules: Arc<Ruleset>,
+    /// By table, then by chain.
+    pub(crate) indexes: [Vec<Index>; 5],
     pub(crate) counters: Vec<Counter>,
     pub(crate) steps: Vec<Box<dyn Step>>,
     /// Connection tracking sees this family's packets.
@@ -57,6 +60,10 @@ impl Family4Or6 {
             steps: rules.steps.iter().map(|s| s.fresh()).collect(),
             tracked: track == TrackWhen::Always || rules.tracks_connections,
             nat: rules.table(TableKind::Nat).is_some(),
+            indexes: std::array::from_fn(|kind| {
+                let chains = rules.tables[kind].iter().flat_map(|t| &t.chains);
+                chains.map(Index::new).collect()
+            }),
             rules,
         }
     }

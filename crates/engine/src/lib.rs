@@ -12,6 +12,7 @@ pub mod env;
 mod facts;
 mod fragment;
 mod hooks;
+mod index;
 mod log;
 mod nat;
 mod outcome;

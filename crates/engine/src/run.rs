@@ -154,6 +154,7 @@ impl<'e, T: Trace> Run<'e, T> {
         } = &mut *self.engine;
         let Family4Or6 {
             rules,
+            indexes,
             counters,
             steps,
             ..
@@ -173,7 +174,7 @@ impl<'e, T: Trace> Run<'e, T> {
             now: self.now,
             hook,
         };
-        tables::walk(&mut at, table, hook, stack)
+        tables::walk(&mut at, table, &indexes[kind as usize], hook, stack)
     }
 
     /// Locally sent packets are routed again when mangle changed what routing looks

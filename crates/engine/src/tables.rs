@@ -6,6 +6,7 @@ use tidegate_ir::{
 };
 
 use crate::facts::View;
+use crate::index::Index;
 use crate::outcome::DropReason;
 use crate::trace::{Leaves, Trace, TraceEvent};
 
@@ -61,10 +62,11 @@ struct Frame {
     next: usize,
 }
 
-/// Walks `table` from its base chain at `hook`. Absent base chains accept.
+/// Walks `table`, whose chains have `indexes`, from its base chain at `hook`. Absent base chains accept.
 pub(crate) fn walk<H: Host>(
     host: &mut H,
     table: &Table,
+    indexes: &[Index],
     hook: Hook,
     stack: &mut Stack,
 ) -> Decision {
@@ -85,10 +87,11 @@ pub(crate) fn walk<H: Host>(
         next: 0,
     };
     loop {
-        let Some(chain) = table.chain(at.chain) else {
+        let place = at.chain.0 as usize;
+        let (Some(chain), Some(index)) = (table.chains.get(place), indexes.get(place)) else {
             return Decision::Drop(DropReason::JumpDepth);
         };
-        let Some((index, rule)) = next_match(host, table.kind, chain, at.next) else {
+        let Some((index, rule)) = next_match(host, table.kind, (chain, index), at.next) else {
             match stack.0.pop() {
                 Some(frame) => at = frame,
                 None => return policy(host, table, base_id),
@@ -143,17 +146,18 @@ impl std::fmt::Debug for Stack {
 fn next_match<H: Host>(
     host: &mut H,
     kind: TableKind,
-    chain: &tidegate_ir::Chain,
+    (chain, index): (&tidegate_ir::Chain, &Index),
     from: usize,
 ) -> Option<(usize, Result<(), DropReason>)> {
-    for (offset, rule) in chain.rules.get(from..)?.iter().enumerate() {
-        let index = from + offset;
-        let (mut view, trace) = host.view();
-        let truth = eval(&rule.cond, &mut view, &mut Leaves(trace));
+    let (mut view, trace) = host.view();
+    let mut candidates = index.candidates(from, chain.rules.len(), H::Trace::TESTS);
+    while let Some(index) = candidates.next(&mut view) {
+        let rule = chain.rules.get(index)?;
+        let truth = eval(&rule.cond, &mut view, &mut Leaves(&mut *trace));
         if H::Trace::TESTS {
             report_steps(&rule.cond, view.steps, trace);
         }
-        if H::Trace::TESTS || (H::Trace::ACTIVE && truth != Truth::False) {
+        if H::Trace::TESTS || H::Trace::ACTIVE && truth != Truth::False {
             trace.event(TraceEvent::Rule {
                 table: kind,
                 chain,

@@ -1,0 +1,4 @@
+//! Traffic and surroundings that all benches share.
+
+pub(crate) mod surroundings;
+pub(crate) mod traffic;

@@ -1,0 +1,166 @@
+//! Established traffic through the engine.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tidegate_engine::{Config, Disposition, Engine, Incoming, Output};
+use tidegate_ir::{Facts, Field, Ruleset, StepId, TableKind, Truth, ctstate, eval};
+use tidegate_wire::{Layout, be16, parse};
+
+use crate::common::surroundings::{Established, INSIDE, OUTSIDE, load, router, rules};
+use crate::common::traffic::{HANDSHAKE, Traffic};
+use crate::measure::{Group, timed};
+
+const CONNECTIONS: usize = 10_000;
+const PACKETS: usize = 600_000;
+/// Between two packets, in nanoseconds of the engine's clock.
+const PACE: u64 = 1_000;
+
+/// Measures with small and with full packets.
+///
+/// # Errors
+/// A ruleset cannot be read, or a packet is not let through.
+pub(crate) fn run() -> Result<()> {
+    group(&Traffic::new(CONNECTIONS, PACKETS, 0), 7)?;
+    group(&Traffic::new(CONNECTIONS, PACKETS / 2, 840), 5)
+}
+
+fn group(traffic: &Traffic, rounds: usize) -> Result<()> {
+    let first = load(&rules(Established::First))?;
+    let last = load(&rules(Established::Last))?;
+    let opening = CONNECTIONS * HANDSHAKE;
+    let measured = traffic.packets(opening).count();
+    Group {
+        title: format!(
+            "Established TCP, {CONNECTIONS} connections in turn, {:.0} bytes a packet on average",
+            traffic.mean()
+        ),
+        unit: ("packet", measured),
+        rounds,
+        subjects: vec![
+            (
+                "copy and parse only",
+                Box::new(|| parse_only(traffic, opening)),
+            ),
+            (
+                "the same and 100 rules, nothing tracked",
+                Box::new(|| scan(traffic, opening, &last)),
+            ),
+            (
+                "engine, 100 rules, ESTABLISHED first",
+                Box::new(|| engine(traffic, opening, &first)),
+            ),
+            (
+                "engine, 100 rules, ESTABLISHED last",
+                Box::new(|| engine(traffic, opening, &last)),
+            ),
+        ],
+    }
+    .run()
+}
+
+fn parse_only(traffic: &Traffic, from: usize) -> Result<Duration> {
+    let mut buffer = Vec::new();
+    let run = || {
+        for (packet, _) in traffic.packets(from) {
+            buffer.clear();
+            buffer.extend_from_slice(packet);
+            black_box(parse(&buffer)).ok();
+        }
+        Ok(())
+    };
+    Ok(timed(run)?.0)
+}
+
+/// A packet without connection tracking, as little as rules need to be evaluated.
+struct Bare<'a> {
+    bytes: &'a [u8],
+    layout: Layout,
+}
+
+impl Facts for Bare<'_> {
+    #[inline]
+    fn load(&mut self, field: Field) -> Option<u128> {
+        let l4 = self.layout.l4(self.bytes);
+        match field {
+            Field::Src => Some(self.layout.src(self.bytes)),
+            Field::Dst => Some(self.layout.dst(self.bytes)),
+            Field::Proto => Some(u128::from(self.layout.proto)),
+            Field::FragOff => Some(u128::from(self.layout.frag_off)),
+            Field::L4Len => Some(l4.len() as u128),
+            Field::Sport => be16(l4, 0).map(u128::from),
+            Field::Dport => be16(l4, 2).map(u128::from),
+            Field::CtState => Some(ctstate::ESTABLISHED),
+            _ => None,
+        }
+    }
+
+    fn step(&mut self, _: StepId) -> bool {
+        false
+    }
+}
+
+fn scan(traffic: &Traffic, from: usize, rules: &Ruleset) -> Result<Duration> {
+    let filter = rules.table(TableKind::Filter);
+    let chain = filter.and_then(|t| t.chains.iter().find(|c| c.name == "FORWARD"));
+    let conds: Vec<_> = chain
+        .into_iter()
+        .flat_map(|c| &c.rules)
+        .map(|r| &r.cond)
+        .collect();
+    let mut buffer = Vec::new();
+    let run = || {
+        for (packet, _) in traffic.packets(from) {
+            buffer.clear();
+            buffer.extend_from_slice(packet);
+            let Ok(layout) = parse(&buffer) else { continue };
+            let mut bare = Bare {
+                bytes: &buffer,
+                layout,
+            };
+            let hit = conds
+                .iter()
+                .position(|c| eval(c, &mut bare, &mut ()) == Truth::True);
+            ensure!(hit == Some(conds.len() - 1), "decided by rule {hit:?}");
+        }
+        Ok(())
+    };
+    Ok(timed(run)?.0)
+}
+
+/// An engine that has seen the handshakes takes the rest.
+fn engine(traffic: &Traffic, opening: usize, rules: &Arc<Ruleset>) -> Result<Duration> {
+    let mut engine = Engine::new(Config::default(), router());
+    engine.load(rules.clone());
+    let mut now = 1_700_000_000_000_000_000;
+    let mut buffer = Vec::new();
+    let mut receive = |packet: &[u8], client: bool| {
+        now += PACE;
+        buffer.clear();
+        buffer.extend_from_slice(packet);
+        let incoming = Incoming::on(if client { INSIDE } else { OUTSIDE });
+        let outcome = engine.receive(now, incoming, std::mem::take(&mut buffer), &mut ());
+        ensure!(
+            outcome.disposition == Disposition::Sent,
+            "{:?}",
+            outcome.disposition
+        );
+        for output in outcome.outputs {
+            if let Output::Transmit { bytes, .. } = output {
+                buffer = bytes;
+            }
+        }
+        Ok(())
+    };
+    for (packet, client) in traffic.packets(0).take(opening) {
+        receive(packet, client)?;
+    }
+    let run = || {
+        traffic
+            .packets(opening)
+            .try_for_each(|(packet, client)| receive(packet, client))
+    };
+    Ok(timed(run)?.0)
+}
