@@ -20,8 +20,10 @@ failed=
 for target; do
     mkdir -p "work/$target" "artifacts/$target"
     log=work/$target.log
+    dict=
+    [ ! -f "$target.dict" ] || dict=-dict=$target.dict
     if cargo fuzz run -s none "$target" "work/$target" "corpus/$target" -- \
-        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=2000 \
+        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=2000 $dict \
         -print_final_stats=1 >"$log" 2>&1; then
         verdict=ok
     else
