@@ -117,12 +117,16 @@ impl World {
         }
     }
 
-    /// One packet or a pause.
+    /// One packet, a pause or a change.
     fn step(&mut self, input: &mut Input<'_>) {
         let op = input.byte();
         if op & 0x0f == 0x0f {
             self.now += u64::from(input.half()) * SECOND / 4;
             self.engine.handle_timeout(self.now);
+            return self.bounded();
+        }
+        if op & 0x0f == 0x0e {
+            self.change(op >> 4);
             return self.bounded();
         }
         let mut bytes = self.packet(op & 0x0f, input);
@@ -147,6 +151,17 @@ impl World {
             check_output(output, whole);
         }
         self.bounded();
+    }
+
+    /// What a user does in between: flush connections or load a family's rules again.
+    fn change(&mut self, what: u8) {
+        let family = usize::from(what & 1);
+        if what & 2 != 0 {
+            self.engine.conntrack_mut().flush();
+        } else {
+            self.engine.load(RULES[family].clone());
+            self.counters[family].fill(Counter::default());
+        }
     }
 
     fn packet(&self, kind: u8, input: &mut Input<'_>) -> Vec<u8> {
