@@ -208,6 +208,7 @@ impl Router {
         let mut out: Vec<(usize, Value)> = Vec::new();
         let mut local = Vec::new();
         let mut log: Vec<Value> = Vec::new();
+        let mut log_lines: Vec<String> = Vec::new();
         let mut verdict = if fragment { "none" } else { "drop" };
         for o in &outcome.outputs {
             match o {
@@ -239,11 +240,11 @@ impl Router {
                     }
                     local.push(v);
                 }
-                // The kernel's LOG is silent in a namespace of its own; helpers are not.
+                // Helpers log where LOG is silent.
                 Output::Log { prefix, .. } if prefix.starts_with("nf_ct_") => {
                     log.push(json!({"prefix": prefix, "hook": 0, "in": null, "out": null}));
                 }
-                Output::Log { .. } => {}
+                Output::Log { line, .. } => log_lines.push(line.clone()),
             }
         }
         if !local.is_empty() && !matches!(verdict, "forward" | "output") {
@@ -259,6 +260,9 @@ impl Router {
         }
         if !log.is_empty() {
             r["log"] = log.into();
+        }
+        if !log_lines.is_empty() {
+            r["log_lines"] = log_lines.into();
         }
         if input == "local"
             && let Some(errno) = errno(outcome)

@@ -17,13 +17,16 @@ pub(crate) fn reset(packet: &Packet, env: &Env) -> Option<Vec<u8>> {
     }
     let l4 = packet.l4();
     let tcp = Tcp::new(l4).filter(|t| t.flags() & flags::RST == 0)?;
-    let not_for_one = match family {
+    let many = |addr| match family {
         Family::V4 => matches!(
-            env.address_type(family, packet.dst(), None),
+            env.address_type(family, addr, None),
             RouteType::Broadcast | RouteType::Multicast
         ),
-        Family::V6 => is_multicast(family, packet.dst()) || is_multicast(family, packet.src()),
+        Family::V6 => is_multicast(family, addr),
     };
+    let no_way_back = packet.src() == 0xffff_ffff && family == Family::V4;
+    let not_for_one =
+        many(packet.dst()) || no_way_back || family == Family::V6 && many(packet.src());
     if not_for_one {
         return None;
     }
