@@ -77,7 +77,7 @@ fn route_in4(packet: &Packet, env: &Env) -> Path {
 fn route_in6(packet: &Packet, env: &Env) -> Path {
     let family = Family::V6;
     let (src, dst) = (packet.src(), packet.dst());
-    if is_multicast(family, src) || src == 1 || dst == 1 {
+    if is_multicast(family, src) || src == 1 {
         return MARTIAN;
     }
     if is_multicast(family, dst) {
@@ -87,7 +87,7 @@ fn route_in6(packet: &Packet, env: &Env) -> Path {
             MARTIAN
         };
     }
-    let Some(route) = env.route(family, dst, src, packet.mark) else {
+    let Some(route) = env.route_received(family, dst, src, packet.mark, packet.in_dev) else {
         return unroutable(env, family, NET_UNREACHABLE);
     };
     match route.kind {

@@ -118,14 +118,22 @@ impl Fib {
             .take_while(move |r| r.table == table)
     }
 
-    pub(super) fn lookup(&self, dst: u128, src: u128, mark: u32) -> Option<Routed> {
+    /// `only` restricts the lookup to routes of that interface.
+    pub(super) fn lookup(
+        &self,
+        dst: u128,
+        src: u128,
+        mark: u32,
+        only: Option<IfIndex>,
+    ) -> Option<Routed> {
         let selected = self.rules.iter().filter(|r| {
             r.fwmark
                 .is_none_or(|(want, bits)| mark & bits == want & bits)
                 && r.from.is_none_or(|p| p.contains(src))
         });
         for rule in selected {
-            match self.in_table(rule.table).find(|r| r.to.contains(dst)) {
+            let fits = |r: &&Route| r.to.contains(dst) && (only.is_none() || r.dev == only);
+            match self.in_table(rule.table).find(fits) {
                 Some(r) if r.kind != RouteType::Throw => {
                     return Some(Routed {
                         kind: r.kind,
@@ -156,7 +164,7 @@ impl Fib {
             Family::V6 => match self.local_type(addr, dev) {
                 Some(kind) => kind,
                 None => self
-                    .lookup(addr, 0, 0)
+                    .lookup(addr, 0, 0, None)
                     .map_or(RouteType::Unreachable, |r| match r.kind {
                         RouteType::Local if dev.is_some() => RouteType::Unicast,
                         kind => kind,

@@ -232,7 +232,23 @@ impl Env {
     /// The route to `dst` for a packet from `src` with `mark`.
     #[must_use]
     pub fn route(&self, family: Family, dst: u128, src: u128, mark: u32) -> Option<Routed> {
-        self.fib(family).lookup(dst, src, mark)
+        self.fib(family).lookup(dst, src, mark, None)
+    }
+
+    /// The route to `dst` for a packet received on `dev`. IPv6 loopback and link-local
+    /// destinations are looked for on that interface alone (`rt6_need_strict`).
+    #[must_use]
+    pub(crate) fn route_received(
+        &self,
+        family: Family,
+        dst: u128,
+        src: u128,
+        mark: u32,
+        dev: Option<IfIndex>,
+    ) -> Option<Routed> {
+        let strict = family == Family::V6 && (dst == 1 || is_link_local6(dst));
+        self.fib(family)
+            .lookup(dst, src, mark, dev.filter(|_| strict))
     }
 
     /// The type of `addr` as `-m addrtype` sees it (`inet_dev_addr_type`,
