@@ -3,7 +3,9 @@
 use std::sync::{Arc, LazyLock};
 
 use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
-use tidegate_engine::{Config, Counter, Engine, Incoming, LinkHeader, Output, Role};
+use tidegate_engine::{
+    Config, Counter, Engine, Incoming, LinkHeader, Outcome, Output, Role, Trace, TraceEvent,
+};
 use tidegate_ir::{RuleId, Ruleset};
 use tidegate_wire::{Family, checksum, proto};
 use tidegate_xt::NoNames;
@@ -74,7 +76,7 @@ const HOSTS4: [u128; 8] = [
 const PORTS: [u16; 8] = [21, 22, 80, 3000, 53, 20, 8080, 65535];
 
 /// Nothing that comes in makes the engine panic, leak, exceed its limits or let go of
-/// a damaged packet; counters never go back.
+/// a damaged packet; counters never go back. Watching it changes nothing.
 pub fn engine(data: &[u8]) {
     let mut input = Input::new(data);
     let mut world = World::new();
@@ -84,8 +86,19 @@ pub fn engine(data: &[u8]) {
     world.empties();
 }
 
+/// Wants to hear of every test, so that none is skipped.
+struct Curious;
+
+impl Trace for Curious {
+    const ACTIVE: bool = true;
+    const TESTS: bool = true;
+    fn event(&mut self, _: TraceEvent<'_>) {}
+}
+
 struct World {
     engine: Engine,
+    /// Sees the same packets and tests every rule on each.
+    curious: Engine,
     now: u64,
     /// The packet before, for repetitions, embedding and answers.
     last: Vec<u8>,
@@ -104,13 +117,17 @@ impl World {
         config.conntrack.acct = true;
         config.conntrack.events = true;
         config.defrag.max_bytes = MAX_FRAGMENT_BYTES;
-        let mut engine = Engine::new(config, ENV.clone());
-        for rules in &*RULES {
-            engine.load(rules.clone());
-        }
+        let [engine, curious] = [0, 1].map(|_| {
+            let mut engine = Engine::new(config.clone(), ENV.clone());
+            for rules in &*RULES {
+                engine.load(rules.clone());
+            }
+            engine
+        });
         let counters = [0, 1].map(|i| vec![Counter::default(); RULES[i].rule_ids as usize]);
         World {
             engine,
+            curious,
             now: 1_000_000 * SECOND,
             last: Vec::new(),
             counters,
@@ -123,6 +140,7 @@ impl World {
         if op & 0x0f == 0x0f {
             self.now += u64::from(input.half()) * SECOND / 4;
             self.engine.handle_timeout(self.now);
+            self.curious.handle_timeout(self.now);
             return self.bounded();
         }
         if op & 0x0f == 0x0e {
@@ -135,18 +153,11 @@ impl World {
         }
         self.last.clone_from(&bytes);
         let whole = checksum_holds(&bytes);
-        let outcome = match op >> 4 & 7 {
-            0 => self.engine.send(self.now, bytes, 0, &mut ()),
-            1 => self.engine.send(self.now, bytes, 7, &mut ()),
-            n => {
-                let incoming = Incoming {
-                    link: LinkHeader::new(&[n; 14]),
-                    to_host: n != 7,
-                    ..Incoming::on(IfIndex(u32::from(n & 1) + 2))
-                };
-                self.engine.receive(self.now, incoming, bytes, &mut ())
-            }
-        };
+        let way = op >> 4 & 7;
+        let outcome = decide(&mut self.engine, self.now, way, bytes.clone(), &mut ());
+        let watched = decide(&mut self.curious, self.now, way, bytes, &mut Curious);
+        assert_eq!(outcome.disposition, watched.disposition);
+        assert_eq!(outcome.outputs, watched.outputs);
         for output in &outcome.outputs {
             check_output(output, whole);
         }
@@ -156,11 +167,13 @@ impl World {
     /// What a user does in between: flush connections or load a family's rules again.
     fn change(&mut self, what: u8) {
         let family = usize::from(what & 1);
-        if what & 2 != 0 {
-            self.engine.conntrack_mut().flush();
-        } else {
-            self.engine.load(RULES[family].clone());
-            self.counters[family].fill(Counter::default());
+        for engine in [&mut self.engine, &mut self.curious] {
+            if what & 2 != 0 {
+                engine.conntrack_mut().flush();
+            } else {
+                engine.load(RULES[family].clone());
+                self.counters[family].fill(Counter::default());
+            }
         }
     }
 
@@ -224,6 +237,8 @@ impl World {
             for (id, old) in (0..).zip(counters) {
                 let new = self.engine.counter(family, RuleId(id));
                 assert!(new.packets >= old.packets && new.bytes >= old.bytes);
+                let watched = self.curious.counter(family, RuleId(id));
+                assert_eq!((new.packets, new.bytes), (watched.packets, watched.bytes));
                 *old = new;
             }
         }
@@ -237,6 +252,25 @@ impl World {
         assert_eq!(self.engine.fragment_bytes(), 0, "fragments leak");
         assert_eq!(self.engine.poll_timeout(), None, "a timer is left");
     }
+}
+
+/// Sends or receives a packet.
+fn decide(
+    engine: &mut Engine,
+    now: u64,
+    way: u8,
+    bytes: Vec<u8>,
+    trace: &mut impl Trace,
+) -> Outcome {
+    if way < 2 {
+        return engine.send(now, bytes, u32::from(way) * 7, trace);
+    }
+    let incoming = Incoming {
+        link: LinkHeader::new(&[way; 14]),
+        to_host: way != 7,
+        ..Incoming::on(IfIndex(u32::from(way & 1) + 2))
+    };
+    engine.receive(now, incoming, bytes, trace)
 }
 
 /// What left is well-formed, fits its link, and its transport checksum is right when
