@@ -149,12 +149,13 @@ pub(super) fn show(to: NatTo, family: Family) -> String {
     out
 }
 
-/// The ports alone.
+/// The ports alone. A base is read after a range only, so a range of one port before
+/// it is printed as one (iptables prints `5/7`, which it refuses to read again).
 pub(super) fn show_ports(to: NatTo) -> String {
     let mut out = String::new();
     if let Some((lo, hi)) = to.ports {
         out += &lo.to_string();
-        if hi != lo {
+        if hi != lo || to.base.is_some() {
             out += &format!("-{hi}");
         }
     }
