@@ -112,7 +112,7 @@ pub struct Attached {
     pub info: CtInfo,
 }
 
-/// Conntrack zone: an id and the directions it applies to (SPEC `nf_conntrack_zone`).
+/// Conntrack zone: an id and the directions it applies to (`struct nf_conntrack_zone`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zone {
     /// Zone id, 0 is the default zone.

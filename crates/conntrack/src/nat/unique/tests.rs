@@ -107,7 +107,7 @@ fn class(protocol: u8, id: u16) -> (u16, u16) {
     (low, high)
 }
 
-// SPEC: 1-511, 600-1023 (not 512), 1024-65535; ICMP ids all.
+// Linux 6.18: 1-511, 600-1023 (not 512), 1024-65535; ICMP ids all.
 #[test]
 fn a_taken_port_changes_within_its_class() {
     assert_eq!(class(proto::TCP, 100), (1, 511));
@@ -176,7 +176,7 @@ fn a_small_range_is_scanned_once_and_then_given_up() {
     assert_eq!(space.live, (2006..2038).collect::<Vec<_>>());
 }
 
-// SPEC: 128, then random starts with 64, 32, 16 and 8 candidates, 248 in all; the last
+// Linux 6.18: 128, then random starts with 64, 32, 16 and 8 candidates, 248 in all; the last
 // 32 of a round may evict.
 #[test]
 fn a_large_space_is_given_up_after_248_candidates() {
