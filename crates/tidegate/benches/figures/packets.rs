@@ -9,9 +9,9 @@ use tidegate_engine::{Config, Disposition, Engine, Incoming, Output};
 use tidegate_ir::{Facts, Field, Ruleset, StepId, TableKind, Truth, ctstate, eval};
 use tidegate_wire::{Layout, be16, parse};
 
-use crate::common::surroundings::{Established, INSIDE, OUTSIDE, load, router, rules};
-use crate::common::traffic::{HANDSHAKE, Traffic};
 use crate::measure::{Group, timed};
+use crate::surroundings::{Established, INSIDE, OUTSIDE, load, router, rules};
+use crate::traffic::{HANDSHAKE, Traffic};
 
 const CONNECTIONS: usize = 10_000;
 const PACKETS: usize = 600_000;
@@ -32,10 +32,14 @@ fn group(traffic: &Traffic, rounds: usize) -> Result<()> {
     let last = load(&rules(Established::Last))?;
     let opening = CONNECTIONS * HANDSHAKE;
     let measured = traffic.packets(opening).count();
+    let bytes: usize = traffic
+        .packets(opening)
+        .map(|(packet, _)| packet.len())
+        .sum();
     Group {
         title: format!(
             "Established TCP, {CONNECTIONS} connections in turn, {:.0} bytes a packet on average",
-            traffic.mean()
+            bytes as f64 / measured as f64
         ),
         unit: ("packet", measured),
         rounds,

@@ -147,9 +147,4 @@ impl Traffic {
             (packet, client)
         })
     }
-
-    /// Mean length of a packet in bytes.
-    pub(crate) fn mean(&self) -> f64 {
-        self.bytes.len() as f64 / self.ends.len() as f64
-    }
 }
