@@ -9,7 +9,7 @@ use tidegate_wire::Family;
 use crate::defrag::{Defrag, DefragLimits};
 use crate::env::{Env, IfIndex};
 use crate::index::Index;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
 use crate::random::Random;
 use crate::run::Run;
@@ -102,6 +102,8 @@ pub struct Engine {
     pub(crate) defrag: Defrag,
     pub(crate) random: Random,
     pub(crate) stack: Stack,
+    /// An empty list for the outputs of the next packet.
+    pub(crate) spare: Vec<Output>,
 }
 
 pub(crate) fn index(family: Family) -> usize {
@@ -122,6 +124,7 @@ impl Engine {
             defrag: Defrag::default(),
             random: Random::new(config.seed),
             stack: Stack::default(),
+            spare: Vec::new(),
             env,
             config,
         }
@@ -210,6 +213,18 @@ impl Engine {
         trace: &mut T,
     ) -> Outcome {
         Run::new(self, now, trace).send(packet, mark)
+    }
+
+    /// Takes back the outputs of an outcome, so that the next packet needs no list of
+    /// its own; what is returned is the buffer of the last packet among them, to be
+    /// filled with the next one.
+    pub fn recycle(&mut self, mut outputs: Vec<Output>) -> Option<Vec<u8>> {
+        let buffer = outputs.drain(..).rev().find_map(|output| match output {
+            Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. } => Some(bytes),
+            Output::Log { .. } => None,
+        });
+        self.spare = outputs;
+        buffer
     }
 
     /// Lets connections and fragments expire.

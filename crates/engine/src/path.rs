@@ -31,7 +31,7 @@ impl<T: Trace> Run<'_, T> {
                     role: Role::Forwarded,
                 });
                 self.set_input(&mut packet, incoming.dev);
-                self.finish(packet, |run, p| run.input_path(p, Role::Forwarded))
+                self.finish(&mut packet, |run, p| run.input_path(p, Role::Forwarded))
             }
         };
         self.outcome(disposition)
@@ -46,7 +46,7 @@ impl<T: Trace> Run<'_, T> {
                     bytes: &packet.bytes,
                     role: Role::Own,
                 });
-                self.finish(packet, |run, p| run.output_path(p, Role::Own))
+                self.finish(&mut packet, |run, p| run.output_path(p, Role::Own))
             }
         };
         self.outcome(disposition)
@@ -63,10 +63,10 @@ impl<T: Trace> Run<'_, T> {
     /// Runs a path and gives back the connection of a packet that did not make it.
     fn finish(
         &mut self,
-        mut packet: Packet,
+        packet: &mut Packet,
         path: impl FnOnce(&mut Self, &mut Packet) -> Result<Disposition, Stop>,
     ) -> Disposition {
-        match path(self, &mut packet) {
+        match path(self, packet) {
             Ok(done) => done,
             Err(Stop::Held) => Disposition::Held,
             Err(Stop::Drop(reason)) => {
@@ -267,11 +267,11 @@ impl<T: Trace> Run<'_, T> {
     /// What this host broadcasts it receives itself: a copy passes POSTROUTING before the
     /// packet does and comes back in by the same interface (`ip_mc_output`).
     fn hear_own_broadcast(&mut self, packet: &Packet, dev: IfIndex, role: Role) {
-        let copy = Packet {
+        let mut copy = Packet {
             borrows_connection: true,
             ..packet.clone()
         };
-        self.finish(copy, |run, p| {
+        self.finish(&mut copy, |run, p| {
             run.hook(p, Hook::Postrouting)?;
             run.loop_back(p, dev, role)
         });
@@ -363,7 +363,7 @@ impl<T: Trace> Run<'_, T> {
             bytes: &packet.bytes,
             role: Role::Emitted,
         });
-        self.finish(packet, |run, p| run.output_path(p, Role::Emitted));
+        self.finish(&mut packet, |run, p| run.output_path(p, Role::Emitted));
     }
 }
 

@@ -45,10 +45,10 @@ pub(crate) struct Run<'e, T> {
 impl<'e, T: Trace> Run<'e, T> {
     pub(crate) fn new(engine: &'e mut Engine, now: Time, trace: &'e mut T) -> Self {
         Run {
+            outputs: std::mem::take(&mut engine.spare),
             engine,
             trace,
             now,
-            outputs: Vec::new(),
             looped: false,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tidegate_engine::{Config, Disposition, Engine, Incoming, Output};
+use tidegate_engine::{Config, Disposition, Engine, Incoming};
 use tidegate_ir::{Facts, Field, Ruleset, StepId, TableKind, Truth, ctstate, eval};
 use tidegate_wire::{Layout, be16, parse};
 
@@ -151,11 +151,7 @@ fn engine(traffic: &Traffic, opening: usize, rules: &Arc<Ruleset>) -> Result<Dur
             "{:?}",
             outcome.disposition
         );
-        for output in outcome.outputs {
-            if let Output::Transmit { bytes, .. } = output {
-                buffer = bytes;
-            }
-        }
+        buffer = engine.recycle(outcome.outputs).unwrap_or_default();
         Ok(())
     };
     for (packet, client) in traffic.packets(0).take(opening) {

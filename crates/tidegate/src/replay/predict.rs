@@ -10,6 +10,9 @@ use tidegate_wire::{Layout, be16, parse, proto, tcp::Tcp};
 const MOST: usize = 4096;
 /// How long a packet may take from one side of the host to the other.
 const LONGEST_NS: u64 = 1_000_000_000;
+/// Bytes kept from the transport header on: the longest TCP header, and 64 bytes behind
+/// that of UDP.
+const LOOKED_AT: usize = 72;
 
 /// A packet that left.
 #[derive(Debug)]
@@ -18,15 +21,29 @@ struct Sent {
     of: u64,
     time_ns: u64,
     dev: IfIndex,
-    bytes: Vec<u8>,
+    layout: Layout,
+    /// What [`identity`] and [`differences`] look at.
+    head: Vec<u8>,
+    /// [`identity`], once somebody asked.
+    identity: Option<u64>,
 }
 
 /// What the engine sent and the capture has not shown yet.
+///
+/// Most captures show nothing leaving, so packets are only kept here, and sorted by
+/// identity when the first one is asked for.
 #[derive(Debug, Default)]
 pub(super) struct Predictions {
-    by_identity: HashMap<u64, VecDeque<Sent>>,
-    /// Identities in the order they came in, with their time.
-    order: VecDeque<(u64, u64)>,
+    /// In the order they were sent.
+    sent: VecDeque<Sent>,
+    /// How many were sent before the first of those.
+    gone: u64,
+    /// How many of those have their number in `by_identity`.
+    sorted: usize,
+    /// Numbers of packets, counted from the beginning of the replay.
+    by_identity: HashMap<u64, VecDeque<u64>>,
+    /// Buffer for the next packet.
+    spare: Vec<u8>,
 }
 
 /// A captured packet that was predicted.
@@ -41,95 +58,132 @@ pub(super) struct Seen {
 impl Predictions {
     /// Remembers a packet that the engine sent because of captured packet `of`.
     pub(super) fn add(&mut self, of: u64, time_ns: u64, dev: IfIndex, bytes: &[u8]) {
-        let Some(identity) = identity(bytes) else {
+        let Ok(layout) = parse(bytes) else {
             return;
         };
         self.forget(time_ns);
-        self.order.push_back((identity, time_ns));
-        self.by_identity
-            .entry(identity)
-            .or_default()
-            .push_back(Sent {
-                of,
-                time_ns,
-                dev,
-                bytes: bytes.to_vec(),
-            });
+        let mut head = std::mem::take(&mut self.spare);
+        head.clear();
+        head.extend_from_slice(looked_at(bytes, &layout));
+        self.sent.push_back(Sent {
+            of,
+            time_ns,
+            dev,
+            layout,
+            head,
+            identity: None,
+        });
     }
 
     /// Whether a packet captured on its way out is one that was predicted.
     pub(super) fn take(&mut self, time_ns: u64, dev: IfIndex, bytes: &[u8]) -> Option<Seen> {
         self.forget(time_ns);
-        if self.order.is_empty() {
+        if self.sent.is_empty() {
             return None;
         }
-        let identity = identity(bytes)?;
+        self.sort();
+        let layout = parse(bytes).ok()?;
+        let head = looked_at(bytes, &layout);
+        let identity = identity_of(head, &layout)?;
+        let (sent, gone) = (&self.sent, self.gone);
+        let nth = |number: &u64| sent.get(number.checked_sub(gone)? as usize);
         let waiting = self.by_identity.get_mut(&identity)?;
-        let at = waiting.iter().position(|s| s.dev == dev).unwrap_or(0);
-        let sent = waiting.remove(at)?;
+        let same = waiting
+            .iter()
+            .position(|n| nth(n).is_some_and(|s| s.dev == dev));
+        let found = nth(&waiting.remove(same.unwrap_or(0))?)?;
         if waiting.is_empty() {
             self.by_identity.remove(&identity);
         }
-        let mut differs = differences(&sent.bytes, bytes);
-        if sent.dev != dev {
+        let mut differs = differences((&found.head, &found.layout), (head, &layout));
+        if found.dev != dev {
             differs.insert(0, "interface");
         }
         Some(Seen {
-            of: sent.of,
+            of: found.of,
             differs,
         })
     }
 
+    /// Enters what was sent since the last time into `by_identity`.
+    fn sort(&mut self) {
+        let first = self.gone + self.sorted as u64;
+        for (number, sent) in (first..).zip(self.sent.iter_mut().skip(self.sorted)) {
+            sent.identity = identity_of(&sent.head, &sent.layout);
+            if let Some(identity) = sent.identity {
+                let waiting = self.by_identity.entry(identity).or_default();
+                waiting.push_back(number);
+            }
+        }
+        self.sorted = self.sent.len();
+    }
+
     fn forget(&mut self, now: u64) {
-        while let Some(&(identity, time)) = self.order.front() {
-            if self.order.len() < MOST && now.saturating_sub(time) <= LONGEST_NS {
+        while let Some(oldest) = self.sent.front() {
+            if self.sent.len() < MOST && now.saturating_sub(oldest.time_ns) <= LONGEST_NS {
                 break;
             }
-            self.order.pop_front();
-            if let Some(waiting) = self.by_identity.get_mut(&identity) {
-                if waiting.front().is_some_and(|s| s.time_ns <= time) {
+            if let Some(identity) = oldest.identity
+                && let Some(waiting) = self.by_identity.get_mut(&identity)
+            {
+                if waiting.front() == Some(&self.gone) {
                     waiting.pop_front();
                 }
                 if waiting.is_empty() {
                     self.by_identity.remove(&identity);
                 }
             }
+            if let Some(oldest) = self.sent.pop_front() {
+                self.spare = oldest.head;
+            }
+            self.gone += 1;
+            self.sorted = self.sorted.saturating_sub(1);
         }
     }
+}
+
+/// The headers and a little more.
+fn looked_at<'a>(bytes: &'a [u8], layout: &Layout) -> &'a [u8] {
+    let whole = bytes.get(..layout.len as usize).unwrap_or(bytes);
+    whole
+        .get(..usize::from(layout.l4) + LOOKED_AT)
+        .unwrap_or(whole)
 }
 
 /// A hash over what translation and forwarding leave alone.
 pub(super) fn identity(bytes: &[u8]) -> Option<u64> {
     let layout = parse(bytes).ok()?;
-    let l4 = layout.l4(bytes.get(..layout.len as usize)?);
+    identity_of(looked_at(bytes, &layout), &layout)
+}
+
+fn identity_of(head: &[u8], layout: &Layout) -> Option<u64> {
+    let l4 = layout.l4(head);
     let mut hash = DefaultHasher::new();
     (layout.proto, layout.len, layout.frag_off).hash(&mut hash);
     match layout.proto {
-        _ if layout.frag_off != 0 => head(l4, 0).hash(&mut hash),
+        _ if layout.frag_off != 0 => part(l4, 0).hash(&mut hash),
         proto::TCP => {
             let tcp = Tcp::new(l4)?;
             (tcp.seq(), tcp.ack(), tcp.flags(), tcp.window()).hash(&mut hash);
         }
-        proto::UDP | proto::UDPLITE => head(l4, 8).hash(&mut hash),
+        proto::UDP | proto::UDPLITE => part(l4, 8).hash(&mut hash),
         // Type and code, then what follows the identifier.
-        proto::ICMP | proto::ICMPV6 => (be16(l4, 0), head(l4, 6)).hash(&mut hash),
-        _ => head(l4, 0).hash(&mut hash),
+        proto::ICMP | proto::ICMPV6 => (be16(l4, 0), part(l4, 6)).hash(&mut hash),
+        _ => part(l4, 0).hash(&mut hash),
     }
     Some(hash.finish())
 }
 
 /// Up to 64 bytes from `from` on.
-fn head(l4: &[u8], from: usize) -> &[u8] {
+fn part(l4: &[u8], from: usize) -> &[u8] {
     let rest = l4.get(from..).unwrap_or(&[]);
     rest.get(..64).unwrap_or(rest)
 }
 
 /// Names of the fields in which two packets of one identity differ. Checksums follow
 /// from the rest; the identification of a packet that this host made is random.
-fn differences(sent: &[u8], seen: &[u8]) -> Vec<&'static str> {
-    let (Ok(a), Ok(b)) = (parse(sent), parse(seen)) else {
-        return vec!["header"];
-    };
+fn differences(sent: (&[u8], &Layout), seen: (&[u8], &Layout)) -> Vec<&'static str> {
+    let ((sent, a), (seen, b)) = (sent, seen);
     let ports = |bytes: &[u8], l: &Layout, at| be16(l.l4(bytes), at);
     let has_ports = a.has_l4() && matches!(a.proto, proto::TCP | proto::UDP | proto::UDPLITE);
     let checks = [
@@ -140,11 +194,11 @@ fn differences(sent: &[u8], seen: &[u8]) -> Vec<&'static str> {
         ("tos", sent.get(1) != seen.get(1)),
         (
             "source port",
-            has_ports && ports(sent, &a, 0) != ports(seen, &b, 0),
+            has_ports && ports(sent, a, 0) != ports(seen, b, 0),
         ),
         (
             "destination port",
-            has_ports && ports(sent, &a, 2) != ports(seen, &b, 2),
+            has_ports && ports(sent, a, 2) != ports(seen, b, 2),
         ),
     ];
     let named = checks.into_iter().filter(|c| c.1).map(|c| c.0);
@@ -203,7 +257,16 @@ mod tests {
         for n in 0..3 * MOST as u64 {
             waiting.add(n, 0, IfIndex(3), &udp(1, 63, &n.to_be_bytes()));
         }
-        assert!(waiting.order.len() <= MOST);
+        assert!(waiting.sent.len() <= MOST);
+        let last = 3 * MOST as u64 - 1;
+        let packet = |n: u64| udp(1, 63, &n.to_be_bytes());
+        assert_eq!(waiting.take(0, IfIndex(3), &packet(1)), None);
+        let seen = waiting.take(0, IfIndex(3), &packet(last));
+        assert_eq!(seen.map(|s| s.of), Some(last));
+        for n in 0..3 * MOST as u64 {
+            waiting.add(n, 0, IfIndex(3), &packet(n));
+            assert!(n % 7 != 0 || waiting.take(0, IfIndex(3), &packet(n)).is_some());
+        }
         assert!(waiting.by_identity.len() <= MOST);
     }
 }

@@ -257,10 +257,8 @@ impl Session {
     }
 
     fn recycle(&mut self, outputs: Vec<Output>) {
-        for output in outputs {
-            if let Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. } = output {
-                self.spare = bytes;
-            }
+        if let Some(buffer) = self.engine.recycle(outputs) {
+            self.spare = buffer;
         }
     }
 
