@@ -27,7 +27,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate_capture::{Direction, Frame};
 
@@ -43,8 +43,26 @@ use source::Sources;
 /// Captures at least this large get a progress bar.
 const LONG: u64 = 16 << 20;
 
+/// What `tidegate replay --help` ends with.
+const HELP: &str = "\
+Examples:
+  What would these rules have done to this traffic?
+    iptables-save | tidegate replay --rules /dev/stdin eth0.pcap
+  Why did packet 30 not get through? (numbers as the listing has them)
+    tidegate replay --rules web.rules --host server.toml --explain 30 eth0.pcap
+  Both sides of a router, figures only:
+    tidegate replay --rules router.rules --summary lan0.pcap wan0.pcap
+
+Exit status: 0 all packets were decided, whatever the verdicts; 1 the rules, the host
+or a capture cannot be read or are damaged; 2 the command line is wrong.
+Colours are used on a terminal only, and never with NO_COLOR set.";
+
 /// Decide every packet of captures by rules.
 #[derive(Debug, Parser)]
+#[command(
+    after_help = HELP,
+    group = ArgGroup::new("ruleset").args(["rules", "rules6"]).multiple(true).required(true)
+)]
 pub(crate) struct Args {
     /// IPv4 rules as iptables-save writes them.
     #[arg(long, value_name = "FILE")]
@@ -57,7 +75,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     host: Option<PathBuf>,
     /// Show packet N rule by rule.
-    #[arg(long, value_name = "N", conflicts_with_all = ["json", "summary", "out"])]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..),
+        conflicts_with_all = ["json", "summary", "out"])]
     explain: Option<u64>,
     /// One JSON object a packet, then counters and connections.
     #[arg(long)]
@@ -79,9 +98,6 @@ pub(crate) struct Args {
 /// # Errors
 /// Rules, host or captures cannot be read or are damaged, or output fails.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if args.rules.is_none() && args.rules6.is_none() {
-        bail!("give rules with --rules, --rules6 or both");
-    }
     let rules = Rules::read(args.rules.as_deref(), args.rules6.as_deref())?;
     let host = match &args.host {
         Some(path) => Host::read(path)?,
@@ -119,7 +135,8 @@ fn explain_one(mut session: Session, mut sources: Sources, number: u64) -> Resul
     while let Some((source, frame)) = sources.next_frame() {
         at += 1;
         if at < number {
-            session.quietly(source, &frame);
+            // Reported, so that connections get the numbers that the listing has.
+            session.reported(source, &frame, |_| ());
             continue;
         }
         let mut head = String::new();

@@ -25,7 +25,15 @@ pub(crate) const HELP: &str = "\
 Tools: iptables, ip6tables, iptables-save, ip6tables-save, iptables-restore and
 ip6tables-restore, as the first argument or by links with these names:
   tidegate --offline rules.state iptables -A INPUT -p tcp --dport 22 -j ACCEPT
-They keep the ruleset in the file named by --offline FILE or TIDEGATE_STATE.";
+They keep the ruleset in the file named by --offline FILE or TIDEGATE_STATE.
+
+Examples:
+  tidegate replay --rules web.rules eth0.pcap
+  tidegate replay --rules web.rules --explain 30 eth0.pcap
+  tidegate link ~/bin
+
+Exit status: 0 done; 1 files are unreadable, damaged or refused; 2 the command line is
+wrong. The tools exit as those of iptables do.";
 
 /// One of the tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tidegate_capture::{Reader, Writer};
+use tidegate_capture::{Direction, LinkType, Reader, Writer};
 
 fn scenarios() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios")
@@ -236,6 +236,161 @@ fn a_packet_is_explained_rule_by_rule() {
         assert!(shown.contains(part), "{part}\nnot in\n{shown}");
     }
     assert!(!shown.contains('\x1b'), "colours off the terminal");
+}
+
+/// `--explain` of one packet of a capture on the server.
+fn explain(rules: &str, capture: &str, number: u64) -> String {
+    let run = replay(&[
+        "--rules",
+        &format!("rules/{rules}.rules"),
+        "--host",
+        "hosts/server.toml",
+        &format!("captures/{capture}.pcap"),
+        "--explain",
+        &number.to_string(),
+    ]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    text(&run.stdout)
+}
+
+#[test]
+fn an_explained_packet_has_the_line_of_the_listing() {
+    let listing = replay(&[
+        "--rules",
+        "rules/b4.rules",
+        "--host",
+        "hosts/server.toml",
+        "captures/ftp-pasv-once.pcap",
+    ]);
+    let listing = text(&listing.stdout);
+    for number in [1, 30] {
+        let line = listing.lines().nth(number - 1).unwrap();
+        let shown = explain("b4", "ftp-pasv-once", number as u64);
+        assert_eq!(shown.lines().next(), Some(line));
+    }
+    assert!(listing.lines().nth(29).unwrap().contains("ESTABLISHED #2 "));
+}
+
+/// Packets that `scenarios/record.py` made wrong on purpose: 27 has a damaged TCP
+/// checksum, 31 the sequence number 9000000 in a connection that was just opened.
+#[test]
+fn an_explanation_says_why_a_packet_is_invalid() {
+    for (number, why) in [
+        (27, "conntrack: INVALID: bad transport checksum\n"),
+        (31, "conntrack: INVALID: SEQ 9000000 is over upper bound "),
+    ] {
+        let shown = explain("a9", "states", number);
+        assert!(shown.contains(why), "{shown}");
+    }
+}
+
+/// A SYN that answers nothing in an established connection is ignored (RFC 5961, 4).
+#[test]
+fn an_explanation_says_why_a_packet_was_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let capture = dir.path().join("eth0.pcapng");
+    let mut writer = Writer::new(std::fs::File::create(&capture).unwrap(), "test").unwrap();
+    let id = writer.add_interface(None, LinkType::Raw).unwrap();
+    let (client, server) = ([192, 168, 114, 101], [192, 168, 114, 20]);
+    let packets = [
+        tcp(client, server, [4000, 80], [1000, 0], 0x02),
+        tcp(server, client, [80, 4000], [5000, 1001], 0x12),
+        tcp(client, server, [4000, 80], [1001, 5001], 0x10),
+        tcp(client, server, [4000, 80], [7000, 0], 0x02),
+    ];
+    for (at, packet) in packets.iter().enumerate() {
+        writer
+            .packet(id, at as u64, Direction::Unknown, packet, 40, "")
+            .unwrap();
+    }
+    drop(writer);
+    let run = replay(&[
+        "--rules",
+        "rules/a9.rules",
+        "--host",
+        "hosts/server.toml",
+        capture.to_str().unwrap(),
+        "--explain",
+        "4",
+    ]);
+    let shown = text(&run.stdout);
+    assert!(
+        shown.contains("  conntrack: SYN ignored in state ESTABLISHED\n"),
+        "{shown}"
+    );
+}
+
+/// 20 bytes of IPv4 and 20 of TCP with right checksums (RFC 1071).
+fn tcp(src: [u8; 4], dst: [u8; 4], ports: [u16; 2], numbers: [u32; 2], flags: u8) -> [u8; 40] {
+    let sum = |words: &[u8], start: u32| {
+        let sum = words.chunks(2).fold(start, |sum, w| {
+            sum + u32::from(u16::from_be_bytes([w[0], w[1]]))
+        });
+        (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
+    };
+    let mut p = [0; 40];
+    p[..10].copy_from_slice(&[0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6]);
+    p[12..16].copy_from_slice(&src);
+    p[16..20].copy_from_slice(&dst);
+    let header = sum(&p[..20], 0);
+    p[10..12].copy_from_slice(&header);
+    p[20..22].copy_from_slice(&ports[0].to_be_bytes());
+    p[22..24].copy_from_slice(&ports[1].to_be_bytes());
+    p[24..28].copy_from_slice(&numbers[0].to_be_bytes());
+    p[28..32].copy_from_slice(&numbers[1].to_be_bytes());
+    p[32..36].copy_from_slice(&[0x50, flags, 0xff, 0xff]);
+    let transport = sum(&p[12..], 6 + 20);
+    p[36..38].copy_from_slice(&transport);
+    p
+}
+
+#[test]
+fn colours_are_for_terminals_and_can_be_refused() {
+    let command = format!(
+        "{} replay --rules rules/a1.rules --host hosts/server.toml captures/web-ssh.pcap",
+        env!("CARGO_BIN_EXE_tidegate")
+    );
+    let on_a_terminal = |no_color: &str| {
+        let run = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .env("NO_COLOR", no_color)
+            .current_dir(scenarios())
+            .output();
+        run.ok().map(|r| text(&r.stdout))
+    };
+    let (Some(painted), Some(plain)) = (on_a_terminal(""), on_a_terminal("1")) else {
+        eprintln!("script is not installed: colours on a terminal are not tested");
+        return;
+    };
+    assert!(painted.contains("\x1b[32mACCEPT"), "{painted}");
+    assert!(plain.contains("ACCEPT") && !plain.contains('\x1b'));
+    let words: Vec<&str> = command.split(' ').skip(2).collect();
+    assert_eq!(text(&replay(&words).stdout), plain.replace('\r', ""));
+}
+
+#[test]
+fn wrong_command_lines_exit_with_two() {
+    for (arguments, wanted) in [
+        (&["captures/web-ssh.pcap"][..], "--rules <FILE>"),
+        (&["--rules", "rules/a1.rules"], "<CAPTURE>"),
+        (
+            &["--rules", "rules/a1.rules", "--explain", "0", "x.pcap"],
+            "0 is not in 1..",
+        ),
+        (
+            &["--rules", "r", "--explain", "1", "--json", "x.pcap"],
+            "cannot be used with",
+        ),
+    ] {
+        let run = replay(arguments);
+        let error = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{error}");
+        assert!(error.contains(wanted), "{error}");
+    }
+    let help = text(&replay(&["--help"]).stdout);
+    for part in ["Examples:\n", "Exit status: 0 ", "NO_COLOR"] {
+        assert!(help.contains(part), "{help}");
+    }
 }
 
 #[test]
