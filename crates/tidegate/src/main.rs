@@ -5,6 +5,7 @@
 //! Everything else is a command of its own.
 #![forbid(unsafe_code)]
 
+mod host;
 mod link;
 mod names;
 mod replay;
@@ -25,6 +26,8 @@ struct Cli {
 /// Commands of the program itself.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Describe the running host for `replay --host`.
+    Host(host::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
     /// Decide every packet of captures by rules.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         return call.run();
     }
     let outcome = match Cli::parse().command {
+        Command::Host(args) => host::run(&args),
         Command::Link(args) => link::run(&args),
         Command::Replay(args) => replay::run(&args),
     };

@@ -10,7 +10,6 @@ mod explain;
 mod export;
 mod fate;
 mod feed;
-mod host;
 mod infer;
 mod paint;
 mod predict;
@@ -31,9 +30,9 @@ use clap::{ArgGroup, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate_capture::{Direction, Frame};
 
+use crate::host::Host;
 use explain::Show;
 use export::Export;
-use host::Host;
 use paint::Paint;
 use record::Record;
 use rules::Rules;
@@ -71,7 +70,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     rules6: Option<PathBuf>,
     /// The host that the rules are for: interfaces, addresses, routes, sysctls (TOML).
-    /// Without it, the captures and the rules must tell.
+    /// `live` is the running host. Without it, the captures and the rules must tell.
     #[arg(long, value_name = "FILE")]
     host: Option<PathBuf>,
     /// Show packet N rule by rule.

@@ -186,7 +186,9 @@ fn route(to: Prefix, table: u32, kind: RouteType, i: &Interface) -> Route {
     }
 }
 
-/// The routes the kernel makes for an address (`fib_add_ifaddr`, `addrconf`).
+/// The routes the kernel makes for an address (`fib_add_ifaddr`, `addrconf`). A route
+/// to its network that is there already stands for the kernel's: it may have another
+/// metric.
 fn implied_routes(i: &Interface, a: Prefix, out: &mut Vec<Route>) {
     let host_len = match a.family {
         Family::V4 => 32,
@@ -214,7 +216,14 @@ fn implied_routes(i: &Interface, a: Prefix, out: &mut Vec<Route>) {
         } else {
             0
         };
-        out.push(connected);
+        let same = |r: &Route| {
+            (r.table, r.dev, r.via, r.to.len) == (TABLE_MAIN, connected.dev, None, a.len)
+                && r.to.family == a.family
+                && r.to.contains(a.addr)
+        };
+        if !out.iter().any(same) {
+            out.push(connected);
+        }
     }
     if a.family == Family::V4 && a.len < 31 {
         let last = network.addr | (!a.mask() & 0xffff_ffff);
@@ -288,6 +297,35 @@ mod tests {
         let local = e.route(Family::V4, addr([10, 0, 1, 1]), 0, 0).unwrap();
         assert_eq!(local.kind, RouteType::Local);
         assert!(e.route(Family::V6, 1 << 100, 0, 0).is_none());
+    }
+
+    #[test]
+    fn a_described_connected_route_replaces_the_implied_one() {
+        let both = |n: u32| Interface {
+            index: IfIndex(n),
+            name: format!("eth{n}"),
+            addresses: vec![v4([10, 0, 0, n as u8], 24)],
+            mtu: 1500,
+            mac: None,
+            loopback: false,
+        };
+        let slow = Route {
+            to: v4([10, 0, 0, 0], 24),
+            table: TABLE_MAIN,
+            kind: RouteType::Unicast,
+            dev: Some(IfIndex(2)),
+            via: None,
+            src: None,
+            metric: 600,
+        };
+        let e =
+            |routes: &[Route]| Env::new(vec![both(2), both(3)], routes, &[], Settings::default());
+        let dev = |e: &Env| {
+            e.route(Family::V4, addr([10, 0, 0, 9]), 0, 0)
+                .and_then(|r| r.dev)
+        };
+        assert_eq!(dev(&e(&[])), Some(IfIndex(2)));
+        assert_eq!(dev(&e(&[slow])), Some(IfIndex(3)));
     }
 
     #[test]

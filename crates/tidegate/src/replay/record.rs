@@ -10,9 +10,9 @@ use tidegate_syntax::RuleOrigin;
 
 use super::brief::{Brief, Flags, ProtoName};
 use super::fate::Fate;
-use super::host::address;
 use super::paint::{Paint, Tone};
 use super::walk::{State, Walk};
+use crate::host::address;
 
 /// Everything that is reported about one packet.
 pub(super) struct Record<'a> {

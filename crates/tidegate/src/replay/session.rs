@@ -14,12 +14,12 @@ use super::brief::Brief;
 use super::explain::Explainer;
 use super::fate::Fate;
 use super::feed::{Entry, Feed, Ready, Skip};
-use super::host::Host;
 use super::predict::Predictions;
 use super::record::Record;
 use super::rules::Rules;
 use super::totals::Totals;
 use super::walk::{State, Walk};
+use crate::host::Host;
 
 /// Numbers for connections in the order they appear.
 #[derive(Default)]

@@ -1,260 +1,114 @@
-//! The described host: interfaces, addresses, routes, sysctls, from a TOML file.
+//! The host that rules are for: described in a file, or the running one.
+
+mod file;
+mod live;
+mod netlink;
+mod sysctl;
 
 use std::fs;
-use std::net::IpAddr;
-use std::path::Path;
-use std::str::FromStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde::Deserialize;
-use std::collections::BTreeMap;
-use tidegate_engine::conntrack::{Config as CtConfig, HelperKind, HelperPort};
+use tidegate_engine::conntrack::Config as CtConfig;
 use tidegate_engine::env::{
-    Env, IfIndex, Interface, PolicyRule, Prefix, Route, RouteType, Settings, TABLE_MAIN,
+    Env, IfIndex, Interface, PolicyRule, Prefix, Route, Settings, TABLE_MAIN,
 };
 use tidegate_engine::{Config, TrackWhen};
-use tidegate_wire::{Family, proto};
+use tidegate_wire::Family;
+
+use file::{File, Link, Selector, Tracking, Way};
+pub(crate) use file::{address, number};
 
 /// The index of loopback on every Linux machine.
-pub(super) const LOOPBACK: IfIndex = IfIndex(1);
+pub(crate) const LOOPBACK: IfIndex = IfIndex(1);
+
+/// What `--host` calls the running host.
+const LIVE: &str = "live";
+
+/// Arguments of `tidegate host`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// Write here instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// What `tidegate host --help` ends with.
+const HELP: &str = "\
+Interfaces, addresses, routes, policy-routing rules and sysctls of this process's
+network namespace are described; what the description cannot say is in comments.
+
+Examples:
+  tidegate host --out HOST.toml
+  ip netns exec web tidegate host
+  tidegate replay --rules web.rules --host HOST.toml eth0.pcap
+  tidegate replay --rules web.rules --host live eth0.pcap
+
+Exit status: 0 done; 1 the kernel does not tell, or FILE cannot be written; 2 the
+command line is wrong.";
+
+/// What a written description begins with.
+const HEAD: &str = "\
+# The host that rules are for, as `tidegate host` found it.
+# For `tidegate replay --host FILE`.
+";
+
+/// Describes the running host.
+///
+/// # Errors
+/// The kernel does not tell, or output fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let text = describe(&live::snapshot()?)?;
+    match &args.out {
+        Some(path) => fs::write(path, text).with_context(|| path.display().to_string()),
+        None => Ok(std::io::stdout().write_all(text.as_bytes())?),
+    }
+}
+
+fn describe(taken: &live::Snapshot) -> Result<String> {
+    let mut text = HEAD.to_owned();
+    for note in &taken.notes {
+        text += &format!("# Note: {note}.\n");
+    }
+    text.push('\n');
+    Ok(text + &taken.file.text()?)
+}
 
 /// What replay needs to know about the machine that the rules run on.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(crate) struct Host {
     /// Interfaces, routes, settings.
-    pub(super) env: Env,
+    pub(crate) env: Env,
     /// Settings of the engine.
-    pub(super) config: Config,
-}
-
-/// The file as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    host: General,
-    #[serde(default, rename = "interface")]
-    interfaces: Vec<Link>,
-    #[serde(default, rename = "route")]
-    routes: Vec<Way>,
-    #[serde(default, rename = "rule")]
-    rules: Vec<Selector>,
-    #[serde(default)]
-    sysctl: BTreeMap<String, u32>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct General {
-    #[serde(default)]
-    forward: bool,
-    #[serde(default)]
-    conntrack: Tracking,
-    #[serde(default)]
-    helpers: Vec<Helper>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Tracking {
-    #[default]
-    Auto,
-    On,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Link {
-    name: IfName,
-    index: Option<u32>,
-    #[serde(default)]
-    addresses: Vec<Cidr>,
-    #[serde(default = "ethernet_mtu")]
-    mtu: u32,
-    mac: Option<Mac>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Way {
-    to: To,
-    via: Option<IpAddr>,
-    dev: Option<String>,
-    table: Option<u32>,
-    src: Option<IpAddr>,
-    metric: Option<u32>,
-    #[serde(default, rename = "type")]
-    kind: Kind,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    #[default]
-    Unicast,
-    Blackhole,
-    Unreachable,
-    Prohibit,
-    Throw,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Selector {
-    fwmark: Option<Mark>,
-    from: Option<Cidr>,
-    table: u32,
-    #[serde(default = "first_priority")]
-    priority: u32,
-}
-
-/// Declares a string with a meaning of its own, checked while the file is read so
-/// that errors name line and key.
-macro_rules! word {
-    ($name:ident($inner:ty), $parse:expr) => {
-        #[derive(Clone, Debug, Deserialize)]
-        #[serde(try_from = "String")]
-        struct $name($inner);
-        impl TryFrom<String> for $name {
-            type Error = String;
-            fn try_from(text: String) -> Result<Self, String> {
-                let parse: fn(&str) -> Result<$inner, String> = $parse;
-                parse(&text).map($name)
-            }
-        }
-    };
-}
-
-word!(IfName(String), |text| {
-    let fits = (1..=15).contains(&text.len());
-    let clean = !text.contains(|c: char| c == '/' || c.is_whitespace());
-    (fits && clean)
-        .then(|| text.to_owned())
-        .ok_or_else(|| format!("`{text}` is no interface name (1 to 15 bytes)"))
-});
-word!(Cidr(Prefix), parse_prefix);
-word!(To(Option<Prefix>), |text| match text {
-    "default" => Ok(None),
-    _ => parse_prefix(text).map(Some),
-});
-word!(Mac([u8; 6]), |text| parse_mac(text)
-    .ok_or_else(|| format!("`{text}` is no hardware address")));
-word!(Helper(HelperPort), parse_helper);
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Mark {
-    Number(u32),
-    Text(String),
-}
-
-const fn ethernet_mtu() -> u32 {
-    1500
-}
-
-const fn first_priority() -> u32 {
-    32765
-}
-
-/// An address as the engine holds it.
-pub(super) fn number(addr: IpAddr) -> (Family, u128) {
-    match addr {
-        IpAddr::V4(a) => (Family::V4, u128::from(a.to_bits())),
-        IpAddr::V6(a) => (Family::V6, a.to_bits()),
-    }
-}
-
-/// An address as people write it.
-pub(super) fn address(family: Family, value: u128) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4((value as u32).into()),
-        Family::V6 => IpAddr::V6(value.into()),
-    }
-}
-
-const fn width(family: Family) -> u8 {
-    match family {
-        Family::V4 => 32,
-        Family::V6 => 128,
-    }
-}
-
-fn parse_prefix(text: &str) -> Result<Prefix, String> {
-    let (addr, len) = text
-        .split_once('/')
-        .map_or((text, None), |(a, l)| (a, Some(l)));
-    let addr = IpAddr::from_str(addr).map_err(|_| format!("`{addr}` is no address"))?;
-    let (family, addr) = number(addr);
-    let len = match len.map(u8::from_str) {
-        None => width(family),
-        Some(Ok(len)) if len <= width(family) => len,
-        Some(_) => return Err(format!("`{text}`: prefix length beyond {}", width(family))),
-    };
-    Ok(Prefix { family, addr, len })
-}
-
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let mut bytes = [0; 6];
-    let mut parts = text.split([':', '-']);
-    for byte in &mut bytes {
-        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
-    }
-    parts.next().is_none().then_some(bytes)
-}
-
-/// `ftp`, or `ftp:2121` for another port.
-fn parse_helper(text: &str) -> Result<HelperPort, String> {
-    let (name, port) = text
-        .split_once(':')
-        .map_or((text, None), |(n, p)| (n, Some(p)));
-    let kind = HelperKind::by_name(name).ok_or_else(|| format!("no helper is called `{name}`"))?;
-    let port = match (kind, port) {
-        (HelperKind::Ftp, None) => 21,
-        (_, Some(port)) => port
-            .parse()
-            .map_err(|_| format!("`{port}` is no port number"))?,
-    };
-    Ok(HelperPort {
-        kind,
-        proto: proto::TCP,
-        port,
-    })
-}
-
-fn parse_u32(text: &str) -> Result<u32> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    parsed.map_err(|_| anyhow!("`{text}` is no 32-bit number"))
-}
-
-impl Mark {
-    fn value(&self) -> Result<(u32, u32)> {
-        match self {
-            Mark::Number(n) => Ok((*n, u32::MAX)),
-            Mark::Text(text) => match text.split_once('/') {
-                Some((value, mask)) => Ok((parse_u32(value)?, parse_u32(mask)?)),
-                None => Ok((parse_u32(text)?, u32::MAX)),
-            },
-        }
-    }
+    pub(crate) config: Config,
 }
 
 impl Host {
-    /// Reads a description.
+    /// Reads a description; `live` is the running host.
     ///
     /// # Errors
     /// The file cannot be read or says something impossible; file, line and key are
-    /// named.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    /// named. The kernel does not tell.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        if path == Path::new(LIVE) {
+            let taken = live::snapshot().context("the running host")?;
+            for note in &taken.notes {
+                eprintln!("tidegate: {note}");
+            }
+            return Self::new(&taken.file).context("the running host");
+        }
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let file: File =
-            toml::from_str(text).map_err(|e| anyhow!("{}", e.to_string().trim_end()))?;
+        let file = toml::from_str(text).map_err(|e| anyhow!("{}", e.to_string().trim_end()))?;
+        Self::new(&file)
+    }
+
+    fn new(file: &File) -> Result<Self> {
         let interfaces = interfaces(&file.interfaces)?;
         let mut routes = Vec::new();
         for way in &file.routes {
@@ -274,7 +128,7 @@ impl Host {
             ..CtConfig::default()
         };
         for (name, value) in &file.sysctl {
-            if !sysctl(name, *value, &mut settings, &mut conntrack) {
+            if !sysctl::set(name, *value, &mut settings, &mut conntrack) {
                 bail!("[sysctl]: `{name}` has no meaning here");
             }
         }
@@ -350,15 +204,8 @@ impl Way {
             (None, Some(via)) => vec![number(via).0],
             (None, None) => vec![Family::V4, Family::V6],
         };
-        let kind = match self.kind {
-            Kind::Unicast => RouteType::Unicast,
-            Kind::Blackhole => RouteType::Blackhole,
-            Kind::Unreachable => RouteType::Unreachable,
-            Kind::Prohibit => RouteType::Prohibit,
-            Kind::Throw => RouteType::Throw,
-        };
         let dev = self.device(interfaces)?;
-        if dev.is_none() && kind == RouteType::Unicast {
+        if dev.is_none() && self.kind.needs_device() {
             bail!("[[route]]: needs `dev`, or `via` in the network of an interface");
         }
         let of = |family| Route {
@@ -368,7 +215,7 @@ impl Way {
                 len: 0,
             }),
             table: self.table.unwrap_or(TABLE_MAIN),
-            kind,
+            kind: self.kind.route_type(),
             dev,
             via: self.via.map(|a| number(a).1),
             src: self.src.map(|a| number(a).1),
@@ -397,43 +244,25 @@ impl Way {
 
 impl Selector {
     fn rules(&self) -> Result<Vec<PolicyRule>> {
-        let fwmark = self.fwmark.as_ref().map(Mark::value).transpose();
-        let fwmark = fwmark.context("[[rule]]: `fwmark`")?;
         let from = self.from.as_ref().map(|c| c.0);
-        let families = match from {
-            Some(from) => vec![from.family],
-            None => vec![Family::V4, Family::V6],
+        let family = self.family.map(Family::from);
+        let families = match (family, from) {
+            (Some(family), Some(from)) if family != from.family => {
+                bail!("[[rule]]: `from` is of another family than `family`")
+            }
+            (Some(family), _) => vec![family],
+            (None, Some(from)) => vec![from.family],
+            (None, None) => vec![Family::V4, Family::V6],
         };
         let of = |family| PolicyRule {
             family,
             priority: self.priority,
-            fwmark,
+            fwmark: self.fwmark.map(|m| (m.value, m.mask)),
             from,
             table: self.table,
         };
         Ok(families.into_iter().map(of).collect())
     }
-}
-
-/// Sets a sysctl by its full name; `false` when it is not one that counts here.
-fn sysctl(name: &str, value: u32, settings: &mut Settings, conntrack: &mut CtConfig) -> bool {
-    if let Some(rest) = name.strip_prefix("net.netfilter.nf_conntrack_") {
-        return conntrack.set_sysctl(rest, value);
-    }
-    let flag = match name {
-        "net.ipv4.ip_forward" | "net.ipv4.conf.all.forwarding" => &mut settings.forward4,
-        "net.ipv6.conf.all.forwarding" => &mut settings.forward6,
-        "net.ipv4.conf.all.route_localnet" => &mut settings.route_localnet,
-        "net.ipv4.icmp_errors_use_inbound_ifaddr" => &mut settings.icmp_errors_use_inbound_ifaddr,
-        "net.ipv4.fwmark_reflect" => &mut settings.fwmark_reflect,
-        "net.ipv4.ip_default_ttl" => {
-            settings.default_ttl = u8::try_from(value).unwrap_or(u8::MAX);
-            return true;
-        }
-        _ => return false,
-    };
-    *flag = value != 0;
-    true
 }
 
 #[cfg(test)]
@@ -531,7 +360,10 @@ priority = 100
                 "no interface `eth7`",
             ),
             ("[[route]]\nto = \"default\"", "needs `dev`"),
-            ("[[rule]]\nfwmark = \"x\"\ntable = 1", "`fwmark`"),
+            (
+                "[[rule]]\nfwmark = \"x\"\ntable = 1",
+                "`x` is no 32-bit number",
+            ),
             ("[sysctl]\n\"net.core.wmem_max\" = 1", "`net.core.wmem_max`"),
             (
                 "[host]\nhelpers = [\"quake\"]",

@@ -1,0 +1,79 @@
+//! The sysctls that count here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use tidegate_engine::conntrack::Config as CtConfig;
+use tidegate_engine::env::Settings;
+
+/// Where the kernel shows them, dots being slashes.
+const PROC: &str = "/proc/sys";
+/// What the names of connection tracking's begin with.
+const CONNTRACK: &str = "net.netfilter.nf_conntrack_";
+const DEFAULT_TTL: &str = "net.ipv4.ip_default_ttl";
+/// Another name of the first of [`FLAGS`].
+const FORWARDING: &str = "net.ipv4.conf.all.forwarding";
+
+type Flag = fn(&mut Settings) -> &mut bool;
+
+/// Sysctls that are on or off.
+const FLAGS: [(&str, Flag); 5] = [
+    ("net.ipv4.ip_forward", |s| &mut s.forward4),
+    ("net.ipv6.conf.all.forwarding", |s| &mut s.forward6),
+    ("net.ipv4.conf.all.route_localnet", |s| {
+        &mut s.route_localnet
+    }),
+    ("net.ipv4.icmp_errors_use_inbound_ifaddr", |s| {
+        &mut s.icmp_errors_use_inbound_ifaddr
+    }),
+    ("net.ipv4.fwmark_reflect", |s| &mut s.fwmark_reflect),
+];
+
+/// Sets a sysctl by its full name; `false` when it is not one that counts here.
+pub(super) fn set(
+    name: &str,
+    value: u32,
+    settings: &mut Settings,
+    conntrack: &mut CtConfig,
+) -> bool {
+    if let Some(rest) = name.strip_prefix(CONNTRACK) {
+        return conntrack.set_sysctl(rest, value);
+    }
+    if name == DEFAULT_TTL {
+        settings.default_ttl = u8::try_from(value).unwrap_or(u8::MAX);
+        return true;
+    }
+    let name = if name == FORWARDING { FLAGS[0].0 } else { name };
+    let Some((_, flag)) = FLAGS.iter().find(|f| f.0 == name) else {
+        return false;
+    };
+    *flag(settings) = value != 0;
+    true
+}
+
+/// Those of the running kernel; what it does not have, is not there.
+pub(super) fn live() -> BTreeMap<String, u32> {
+    let own = FLAGS.iter().map(|f| f.0).chain([DEFAULT_TTL]);
+    let mut names: Vec<String> = own.map(str::to_owned).collect();
+    let (directory, prefix) = CONNTRACK.rsplit_once('.').unwrap_or(("", CONNTRACK));
+    let files = fs::read_dir(path(directory))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut scratch = CtConfig::default();
+    names.extend(files.filter_map(|f| {
+        let file = f.file_name().into_string().ok()?;
+        let known = scratch.set_sysctl(file.strip_prefix(prefix)?, 0);
+        known.then(|| format!("{directory}.{file}"))
+    }));
+    let with_value = |name: String| {
+        let text = fs::read_to_string(path(&name)).ok()?;
+        Some((name, text.trim().parse().ok()?))
+    };
+    names.into_iter().filter_map(with_value).collect()
+}
+
+fn path(name: &str) -> std::path::PathBuf {
+    Path::new(PROC).join(name.replace('.', "/"))
+}
