@@ -30,6 +30,7 @@ They keep the ruleset in the file named by --offline FILE or TIDEGATE_STATE.
 Examples:
   tidegate replay --rules web.rules eth0.pcap
   tidegate replay --rules web.rules --explain 30 eth0.pcap
+  tidegate host --out HOST.toml
   tidegate link ~/bin
 
 Exit status: 0 done; 1 files are unreadable, damaged or refused; 2 the command line is

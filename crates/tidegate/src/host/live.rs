@@ -283,7 +283,7 @@ impl Snapshot {
             .filter(|m| *m != 0 || mask != u32::MAX)
             .map(|value| Mark { value, mask });
         if message.header.flags.contains(RuleFlags::Invert) {
-            more.push("not".to_owned());
+            more.push("inversion".to_owned());
         }
         if message.header.tos != 0 {
             more.push("tos".to_owned());
