@@ -1,13 +1,15 @@
 //! Reassembly before connection tracking (`nf_defrag_ipv4`, `nf_defrag_ipv6`).
 //!
 //! A duplicate fragment is dropped, an overlapping one takes the whole packet with
-//! it (RFC 5722; IPv4 alike since Linux 4.20). Memory and time are bounded.
+//! it (RFC 5722; IPv4 alike since Linux 4.20). A fragment that contradicts the length
+//! known so far does so in IPv4 only. Memory and time are bounded.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tidegate_conntrack::Time;
-use tidegate_wire::{Family, be16, be32, checksum, proto, put};
+use tidegate_wire::{Family, be16, be32, checksum, put};
 
+use crate::chain6;
 use crate::outcome::FragmentError;
 use crate::packet::{Fragments, Packet};
 
@@ -63,26 +65,26 @@ pub(crate) struct Key {
     user: User,
 }
 
-#[derive(Debug)]
-struct Piece {
-    data: Vec<u8>,
-}
+/// What a waiting packet costs before any of its fragments is kept, in bytes.
+const QUEUE_COST: usize = 256;
 
 #[derive(Debug)]
 struct Queue {
-    /// Pieces by byte offset.
-    pieces: BTreeMap<u32, Piece>,
+    /// Data by byte offset.
+    pieces: BTreeMap<u32, Vec<u8>>,
+    /// Pieces without gaps that came one after the other, start to end.
+    runs: BTreeMap<u32, u32>,
     /// Header of the first fragment, up to the fragmented part.
     head: Option<Vec<u8>>,
-    /// Total payload bytes, known once the last fragment is there.
-    total: Option<u32>,
+    /// The furthest end known; final once the last fragment has been seen.
+    len: u32,
+    last_seen: bool,
     have: u32,
     largest: u32,
     largest_df: u32,
     bytes: usize,
     deadline: Time,
     ecn: u8,
-    mark: u32,
 }
 
 /// Fragments that wait for the rest of their packets.
@@ -99,6 +101,8 @@ pub(crate) enum Defragged {
     Held,
     /// Completed this packet (with the shape of its fragments inside).
     Whole(Box<Packet>),
+    /// Not for reassembly: goes on as it is.
+    Passed,
     /// Refused.
     Refused(FragmentError),
 }
@@ -142,32 +146,34 @@ impl Defrag {
         let Some(fragment) = Fragment::of(packet, user) else {
             return Defragged::Refused(FragmentError::Shape);
         };
-        if self.bytes + fragment.data.len() > limits.max_bytes {
+        let key = fragment.key;
+        if key.family == Family::V6 {
+            if fragment.end() > 65535 {
+                return Defragged::Refused(FragmentError::Shape);
+            }
+            if fragment.more && fragment.end() % 8 != 0 {
+                self.remove(&key);
+                return Defragged::Passed;
+            }
+        }
+        let cost = fragment.data.len();
+        if self.bytes + cost + QUEUE_COST > limits.max_bytes {
             return Defragged::Refused(FragmentError::Memory);
         }
-        let key = fragment.key;
         let queue = self.queues.entry(key).or_insert_with(|| {
             let deadline = now.saturating_add(limits.timeout(key.family));
             self.deadlines.insert((deadline, key));
+            self.bytes += QUEUE_COST;
             Queue::new(deadline)
         });
-        let added = fragment.data.len();
-        match queue.insert(fragment, packet) {
-            Ok(()) => {
-                queue.bytes += added;
-                self.bytes += added;
-            }
-            Err(FragmentError::Overlap) => {
+        if let Err(error) = queue.insert(fragment, packet) {
+            if takes_queue_along(key.family, error) {
                 self.remove(&key);
-                return Defragged::Refused(FragmentError::Overlap);
             }
-            Err(other) => {
-                if queue.pieces.is_empty() {
-                    self.remove(&key);
-                }
-                return Defragged::Refused(other);
-            }
+            return Defragged::Refused(error);
         }
+        queue.bytes += cost;
+        self.bytes += cost;
         if !queue.complete() {
             return Defragged::Held;
         }
@@ -175,6 +181,15 @@ impl Defrag {
             Some(whole) => Defragged::Whole(Box::new(whole)),
             None => Defragged::Refused(FragmentError::Shape),
         }
+    }
+}
+
+/// Whether a refused fragment discards those already there (`discard_qp` of
+/// `ip_frag_queue`, `insert_error` of `nf_ct_frag6_queue`).
+fn takes_queue_along(family: Family, error: FragmentError) -> bool {
+    match family {
+        Family::V4 => error != FragmentError::Duplicate,
+        Family::V6 => error == FragmentError::Overlap,
     }
 }
 
@@ -191,121 +206,94 @@ struct Fragment {
 
 impl Fragment {
     fn of(p: &Packet, user: User) -> Option<Fragment> {
-        let l = &p.layout;
-        let (start, id, proto, head) = match p.family() {
-            Family::V4 => {
-                let start = usize::from(l.l4);
-                (
-                    start,
-                    u32::from(be16(&p.bytes, 4)?),
-                    l.proto,
-                    p.bytes.get(..start)?.to_vec(),
-                )
-            }
-            Family::V6 => {
-                let at = usize::from(l.frag_hdr);
-                let head = unfragmentable6(&p.bytes, at)?;
-                (at + 8, be32(&p.bytes, at + 4)?, 0, head)
-            }
-        };
-        let data = p.bytes.get(start..)?.to_vec();
-        let offset = u32::from(l.frag_off) * 8;
-        if l.more_frags && (data.is_empty() || data.len() % 8 != 0) {
-            return None;
+        let mut fragment = match p.family() {
+            Family::V4 => Fragment::of4(p, user),
+            Family::V6 => Fragment::of6(p, user),
+        }?;
+        // IPv4 fragments that more follow count in eights; the rest is cut off.
+        if fragment.key.family == Family::V4 && fragment.more {
+            let whole = fragment.data.len() & !7;
+            fragment.data.truncate(whole);
         }
-        if offset as usize + data.len() + head.len()
-            > 65535 + usize::from(p.family() == Family::V6) * 40
-        {
-            return None;
-        }
-        let key = Key {
+        Some(fragment)
+    }
+
+    fn of4(p: &Packet, user: User) -> Option<Fragment> {
+        let (head, data) = p.bytes.split_at_checked(usize::from(p.layout.l4))?;
+        Some(Fragment {
+            key: Key::of(p, user, u32::from(be16(&p.bytes, 4)?), p.layout.proto),
+            offset: u32::from(p.layout.frag_off) * 8,
+            more: p.layout.more_frags,
+            head: head.to_vec(),
+            data: data.to_vec(),
+            dont_frag: p.layout.dont_frag,
+        })
+    }
+
+    fn of6(p: &Packet, user: User) -> Option<Fragment> {
+        let found = chain6::fragment_header(&p.bytes)?;
+        let data = p.bytes.get(found.at + 8..)?.to_vec();
+        let position = be16(&p.bytes, found.at + 2)?;
+        let mut head = p.bytes.get(..found.at)?.to_vec();
+        *head.get_mut(found.named_at)? = *p.bytes.get(found.at)?;
+        Some(Fragment {
+            key: Key::of(p, user, be32(&p.bytes, found.at + 4)?, 0),
+            offset: u32::from(position & !7),
+            more: position & 1 != 0,
+            head,
+            data,
+            dont_frag: true,
+        })
+    }
+
+    fn end(&self) -> u32 {
+        self.offset + self.data.len() as u32
+    }
+}
+
+impl Key {
+    fn of(p: &Packet, user: User, id: u32, proto: u8) -> Key {
+        Key {
             family: p.family(),
             src: p.src(),
             dst: p.dst(),
             id,
             proto,
             user,
-        };
-        Some(Fragment {
-            key,
-            offset,
-            more: l.more_frags,
-            head,
-            data,
-            dont_frag: l.dont_frag,
-        })
+        }
     }
-}
-
-/// The headers before the fragment header, with the chain closed over the gap.
-fn unfragmentable6(bytes: &[u8], frag_hdr: usize) -> Option<Vec<u8>> {
-    let mut head = bytes.get(..frag_hdr)?.to_vec();
-    let next = *bytes.get(frag_hdr)?;
-    let mut named_at = 6;
-    let mut at = 40;
-    while at < frag_hdr {
-        let len = usize::from(*head.get(at + 1)?);
-        named_at = at;
-        at += (len + 1) * 8;
-    }
-    *head.get_mut(named_at)? = next;
-    Some(head)
 }
 
 impl Queue {
     fn new(deadline: Time) -> Self {
         Queue {
             pieces: BTreeMap::new(),
+            runs: BTreeMap::new(),
             head: None,
-            total: None,
+            len: 0,
+            last_seen: false,
             have: 0,
             largest: 0,
             largest_df: 0,
-            bytes: 0,
+            bytes: QUEUE_COST,
             deadline,
             ecn: 0,
-            mark: 0,
         }
     }
 
+    /// `ip_frag_queue`, `nf_ct_frag6_queue`
     fn insert(&mut self, f: Fragment, packet: &Packet) -> Result<(), FragmentError> {
-        let end = f.offset + f.data.len() as u32;
-        if !f.more {
-            let beyond = self
-                .pieces
-                .iter()
-                .next_back()
-                .is_some_and(|(at, p)| at + p.data.len() as u32 > end);
-            if self.total.is_some_and(|t| t != end) || beyond {
-                return Err(FragmentError::Overlap);
-            }
-        } else if self.total.is_some_and(|t| end > t) {
-            return Err(FragmentError::Overlap);
-        }
-        if let Some((at, piece)) = self.pieces.range(..=f.offset).next_back() {
-            let piece_end = at + piece.data.len() as u32;
-            if piece_end > f.offset {
-                let inside = *at <= f.offset && end <= piece_end;
-                return Err(if inside {
-                    FragmentError::Duplicate
-                } else {
-                    FragmentError::Overlap
-                });
-            }
-        }
-        if let Some((at, _)) = self.pieces.range(f.offset..).next()
-            && *at < end
-        {
-            return Err(FragmentError::Overlap);
-        }
+        let end = f.end();
+        self.measure(end, f.more)?;
         if f.data.is_empty() {
             return Err(FragmentError::Shape);
         }
-        if !f.more {
-            self.total = Some(end);
-        }
-        let size = packet.layout.len;
-        self.largest = self.largest.max(size);
+        self.place(f.offset, end)?;
+        let size = (f.head.len() + f.data.len()) as u32;
+        self.largest = self.largest.max(match f.key.family {
+            Family::V4 => size,
+            Family::V6 => packet.layout.len,
+        });
         if f.dont_frag {
             self.largest_df = self.largest_df.max(size);
         }
@@ -313,24 +301,63 @@ impl Queue {
         self.have += f.data.len() as u32;
         if f.offset == 0 {
             self.head = Some(f.head);
-            self.mark = packet.mark;
         }
-        self.pieces.insert(f.offset, Piece { data: f.data });
+        self.pieces.insert(f.offset, f.data);
+        Ok(())
+    }
+
+    /// What a fragment that ends at `end` says about the packet's length.
+    fn measure(&mut self, end: u32, more: bool) -> Result<(), FragmentError> {
+        let contradiction = if more {
+            self.last_seen && end > self.len
+        } else {
+            end < self.len || (self.last_seen && end != self.len)
+        };
+        if contradiction {
+            return Err(FragmentError::Shape);
+        }
+        self.len = self.len.max(end);
+        self.last_seen |= !more;
+        Ok(())
+    }
+
+    /// Finds room for a fragment (`inet_frag_queue_insert`): one that lies inside what
+    /// came without gaps is a duplicate.
+    fn place(&mut self, offset: u32, end: u32) -> Result<(), FragmentError> {
+        let tail = self.runs.last_entry();
+        let tail_end = tail.as_ref().map_or(0, |t| *t.get());
+        if let Some(mut tail) = tail
+            && tail_end == offset
+        {
+            *tail.get_mut() = end;
+            return Ok(());
+        }
+        if let Some((&start, &run_end)) = self.runs.range(..end).next_back()
+            && run_end > offset
+        {
+            let inside = start <= offset && end <= run_end;
+            return Err(if inside {
+                FragmentError::Duplicate
+            } else {
+                FragmentError::Overlap
+            });
+        }
+        self.runs.insert(offset, end);
         Ok(())
     }
 
     fn complete(&self) -> bool {
-        self.head.is_some() && self.total == Some(self.have)
+        self.head.is_some() && self.last_seen && self.len == self.have
     }
 
     /// Puts the packet together; `last` is the fragment that completed it and lends
     /// its metadata.
     fn join(self, family: Family, last: &Packet) -> Option<Packet> {
         let mut bytes = self.head?;
-        let head_len = bytes.len();
-        let sizes: Vec<u16> = self.pieces.values().map(|p| p.data.len() as u16).collect();
+        let ecn = ecn_of(self.ecn)?;
+        let sizes: Vec<u16> = self.pieces.values().map(|p| p.len() as u16).collect();
         for piece in self.pieces.values() {
-            bytes.extend_from_slice(&piece.data);
+            bytes.extend_from_slice(piece);
         }
         match family {
             Family::V4 => {
@@ -341,7 +368,6 @@ impl Queue {
                 let total = bytes.len() as u16;
                 put(&mut bytes, 2, &total.to_be_bytes());
                 put(&mut bytes, 6, &[if dont_frag { 0x40 } else { 0 }, 0]);
-                let ecn = ecn_of(self.ecn)?;
                 let tos = bytes[1] | ecn;
                 put(&mut bytes, 1, &[tos]);
                 checksum::fix_ipv4(&mut bytes);
@@ -349,9 +375,9 @@ impl Queue {
             Family::V6 => {
                 let payload = u16::try_from(bytes.len() - 40).ok()?;
                 put(&mut bytes, 4, &payload.to_be_bytes());
+                bytes[1] |= ecn << 4;
             }
         }
-        debug_assert!(head_len >= 20);
         let mut whole = Packet::new(bytes).ok()?;
         whole.mark = last.mark;
         whole.tracking = last.tracking.clone();
@@ -373,30 +399,100 @@ impl Queue {
 /// of ECN-capable and not is refused (`ip_frag_ecn_table`). `seen` has one bit per
 /// code point.
 fn ecn_of(seen: u8) -> Option<u8> {
-    let (not, ect1, ect0, ce) = (seen & 1, seen >> 1 & 1, seen >> 2 & 1, seen >> 3 & 1);
-    match (not, ce) {
-        (1, 1) => None,
-        (0, 1) if ect0 | ect1 != 0 => Some(3),
+    let (not, capable, ce) = (seen & 1, seen & 0b0110, seen & 0b1000);
+    match (not, capable, ce) {
+        (1, 0, 0) => Some(0),
+        (1, _, _) => None,
+        (_, 1.., 0b1000) => Some(3),
         _ => Some(0),
     }
 }
 
 /// Whether reassembly takes the packet. IPv6 fragments that are whole packets ("atomic
 /// fragments") lose their fragment header too; a first IPv6 fragment that cuts the
-/// transport header short goes on as it is (RFC 8200 4.5, `ipv6frag_thdr_truncated`).
+/// transport header short goes on as it is (`nf_ct_frag6_gather`).
 pub(crate) fn takes(packet: &Packet) -> bool {
     let layout = &packet.layout;
     match packet.family() {
         Family::V4 => layout.is_fragment(),
-        Family::V6 => layout.frag_hdr != 0 && (layout.frag_off != 0 || header_complete6(packet)),
+        Family::V6 => {
+            (layout.proto_at != 6 || layout.broken_chain)
+                && be16(&packet.bytes, 4) != Some(0)
+                && chain6::fragment_header(&packet.bytes)
+                    .is_some_and(|found| !chain6::transport_truncated(&packet.bytes, found.at))
+        }
     }
 }
 
-fn header_complete6(packet: &Packet) -> bool {
-    let needed = match packet.layout.proto {
-        proto::TCP => 20,
-        proto::UDP | proto::ICMPV6 => 8,
-        _ => 1,
-    };
-    packet.layout.broken_chain || packet.l4().len() >= needed
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IPv4 fragment of a UDP packet at byte `offset`.
+    fn piece(offset: u16, len: usize, more: bool) -> Packet {
+        let mut bytes = vec![
+            0x45, 0, 0, 0, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 1, 2,
+        ];
+        let total = (20 + len) as u16;
+        put(&mut bytes, 2, &total.to_be_bytes());
+        let position = offset / 8 | if more { 0x2000 } else { 0 };
+        put(&mut bytes, 6, &position.to_be_bytes());
+        bytes.resize(20 + len, b'x');
+        checksum::fix_ipv4(&mut bytes);
+        Packet::new(bytes).unwrap()
+    }
+
+    fn feed(defrag: &mut Defrag, packet: &Packet) -> Defragged {
+        defrag.take(packet, User::Prerouting, 0, &DefragLimits::default())
+    }
+
+    #[test]
+    fn ipv4_cuts_the_odd_end_off_a_fragment_that_more_follow() {
+        let mut d = Defrag::default();
+        assert!(matches!(feed(&mut d, &piece(0, 12, true)), Defragged::Held));
+        match feed(&mut d, &piece(8, 12, false)) {
+            Defragged::Whole(p) => assert_eq!(p.bytes.len(), 20 + 8 + 12),
+            _ => panic!("not put together"),
+        }
+        assert_eq!(d.bytes(), 0);
+    }
+
+    #[test]
+    fn an_end_before_data_already_there_discards_the_packet() {
+        let mut d = Defrag::default();
+        assert!(matches!(feed(&mut d, &piece(0, 32, true)), Defragged::Held));
+        let shorter = feed(&mut d, &piece(24, 4, false));
+        assert!(matches!(shorter, Defragged::Refused(FragmentError::Shape)));
+        assert_eq!(d.bytes(), 0);
+    }
+
+    #[test]
+    fn what_repeats_a_gapless_run_is_a_duplicate() {
+        let mut d = Defrag::default();
+        for (offset, more) in [(0, true), (8, true)] {
+            assert!(matches!(
+                feed(&mut d, &piece(offset, 8, more)),
+                Defragged::Held
+            ));
+        }
+        let again = feed(&mut d, &piece(0, 16, true));
+        assert!(matches!(
+            again,
+            Defragged::Refused(FragmentError::Duplicate)
+        ));
+        assert!(matches!(
+            feed(&mut d, &piece(16, 8, false)),
+            Defragged::Whole(_)
+        ));
+    }
+
+    #[test]
+    fn a_mix_of_ecn_capable_and_not_is_refused() {
+        let bit = |point: u8| 1 << point;
+        assert_eq!(ecn_of(bit(0)), Some(0));
+        assert_eq!(ecn_of(bit(0) | bit(1)), None);
+        assert_eq!(ecn_of(bit(0) | bit(3)), None);
+        assert_eq!(ecn_of(bit(2) | bit(3)), Some(3));
+        assert_eq!(ecn_of(bit(1) | bit(2)), Some(0));
+    }
 }

@@ -5,6 +5,9 @@ use tidegate_wire::{Family, checksum, proto, put};
 use crate::packet::{Fragments, Packet};
 use crate::random::Random;
 
+/// What every IPv6 link takes (RFC 8200 5).
+const MINIMUM_MTU6: u32 = 1280;
+
 /// Whether the packet has to be cut for `mtu`: it is too long, or it arrived in
 /// fragments and leaves in fragments.
 pub(crate) fn needed(packet: &Packet, mtu: u32) -> bool {
@@ -19,19 +22,27 @@ pub(crate) fn needed(packet: &Packet, mtu: u32) -> bool {
 /// The fragments of `packet` for a link of `mtu`; `None` when its header leaves no
 /// room for data.
 pub(crate) fn cut(packet: &Packet, mtu: u32, random: &mut Random) -> Option<Vec<Vec<u8>>> {
-    let mtu = packet
-        .fragments
-        .as_ref()
-        .map_or(mtu, |f| mtu.min(f.largest)) as usize;
+    let as_received = match (packet.family(), packet.fragments.as_ref()) {
+        (_, None) => mtu,
+        (Family::V4, Some(f)) => f.largest,
+        (Family::V6, Some(f)) => f.largest.max(MINIMUM_MTU6),
+    };
+    let mtu = mtu.min(as_received) as usize;
     match packet.family() {
         Family::V4 => cut4(packet, mtu),
         Family::V6 => cut6(packet, mtu, random),
     }
 }
 
-/// Payload sizes: as the packet arrived where that still fits, else as large as the
-/// link allows.
-fn sizes(total: usize, room: usize, arrived: Option<&Fragments>) -> Option<Vec<usize>> {
+/// Payload sizes.
+struct Pieces {
+    sizes: Vec<usize>,
+    /// The packet leaves in the fragments it arrived in.
+    as_arrived: bool,
+}
+
+/// As the packet arrived where that still fits, else as large as the link allows.
+fn pieces(total: usize, room: usize, arrived: Option<&Fragments>) -> Option<Pieces> {
     if let Some(f) = arrived {
         let sizes: Vec<usize> = f.sizes.iter().map(|&s| usize::from(s)).collect();
         let last = sizes.len().saturating_sub(1);
@@ -40,9 +51,20 @@ fn sizes(total: usize, room: usize, arrived: Option<&Fragments>) -> Option<Vec<u
             .enumerate()
             .all(|(i, &s)| s <= room && (i == last || s % 8 == 0));
         if fits && sizes.iter().sum::<usize>() == total {
-            return Some(sizes);
+            return Some(Pieces {
+                sizes,
+                as_arrived: true,
+            });
         }
     }
+    let sizes = even_sizes(total, room)?;
+    Some(Pieces {
+        sizes,
+        as_arrived: false,
+    })
+}
+
+fn even_sizes(total: usize, room: usize) -> Option<Vec<usize>> {
     let step = room & !7;
     if step == 0 {
         return None;
@@ -61,7 +83,10 @@ fn cut4(packet: &Packet, mtu: usize) -> Option<Vec<Vec<u8>>> {
     let header = usize::from(packet.layout.l4);
     let (head, data) = packet.bytes.split_at_checked(header)?;
     let room = mtu.checked_sub(header)?;
-    let sizes = sizes(data.len(), room, packet.fragments.as_ref())?;
+    let Pieces { sizes, as_arrived } = pieces(data.len(), room, packet.fragments.as_ref())?;
+    // Only the slow path of `ip_do_fragment` keeps DF, and only for what arrived so.
+    let keeps_df = !as_arrived && packet.fragments.is_some() && packet.layout.dont_frag;
+    let df = if keeps_df { 0x4000 } else { 0 };
     let mut out = Vec::with_capacity(sizes.len());
     let mut at = 0;
     let base = packet.layout.frag_off;
@@ -73,7 +98,6 @@ fn cut4(packet: &Packet, mtu: usize) -> Option<Vec<Vec<u8>>> {
         bytes.extend_from_slice(data.get(at..at + size)?);
         let more = i + 1 < sizes.len() || packet.layout.more_frags;
         let offset = base + (at / 8) as u16;
-        let df = if packet.layout.dont_frag { 0x4000 } else { 0 };
         let word = offset | if more { 0x2000 } else { 0 } | df;
         put(&mut bytes, 2, &((header + size) as u16).to_be_bytes());
         put(&mut bytes, 6, &word.to_be_bytes());
@@ -110,7 +134,7 @@ fn cut6(packet: &Packet, mtu: usize, random: &mut Random) -> Option<Vec<Vec<u8>>
     let (split, named_at) = fragmentable6(&packet.bytes)?;
     let (head, data) = packet.bytes.split_at_checked(split)?;
     let room = mtu.checked_sub(split + 8)?;
-    let sizes = sizes(data.len(), room, packet.fragments.as_ref())?;
+    let Pieces { sizes, .. } = pieces(data.len(), room, packet.fragments.as_ref())?;
     let next = *head.get(named_at)?;
     let id = random.next().max(1);
     let mut out = Vec::with_capacity(sizes.len());

@@ -4,6 +4,7 @@
 //! outputs on every machine. A packet goes in through [`Engine::receive`] or
 //! [`Engine::send`]; what came of it is an [`Outcome`].
 
+mod chain6;
 mod defrag;
 mod effects;
 mod emit;

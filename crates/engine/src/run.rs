@@ -117,6 +117,7 @@ impl<'e, T: Trace> Run<'e, T> {
         let limits = self.engine.config.defrag;
         match self.engine.defrag.take(packet, user, self.now, &limits) {
             Defragged::Held => Err(Stop::Held),
+            Defragged::Passed => Ok(()),
             Defragged::Refused(error) => Err(Stop::Drop(DropReason::Fragment(error))),
             Defragged::Whole(whole) => {
                 *packet = *whole;
