@@ -161,7 +161,8 @@ impl Router {
         if input == "local" && self.too_long_to_send(&bytes, mark) {
             return Ok(json!({"in": input, "verdict": "drop", "errno": "EMSGSIZE"}));
         }
-        let outcome = self.inject(&input, bytes, mark)?;
+        let ethertype = step.get("ethertype").and_then(Value::as_u64);
+        let outcome = self.inject(&input, ethertype, bytes, mark)?;
         self.engine.handle_timeout(self.now);
         let conntrack = self.engine.conntrack_mut();
         let mut events: Vec<Value> = conntrack.events().iter().map(report::event).collect();
@@ -187,7 +188,13 @@ impl Router {
             .is_some_and(|i| bytes.len() > i.mtu as usize)
     }
 
-    fn inject(&mut self, input: &str, bytes: Vec<u8>, mark: u32) -> Result<Outcome> {
+    fn inject(
+        &mut self,
+        input: &str,
+        ethertype: Option<u64>,
+        bytes: Vec<u8>,
+        mark: u32,
+    ) -> Result<Outcome> {
         if input == "local" {
             return Ok(self.engine.send(self.now, bytes, mark, &mut ()));
         }
@@ -197,9 +204,13 @@ impl Router {
             .interface_named(input)
             .context("unknown interface")?
             .index;
-        Ok(self
-            .engine
-            .receive(self.now, Incoming::on(dev), bytes, &mut ()))
+        let mut incoming = Incoming::on(dev);
+        incoming.family = match ethertype {
+            Some(0x0800) => Some(Family::V4),
+            Some(0x86dd) => Some(Family::V6),
+            _ => None,
+        };
+        Ok(self.engine.receive(self.now, incoming, bytes, &mut ()))
     }
 
     fn describe(&self, input: &str, outcome: &Outcome, fragment: bool) -> Value {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tidegate_engine::env::{
-    Env, IfIndex, Interface, PolicyRule, Prefix, Route, RouteType, Settings, TABLE_MAIN,
+    Env, IfIndex, Interface, PolicyRule, Prefix, Route, RouteType, RpFilter, Settings, TABLE_MAIN,
 };
 use tidegate_engine::{Config, Engine, TrackWhen, conntrack};
 use tidegate_wire::Family;
@@ -92,6 +92,9 @@ fn environment(case: &Value) -> Result<Env> {
         settings.forward4 = on("net.ipv4.ip_forward").unwrap_or(true);
         settings.forward6 = on("net.ipv6.conf.all.forwarding").unwrap_or(true);
         settings.route_localnet = on("net.ipv4.conf.all.route_localnet").unwrap_or(false);
+        let filter = s.get("net.ipv4.conf.all.rp_filter").and_then(Value::as_u64);
+        settings.rp_filter =
+            RpFilter::from_number(filter.unwrap_or(0) as u32).context("rp_filter")?;
     }
     Ok(Env::new(interfaces, &routes, &rules, settings))
 }

@@ -76,6 +76,9 @@ pub struct Incoming {
     pub dev: IfIndex,
     /// Link-layer header, for LOG.
     pub link: LinkHeader,
+    /// The network protocol that the link layer named; `None` where the packet's own
+    /// version is all there is.
+    pub family: Option<Family>,
     /// Whether the link layer addressed the frame to this host (`PACKET_HOST`).
     pub to_host: bool,
 }
@@ -87,6 +90,7 @@ impl Incoming {
         Incoming {
             dev,
             link: LinkHeader::default(),
+            family: None,
             to_host: true,
         }
     }
@@ -193,7 +197,8 @@ impl Engine {
         self.defrag.bytes()
     }
 
-    /// A packet received at an interface. `now` is in nanoseconds and never goes back.
+    /// A packet received at an interface. `now` is in nanoseconds and never goes back;
+    /// where it counts from 1970, timestamp options get the time of day.
     pub fn receive<T: Trace>(
         &mut self,
         now: Time,

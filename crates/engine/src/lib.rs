@@ -16,6 +16,8 @@ mod hooks;
 mod index;
 mod log;
 mod nat;
+mod options4;
+mod options6;
 mod outcome;
 mod packet;
 mod path;

@@ -10,6 +10,8 @@ use crate::env::IfIndex;
 pub enum DropReason {
     /// Not a packet the network layer takes in.
     Malformed(Malformed),
+    /// An IPv4 option or IPv6 hop-by-hop option that is broken or refused.
+    Options,
     /// The link layer addressed it to another host.
     OtherHost,
     /// A rule said DROP.

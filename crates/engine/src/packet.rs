@@ -4,6 +4,7 @@ use tidegate_conntrack::{Attached, InvalidReason, Template};
 use tidegate_wire::{Family, Layout, Malformed, parse};
 
 use crate::env::IfIndex;
+use crate::options4;
 
 /// What connection tracking has attached to a packet.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +66,8 @@ pub(crate) struct Packet {
     pub(crate) in_name: u128,
     pub(crate) out_name: u128,
     pub(crate) fragments: Option<Fragments>,
+    /// IPv4: what the options ask for, once they have been read.
+    pub(crate) options: options4::Options,
     /// Link-layer header of a received frame, for LOG.
     pub(crate) link: LinkHeader,
     /// Next hop of the route, when it is not the destination itself.
@@ -125,6 +128,7 @@ impl Packet {
             in_name: 0,
             out_name: 0,
             fragments: None,
+            options: options4::Options::default(),
             link: LinkHeader::default(),
             next_hop: None,
             broadcast: false,

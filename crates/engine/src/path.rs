@@ -2,12 +2,14 @@
 
 use tidegate_conntrack::{Attached, CtInfo, Template};
 use tidegate_ir::{Hook, RejectKind};
-use tidegate_wire::{Family, proto};
+use tidegate_wire::{Family, Malformed, proto};
 
 use crate::emit::{self, IcmpError};
 use crate::engine::Incoming;
 use crate::env::{IfIndex, RouteType, is_multicast};
 use crate::fragment;
+use crate::options4::{self, Here};
+use crate::options6::{self, Refused};
 use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
 use crate::packet::{Packet, Tracking, WayOut, interface_number};
 use crate::routing::{Path, route_in};
@@ -22,6 +24,9 @@ impl<T: Trace> Run<'_, T> {
     pub(crate) fn receive(mut self, incoming: Incoming, bytes: Vec<u8>) -> Outcome {
         let disposition = match Packet::new(bytes) {
             Err(why) => Disposition::Dropped(DropReason::Malformed(why)),
+            Ok(packet) if incoming.family.is_some_and(|f| f != packet.family()) => {
+                Disposition::Dropped(DropReason::Malformed(Malformed::Version))
+            }
             Ok(_) if !incoming.to_host => Disposition::Dropped(DropReason::OtherHost),
             Ok(packet) if refused_at_the_door(&packet) => Disposition::Dropped(DropReason::Martian),
             Ok(mut packet) => {
@@ -31,7 +36,10 @@ impl<T: Trace> Run<'_, T> {
                     role: Role::Forwarded,
                 });
                 self.set_input(&mut packet, incoming.dev);
-                self.finish(&mut packet, |run, p| run.input_path(p, Role::Forwarded))
+                self.finish(&mut packet, |run, p| {
+                    run.hop_by_hop_options(p)?;
+                    run.input_path(p, Role::Forwarded)
+                })
             }
         };
         self.outcome(disposition)
@@ -113,6 +121,9 @@ impl<T: Trace> Run<'_, T> {
         } else {
             route_in(packet, &self.engine.env)
         };
+        if packet.family() == Family::V4 && packet.layout.l4 > 20 {
+            self.ipv4_options(packet, &path)?;
+        }
         match path {
             Path::Local => {
                 self.event(TraceEvent::Routed { output: None });
@@ -164,6 +175,7 @@ impl<T: Trace> Run<'_, T> {
         );
         packet.set_ttl(packet.ttl() - 1);
         self.hook(packet, Hook::Forward)?;
+        options4::forward(packet, &self.engine.env);
         self.postrouting_path(packet, role)
     }
 
@@ -295,7 +307,53 @@ impl<T: Trace> Run<'_, T> {
         }
         packet.link = crate::packet::LinkHeader::new(&loopback_header(packet.family()));
         self.set_input(packet, dev);
+        self.hop_by_hop_options(packet)?;
         self.input_path(packet, role)
+    }
+
+    /// Before any hook (`ip6_rcv_core`).
+    fn hop_by_hop_options(&mut self, packet: &Packet) -> Result<(), Stop> {
+        if packet.family() == Family::V4 {
+            return Ok(());
+        }
+        options6::check(&packet.bytes).map_err(|refused| {
+            if let Refused::Problem { code, pointer } = refused {
+                self.emit_error(packet, IcmpError::ParameterProblem(code, pointer));
+            }
+            Stop::Drop(DropReason::Options)
+        })
+    }
+
+    /// After routing (`ip_rcv_options`). Source routing is refused, as hosts come.
+    fn ipv4_options(&mut self, packet: &mut Packet, path: &Path) -> Result<(), Stop> {
+        if matches!(path, Path::Stop(DropReason::Martian, _)) {
+            return Ok(());
+        }
+        let env = &self.engine.env;
+        let (src, dst) = (packet.src(), packet.dst());
+        let address = if *path == Path::Local && env.is_local(Family::V4, dst) {
+            Some(dst)
+        } else {
+            options4::source_towards(env, src, 0, 0)
+        };
+        let here = Here {
+            env,
+            address: address.unwrap_or(0) as u32,
+            clock: (self.now / 1_000_000 % 86_400_000) as u32,
+        };
+        let header = usize::from(packet.layout.l4);
+        let bytes = packet.bytes.get_mut(..header).unwrap_or_default();
+        match options4::compile(bytes, &here) {
+            Ok(options) if options.source_routed() => Err(Stop::Drop(DropReason::Options)),
+            Ok(options) => {
+                packet.options = options;
+                Ok(())
+            }
+            Err(at) => {
+                self.emit_error(packet, IcmpError::ParameterProblem(0, at as u32));
+                Err(Stop::Drop(DropReason::Options))
+            }
+        }
     }
 
     /// Whether the packet stands for several segments, joined by the receiving or to be

@@ -3,7 +3,7 @@
 use tidegate_wire::Family;
 
 use crate::emit::IcmpError;
-use crate::env::{Env, IfIndex, RouteType, is_link_local6, is_multicast};
+use crate::env::{Env, IfIndex, RouteType, RpFilter, is_link_local6, is_multicast};
 use crate::outcome::DropReason;
 use crate::packet::Packet;
 
@@ -45,14 +45,14 @@ fn route_in4(packet: &Packet, env: &Env) -> Path {
     if is_multicast(family, src) || src == limited_broadcast {
         return MARTIAN;
     }
-    let own_source = src >> 24 != 0 && env.is_local(family, src);
+    let fits_group = || src >> 24 == 0 || way_back_fits(packet, env, 0);
     if is_multicast(family, dst) {
         // 224.0.0.1 is the group every interface has joined.
-        let joined = dst == 0xe000_0001 && !own_source && !loopback(src);
-        return if joined { Path::Local } else { MARTIAN };
+        let joined = dst == 0xe000_0001 && !loopback(src);
+        return only_if(joined && fits_group(), Path::Local);
     }
     if dst == limited_broadcast || (src == 0 && dst == 0) {
-        return if own_source { MARTIAN } else { Path::Local };
+        return only_if(fits_group(), Path::Local);
     }
     if src >> 24 == 0 || dst >> 24 == 0 || loopback(dst) || loopback(src) {
         return MARTIAN;
@@ -60,17 +60,48 @@ fn route_in4(packet: &Packet, env: &Env) -> Path {
     let Some(route) = env.route(family, dst, src, packet.mark) else {
         return unroutable(env, family, NET_UNREACHABLE);
     };
-    if own_source {
-        return MARTIAN;
-    }
-    match route.kind {
+    let path = match route.kind {
         RouteType::Local | RouteType::Broadcast => Path::Local,
-        RouteType::Unicast if !env.forwards(family) => Path::Stop(DropReason::NotForwarding, None),
+        RouteType::Unicast if !env.forwards(family) => {
+            return Path::Stop(DropReason::NotForwarding, None);
+        }
         RouteType::Unicast => forward(route.dev, route.via),
-        RouteType::Unreachable => unroutable(env, family, HOST_UNREACHABLE),
-        RouteType::Prohibit => unroutable(env, family, PROHIBITED4),
-        RouteType::Blackhole => Path::Stop(DropReason::NoRoute, None),
-        RouteType::Unspec | RouteType::Anycast | RouteType::Multicast | RouteType::Throw => MARTIAN,
+        RouteType::Unreachable => return unroutable(env, family, HOST_UNREACHABLE),
+        RouteType::Prohibit => return unroutable(env, family, PROHIBITED4),
+        RouteType::Blackhole => return Path::Stop(DropReason::NoRoute, None),
+        RouteType::Unspec | RouteType::Anycast | RouteType::Multicast | RouteType::Throw => {
+            return MARTIAN;
+        }
+    };
+    let asked_about = match route.kind {
+        RouteType::Broadcast => 0,
+        _ => dst,
+    };
+    only_if(way_back_fits(packet, env, asked_about), path)
+}
+
+fn only_if(fits: bool, path: Path) -> Path {
+    if fits { path } else { MARTIAN }
+}
+
+/// Whether the source may have come in where the packet did (`fib_validate_source`): it
+/// is not this host, and, if reverse paths are filtered, leads back. `own` is the
+/// packet's destination, which selects policy routes.
+fn way_back_fits(packet: &Packet, env: &Env, own: u128) -> bool {
+    let family = Family::V4;
+    let src = packet.src();
+    let filter = env.settings.rp_filter;
+    if env.is_local(family, src) {
+        return false;
+    }
+    if filter == RpFilter::Off {
+        return true;
+    }
+    match env.route(family, src, own, 0) {
+        Some(back) if back.kind == RouteType::Unicast => {
+            filter == RpFilter::Loose || back.dev == packet.in_dev
+        }
+        _ => false,
     }
 }
 

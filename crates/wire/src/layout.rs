@@ -201,7 +201,11 @@ fn parse6(buf: &[u8]) -> Result<Layout, Malformed> {
     if buf.len() < 40 {
         return Err(Malformed::Truncated);
     }
-    let len = 40 + usize::from(u16::from_be_bytes([buf[4], buf[5]]));
+    let len = match u16::from_be_bytes([buf[4], buf[5]]) {
+        // A jumbo payload option may follow and say how long the packet is.
+        0 if buf[6] == proto::HOPOPTS => buf.len(),
+        payload => 40 + usize::from(payload),
+    };
     if len > buf.len() {
         return Err(Malformed::TotalLength);
     }

@@ -16,6 +16,7 @@ pub(super) fn error(packet: &Packet, env: &Env, error: IcmpError) -> Option<Vec<
     let (kind, code, word) = match error {
         IcmpError::Unreachable(code) => (3, code, 0),
         IcmpError::TimeExceeded => (11, 0, 0),
+        IcmpError::ParameterProblem(code, at) => (12, code, at << 24),
         IcmpError::TooBig(mtu) => (3, 4, mtu.min(0xffff)),
     };
     let quoted = &packet.bytes[..packet.bytes.len().min(QUOTE)];

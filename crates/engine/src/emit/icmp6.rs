@@ -10,13 +10,13 @@ use crate::packet::Packet;
 const QUOTE: usize = 1280 - 40 - 8;
 
 pub(super) fn error(packet: &Packet, env: &Env, error: IcmpError) -> Option<Vec<u8>> {
-    let too_big = matches!(error, IcmpError::TooBig(_));
-    if !may_answer(packet, too_big) {
+    if !may_answer(packet, answers_groups(packet, error)) {
         return None;
     }
     let (kind, code, word) = match error {
         IcmpError::Unreachable(code) => (1u8, code, 0),
         IcmpError::TimeExceeded => (3, 0, 0),
+        IcmpError::ParameterProblem(code, at) => (4, code, at),
         IcmpError::TooBig(mtu) => (2, 0, mtu),
     };
     let quoted = &packet.bytes[..packet.bytes.len().min(QUOTE)];
@@ -55,10 +55,23 @@ fn source(packet: &Packet, env: &Env) -> Option<u128> {
     })
 }
 
-fn may_answer(packet: &Packet, too_big: bool) -> bool {
+/// Whether the error is sent about packets to a group too: too big, and options whose
+/// type asks for it (RFC 4443 2.4 e.3, `opt_unrec`).
+fn answers_groups(packet: &Packet, error: IcmpError) -> bool {
+    match error {
+        IcmpError::TooBig(_) => true,
+        IcmpError::ParameterProblem(2, at) => packet
+            .bytes
+            .get(at as usize)
+            .is_some_and(|kind| kind >> 6 == 2),
+        _ => false,
+    }
+}
+
+fn may_answer(packet: &Packet, groups_too: bool) -> bool {
     let src = packet.src();
     let to_one = packet.to_host && !is_multicast(Family::V6, packet.dst());
-    (to_one || too_big) && src != 0 && !is_multicast(Family::V6, src) && !is_error(packet)
+    (to_one || groups_too) && src != 0 && !is_multicast(Family::V6, src) && !is_error(packet)
 }
 
 /// Whether the packet is an ICMPv6 error itself, or one too short to tell

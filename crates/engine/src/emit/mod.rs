@@ -19,6 +19,8 @@ pub(crate) enum IcmpError {
     Unreachable(u8),
     /// TTL or hop limit ran out in transit.
     TimeExceeded,
+    /// A header field makes no sense: code and the offset of the field.
+    ParameterProblem(u8, u32),
     /// Needs fragmentation (IPv4) or is too big (IPv6) for this MTU.
     TooBig(u32),
 }

@@ -105,6 +105,32 @@ pub struct PolicyRule {
     pub table: u32,
 }
 
+/// How the way back to a packet's source is looked at before the packet is taken in
+/// (RFC 3704; `net.ipv4.conf.*.rp_filter`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RpFilter {
+    /// Not at all.
+    #[default]
+    Off,
+    /// It must lead out of the interface the packet came in by.
+    Strict,
+    /// There must be one.
+    Loose,
+}
+
+impl RpFilter {
+    /// The setting with the sysctl's number.
+    #[must_use]
+    pub fn from_number(n: u32) -> Option<Self> {
+        match n {
+            0 => Some(RpFilter::Off),
+            1 => Some(RpFilter::Strict),
+            2 => Some(RpFilter::Loose),
+            _ => None,
+        }
+    }
+}
+
 /// Settings that the kernel keeps in sysctls.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -114,6 +140,8 @@ pub struct Settings {
     pub forward6: bool,
     /// `net.ipv4.conf.*.route_localnet`.
     pub route_localnet: bool,
+    /// `net.ipv4.conf.*.rp_filter`, the same for all interfaces.
+    pub rp_filter: RpFilter,
     /// `net.ipv4.ip_default_ttl` and `net.ipv6.conf.*.hop_limit`.
     pub default_ttl: u8,
     /// `net.ipv4.icmp_errors_use_inbound_ifaddr`.
@@ -128,6 +156,7 @@ impl Default for Settings {
             forward4: false,
             forward6: false,
             route_localnet: false,
+            rp_filter: RpFilter::Off,
             default_ttl: 64,
             icmp_errors_use_inbound_ifaddr: false,
             fwmark_reflect: false,

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use tidegate_engine::conntrack::Config as CtConfig;
-use tidegate_engine::env::Settings;
+use tidegate_engine::env::{RpFilter, Settings};
 
 /// Where the kernel shows them, dots being slashes.
 const PROC: &str = "/proc/sys";
 /// What the names of connection tracking's begin with.
 const CONNTRACK: &str = "net.netfilter.nf_conntrack_";
 const DEFAULT_TTL: &str = "net.ipv4.ip_default_ttl";
+const RP_FILTER: &str = "net.ipv4.conf.all.rp_filter";
 /// Another name of the first of [`FLAGS`].
 const FORWARDING: &str = "net.ipv4.conf.all.forwarding";
 
@@ -44,6 +45,11 @@ pub(super) fn set(
         settings.default_ttl = u8::try_from(value).unwrap_or(u8::MAX);
         return true;
     }
+    if name == RP_FILTER {
+        let filter = RpFilter::from_number(value);
+        settings.rp_filter = filter.unwrap_or_default();
+        return filter.is_some();
+    }
     let name = if name == FORWARDING { FLAGS[0].0 } else { name };
     let Some((_, flag)) = FLAGS.iter().find(|f| f.0 == name) else {
         return false;
@@ -54,7 +60,7 @@ pub(super) fn set(
 
 /// Those of the running kernel; what it does not have, is not there.
 pub(super) fn live() -> BTreeMap<String, u32> {
-    let own = FLAGS.iter().map(|f| f.0).chain([DEFAULT_TTL]);
+    let own = FLAGS.iter().map(|f| f.0).chain([DEFAULT_TTL, RP_FILTER]);
     let mut names: Vec<String> = own.map(str::to_owned).collect();
     let (directory, prefix) = CONNTRACK.rsplit_once('.').unwrap_or(("", CONNTRACK));
     let files = fs::read_dir(path(directory))

@@ -105,6 +105,7 @@ const fn reason_text(reason: &DropReason) -> &'static str {
         DropReason::Malformed(Malformed::HeaderLength) => "IP header length impossible",
         DropReason::Malformed(Malformed::TotalLength) => "IP total length wrong",
         DropReason::Malformed(Malformed::HeaderChecksum) => "IP header checksum wrong",
+        DropReason::Options => "IP options broken or refused",
         DropReason::OtherHost => "addressed to another host's network card",
         DropReason::Rule(_) => "a rule",
         DropReason::Reject(_) => "a rule that rejects",
