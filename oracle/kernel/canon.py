@@ -5,6 +5,7 @@ What is masked, and why:
   * IPv4 id (and header checksum) / IPv6 flow label of packets the router EMITS itself
     (REJECT, ICMP errors): the kernel draws them at random
   * the checksum of a TCP packet delivered to the router itself, if it is half computed
+  * the times that IPv4 timestamp options record (and the checksums over them)
   * conntrack id, use; timeouts compare with a tolerance (seconds pass; each warp may
     lose under one second); expectation timeouts likewise
   * NAT ports the kernel chose by itself (reply.dport differs from what was asked) are
@@ -28,6 +29,34 @@ def mask_emit(h):
     elif len(b) >= 40 and b[0] >> 4 == 6:
         b[1] &= 0xF0
         b[2:4] = b"\0\0"
+    return bytes(b).hex()
+
+
+def stamps(b, o):
+    """blanks the times in the timestamp options of the IPv4 header at b[o]; was there one?"""
+    at, end, found = o + 20, min(o + (b[o] & 15) * 4, len(b)), False
+    while at + 1 < end and b[at]:
+        n = 1 if b[at] == 1 else b[at + 1]
+        if b[at] == 0x44 and n >= 4:
+            found = True
+            step, first = (4, 0) if b[at + 3] & 15 == 0 else (8, 4)
+            for t in range(at + 4 + first, min(at + n, end) - 3, step):
+                b[t:t + 4] = b"\0\0\0\0"
+        at += max(n, 1)
+    if found:
+        b[o + 10:o + 12] = b"\0\0"
+    return found
+
+
+def mask_stamps(h):
+    """what a router's clock said is in timestamp options, also of quoted packets"""
+    b = bytearray.fromhex(h)
+    if len(b) < 20 or b[0] >> 4 != 4:
+        return h
+    stamps(b, 0)
+    o = (b[0] & 15) * 4
+    if b[9] == 1 and len(b) >= o + 28 and b[o] in (3, 11, 12) and stamps(b, o + 8):
+        b[o + 2:o + 4] = b"\0\0"
     return bytes(b).hex()
 
 
@@ -176,10 +205,10 @@ def canon_step(s, fields):
     o = {k: s[k] for k in ("i", "in", "op", "rc") if k in s}
     o.update({k: s[k] for k in ("verdict", "errno") if k in s and k in fields})
     if s.get("out") and "out" in fields:
-        o["out"] = [[x["dev"], x["role"], mask_frag6(x["hex"]) if x["role"] in ("fwd", "self") else mask_emit(x["hex"])]
+        o["out"] = [[x["dev"], x["role"], mask_stamps(mask_frag6(x["hex"]) if x["role"] in ("fwd", "self") else mask_emit(x["hex"]))]
                     for x in s["out"]]
     if s.get("local") and "local" in fields:
-        o["local"] = [[x["dev"], mask_partial(mask_emit(x["hex"]) if x["dev"] == "lo" or s.get("in") == "local" else x["hex"]), x.get("mark", 0)] for x in s["local"]]
+        o["local"] = [[x["dev"], mask_stamps(mask_partial(mask_emit(x["hex"]) if x["dev"] == "lo" or s.get("in") == "local" else x["hex"])), x.get("mark", 0)] for x in s["local"]]
     if s.get("events") and "events" in fields:
         o["events"] = sorted([e["ev"], e.get("text") or sort_key([e.get("tuple"), e.get("mask")])] for e in s["events"])
     if s.get("log") and "log" in fields:

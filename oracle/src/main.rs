@@ -2,6 +2,7 @@
 //! line; JSON results on standard output, one a line, in the same order and form.
 
 mod report;
+mod rules;
 mod sequence;
 mod world;
 

@@ -1,23 +1,20 @@
 //! The steps of a case.
 
-use std::sync::Arc;
-
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::RouteType;
 use tidegate_engine::{Disposition, DropReason, Engine, Incoming, Outcome, Output, Role};
-use tidegate_syntax::{Lowered, RuleOrigin, lower, parse_rules};
 use tidegate_wire::Family;
-use tidegate_xt::NoNames;
 
+use crate::rules::Rules;
 use crate::{report, world};
 
 struct Router {
     engine: Engine,
     now: Time,
-    /// Sources of the rules of both families; empty where none are loaded.
-    origin: [Vec<RuleOrigin>; 2],
+    /// Of both families.
+    rules: [Rules; 2],
 }
 
 const FAMILIES: [(Family, &str, &str); 2] =
@@ -28,12 +25,13 @@ pub(crate) fn run(case: &Value) -> Result<Value> {
     let mut router = Router {
         engine: world::build(case)?,
         now: 1_000 * SECOND,
-        origin: [Vec::new(), Vec::new()],
+        rules: FAMILIES.map(|(family, ..)| Rules::empty(family)),
     };
     for (family, key, _) in FAMILIES {
         let text = case.get(key).and_then(Value::as_str).unwrap_or("");
         if !text.is_empty() {
-            router.load(family, text)?;
+            let status = router.restore(family, text, false)?;
+            ensure!(status == 0, "{key}: refused with status {status}");
         }
     }
     let packets = case
@@ -43,8 +41,9 @@ pub(crate) fn run(case: &Value) -> Result<Value> {
     let steps = router.steps(packets)?;
     let mut counters = Map::new();
     for (i, (family, _, key)) in FAMILIES.iter().enumerate() {
-        if !router.origin[i].is_empty() {
-            let list = report::counters(&router.engine, *family, &router.origin[i]);
+        let origin = &router.rules[i].origin;
+        if !origin.is_empty() {
+            let list = report::counters(&router.engine, *family, origin);
             counters.insert((*key).to_owned(), list);
         }
     }
@@ -61,11 +60,8 @@ pub(crate) fn run(case: &Value) -> Result<Value> {
 }
 
 impl Router {
-    fn load(&mut self, family: Family, text: &str) -> Result<()> {
-        let lowered = load_rules(family, text)?;
-        self.engine.load(Arc::new(lowered.ruleset));
-        self.origin[usize::from(family == Family::V6)] = lowered.origin;
-        Ok(())
+    fn restore(&mut self, family: Family, text: &str, noflush: bool) -> Result<u8> {
+        self.rules[slot(family)].restore(&mut self.engine, text, noflush)
     }
 
     fn steps(&mut self, packets: &[Value]) -> Result<Vec<Value>> {
@@ -84,6 +80,10 @@ impl Router {
             if let Some(op) = step.get("op").and_then(Value::as_str) {
                 let mut r = self.op(op, step)?;
                 r["i"] = i.into();
+                let events = self.events();
+                if !events.is_empty() {
+                    r["events"] = events.into();
+                }
                 done.push(r);
                 continue;
             }
@@ -94,6 +94,7 @@ impl Router {
                     behind += t - before;
                     if behind >= 1.0 {
                         self.warp(behind as u64);
+                        self.events();
                         behind -= behind.trunc();
                     }
                 }
@@ -109,8 +110,14 @@ impl Router {
     /// Ages connections and expectations only, as the oracle does over ctnetlink.
     fn warp(&mut self, seconds: u64) {
         self.engine.conntrack_mut().age(self.now, seconds);
-        self.engine.conntrack_mut().events();
-        self.engine.conntrack_mut().expect_events();
+    }
+
+    /// What has happened to connections and expectations since it was last asked for.
+    fn events(&mut self) -> Vec<Value> {
+        let conntrack = self.engine.conntrack_mut();
+        let mut events: Vec<Value> = conntrack.events().iter().map(report::event).collect();
+        events.extend(conntrack.expect_events().iter().map(report::expect_event));
+        events
     }
 
     fn op(&mut self, op: &str, step: &Value) -> Result<Value> {
@@ -121,11 +128,17 @@ impl Router {
                 self.engine.handle_timeout(self.now);
             }
             "restore" => {
-                let six = step.get("family").and_then(Value::as_u64) == Some(6);
-                let family = if six { Family::V6 } else { Family::V4 };
                 let text = step.get("text").and_then(Value::as_str).context("text")?;
-                let ok = self.load(family, text).is_ok();
-                return Ok(json!({"op": op, "rc": i32::from(!ok)}));
+                let noflush = step.get("noflush").and_then(Value::as_bool);
+                let rc = self.restore(family_of(step), text, noflush.unwrap_or(false))?;
+                return Ok(json!({"op": op, "rc": rc}));
+            }
+            "iptables" => {
+                let words = step.get("args").and_then(Value::as_array).context("args")?;
+                let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+                let rules = &mut self.rules[slot(family_of(step))];
+                let rc = rules.command(&mut self.engine, &words)?;
+                return Ok(json!({"op": op, "rc": rc}));
             }
             "ct_dump" => {
                 let conntrack = self.engine.conntrack();
@@ -164,9 +177,7 @@ impl Router {
         let ethertype = step.get("ethertype").and_then(Value::as_u64);
         let outcome = self.inject(&input, ethertype, bytes, mark)?;
         self.engine.handle_timeout(self.now);
-        let conntrack = self.engine.conntrack_mut();
-        let mut events: Vec<Value> = conntrack.events().iter().map(report::event).collect();
-        events.extend(conntrack.expect_events().iter().map(report::expect_event));
+        let events = self.events();
         let mut r = self.describe(&input, &outcome, fragment);
         if !events.is_empty() {
             r["events"] = events.into();
@@ -285,6 +296,17 @@ impl Router {
     }
 }
 
+fn slot(family: Family) -> usize {
+    usize::from(family == Family::V6)
+}
+
+fn family_of(step: &Value) -> Family {
+    match step.get("family").and_then(Value::as_u64) {
+        Some(6) => Family::V6,
+        _ => Family::V4,
+    }
+}
+
 /// What the sending socket gets.
 fn errno(outcome: &Outcome) -> Option<&'static str> {
     if outcome.looped {
@@ -301,12 +323,6 @@ fn errno(outcome: &Outcome) -> Option<&'static str> {
 
 fn is_fragment(bytes: &[u8]) -> bool {
     tidegate_wire::parse(bytes).is_ok_and(|l| l.is_fragment() || l.frag_hdr != 0)
-}
-
-fn load_rules(family: Family, text: &str) -> Result<Lowered> {
-    let rules = parse_rules(text, family, &NoNames)
-        .map_err(|refused| anyhow!(refused.render("restore")))?;
-    lower(&rules).map_err(|failure| anyhow!(failure.render("restore", None)))
 }
 
 /// Bytes from hexadecimal text.

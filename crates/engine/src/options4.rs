@@ -1,7 +1,7 @@
 //! IPv4 options (`__ip_options_compile`, `ip_forward_options`; RFC 791 3.1).
 //!
 //! A received packet's options are read after the routing decision. Record route and
-//! timestamp get their entry then; the address in it is put right when the packet is
+//! timestamp get their entry then; the recorded address is put right when the packet is
 //! forwarded.
 
 use tidegate_wire::{Family, checksum, put};
@@ -29,8 +29,13 @@ pub(crate) struct Options {
     stamp: Option<u8>,
     /// Its last entry has the outgoing address before the time.
     stamp_address: bool,
+    /// Its last entry has the time.
+    stamp_time: bool,
     source_route: bool,
-    label: bool,
+    /// Where the security label is.
+    label: Option<u8>,
+    /// Milliseconds since midnight UT when the packet arrived.
+    clock: u32,
     /// The header was changed and its checksum is not right yet.
     changed: bool,
 }
@@ -82,8 +87,12 @@ impl Item<'_> {
 ///
 /// # Errors
 /// The offset of the byte that is wrong, for a parameter problem.
-pub(crate) fn compile(header: &mut [u8], here: &Here<'_>) -> Result<Options, usize> {
-    let mut options = Options::default();
+pub(crate) fn compile(
+    header: &mut [u8],
+    options: &mut Options,
+    here: &Here<'_>,
+) -> Result<(), usize> {
+    options.clock = here.clock;
     let mut at = 20;
     while at < header.len() {
         match header[at] {
@@ -104,10 +113,10 @@ pub(crate) fn compile(header: &mut [u8], here: &Here<'_>) -> Result<Options, usi
             return Err(at);
         }
         let bytes = header.get_mut(at..at + len).ok_or(at)?;
-        one(&mut options, Item { bytes, at }, here)?;
+        one(options, Item { bytes, at }, here)?;
         at += len;
     }
-    Ok(options)
+    Ok(())
 }
 
 fn one(options: &mut Options, item: Item<'_>, here: &Here<'_>) -> Result<(), usize> {
@@ -123,8 +132,8 @@ fn one(options: &mut Options, item: Item<'_>, here: &Here<'_>) -> Result<(), usi
         TIMESTAMP => stamp(options, item, here),
         ROUTER_ALERT => item.require(item.len() >= 4, 1),
         SECURITY_LABEL => {
-            item.require(!options.label, 0)?;
-            options.label = true;
+            item.require(options.label.is_none(), 0)?;
+            options.label = Some(item.at as u8);
             label(&item)
         }
         _ => Ok(()),
@@ -189,8 +198,7 @@ fn make_entry(
         }
         3 => {
             let given = tidegate_wire::be32(item.bytes, entry).unwrap_or(0);
-            let kind = here.env.address_type(Family::V4, u128::from(given), None);
-            if kind == RouteType::Unicast {
+            if is_elsewhere(here.env, given) {
                 return Ok(());
             }
         }
@@ -198,6 +206,7 @@ fn make_entry(
     }
     put(item.bytes, time_at, &here.clock.to_be_bytes());
     item.advance(size);
+    options.stamp_time = true;
     options.changed = true;
     Ok(())
 }
@@ -218,17 +227,10 @@ pub(crate) fn forward(packet: &mut Packet, env: &Env) {
     }
     let address = source_towards(env, packet.dst(), packet.src(), packet.mark);
     if let Some(address) = address {
-        let entries = [
-            options
-                .record
-                .filter(|_| options.record_address)
-                .zip(Some(5)),
-            options.stamp.filter(|_| options.stamp_address).zip(Some(9)),
-        ];
-        for (option, back) in entries.into_iter().flatten() {
+        if let Some(option) = options.record.filter(|_| options.record_address) {
             let option = usize::from(option);
             let pointer = packet.bytes.get(option + 2).copied().unwrap_or(0);
-            let entry = (option + usize::from(pointer)).saturating_sub(back);
+            let entry = (option + usize::from(pointer)).saturating_sub(5);
             put(&mut packet.bytes, entry, &(address as u32).to_be_bytes());
         }
     }
@@ -242,6 +244,74 @@ pub(crate) fn forward(packet: &mut Packet, env: &Env) {
     };
 }
 
+/// The options of an ICMP error about `packet` that leaves with `address` as its source:
+/// record route, timestamp and label go back with one more entry
+/// (`__ip_options_echo`, `ip_options_build`; RFC 1122 3.2.2.6). `None` when an entry has
+/// no room: then no error is sent.
+pub(crate) fn echo(packet: &Packet, env: &Env, address: u32) -> Option<Vec<u8>> {
+    let options = &packet.options;
+    let mut out = Vec::new();
+    if let Some(at) = options.record {
+        let mut option = copy(packet, at)?;
+        if options.record_address {
+            append(&mut option, &[address])?;
+        }
+        out.extend(option);
+    }
+    if let Some(at) = options.stamp {
+        let mut option = copy(packet, at)?;
+        stamp_again(&mut option, options, env, address)?;
+        out.extend(option);
+    }
+    if let Some(at) = options.label {
+        out.extend(copy(packet, at)?);
+    }
+    out.resize(out.len().next_multiple_of(4), END);
+    Some(out)
+}
+
+fn copy(packet: &Packet, at: u8) -> Option<Vec<u8>> {
+    let at = usize::from(at);
+    let len = usize::from(*packet.bytes.get(at + 1)?);
+    packet.bytes.get(at..at + len).map(<[u8]>::to_vec)
+}
+
+fn stamp_again(option: &mut [u8], options: &Options, env: &Env, address: u32) -> Option<()> {
+    let kind = option.get(3)? & 0xf;
+    match kind {
+        1 if options.stamp_address => append(option, &[address, options.clock]),
+        3 if options.stamp_time => {
+            let entry = usize::from(*option.get(2)?).saturating_sub(1);
+            let given = tidegate_wire::be32(option, entry);
+            let room = entry + 8 <= option.len();
+            match given.filter(|_| room) {
+                Some(a) if !is_elsewhere(env, a) => append(option, &[a, options.clock]),
+                _ => Some(()),
+            }
+        }
+        _ if options.stamp_time => append(option, &[options.clock]),
+        _ => Some(()),
+    }
+}
+
+/// Writes words where the option's pointer says and moves it on; a full option stays.
+fn append(option: &mut [u8], words: &[u32]) -> Option<()> {
+    let pointer = usize::from(*option.get(2)?);
+    if pointer > option.len() {
+        return Some(());
+    }
+    let mut at = pointer.checked_sub(1)?;
+    for word in words {
+        put(option, at, &word.to_be_bytes()).then_some(())?;
+        at += 4;
+    }
+    put(option, 2, &[(at + 1) as u8]).then_some(())
+}
+
+fn is_elsewhere(env: &Env, address: u32) -> bool {
+    env.address_type(Family::V4, u128::from(address), None) == RouteType::Unicast
+}
+
 /// The address this host uses towards `to` (`fib_result_prefsrc`).
 pub(crate) fn source_towards(env: &Env, to: u128, from: u128, mark: u32) -> Option<u128> {
     let route = env.route(Family::V4, to, from, mark)?;
@@ -250,5 +320,72 @@ pub(crate) fn source_towards(env: &Env, to: u128, from: u128, mark: u32) -> Opti
         _ => route
             .src
             .or_else(|| env.select_address(Family::V4, route.dev?, route.via.unwrap_or(to))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Settings;
+
+    fn header(options: &[u8]) -> Vec<u8> {
+        let mut h = vec![0; 20];
+        h[0] = 0x40 | (5 + options.len() / 4) as u8;
+        h.extend_from_slice(options);
+        h
+    }
+
+    fn read(options: &[u8]) -> (Result<(), usize>, Options, Vec<u8>) {
+        let env = Env::new(Vec::new(), &[], &[], Settings::default());
+        let here = Here {
+            env: &env,
+            address: 0x0a00_0001,
+            clock: 0x0102_0304,
+        };
+        let mut header = header(options);
+        let mut found = Options::default();
+        let result = compile(&mut header, &mut found, &here);
+        (result, found, header[20..].to_vec())
+    }
+
+    #[test]
+    fn record_route_and_timestamp_get_an_entry() {
+        let (ok, found, bytes) = read(&[7, 7, 4, 0, 0, 0, 0, 0]);
+        assert!(ok.is_ok() && found.record == Some(20) && found.changed);
+        assert_eq!(bytes, [7, 7, 8, 10, 0, 0, 1, 0]);
+        let (ok, _, bytes) = read(&[68, 12, 5, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(ok.is_ok());
+        assert_eq!(bytes, [68, 12, 13, 1, 10, 0, 0, 1, 1, 2, 3, 4]);
+        let (ok, found, bytes) = read(&[68, 4, 5, 0]);
+        assert!(ok.is_ok() && found.changed);
+        assert_eq!(bytes, [68, 4, 5, 0x10]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_pointed_at() {
+        for (options, at) in [
+            ([7, 0, 4, 0], 20),
+            ([1, 68, 1, 0], 21),
+            ([7, 40, 4, 0], 20),
+            ([7, 3, 3, 0], 22),
+            ([7, 4, 4, 0], 22),
+            ([131, 2, 4, 0], 21),
+            ([68, 4, 4, 0], 22),
+            ([68, 4, 5, 0xf0], 23),
+            ([148, 3, 0, 0], 21),
+            ([134, 4, 0, 0], 21),
+            ([1, 1, 1, 7], 23),
+        ] {
+            assert_eq!(read(&options).0, Err(at), "{options:?}");
+        }
+        assert_eq!(read(&[200, 4, 0, 0]).0, Ok(()));
+        assert!(read(&[131, 3, 4, 0]).1.source_routed());
+    }
+
+    #[test]
+    fn nothing_counts_behind_the_end() {
+        let (ok, found, bytes) = read(&[0, 7, 40, 4]);
+        assert!(ok.is_ok() && found.changed);
+        assert_eq!(bytes, [0; 4]);
     }
 }

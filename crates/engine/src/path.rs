@@ -343,12 +343,9 @@ impl<T: Trace> Run<'_, T> {
         };
         let header = usize::from(packet.layout.l4);
         let bytes = packet.bytes.get_mut(..header).unwrap_or_default();
-        match options4::compile(bytes, &here) {
-            Ok(options) if options.source_routed() => Err(Stop::Drop(DropReason::Options)),
-            Ok(options) => {
-                packet.options = options;
-                Ok(())
-            }
+        match options4::compile(bytes, &mut packet.options, &here) {
+            Ok(()) if packet.options.source_routed() => Err(Stop::Drop(DropReason::Options)),
+            Ok(()) => Ok(()),
             Err(at) => {
                 self.emit_error(packet, IcmpError::ParameterProblem(0, at as u32));
                 Err(Stop::Drop(DropReason::Options))

@@ -1,9 +1,10 @@
 //! ICMP errors (RFC 792, RFC 1122 3.2.2, `__icmp_send`).
 
-use tidegate_wire::{Family, checksum, proto};
+use tidegate_wire::{Family, checksum, proto, put};
 
 use super::{IcmpError, ipv4_packet};
 use crate::env::{Env, RouteType, is_multicast};
+use crate::options4;
 use crate::packet::Packet;
 
 /// At most 576 bytes in all, so 548 bytes of the packet it is about.
@@ -19,25 +20,34 @@ pub(super) fn error(packet: &Packet, env: &Env, error: IcmpError) -> Option<Vec<
         IcmpError::ParameterProblem(code, at) => (12, code, at << 24),
         IcmpError::TooBig(mtu) => (3, 4, mtu.min(0xffff)),
     };
-    let quoted = &packet.bytes[..packet.bytes.len().min(QUOTE)];
+    let from = source(packet, env)?;
+    let options = options4::echo(packet, env, from as u32)?;
+    let room = QUOTE.saturating_sub(options.len());
+    let quoted = &packet.bytes[..packet.bytes.len().min(room)];
     let mut icmp = vec![kind, code, 0, 0];
     icmp.extend_from_slice(&word.to_be_bytes());
     icmp.extend_from_slice(quoted);
     let sum = checksum::finish(0, &icmp);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     let to = packet.src();
-    let from = source(packet, env)?;
     let tos = (packet.tos() & 0x1e) | 0xc0;
     let ttl = env.settings.default_ttl;
-    Some(ipv4_packet(
-        from as u32,
-        to as u32,
-        proto::ICMP,
-        ttl,
-        tos,
-        0,
-        &icmp,
-    ))
+    let (from, to) = (from as u32, to as u32);
+    let mut bytes = ipv4_packet(from, to, proto::ICMP, ttl, tos, 0, &icmp);
+    insert_options(&mut bytes, &options);
+    Some(bytes)
+}
+
+/// Puts options, in whole words, behind a bare header.
+fn insert_options(bytes: &mut Vec<u8>, options: &[u8]) {
+    if options.is_empty() {
+        return;
+    }
+    bytes.splice(20..20, options.iter().copied());
+    bytes[0] = 0x40 | (5 + options.len() / 4) as u8;
+    let total = bytes.len() as u16;
+    put(bytes, 2, &total.to_be_bytes());
+    checksum::fix_ipv4(bytes);
 }
 
 /// This host's address as the sender knows it, when the packet was for this host;
