@@ -26,9 +26,19 @@ impl Rules {
         }
     }
 
-    /// What `iptables-restore` does: tables that the text does not name stay. The exit
-    /// status; a refused text changes nothing.
+    /// What `iptables-restore` does, as the kernel has seen it: one table after the other
+    /// until one is refused; tables that the text does not name stay. The exit status.
     pub(crate) fn restore(&mut self, engine: &mut Engine, text: &str, noflush: bool) -> Result<u8> {
+        for table in text.split_inclusive("\nCOMMIT\n") {
+            let status = self.restore_table(engine, table, noflush)?;
+            if status != 0 {
+                return Ok(status);
+            }
+        }
+        Ok(0)
+    }
+
+    fn restore_table(&mut self, engine: &mut Engine, text: &str, noflush: bool) -> Result<u8> {
         let options = RestoreOptions {
             counters: CounterMode::TakeIfAny,
             noflush,
@@ -41,7 +51,8 @@ impl Rules {
         })
     }
 
-    /// What `iptables` does with these words.
+    /// What `iptables` does with these words. Every change it makes sets the policies'
+    /// counters of the table to zero.
     pub(crate) fn command(&mut self, engine: &mut Engine, words: &[&str]) -> Result<u8> {
         let family = self.source.family;
         let reader = Reader {
@@ -55,7 +66,14 @@ impl Rules {
             names: &NoNames,
         };
         self.change(engine, |rules| {
-            run(rules, reader.read(words)?, &printer).map(|_| ())
+            let call = reader.read(words)?;
+            let (table, changes) = (call.table, call.command.changes());
+            run(rules, call, &printer)?;
+            let chains = rules.table_mut(table).chains_mut().filter(|_| changes);
+            for base in chains.filter_map(|chain| chain.base.as_mut()) {
+                base.counters = Counters::default();
+            }
+            Ok(())
         })
     }
 

@@ -226,13 +226,12 @@ pub(crate) fn forward(packet: &mut Packet, env: &Env) {
         return;
     }
     let address = source_towards(env, packet.dst(), packet.src(), packet.mark);
-    if let Some(address) = address {
-        if let Some(option) = options.record.filter(|_| options.record_address) {
-            let option = usize::from(option);
-            let pointer = packet.bytes.get(option + 2).copied().unwrap_or(0);
-            let entry = (option + usize::from(pointer)).saturating_sub(5);
-            put(&mut packet.bytes, entry, &(address as u32).to_be_bytes());
-        }
+    let entry = options.record.filter(|_| options.record_address);
+    if let Some((address, option)) = address.zip(entry) {
+        let option = usize::from(option);
+        let pointer = packet.bytes.get(option + 2).copied().unwrap_or(0);
+        let entry = (option + usize::from(pointer)).saturating_sub(5);
+        put(&mut packet.bytes, entry, &(address as u32).to_be_bytes());
     }
     let header = usize::from(packet.layout.l4);
     if let Some(header) = packet.bytes.get_mut(..header) {

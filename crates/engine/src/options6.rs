@@ -77,7 +77,7 @@ fn option(bytes: &[u8], at: usize, data: &[u8]) -> Result<(), Refused> {
         // No CALIPSO domain is configured that could vouch for a label.
         Some(&(ROUTER_ALERT | CALIPSO)) => Err(Refused::Silently),
         // In-situ OAM is off, as it comes, but its alignment is looked at (RFC 9486 3).
-        Some(&IOAM) if at % 4 != 0 || data.len() < 2 => Err(Refused::Silently),
+        Some(&IOAM) if !at.is_multiple_of(4) || data.len() < 2 => Err(Refused::Silently),
         Some(&JUMBO) => Err(jumbo(bytes, at, data)),
         Some(&kind) => unknown(kind, at),
         None => Err(Refused::Silently),
