@@ -435,7 +435,7 @@ mod tests {
         ];
         let total = (20 + len) as u16;
         put(&mut bytes, 2, &total.to_be_bytes());
-        let position = offset / 8 | if more { 0x2000 } else { 0 };
+        let position = (offset / 8) | if more { 0x2000 } else { 0 };
         put(&mut bytes, 6, &position.to_be_bytes());
         bytes.resize(20 + len, b'x');
         checksum::fix_ipv4(&mut bytes);
