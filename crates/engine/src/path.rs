@@ -11,7 +11,7 @@ use crate::fragment;
 use crate::options4::{self, Here};
 use crate::options6::{self, Refused};
 use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
-use crate::packet::{Packet, Tracking, WayOut, interface_number};
+use crate::packet::{Packet, Tracking, WayOut};
 use crate::routing::{Path, route_in};
 use crate::run::{Run, Stop};
 use crate::trace::{Trace, TraceEvent};
@@ -91,26 +91,19 @@ impl<T: Trace> Run<'_, T> {
 
     fn set_input(&mut self, packet: &mut Packet, dev: IfIndex) {
         packet.in_dev = Some(dev);
-        packet.in_name = self.name(dev);
+        packet.in_name = self.engine.env.name_number(dev);
         packet.out_dev = None;
         packet.out_name = 0;
     }
 
     fn set_output(&mut self, packet: &mut Packet, way: WayOut) {
         packet.out_dev = Some(way.dev);
-        packet.out_name = self.name(way.dev);
+        packet.out_name = self.engine.env.name_number(way.dev);
         packet.next_hop = way.via;
         packet.broadcast = way.broadcast;
         self.event(TraceEvent::Routed {
             output: Some(way.dev),
         });
-    }
-
-    fn name(&self, dev: IfIndex) -> u128 {
-        self.engine
-            .env
-            .interface(dev)
-            .map_or(0, |i| interface_number(&i.name))
     }
 
     /// From an interface: PREROUTING, routing, then to a socket or onwards.

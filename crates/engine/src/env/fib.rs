@@ -2,6 +2,7 @@
 
 use tidegate_wire::Family;
 
+use super::lpm::Lpm;
 use super::{
     IfIndex, Interface, PolicyRule, Prefix, Route, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
     is_link_local6, is_multicast,
@@ -49,10 +50,42 @@ pub struct Routed {
 #[derive(Clone, Debug)]
 pub(super) struct Fib {
     family: Family,
-    /// (priority, selector, table), sorted; the local table is always first.
-    rules: Vec<PolicyRule>,
-    /// All routes, sorted by table, then longest prefix, then metric.
+    /// Sorted by priority, with the position of their table; the local table is always
+    /// first.
+    rules: Vec<(PolicyRule, usize)>,
+    tables: Vec<Table>,
+    /// Position of the local table.
+    local: usize,
+}
+
+/// The routes of one table.
+#[derive(Clone, Debug)]
+struct Table {
+    /// Longest prefix first, then smallest metric.
     routes: Vec<Route>,
+    /// The same, by destination.
+    by_prefix: Lpm,
+}
+
+impl Table {
+    fn new(routes: &[Route]) -> Self {
+        Table {
+            by_prefix: Lpm::new(routes.iter().map(|r| r.to)),
+            routes: routes.to_vec(),
+        }
+    }
+
+    /// The route for `addr`, of `only` one interface when that is given.
+    #[inline]
+    fn find(&self, addr: u128, only: Option<IfIndex>) -> Option<&Route> {
+        match only {
+            None => self.routes.get(self.by_prefix.find(addr)?),
+            Some(_) => {
+                let mut routes = self.routes.iter();
+                routes.find(|r| r.to.contains(addr) && r.dev == only)
+            }
+        }
+    }
 }
 
 impl Fib {
@@ -104,18 +137,21 @@ impl Fib {
             });
         }
         rules.sort_by_key(|r| r.priority);
+        let mut ids: Vec<u32> = rules.iter().map(|r| r.table).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let place = |table: u32| ids.partition_point(|&id| id < table);
+        let of = |id: u32| {
+            let first = all.partition_point(|r| r.table < id);
+            let after = all.partition_point(|r| r.table <= id);
+            Table::new(&all[first..after])
+        };
         Fib {
             family,
-            rules,
-            routes: all,
+            rules: rules.into_iter().map(|r| (r, place(r.table))).collect(),
+            tables: ids.iter().map(|&id| of(id)).collect(),
+            local: place(TABLE_LOCAL),
         }
-    }
-
-    fn in_table(&self, table: u32) -> impl Iterator<Item = &Route> {
-        let start = self.routes.partition_point(|r| r.table < table);
-        self.routes[start..]
-            .iter()
-            .take_while(move |r| r.table == table)
     }
 
     /// `only` restricts the lookup to routes of that interface.
@@ -126,14 +162,13 @@ impl Fib {
         mark: u32,
         only: Option<IfIndex>,
     ) -> Option<Routed> {
-        let selected = self.rules.iter().filter(|r| {
+        let selected = self.rules.iter().filter(|(r, _)| {
             r.fwmark
                 .is_none_or(|(want, bits)| mark & bits == want & bits)
                 && r.from.is_none_or(|p| p.contains(src))
         });
-        for rule in selected {
-            let fits = |r: &&Route| r.to.contains(dst) && (only.is_none() || r.dev == only);
-            match self.in_table(rule.table).find(fits) {
+        for &(_, table) in selected {
+            match self.tables.get(table).and_then(|t| t.find(dst, only)) {
                 Some(r) if r.kind != RouteType::Throw => {
                     return Some(Routed {
                         kind: r.kind,
@@ -150,9 +185,8 @@ impl Fib {
 
     /// Type of `addr` in the local table, if it is there.
     pub(super) fn local_type(&self, addr: u128, dev: Option<IfIndex>) -> Option<RouteType> {
-        self.in_table(TABLE_LOCAL)
-            .find(|r| r.to.contains(addr) && (dev.is_none() || r.dev == dev))
-            .map(|r| r.kind)
+        let local = self.tables.get(self.local)?;
+        local.find(addr, dev).map(|r| r.kind)
     }
 
     pub(super) fn address_type(&self, addr: u128, dev: Option<IfIndex>) -> RouteType {

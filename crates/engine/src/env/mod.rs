@@ -2,9 +2,11 @@
 //! routes, policy-routing rules, settings.
 
 mod fib;
+mod lpm;
 
 use tidegate_wire::Family;
 
+use crate::packet::interface_number;
 pub use fib::{RouteType, Routed};
 
 /// Kernel interface index.
@@ -177,6 +179,8 @@ const TABLE_DEFAULT: u32 = 253;
 #[derive(Clone, Debug)]
 pub struct Env {
     interfaces: Vec<Interface>,
+    /// Their names as conditions compare them.
+    numbers: Vec<u128>,
     fib4: fib::Fib,
     fib6: fib::Fib,
     loopback: IfIndex,
@@ -204,6 +208,10 @@ impl Env {
             .find(|i| i.loopback)
             .map_or(LOOPBACK, |i| i.index);
         Env {
+            numbers: interfaces
+                .iter()
+                .map(|i| interface_number(&i.name))
+                .collect(),
             interfaces,
             fib4,
             fib6,
@@ -222,6 +230,13 @@ impl Env {
     #[must_use]
     pub fn interface(&self, index: IfIndex) -> Option<&Interface> {
         self.interfaces.iter().find(|i| i.index == index)
+    }
+
+    /// The name of an interface as the number that conditions compare; 0 when there is
+    /// no such interface.
+    pub(crate) fn name_number(&self, index: IfIndex) -> u128 {
+        let at = self.interfaces.iter().position(|i| i.index == index);
+        at.and_then(|at| self.numbers.get(at)).copied().unwrap_or(0)
     }
 
     /// The interface with that name.

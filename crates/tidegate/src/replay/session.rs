@@ -68,6 +68,16 @@ pub(super) struct Session {
     env: Arc<Env>,
 }
 
+/// How closely a packet is watched.
+enum Watch<'e> {
+    /// Only what becomes of it.
+    Outcome,
+    /// Enough for a line about it.
+    Way,
+    /// Every rule.
+    Rules(&'e mut Explainer),
+}
+
 /// What was found out about a packet, beside its walk.
 struct Decided {
     fate: Fate,
@@ -120,7 +130,7 @@ impl Session {
 
     /// Decides a packet and counts it.
     pub(super) fn quietly(&mut self, source: usize, frame: &Frame<'_>) {
-        let decided = self.decide(source, frame, None);
+        let decided = self.decide(source, frame, Watch::Outcome);
         self.totals
             .count(decided.fate.heading(), self.walk.state.name());
         self.recycle(decided.outputs);
@@ -133,7 +143,7 @@ impl Session {
         frame: &Frame<'_>,
         report: impl FnOnce(&Record<'_>) -> R,
     ) -> R {
-        let decided = self.decide(source, frame, None);
+        let decided = self.decide(source, frame, Watch::Way);
         self.totals
             .count(decided.fate.heading(), self.walk.state.name());
         let number = self.totals.packets;
@@ -157,7 +167,7 @@ impl Session {
             });
         let now = self.now.max(frame.time_ns);
         let mut explainer = Explainer::new(self.env.clone(), family, now);
-        let decided = self.decide(source, frame, Some(&mut explainer));
+        let decided = self.decide(source, frame, Watch::Rules(&mut explainer));
         std::mem::swap(&mut self.walk, &mut explainer.walk);
         self.totals
             .count(decided.fate.heading(), self.walk.state.name());
@@ -169,12 +179,7 @@ impl Session {
         met_rules.then_some(explainer)
     }
 
-    fn decide(
-        &mut self,
-        source: usize,
-        frame: &Frame<'_>,
-        explainer: Option<&mut Explainer>,
-    ) -> Decided {
+    fn decide(&mut self, source: usize, frame: &Frame<'_>, watch: Watch<'_>) -> Decided {
         self.walk.clear();
         self.now = self.now.max(frame.time_ns);
         self.start.get_or_insert(frame.time_ns);
@@ -188,7 +193,12 @@ impl Session {
         };
         let number = self.totals.packets + 1;
         let mut decided = Decided {
-            brief: ready.layout.as_ref().map(|l| Brief::new(&ready.bytes, l)),
+            brief: match (&ready.layout, &watch) {
+                (Some(layout), Watch::Way | Watch::Rules(_)) => {
+                    Some(Brief::new(&ready.bytes, layout))
+                }
+                (None, _) | (_, Watch::Outcome) => None,
+            },
             family: ready.layout.map_or(Family::V4, |l| l.family),
             missing: ready.missing,
             ..Decided::skipped(Skip::ArrivalUnseen)
@@ -204,9 +214,11 @@ impl Session {
             self.spare = ready.bytes;
             return decided;
         }
-        let outcome = match explainer {
-            Some(explainer) => run(&mut self.engine, self.now, ready, dev, explainer),
-            None => run(&mut self.engine, self.now, ready, dev, &mut self.walk),
+        let outcome = match watch {
+            Watch::Rules(explainer) => run(&mut self.engine, self.now, ready, dev, explainer),
+            Watch::Outcome | Watch::Way => {
+                run(&mut self.engine, self.now, ready, dev, &mut self.walk)
+            }
         };
         self.expect(number, &outcome);
         decided.fate = Fate::of(outcome.disposition);
