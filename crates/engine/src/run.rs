@@ -69,6 +69,7 @@ impl<'e, T: Trace> Run<'e, T> {
         });
         for &stage in stages(hook) {
             match stage {
+                Stage::Table(kind) if self.family(packet).rules.table(kind).is_none() => {}
                 Stage::Defrag => self.defrag(packet, hook)?,
                 Stage::Table(TableKind::Mangle) if hook == Hook::Output => {
                     self.mangle_output(packet)?;

@@ -17,17 +17,35 @@ use super::rules::{Loaded, Rules};
 pub(super) struct Totals {
     /// All packets.
     pub(super) packets: u64,
-    fates: BTreeMap<&'static str, u64>,
-    states: BTreeMap<&'static str, u64>,
+    fates: Tally,
+    states: Tally,
+}
+
+/// How often each of a few words came up.
+#[derive(Debug, Default)]
+struct Tally(Vec<(&'static str, u64)>);
+
+impl Tally {
+    fn count(&mut self, word: &'static str) {
+        match self.0.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((word, 1)),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let by_word: BTreeMap<_, _> = self.0.iter().copied().collect();
+        json!(by_word)
+    }
 }
 
 impl Totals {
     /// Counts a packet.
     pub(super) fn count(&mut self, fate: &'static str, state: &'static str) {
         self.packets += 1;
-        *self.fates.entry(fate).or_default() += 1;
+        self.fates.count(fate);
         if state != "-" {
-            *self.states.entry(state).or_default() += 1;
+            self.states.count(state);
         }
     }
 
@@ -35,9 +53,9 @@ impl Totals {
     pub(super) fn print(&self, out: &mut impl Write, span_ns: u64) -> io::Result<()> {
         let seconds = span_ns as f64 / 1e9;
         writeln!(out, "{} packets in {seconds:.3} s of capture", self.packets)?;
-        for (map, indent) in [(&self.fates, "  "), (&self.states, "  ctstate ")] {
-            let mut rows: Vec<_> = map.iter().collect();
-            rows.sort_by_key(|r| std::cmp::Reverse(*r.1));
+        for (tally, indent) in [(&self.fates, "  "), (&self.states, "  ctstate ")] {
+            let mut rows = tally.0.clone();
+            rows.sort_by_key(|&(word, count)| (std::cmp::Reverse(count), word));
             for (name, count) in rows {
                 writeln!(out, "{count:>12} {indent}{name}")?;
             }
@@ -47,7 +65,9 @@ impl Totals {
 
     /// The same as a JSON value.
     pub(super) fn json(&self) -> serde_json::Value {
-        json!({"packets": self.packets, "verdicts": self.fates, "ctstates": self.states})
+        json!({
+            "packets": self.packets, "verdicts": self.fates.json(), "ctstates": self.states.json(),
+        })
     }
 }
 
