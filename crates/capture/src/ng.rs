@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use pcap_parser::{
-    Block, EPB_MAGIC, EnhancedPacketBlock, IDB_MAGIC, InterfaceDescriptionBlock, OptionCode,
-    PcapNGOption, SHB_MAGIC, SPB_MAGIC, parse_block_be, parse_block_le,
+    Block, EPB_MAGIC, IDB_MAGIC, InterfaceDescriptionBlock, OptionCode, PcapNGOption, SHB_MAGIC,
+    SPB_MAGIC, parse_block_be, parse_block_le,
 };
 
 use crate::input::Input;
@@ -17,6 +17,10 @@ use crate::{Damage, MAX_BLOCK, MAX_INTERFACES, MAX_PACKET};
 /// The Packet Block that the Enhanced Packet Block replaced.
 const OLD_PACKET: u32 = 2;
 const MAX_NAME: usize = 255;
+/// What a packet block is called in errors.
+const WHAT: &str = "a packet";
+/// Bytes before the packet in an Enhanced Packet Block.
+const ENHANCED: usize = 28;
 const EPB_FLAGS: OptionCode = OptionCode(2);
 const IF_IPV6_ADDR: OptionCode = OptionCode(5);
 
@@ -239,15 +243,10 @@ impl Ng {
     }
 
     fn packet(&self, block: &[u8]) -> Result<Record, Damage> {
-        const WHAT: &str = "a packet";
+        if block.first_chunk().map(|b| self.number(*b)) == Some(EPB_MAGIC) {
+            return self.enhanced(block);
+        }
         match self.parse(block, WHAT)? {
-            Block::EnhancedPacket(p) => {
-                let stamp = stamp(p.ts_high, p.ts_low);
-                let mut record =
-                    self.record(block, 28, [p.if_id, p.caplen, p.origlen], stamp, WHAT)?;
-                record.flagged = self.direction(&p);
-                Ok(record)
-            }
             Block::SimplePacket(p) => {
                 let snaplen = match self.interface(0).map_or(0, |i| i.snaplen) {
                     0 => u32::MAX,
@@ -265,17 +264,13 @@ impl Ng {
                     let bytes = p.data.get(at..).and_then(|b| b.first_chunk()).copied();
                     self.number(bytes.unwrap_or_default())
                 };
-                let first = p.data.first_chunk().copied().unwrap_or_default();
-                let interface = if self.big_endian {
-                    u16::from_be_bytes(first)
-                } else {
-                    u16::from_le_bytes(first)
-                };
+                let interface = self.half(p.data.first_chunk().copied().unwrap_or_default());
                 let stamp = stamp(word(4), word(8));
                 let lens = [u32::from(interface), word(12), word(16)];
                 self.record(block, 28, lens, stamp, WHAT)
             }
             Block::SectionHeader(_)
+            | Block::EnhancedPacket(_)
             | Block::InterfaceDescription(_)
             | Block::NameResolution(_)
             | Block::InterfaceStatistics(_)
@@ -320,14 +315,53 @@ impl Ng {
         })
     }
 
-    /// The two low bits of `epb_flags`.
-    fn direction(&self, packet: &EnhancedPacketBlock<'_>) -> Direction {
-        let flags = packet.options.iter().find(|o| o.code == EPB_FLAGS);
-        let bytes = flags.and_then(|o| value(o).first_chunk()).copied();
-        match self.number(bytes.unwrap_or_default()) & 3 {
-            1 => Direction::In,
-            2 => Direction::Out,
-            _ => Direction::Unknown,
+    /// The block that nearly all packets are in; read in place, because a list of its
+    /// options would have to be allocated.
+    fn enhanced(&self, block: &[u8]) -> Result<Record, Damage> {
+        let word = |at: usize| {
+            let bytes = block.get(at..).and_then(|b| b.first_chunk());
+            self.number(bytes.copied().unwrap_or_default())
+        };
+        let captured = word(20);
+        let options = (captured as usize)
+            .checked_next_multiple_of(4)
+            .and_then(|padded| padded.checked_add(ENHANCED))
+            .zip(block.len().checked_sub(4))
+            .and_then(|(from, to)| block.get(from..to))
+            .ok_or(Damage::BlockContent(WHAT))?;
+        let numbers = [word(8), captured, word(24)];
+        let stamp = stamp(word(12), word(16));
+        let mut record = self.record(block, ENHANCED, numbers, stamp, WHAT)?;
+        record.flagged = self.direction(options);
+        Ok(record)
+    }
+
+    /// The two low bits of `epb_flags`. What is no option ends the list.
+    fn direction(&self, mut options: &[u8]) -> Direction {
+        while let Some((&[c0, c1, l0, l1], rest)) = options.split_first_chunk() {
+            let code = self.half([c0, c1]);
+            let len = usize::from(self.half([l0, l1]));
+            let Some((value, next)) = rest.split_at_checked(len.next_multiple_of(4)) else {
+                break;
+            };
+            if OptionCode(code) == EPB_FLAGS {
+                let value = value.get(..len).and_then(|v| v.first_chunk());
+                return match self.number(value.copied().unwrap_or_default()) & 3 {
+                    1 => Direction::In,
+                    2 => Direction::Out,
+                    _ => Direction::Unknown,
+                };
+            }
+            options = next;
+        }
+        Direction::Unknown
+    }
+
+    fn half(&self, bytes: [u8; 2]) -> u16 {
+        if self.big_endian {
+            u16::from_be_bytes(bytes)
+        } else {
+            u16::from_le_bytes(bytes)
         }
     }
 }
