@@ -23,9 +23,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["tidegate-wire", "tidegate-ir", "tidegate-conntrack"],
     ),
     ("tidegate-capture", &["tidegate-wire"]),
+    ("tidegate-host", &["tidegate-wire", "tidegate-engine"]),
+    (
+        "tidegate-tools",
+        &[
+            "tidegate-wire",
+            "tidegate-ir",
+            "tidegate-xt",
+            "tidegate-syntax",
+        ],
+    ),
     (
         "tidegate",
         &[
+            "tidegate-host",
+            "tidegate-tools",
             "tidegate-wire",
             "tidegate-ir",
             "tidegate-xt",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::tools::Tool;
+use tidegate_tools::Tool;
 
 /// Arguments of `tidegate link`.
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,6 @@
 
 mod host;
 mod link;
-mod names;
 mod replay;
 mod tools;
 

@@ -30,7 +30,6 @@ use clap::{ArgGroup, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate_capture::{Direction, Frame};
 
-use crate::host::Host;
 use explain::Show;
 use export::Export;
 use paint::Paint;
@@ -38,6 +37,7 @@ use record::Record;
 use rules::Rules;
 use session::Session;
 use source::Sources;
+use tidegate_host::Host;
 
 /// Captures at least this large get a progress bar.
 const LONG: u64 = 16 << 20;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tidegate_wire::{Family, Layout, be16, proto, tcp};
 
-use crate::host::address;
+use tidegate_host::address;
 
 /// Addresses and what the transport header says, for one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

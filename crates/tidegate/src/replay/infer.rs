@@ -14,7 +14,7 @@ use tidegate_wire::Family;
 
 use super::rules::Rules;
 use super::survey::{Addr, Port, Survey, Talk, can_look_twice};
-use crate::host::{Host, LOOPBACK, address};
+use tidegate_host::{Host, LOOPBACK, address};
 
 /// More addresses than this behind one hardware address are a router's traffic.
 const OWN_BY_MAC: usize = 8;

@@ -12,7 +12,7 @@ use super::brief::{Brief, Flags, ProtoName};
 use super::fate::Fate;
 use super::paint::{Paint, Tone};
 use super::walk::{State, Walk};
-use crate::host::address;
+use tidegate_host::address;
 
 /// Everything that is reported about one packet.
 pub(super) struct Record<'a> {

@@ -10,7 +10,7 @@ use tidegate_ir::RuleId;
 use tidegate_syntax::{Counters, RuleOrigin, Ruleset, lower, parse_rules};
 use tidegate_wire::Family;
 
-use crate::names::HostNames;
+use tidegate_tools::HostNames;
 
 /// One family's rules: as written and as run.
 #[derive(Debug)]

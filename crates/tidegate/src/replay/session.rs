@@ -19,7 +19,7 @@ use super::record::Record;
 use super::rules::Rules;
 use super::totals::Totals;
 use super::walk::{State, Walk};
-use crate::host::Host;
+use tidegate_host::Host;
 
 /// Numbers for connections in the order they appear.
 #[derive(Default)]

@@ -134,7 +134,7 @@ impl Survey {
             };
         }
         for &(addr, len) in &frame.interface.addresses {
-            let stated = (port.clone(), crate::host::number(addr), len);
+            let stated = (port.clone(), tidegate_host::number(addr), len);
             if !self.stated.contains(&stated) {
                 self.stated.push(stated);
             }

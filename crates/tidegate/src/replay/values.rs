@@ -5,7 +5,7 @@ use tidegate_ir::{Cond, Field, Leaf, ctstate, ctstatus};
 use tidegate_wire::Family;
 
 use super::brief::{Flags, IcmpName, ProtoName};
-use crate::host::address;
+use tidegate_host::address;
 
 /// Most alternatives that are spelled out.
 const MOST: usize = 8;

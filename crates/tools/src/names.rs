@@ -19,7 +19,7 @@ struct Service {
 /// `/etc/protocols`, `/etc/hosts`, and the resolver for host names. Addresses are
 /// looked up in `/etc/hosts` only: a listing never waits for a name server.
 #[derive(Default)]
-pub(crate) struct HostNames {
+pub struct HostNames {
     services: OnceLock<Vec<Service>>,
     protocols: OnceLock<Vec<(u8, Vec<String>)>>,
     hosts: OnceLock<Vec<(IpAddr, String)>>,

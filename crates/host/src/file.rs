@@ -14,35 +14,35 @@ use tidegate_wire::{Family, proto};
 /// The file as written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(crate) struct File {
     #[serde(default)]
-    pub(super) host: General,
+    pub(crate) host: General,
     #[serde(default, rename = "interface", skip_serializing_if = "Vec::is_empty")]
-    pub(super) interfaces: Vec<Link>,
+    pub(crate) interfaces: Vec<Link>,
     #[serde(default, rename = "route", skip_serializing_if = "Vec::is_empty")]
-    pub(super) routes: Vec<Way>,
+    pub(crate) routes: Vec<Way>,
     #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
-    pub(super) rules: Vec<Selector>,
+    pub(crate) rules: Vec<Selector>,
     #[serde(default)]
-    pub(super) sysctl: BTreeMap<String, u32>,
+    pub(crate) sysctl: BTreeMap<String, u32>,
 }
 
 /// `[host]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct General {
+pub(crate) struct General {
     #[serde(default)]
-    pub(super) forward: bool,
+    pub(crate) forward: bool,
     #[serde(default)]
-    pub(super) conntrack: Tracking,
+    pub(crate) conntrack: Tracking,
     #[serde(default)]
-    pub(super) helpers: Vec<Helper>,
+    pub(crate) helpers: Vec<Helper>,
 }
 
 /// When connection tracking is on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Tracking {
+pub(crate) enum Tracking {
     #[default]
     Auto,
     On,
@@ -51,41 +51,41 @@ pub(super) enum Tracking {
 /// `[[interface]]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Link {
-    pub(super) name: IfName,
+pub(crate) struct Link {
+    pub(crate) name: IfName,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) index: Option<u32>,
+    pub(crate) index: Option<u32>,
     #[serde(default)]
-    pub(super) addresses: Vec<Cidr>,
+    pub(crate) addresses: Vec<Cidr>,
     #[serde(default = "ethernet_mtu")]
-    pub(super) mtu: u32,
+    pub(crate) mtu: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) mac: Option<Mac>,
+    pub(crate) mac: Option<Mac>,
 }
 
 /// `[[route]]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Way {
-    pub(super) to: To,
+pub(crate) struct Way {
+    pub(crate) to: To,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) via: Option<IpAddr>,
+    pub(crate) via: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) dev: Option<String>,
+    pub(crate) dev: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) table: Option<u32>,
+    pub(crate) table: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) src: Option<IpAddr>,
+    pub(crate) src: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) metric: Option<u32>,
+    pub(crate) metric: Option<u32>,
     #[serde(default, rename = "type", skip_serializing_if = "Kind::is_unicast")]
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 /// What becomes of packets that take a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     #[default]
     Unicast,
     Local,
@@ -100,7 +100,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// As the engine has it.
-    pub(super) const fn route_type(self) -> RouteType {
+    pub(crate) const fn route_type(self) -> RouteType {
         match self {
             Kind::Unicast => RouteType::Unicast,
             Kind::Local => RouteType::Local,
@@ -115,7 +115,7 @@ impl Kind {
     }
 
     /// Whether such a route leads to an interface.
-    pub(super) const fn needs_device(self) -> bool {
+    pub(crate) const fn needs_device(self) -> bool {
         !matches!(
             self,
             Kind::Blackhole | Kind::Unreachable | Kind::Prohibit | Kind::Throw
@@ -131,22 +131,22 @@ impl Kind {
 /// `[[rule]]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Selector {
+pub(crate) struct Selector {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) family: Option<IpVersion>,
+    pub(crate) family: Option<IpVersion>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) fwmark: Option<Mark>,
+    pub(crate) fwmark: Option<Mark>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) from: Option<Cidr>,
-    pub(super) table: u32,
+    pub(crate) from: Option<Cidr>,
+    pub(crate) table: u32,
     #[serde(default = "first_priority")]
-    pub(super) priority: u32,
+    pub(crate) priority: u32,
 }
 
 /// A family by name.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum IpVersion {
+pub(crate) enum IpVersion {
     Ipv4,
     Ipv6,
 }
@@ -167,7 +167,7 @@ macro_rules! word {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
         #[serde(try_from = "String", into = "String")]
-        pub(super) struct $name(pub(super) $inner);
+        pub(crate) struct $name(pub(crate) $inner);
         impl TryFrom<String> for $name {
             type Error = String;
             fn try_from(text: String) -> Result<Self, String> {
@@ -227,9 +227,9 @@ word!(
 /// A packet mark and the bits of it that count.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(try_from = "MarkText", into = "String")]
-pub(super) struct Mark {
-    pub(super) value: u32,
-    pub(super) mask: u32,
+pub(crate) struct Mark {
+    pub(crate) value: u32,
+    pub(crate) mask: u32,
 }
 
 /// A mark as it may be written.
@@ -273,7 +273,7 @@ const fn first_priority() -> u32 {
 }
 
 /// An address as the engine holds it.
-pub(crate) fn number(addr: IpAddr) -> (Family, u128) {
+pub fn number(addr: IpAddr) -> (Family, u128) {
     match addr {
         IpAddr::V4(a) => (Family::V4, u128::from(a.to_bits())),
         IpAddr::V6(a) => (Family::V6, a.to_bits()),
@@ -281,7 +281,7 @@ pub(crate) fn number(addr: IpAddr) -> (Family, u128) {
 }
 
 /// An address as people write it.
-pub(crate) fn address(family: Family, value: u128) -> IpAddr {
+pub fn address(family: Family, value: u128) -> IpAddr {
     match family {
         Family::V4 => IpAddr::V4((value as u32).into()),
         Family::V6 => IpAddr::V6(value.into()),
@@ -289,7 +289,7 @@ pub(crate) fn address(family: Family, value: u128) -> IpAddr {
 }
 
 /// Bits of an address.
-pub(super) const fn width(family: Family) -> u8 {
+pub(crate) const fn width(family: Family) -> u8 {
     match family {
         Family::V4 => 32,
         Family::V6 => 128,
@@ -377,7 +377,7 @@ impl File {
     ///
     /// # Errors
     /// Never for data of these types; passed on all the same.
-    pub(super) fn text(&self) -> Result<String> {
+    pub(crate) fn text(&self) -> Result<String> {
         let mut out = String::new();
         let mut comments = COMMENTS.to_vec();
         for line in toml::to_string(self)?.lines() {

@@ -32,7 +32,7 @@ const FLAGS: [(&str, Flag); 5] = [
 ];
 
 /// Sets a sysctl by its full name; `false` when it is not one that counts here.
-pub(super) fn set(
+pub(crate) fn set(
     name: &str,
     value: u32,
     settings: &mut Settings,
@@ -59,7 +59,7 @@ pub(super) fn set(
 }
 
 /// Those of the running kernel; what it does not have, is not there.
-pub(super) fn live() -> BTreeMap<String, u32> {
+pub(crate) fn live() -> BTreeMap<String, u32> {
     let own = FLAGS.iter().map(|f| f.0).chain([DEFAULT_TTL, RP_FILTER]);
     let mut names: Vec<String> = own.map(str::to_owned).collect();
     let (directory, prefix) = CONNTRACK.rsplit_once('.').unwrap_or(("", CONNTRACK));

@@ -19,7 +19,7 @@ const ALIGN: usize = 4;
 ///
 /// # Errors
 /// The kernel refuses, cannot be understood, or changes all the time.
-pub(super) fn dump(request: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+pub(crate) fn dump(request: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
     for _ in 0..TRIES {
         if let Some(found) = dump_once(request.clone())? {
             return Ok(found);

@@ -29,18 +29,18 @@ const USUAL_RULES: [(u32, u32); 3] = [(0, TABLE_LOCAL), (32766, TABLE_MAIN), (32
 
 /// The running host.
 #[derive(Debug, Default)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// What the format can say.
-    pub(super) file: File,
+    pub(crate) file: File,
     /// What it cannot say, a sentence each.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Looks at this process's network namespace.
 ///
 /// # Errors
 /// The kernel does not tell.
-pub(super) fn snapshot() -> Result<Snapshot> {
+pub(crate) fn snapshot() -> Result<Snapshot> {
     let mut taken = Snapshot::default();
     for message in netlink::dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
         if let RouteNetlinkMessage::NewLink(link) = message {
@@ -357,7 +357,7 @@ mod tests {
 
     /// Set for the copy of this test that runs inside the namespace.
     const INSIDE: &str = "TIDEGATE_TEST_INSIDE";
-    const NAME: &str = "host::live::tests::a_namespace_is_described_as_the_kernel_routes";
+    const NAME: &str = "live::tests::a_namespace_is_described_as_the_kernel_routes";
 
     /// What is set up: two interfaces up and one down, IPv4 and IPv6, a far end, a
     /// further table chosen by marks and by sources, routes that refuse.

@@ -6,8 +6,10 @@ use std::io::{self, Read};
 use tidegate_syntax::getopt::Takes;
 use tidegate_syntax::{CounterMode, Failure, RestoreOptions, VERSION, restore};
 
+use tidegate_xt::Names;
+
 use super::flags::{self, Flags, Parsed};
-use super::{Call, Printed};
+use super::{Prepared, Printed, Store, Tool};
 
 const FLAGS: Flags = &[
     ('c', "counters", Takes::Nothing),
@@ -37,28 +39,28 @@ const OPTIONS: &str =
 \t   [ --modprobe=<command> ]
 ";
 
-/// Reads a rules file into the state, all of it or nothing.
-pub(super) fn run(call: &Call, words: &[&str]) -> Result<Printed, Failure> {
-    let name = call.tool.name();
-    let print = |out: String, err: String, status| Ok(Printed { out, err, status });
+/// Help, refusals, and the text to restore.
+pub(crate) fn prepare(tool: Tool, words: &[&str]) -> Prepared {
+    let name = tool.name();
+    let done = |out: String, err: String, status| Prepared::Done(Printed { out, err, status });
     let parsed = match flags::parse(FLAGS, words) {
         Ok(parsed) => parsed,
         Err(why) => {
             let err = format!("{name}: {why}\nTry `{name} -h' for more information.\n");
-            return print(String::new(), err, 1);
+            return done(String::new(), err, 1);
         }
     };
     let has = |letter| parsed.options.iter().any(|o| o.0 == letter);
     if has('h') {
-        return print(format!("Usage: {name}{OPTIONS}"), String::new(), 0);
+        return done(format!("Usage: {name}{OPTIONS}"), String::new(), 0);
     }
     if has('V') {
         let out = format!("{name} v{VERSION} (legacy)\n");
-        return print(out, String::new(), 0);
+        return done(out, String::new(), 0);
     }
     match input(&parsed) {
-        Ok(text) => load(call, &parsed, &text),
-        Err(why) => print(String::new(), why, 1),
+        Ok(text) => Prepared::Rules(text),
+        Err(why) => done(String::new(), why, 1),
     }
 }
 
@@ -80,7 +82,15 @@ fn input(parsed: &Parsed<'_>) -> Result<String, String> {
     })
 }
 
-fn load(call: &Call, parsed: &Parsed<'_>, text: &str) -> Result<Printed, Failure> {
+/// Reads a rules file into the rules, all of it or nothing.
+pub(crate) fn run(
+    tool: Tool,
+    words: &[&str],
+    text: &str,
+    store: &dyn Store,
+    names: &dyn Names,
+) -> Result<Printed, Failure> {
+    let parsed = flags::parse(FLAGS, words).map_err(Failure::Usage)?;
     let has = |letter| parsed.options.iter().any(|o| o.0 == letter);
     let counters = if has('c') {
         CounterMode::Take
@@ -93,25 +103,25 @@ fn load(call: &Call, parsed: &Parsed<'_>, text: &str) -> Result<Printed, Failure
         verbose: has('v'),
         table: parsed.options.iter().find(|o| o.0 == 'T').and_then(|o| o.1),
     };
-    let names = Call::names();
-    let store = call.store()?;
-    let mut state = store.load(!has('t'), &names)?;
-    match restore(&mut state.rules, text, &options, call.tool.name(), &names) {
-        Ok(printed) => {
-            if !has('t') {
-                state.store()?;
-            }
-            let err = printed.warnings.iter().map(|w| format!("{w}\n"));
-            Ok(Printed {
-                err: err.collect(),
-                out: printed.out,
-                status: 0,
-            })
+    let change = !has('t');
+    let mut printed = Printed::default();
+    store.with(tool.family, change, &mut |rules| match restore(
+        rules,
+        text,
+        &options,
+        tool.name(),
+        names,
+    ) {
+        Ok(done) => {
+            printed.err = done.warnings.iter().map(|w| format!("{w}\n")).collect();
+            printed.out = done.out;
+            Ok(change)
         }
-        Err(refused) => Ok(Printed {
-            err: refused.render(call.tool.name()),
-            status: refused.failure.status(),
-            ..Printed::default()
-        }),
-    }
+        Err(refused) => {
+            printed.err = refused.render(tool.name());
+            printed.status = refused.failure.status();
+            Ok(false)
+        }
+    })?;
+    Ok(printed)
 }
