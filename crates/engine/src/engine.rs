@@ -69,6 +69,47 @@ impl Family4Or6 {
     }
 }
 
+/// One family's rules made ready to run, which takes its time with many of them and
+/// needs no engine.
+#[derive(Debug)]
+pub struct Ready(Family4Or6);
+
+impl Ready {
+    /// Makes `rules` ready for an engine that tracks connections `track`.
+    #[must_use]
+    pub fn new(rules: Arc<Ruleset>, track: TrackWhen) -> Self {
+        Ready(Family4Or6::new(rules, track))
+    }
+
+    /// Sets a counter, as when rules are loaded with their counters.
+    pub fn set_counter(&mut self, id: RuleId, counter: Counter) {
+        if let Some(c) = self.0.counters.get_mut(id.0 as usize) {
+            *c = counter;
+        }
+    }
+}
+
+/// A counter that outlives a change of the rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Survivor {
+    /// Its number among the old rules.
+    pub old: RuleId,
+    /// Its number among the new ones.
+    pub new: RuleId,
+    /// The value that the new rules' counter was made from: what has been counted
+    /// since is added to it.
+    pub seen: Counter,
+}
+
+/// What new rules take over from those they replace.
+#[derive(Clone, Debug, Default)]
+pub struct Survivors {
+    /// Counters.
+    pub counters: Vec<Survivor>,
+    /// Stateful tests: the first old and the first new one, and how many.
+    pub steps: Vec<(u32, u32, u32)>,
+}
+
 /// A received frame's way in.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming {
@@ -137,12 +178,35 @@ impl Engine {
     /// Replaces the rules of their family; counters and stateful tests start anew,
     /// connections stay.
     pub fn load(&mut self, rules: Arc<Ruleset>) {
-        let slot = &mut self.families[index(rules.family)];
-        let (tracked, nat) = (slot.tracked, slot.nat);
-        *slot = Family4Or6::new(rules, self.config.track);
+        let ready = Ready::new(rules, self.config.track);
+        self.replace(ready, &Survivors::default());
+    }
+
+    /// Replaces the rules of their family between two packets, keeping what survives;
+    /// connections stay. Returns the old rules, whose destruction takes its time.
+    pub fn replace(&mut self, mut ready: Ready, survivors: &Survivors) -> Ready {
+        let new = &mut ready.0;
+        let slot = &mut self.families[index(new.rules.family)];
+        for s in &survivors.counters {
+            let now = slot.counters.get(s.old.0 as usize);
+            if let (Some(now), Some(c)) = (now, new.counters.get_mut(s.new.0 as usize)) {
+                c.packets += now.packets.saturating_sub(s.seen.packets);
+                c.bytes += now.bytes.saturating_sub(s.seen.bytes);
+            }
+        }
+        for &(old, at, count) in &survivors.steps {
+            for i in 0..count {
+                let old = slot.steps.get_mut((old + i) as usize);
+                if let (Some(old), Some(step)) = (old, new.steps.get_mut((at + i) as usize)) {
+                    std::mem::swap(old, step);
+                }
+            }
+        }
         // The kernel keeps its hooks while connections need them.
-        slot.tracked |= tracked && self.conntrack.count() > 0;
-        slot.nat |= nat;
+        new.tracked |= slot.tracked && self.conntrack.count() > 0;
+        new.nat |= slot.nat;
+        std::mem::swap(slot, new);
+        ready
     }
 
     /// Replaces the surroundings.
@@ -170,6 +234,12 @@ impl Engine {
             .get(id.0 as usize)
             .copied()
             .unwrap_or_default()
+    }
+
+    /// All counters of a family by number.
+    #[must_use]
+    pub fn counters(&self, family: Family) -> &[Counter] {
+        &self.families[index(family)].counters
     }
 
     /// Sets a counter, as when rules are loaded with their counters.

@@ -28,7 +28,7 @@ mod tables;
 mod trace;
 
 pub use defrag::DefragLimits;
-pub use engine::{Config, Engine, Incoming, TrackWhen};
+pub use engine::{Config, Engine, Incoming, Ready, Survivor, Survivors, TrackWhen};
 pub use outcome::{Disposition, DropReason, FragmentError, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};
 pub use tables::Counter;

@@ -331,7 +331,11 @@ fn place(
     counters: Counters,
 ) -> Result<(), Failure> {
     for spec in specs {
-        let rule = Rule { spec, counters };
+        let rule = Rule {
+            spec,
+            counters,
+            was: None,
+        };
         match action {
             Action::Insert(n) if index(n) > chain.rules.len() => return Err(reply::INSERT_INDEX),
             Action::Insert(n) => chain.rules.insert(index(n), rule),

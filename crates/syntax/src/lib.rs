@@ -33,7 +33,8 @@ pub use error::{Failure, reply};
 pub use list::Printer;
 pub use lower::{Lowered, RuleOrigin, lower};
 pub use model::{
-    BasePolicy, Chain, Counters, Iface, Net, Proto, Rule, Ruleset, Spec, Table, Target, is_verdict,
+    BasePolicy, Chain, Counters, Iface, Net, Proto, Rule, Ruleset, Slot, Spec, Table, Target,
+    is_verdict,
 };
 pub use parse::Reader;
 pub use restore::{

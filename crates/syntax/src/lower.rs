@@ -14,6 +14,8 @@ pub struct Lowered {
     pub ruleset: tidegate_ir::Ruleset,
     /// Where each counter belongs; index: `RuleId`.
     pub origin: Vec<RuleOrigin>,
+    /// The stateful tests of each table (index: `TableKind as usize`).
+    pub steps: [std::ops::Range<u32>; 5],
 }
 
 /// The source of a rule or policy.
@@ -31,8 +33,7 @@ pub struct RuleOrigin {
 
 /// Lowers a ruleset.
 ///
-/// Counter ids run over tables in packet order, chains in listing order, rules in
-/// order, then the chain's policy. Rules that no packet can reach (behind an
+/// Counter ids have the order of [`Ruleset::slots_mut`]. Rules that no packet can reach (behind an
 /// unconditional verdict or in a chain nothing calls) have an id and an origin but no
 /// lowered form: such chains may even call each other in circles.
 ///
@@ -46,9 +47,12 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
         tracks: false,
     };
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
+    let mut steps = [0; 5].map(|_| 0..0);
     for kind in tidegate_ir::TableKind::ALL {
         if let Some(table) = rules.table(kind) {
+            let first = run.steps.len() as u32;
             ruleset.tables[kind as usize] = Some(run.table(table)?);
+            steps[kind as usize] = first..run.steps.len() as u32;
         }
     }
     ruleset.steps = run.steps;
@@ -57,6 +61,7 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
     Ok(Lowered {
         ruleset,
         origin: run.origin,
+        steps,
     })
 }
 

@@ -140,6 +140,9 @@ pub struct Rule {
     pub spec: Spec,
     /// What it has counted.
     pub counters: Counters,
+    /// Number of its counter when it was last loaded (see [`Ruleset::slots_mut`]); `None`
+    /// if it has been written since.
+    pub was: Option<u32>,
 }
 
 /// A base chain's default.
@@ -151,6 +154,19 @@ pub struct BasePolicy {
     pub policy: Policy,
     /// Packets that got there.
     pub counters: Counters,
+    /// As [`Rule::was`].
+    pub was: Option<u32>,
+}
+
+/// The counter of a rule or a policy.
+#[derive(Debug)]
+pub struct Slot<'r> {
+    /// Table.
+    pub table: TableKind,
+    /// What it has counted.
+    pub counters: &'r mut Counters,
+    /// As [`Rule::was`].
+    pub was: &'r mut Option<u32>,
 }
 
 /// A chain.
@@ -194,6 +210,7 @@ impl Table {
                 hook,
                 policy: Policy::Accept,
                 counters: Counters::default(),
+                was: None,
             }),
             ..Chain::new(hook.chain_name())
         });
@@ -301,6 +318,30 @@ impl Ruleset {
             0
         });
         &mut self.tables[at]
+    }
+
+    /// All counters in the order of their numbers: over tables in packet order, chains
+    /// in listing order, rules in order, then the chain's policy.
+    pub fn slots_mut(&mut self) -> Vec<Slot<'_>> {
+        let mut tables: Vec<&mut Table> = self.tables.iter_mut().collect();
+        tables.sort_by_key(|t| t.kind);
+        let mut slots = Vec::new();
+        for table in tables {
+            let kind = table.kind;
+            for chain in table.chains_mut() {
+                slots.extend(chain.rules.iter_mut().map(|r| Slot {
+                    table: kind,
+                    counters: &mut r.counters,
+                    was: &mut r.was,
+                }));
+                slots.extend(chain.base.as_mut().map(|b| Slot {
+                    table: kind,
+                    counters: &mut b.counters,
+                    was: &mut b.was,
+                }));
+            }
+        }
+        slots
     }
 
     /// Index of the table in [`Ruleset::tables`].

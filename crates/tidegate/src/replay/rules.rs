@@ -70,28 +70,13 @@ impl Loaded {
     /// The rules as written, with what the engine has counted.
     pub(super) fn counted(&self, engine: &Engine) -> Ruleset {
         let mut rules = self.source.clone();
-        for (id, origin) in self.origin.iter().enumerate() {
-            let counter = engine.counter(rules.family, RuleId(id as u32));
-            let counters = Counters {
+        let family = rules.family;
+        for (id, slot) in rules.slots_mut().into_iter().enumerate() {
+            let counter = engine.counter(family, RuleId(id as u32));
+            *slot.counters = Counters {
                 packets: counter.packets,
                 bytes: counter.bytes,
             };
-            let table = rules.table_mut(origin.table);
-            let Some(chain) = table.chain_mut(&origin.chain) else {
-                continue;
-            };
-            match (origin.number as usize).checked_sub(1) {
-                Some(at) => {
-                    if let Some(rule) = chain.rules.get_mut(at) {
-                        rule.counters = counters;
-                    }
-                }
-                None => {
-                    if let Some(base) = &mut chain.base {
-                        base.counters = counters;
-                    }
-                }
-            }
         }
         rules
     }
