@@ -34,8 +34,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "tidegate-daemon",
+        &[
+            "tidegate-wire",
+            "tidegate-ir",
+            "tidegate-xt",
+            "tidegate-syntax",
+            "tidegate-engine",
+            "tidegate-host",
+            "tidegate-tools",
+        ],
+    ),
+    (
         "tidegate",
         &[
+            "tidegate-daemon",
             "tidegate-host",
             "tidegate-tools",
             "tidegate-wire",

@@ -7,8 +7,10 @@
 
 mod host;
 mod link;
+mod orders;
 mod replay;
 mod tools;
+mod up;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,16 @@ struct Cli {
 /// Commands of the program itself.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the firewall in the foreground.
+    Up(up::Args),
+    /// Say what the running firewall enforces, and what not.
+    Status(orders::Status),
+    /// Write the rules in force to the rules files that are read at start.
+    Save,
+    /// Read the rules files again.
+    Reload,
+    /// Stop the running firewall; packets go their own ways again.
+    Down,
     /// Describe the running host for `replay --host`.
     Host(host::Args),
     /// Make links to this program under the tools' names in a directory.
@@ -39,6 +51,11 @@ fn main() -> ExitCode {
         return call.run();
     }
     let outcome = match Cli::parse().command {
+        Command::Up(args) => up::run(&args),
+        Command::Status(args) => return orders::send("status", args.words()),
+        Command::Save => return orders::send("save", Vec::new()),
+        Command::Reload => return orders::send("reload", Vec::new()),
+        Command::Down => return orders::send("down", Vec::new()),
         Command::Host(args) => host::run(&args),
         Command::Link(args) => link::run(&args),
         Command::Replay(args) => replay::run(&args),

@@ -2,13 +2,14 @@
 //! are.
 //!
 //! They work on a state file, named by `--offline FILE` anywhere on the command line
-//! or by `TIDEGATE_STATE`.
+//! or by `TIDEGATE_STATE`; without one the running daemon is asked.
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use tidegate_daemon::control::{Frame, Request, Unreachable, call, socket_path};
 use tidegate_syntax::Failure;
 use tidegate_tools::{FileStore, HostNames, Prepared, Printed, Tool};
 
@@ -17,7 +18,9 @@ pub(crate) const HELP: &str = "\
 Tools: iptables, ip6tables, iptables-save, ip6tables-save, iptables-restore and
 ip6tables-restore, as the first argument or by links with these names:
   tidegate --offline rules.state iptables -A INPUT -p tcp --dport 22 -j ACCEPT
-They keep the ruleset in the file named by --offline FILE or TIDEGATE_STATE.
+They talk to the running firewall (its socket is TIDEGATE_SOCKET or
+/run/tidegate/control.sock), or keep the ruleset in the file named by --offline FILE
+or TIDEGATE_STATE.
 
 Examples:
   tidegate replay --rules web.rules eth0.pcap
@@ -64,16 +67,70 @@ impl Call {
             Prepared::Done(printed) => return Ok(printed),
             Prepared::Rules(input) => input,
         };
-        let path = self.state.as_ref().ok_or_else(|| {
-            Failure::Resource(format!(
-                "{}: no tidegate daemon is running here.\n\
-                 Name a state file to work on: --offline FILE, or TIDEGATE_STATE=FILE.",
-                self.tool.name()
-            ))
-        })?;
-        let store = FileStore::new(path);
-        let printed = self.tool.run(&words, &input, &store, &names);
+        let printed = match &self.state {
+            Some(path) => {
+                let store = FileStore::new(path);
+                self.tool.run(&words, &input, &store, &names)
+            }
+            None => self.ask(&words, input)?,
+        };
         Ok(self.tool.finish(&words, printed))
+    }
+
+    /// Lets the daemon do the work.
+    fn ask(&self, words: &[&str], input: String) -> Result<Printed, Failure> {
+        let request = Request {
+            name: self.tool.name().to_owned(),
+            words: words.iter().map(|&w| w.to_owned()).collect(),
+            input,
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut take = |frame: &Frame| {
+            match frame {
+                Frame::Out(bytes) => out.extend_from_slice(bytes),
+                Frame::Err(bytes) => err.extend_from_slice(bytes),
+                Frame::Request(_) | Frame::Exit(_) => {}
+            }
+            Ok(())
+        };
+        let status = call(&socket_path(), &request, &mut take).map_err(|e| self.unanswered(&e))?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Printed {
+            out: text(out),
+            err: text(err),
+            status,
+        })
+    }
+
+    /// As the tools say it to those who are not root.
+    fn forbidden(&self) -> Failure {
+        let name = self.tool.name();
+        if name.ends_with("-save") {
+            let text = "Cannot initialize: Permission denied (you must be root)";
+            return Failure::Other(text.to_owned());
+        }
+        let mut words = self.words.iter();
+        let table = words
+            .find(|w| *w == "-t" || *w == "--table")
+            .and_then(|_| words.next());
+        let table = table.map_or("filter".into(), |t| t.to_string_lossy());
+        let base = name.trim_end_matches("-restore");
+        Failure::Version(format!(
+            "can't initialize {base} table `{table}': Permission denied (you must be root)"
+        ))
+    }
+
+    fn unanswered(&self, e: &Unreachable) -> Failure {
+        let why = match e {
+            Unreachable::Forbidden => return self.forbidden(),
+            Unreachable::NotRunning(_) | Unreachable::Broken(_) => e,
+        };
+        Failure::Resource(format!(
+            "{}: {why}.\n\
+             Start one with `tidegate up`, or name a state file to work on: --offline FILE,\n\
+             or TIDEGATE_STATE=FILE.",
+            self.tool.name()
+        ))
     }
 }
 

@@ -1,0 +1,234 @@
+//! The configuration file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
+
+use crate::control::{DEFAULT_SOCKET, own_socket};
+
+/// Where the file is unless told otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/tidegate/tidegate.toml";
+
+/// The file with every setting at its default, commented.
+pub const SAMPLE: &str = include_str!("tidegate.toml");
+
+/// What the daemon is told.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Rules files.
+    pub rules: Rules,
+    /// The control socket.
+    pub control: Control,
+    /// Where packets meet the rules.
+    pub datapath: Datapath,
+    /// What outlives the daemon.
+    pub state: State,
+    /// Settings by their kernel names.
+    pub sysctl: BTreeMap<String, i64>,
+    /// Helper modules.
+    pub modules: Modules,
+}
+
+/// `[rules]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rules {
+    /// IPv4 rules, read at start and written by `tidegate save`.
+    pub v4: PathBuf,
+    /// IPv6 rules.
+    pub v6: PathBuf,
+    /// Whether a missing file is an error rather than an empty ruleset.
+    pub required: bool,
+    /// Which rules a start takes when the daemon before it did not end in order.
+    pub after_crash: AfterCrash,
+}
+
+/// Which rules come back after a crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AfterCrash {
+    /// Those that were in force.
+    #[default]
+    Running,
+    /// Those of the files.
+    Files,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules {
+            v4: PathBuf::from("/etc/iptables/rules.v4"),
+            v6: PathBuf::from("/etc/iptables/rules.v6"),
+            required: false,
+            after_crash: AfterCrash::default(),
+        }
+    }
+}
+
+/// `[control]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// Path of the socket.
+    pub socket: PathBuf,
+    /// A group whose members may give orders, beside root and the daemon's user.
+    pub group: Option<String>,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        let own = own_socket().filter(|_| !nix::unistd::geteuid().is_root());
+        Control {
+            socket: own.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+            group: None,
+        }
+    }
+}
+
+/// `[datapath]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Datapath {
+    /// Which one.
+    pub kind: Kind,
+    /// Interfaces to guard; none named: all there are and will be.
+    pub interfaces: Vec<String>,
+    /// What packets meet when the daemon dies.
+    pub on_crash: OnCrash,
+    /// When connections are tracked.
+    pub track: Track,
+}
+
+/// A datapath.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Packets come up to this process.
+    #[default]
+    Userspace,
+    /// No packets.
+    None,
+}
+
+/// What packets meet when the daemon dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnCrash {
+    /// Nothing passes until it is back.
+    #[default]
+    Closed,
+    /// Everything passes.
+    Open,
+}
+
+/// When connections are tracked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Track {
+    /// As soon as a rule needs it, as in the kernel.
+    #[default]
+    Needed,
+    /// Always.
+    Always,
+}
+
+/// `[state]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// Directory for what outlives the daemon.
+    pub directory: PathBuf,
+    /// Whether connections do.
+    pub connections: bool,
+    /// Seconds between two records of the connections.
+    pub every: u32,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let socket = Control::default().socket;
+        State {
+            directory: socket.parent().unwrap_or(Path::new(".")).to_owned(),
+            connections: true,
+            every: 5,
+        }
+    }
+}
+
+/// `[modules]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Modules {
+    /// Helpers to load at start, with their parameters: `nf_conntrack_ftp ports=21,2121`.
+    pub load: Vec<String>,
+}
+
+impl Config {
+    /// Reads a file; without a path the usual one, if it is there.
+    ///
+    /// # Errors
+    /// The file cannot be read or says something impossible; file, line and key are
+    /// named.
+    pub fn read(path: Option<&Path>) -> Result<Self> {
+        let usual = Path::new(DEFAULT_CONFIG);
+        let path = match path {
+            Some(path) => path,
+            None if usual.exists() => usual,
+            None => return Ok(Config::default()),
+        };
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|e| anyhow!("{}", e.to_string().trim_end()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sample with the comment signs taken off its settings.
+    fn uncommented() -> String {
+        let settings = SAMPLE
+            .lines()
+            .map(|line| line.strip_prefix("#:").unwrap_or(line));
+        settings.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_sample_says_what_holds_without_it() {
+        let root = Config {
+            control: Control {
+                socket: DEFAULT_SOCKET.into(),
+                group: None,
+            },
+            state: State {
+                directory: "/run/tidegate".into(),
+                ..State::default()
+            },
+            ..Config::default()
+        };
+        assert_eq!(Config::parse(&uncommented()).unwrap(), root);
+        assert_eq!(Config::parse(SAMPLE).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        for (text, wanted) in [
+            ("[rules]\nv5 = \"x\"", "unknown field `v5`"),
+            ("[rules]\nv5 = \"x\"", "line 2"),
+            ("[datapath]\nkind = \"kernel\"", "unknown variant `kernel`"),
+            ("[datapath]\non_crash = \"ajar\"", "line 2"),
+            ("[state]\nevery = -1", "line 2"),
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The client's side.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use super::{Frame, Request};
+
+/// Longest piece of an answer.
+const MAX_PIECE: usize = 1 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Unreachable {
+    /// Nobody listens there.
+    NotRunning(io::Error),
+    /// The caller has no right to ask (`EPERM`, `EACCES`).
+    Forbidden,
+    /// The connection broke.
+    Broken(io::Error),
+}
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unreachable::NotRunning(_) => f.write_str("no tidegate daemon is running here"),
+            Unreachable::Forbidden => f.write_str("Operation not permitted"),
+            Unreachable::Broken(e) => write!(f, "the tidegate daemon did not answer: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
+/// What the server says to those who have no right to ask.
+pub(super) const FORBIDDEN: u8 = 255;
+
+/// Sends a request and hands the pieces of the answer to `take`; returns the exit
+/// status.
+///
+/// # Errors
+/// There is no answer, or `take` cannot write it.
+pub fn call(
+    socket: &Path,
+    request: &Request,
+    take: &mut dyn FnMut(&Frame) -> io::Result<()>,
+) -> Result<u8, Unreachable> {
+    let mut stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => Unreachable::Forbidden,
+        _ => Unreachable::NotRunning(e),
+    })?;
+    let body = serde_json::to_vec(request).map_err(|e| Unreachable::Broken(e.into()))?;
+    // A refusal comes before the request has been read: look for it all the same.
+    let sent = Frame::Request(body).write(&mut stream);
+    loop {
+        match Frame::read(&mut stream, MAX_PIECE) {
+            Ok(Frame::Exit(FORBIDDEN)) => return Err(Unreachable::Forbidden),
+            Ok(Frame::Exit(status)) => return Ok(status),
+            Ok(frame) => take(&frame).map_err(Unreachable::Broken)?,
+            Err(e) => return Err(Unreachable::Broken(sent.err().unwrap_or(e))),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The daemon's side: one thread a client, a bounded number of them.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::chown;
+
+use super::client::FORBIDDEN;
+use super::{Allowed, Frame, MAX_REQUEST, PIECE, Request};
+
+/// Clients served at the same time; others wait to be accepted.
+const MAX_CLIENTS: usize = 64;
+/// How long a client may take between two pieces of its request, or to take a piece of
+/// the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an ending daemon waits for clients that are being served.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Where an answer goes.
+pub struct Reply<'s> {
+    stream: &'s mut UnixStream,
+}
+
+impl Reply<'_> {
+    /// Sends text for standard output.
+    ///
+    /// # Errors
+    /// The client is gone or does not read.
+    pub fn out(&mut self, text: &str) -> io::Result<()> {
+        self.pieces(text, Frame::Out)
+    }
+
+    /// Sends text for standard error.
+    ///
+    /// # Errors
+    /// The client is gone or does not read.
+    pub fn err(&mut self, text: &str) -> io::Result<()> {
+        self.pieces(text, Frame::Err)
+    }
+
+    fn pieces(&mut self, text: &str, frame: fn(Vec<u8>) -> Frame) -> io::Result<()> {
+        for piece in text.as_bytes().chunks(PIECE) {
+            frame(piece.to_vec()).write(self.stream)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the client has hung up, as far as can be seen without waiting.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let mut byte = [0];
+        if self.stream.set_nonblocking(true).is_err() {
+            return true;
+        }
+        let seen = io::Read::read(&mut &*self.stream, &mut byte);
+        let restored = self.stream.set_nonblocking(false);
+        restored.is_err() || !matches!(seen, Err(e) if e.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+/// Answers a request: sends what is to be printed and returns the exit status.
+pub(super) type Answer = dyn Fn(&Request, &mut Reply<'_>) -> io::Result<u8> + Send + Sync;
+
+/// A listening control socket; gone when dropped.
+pub struct Server {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+    slots: Arc<Slots>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens at `path`, whose directory is made if it is missing. A socket that nobody
+    /// listens at any more is replaced.
+    ///
+    /// # Errors
+    /// Somebody listens there already; the socket cannot be made.
+    pub fn start(path: &Path, allowed: Allowed, answer: Arc<Answer>) -> Result<Self> {
+        let listener = listen(path, &allowed).with_context(|| path.display().to_string())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let slots = Arc::new(Slots::default());
+        let (asked, taken) = (stop.clone(), slots.clone());
+        let accept = move || {
+            for stream in listener.incoming() {
+                if asked.load(Ordering::Acquire) {
+                    return;
+                }
+                let Ok(stream) = stream else {
+                    // Out of descriptors, for one: they come back.
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                };
+                if let Err(who) = allowed.check(&stream) {
+                    tracing::warn!("control socket: refused {who}");
+                    refuse(stream);
+                    continue;
+                }
+                let (slot, answer) = (Slots::take(&taken), answer.clone());
+                let serve = move || {
+                    serve(stream, &*answer);
+                    drop(slot);
+                };
+                let started = std::thread::Builder::new().name("client".to_owned());
+                if let Err(e) = started.spawn(serve) {
+                    tracing::warn!("control socket: no thread for a client: {e}");
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("control".to_owned());
+        Ok(Server {
+            path: path.to_owned(),
+            stop,
+            slots,
+            thread: Some(thread.spawn(accept)?),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // The thread waits for a client: be one.
+        let woken = UnixStream::connect(&self.path).is_ok();
+        let _ = fs::remove_file(&self.path);
+        if let Some(thread) = self.thread.take().filter(|_| woken) {
+            let _ = thread.join();
+        }
+        self.slots.wait_for_all();
+    }
+}
+
+fn listen(path: &Path, allowed: &Allowed) -> Result<UnixListener> {
+    if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+        let mut make = fs::DirBuilder::new();
+        make.recursive(true).mode(0o755).create(directory)?;
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => bail!("a daemon is listening there already"),
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // Everybody may connect: who it is decides, and a refusal can be logged.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    if allowed.group().is_some() {
+        chown(path, None, allowed.group())?;
+    }
+    Ok(listener)
+}
+
+/// Tells a caller without rights so, without waiting for anything.
+fn refuse(mut stream: UnixStream) {
+    let _ = stream.set_nonblocking(true);
+    let _ = Frame::Exit(FORBIDDEN).write(&mut stream);
+}
+
+fn serve(mut stream: UnixStream, answer: &Answer) {
+    let prepared = stream
+        .set_read_timeout(Some(PATIENCE))
+        .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
+    let request = prepared.and_then(|()| read_request(&mut stream));
+    let request = match request {
+        Ok(request) => request,
+        Err(e) => {
+            tracing::warn!("control socket: {e}");
+            let text = format!("tidegate: {e}\n");
+            let _ = Frame::Err(text.into_bytes()).write(&mut stream);
+            let _ = Frame::Exit(1).write(&mut stream);
+            return;
+        }
+    };
+    let mut reply = Reply {
+        stream: &mut stream,
+    };
+    let answered = catch_unwind(AssertUnwindSafe(|| answer(&request, &mut reply)));
+    let status = match answered {
+        Ok(Ok(status)) => status,
+        Ok(Err(e)) => {
+            tracing::debug!("control socket: a client went away: {e}");
+            return;
+        }
+        Err(_) => {
+            tracing::error!("`{}` failed inside; nothing was changed", request.name);
+            let text = "tidegate: an internal error; nothing was changed\n";
+            let _ = Frame::Err(text.as_bytes().to_vec()).write(&mut stream);
+            1
+        }
+    };
+    let _ = Frame::Exit(status).write(&mut stream);
+}
+
+fn read_request(stream: &mut UnixStream) -> io::Result<Request> {
+    match Frame::read(stream, MAX_REQUEST)? {
+        Frame::Request(body) => serde_json::from_slice(&body).map_err(io::Error::from),
+        Frame::Out(_) | Frame::Err(_) | Frame::Exit(_) => {
+            Err(io::Error::new(ErrorKind::InvalidData, "not a request"))
+        }
+    }
+}
+
+/// Counts clients.
+#[derive(Default)]
+struct Slots {
+    taken: Mutex<usize>,
+    freed: Condvar,
+}
+
+struct Slot(Arc<Slots>);
+
+impl Slots {
+    /// Waits until there is room.
+    fn take(slots: &Arc<Slots>) -> Slot {
+        let taken = slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |n: &mut usize| *n >= MAX_CLIENTS;
+        let waited = slots.freed.wait_while(taken, full);
+        *waited.unwrap_or_else(PoisonError::into_inner) += 1;
+        Slot(slots.clone())
+    }
+
+    /// Lets clients take the answers that are on their way.
+    fn wait_for_all(&self) {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = |n: &mut usize| *n > 0;
+        let _ = self.freed.wait_timeout_while(taken, FAREWELL, busy);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        *taken -= 1;
+        self.0.freed.notify_one();
+    }
+}

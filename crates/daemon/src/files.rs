@@ -1,0 +1,157 @@
+//! Rules in files: those read at start and saved on demand, and the record of the rules
+//! in force that outlives a crash.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use jiff::Zoned;
+use tidegate_syntax::{Failure, Ruleset, parse_rules, save};
+use tidegate_tools::{HostNames, Store, replace};
+use tidegate_wire::Family;
+
+use crate::config::{AfterCrash, Config};
+use crate::rules::{FAMILIES, LiveRules};
+
+/// The tool whose messages a family's file gets.
+fn tool(family: Family, job: &str) -> String {
+    match family {
+        Family::V4 => format!("iptables-{job}"),
+        Family::V6 => format!("ip6tables-{job}"),
+    }
+}
+
+/// A family's rules file by the configuration.
+pub(crate) fn configured(config: &Config, family: Family) -> &Path {
+    match family {
+        Family::V4 => &config.rules.v4,
+        Family::V6 => &config.rules.v6,
+    }
+}
+
+/// The record of the rules in force.
+fn record(config: &Config, family: Family) -> PathBuf {
+    let name = match family {
+        Family::V4 => "running.v4",
+        Family::V6 => "running.v6",
+    };
+    config.state.directory.join(name)
+}
+
+/// Reads rules as `iptables-save` writes them; `None` when there is no file and none is
+/// required.
+///
+/// # Errors
+/// The file cannot be read or says something that `iptables-restore` refuses; file and
+/// line are named.
+pub(crate) fn read(path: &Path, family: Family, required: bool) -> Result<Option<Ruleset>> {
+    let file = path.display();
+    let text = match fs::read_to_string(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound && !required => return Ok(None),
+        text => text.with_context(|| file.to_string())?,
+    };
+    let rules = parse_rules(&text, family, &HostNames::default()).map_err(|e| {
+        let why = e.render(&tool(family, "restore"));
+        anyhow!("{file}: line {}: {}", e.line, why.trim_end())
+    })?;
+    Ok(Some(rules))
+}
+
+/// The rules to start with, and where each family's come from.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn at_start(config: &Config) -> Result<[(Ruleset, Option<PathBuf>); 2]> {
+    let crashed = config.rules.after_crash == AfterCrash::Running;
+    let find = |family| -> Result<_> {
+        let kept = record(config, family);
+        if crashed {
+            match read(&kept, family, false) {
+                Ok(Some(rules)) => return Ok((rules, Some(kept))),
+                Ok(None) => {}
+                Err(e) => tracing::warn!("the record of the rules in force is left out: {e:#}"),
+            }
+        }
+        from_file(config, family)
+    };
+    let [v4, v6] = FAMILIES;
+    Ok([find(v4)?, find(v6)?])
+}
+
+/// A family's rules by its configured file.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn from_file(config: &Config, family: Family) -> Result<(Ruleset, Option<PathBuf>)> {
+    let path = configured(config, family);
+    Ok(match read(path, family, config.rules.required)? {
+        Some(rules) => (rules, Some(path.to_owned())),
+        None => (Ruleset::empty(family), None),
+    })
+}
+
+/// Writes the rules in force to the configured files, as `iptables-save -c` prints them.
+///
+/// # Errors
+/// A file cannot be written; it is as before.
+pub(crate) fn save_all(config: &Config, rules: &LiveRules) -> Result<Vec<PathBuf>> {
+    let mut saved = Vec::new();
+    for family in FAMILIES {
+        let mut text = String::new();
+        let date = Zoned::now().strftime("%a %b %e %H:%M:%S %Y").to_string();
+        let name = tool(family, "save");
+        let print = rules.with(family, false, &mut |r| {
+            text = save::ruleset(r.tables.iter(), family, &name, &date, true);
+            Ok(false)
+        });
+        print.map_err(plain)?;
+        let path = configured(config, family);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        }
+        replace(path, text.as_bytes()).with_context(|| path.display().to_string())?;
+        saved.push(path.to_owned());
+    }
+    Ok(saved)
+}
+
+fn plain(failure: Failure) -> anyhow::Error {
+    anyhow!("{}", failure.render("tidegate", None).trim_end().to_owned())
+}
+
+/// Keeps the record of the rules in force.
+pub(crate) struct Recorder {
+    written: [Option<String>; 2],
+}
+
+impl Recorder {
+    pub(crate) const fn new() -> Self {
+        Recorder {
+            written: [None, None],
+        }
+    }
+
+    /// Writes what has changed since the last time.
+    ///
+    /// # Errors
+    /// A file cannot be written; it is as before.
+    pub(crate) fn write(&mut self, config: &Config, rules: &LiveRules) -> Result<()> {
+        for (family, written) in FAMILIES.into_iter().zip(&mut self.written) {
+            let text = rules.text(family).map_err(plain)?;
+            if written.as_ref() != Some(&text) {
+                let path = record(config, family);
+                replace(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
+                *written = Some(text);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes the record: the daemon ends in order.
+pub(crate) fn forget_record(config: &Config) {
+    for family in FAMILIES {
+        let _ = fs::remove_file(record(config, family));
+    }
+}

@@ -1,0 +1,144 @@
+//! What packets pass through, as the rest of the daemon sees it: somebody who owns an
+//! engine and runs work on it between packets.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, anyhow};
+use serde::Serialize;
+use tidegate_engine::Engine;
+use tidegate_engine::conntrack::Time;
+
+/// Work on the engine.
+pub type Job = Box<dyn FnOnce(&mut Engine, Time) + Send>;
+
+/// An interface under guard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Guarded {
+    /// Name.
+    pub name: String,
+    /// Packets received from the network, or by loopback.
+    pub received: u64,
+    /// Packets sent to the network.
+    pub sent: u64,
+}
+
+/// What a plane says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PlaneReport {
+    /// Which one it is.
+    pub kind: &'static str,
+    /// Interfaces whose packets meet the rules.
+    pub guarded: Vec<Guarded>,
+    /// What is not enforced, a sentence each.
+    pub gaps: Vec<String>,
+}
+
+/// Where packets meet the engine.
+pub trait Plane: Send + Sync {
+    /// Runs work between two packets; returns before it is done.
+    ///
+    /// # Errors
+    /// The plane has stopped.
+    fn submit(&self, job: Job) -> Result<()>;
+
+    /// What it guards.
+    fn report(&self) -> PlaneReport;
+
+    /// Lets packets go their own ways again.
+    ///
+    /// # Errors
+    /// Something could not be put back; the text says what.
+    fn stop(&self) -> Result<()>;
+}
+
+impl dyn Plane {
+    /// Runs work between two packets and waits for its result.
+    ///
+    /// # Errors
+    /// The plane has stopped.
+    pub fn with<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine, Time) -> R + Send + 'static,
+    ) -> Result<R> {
+        let (done, result) = channel();
+        self.submit(Box::new(move |engine, now| {
+            // Whoever asked may have gone.
+            let _ = done.send(work(engine, now));
+        }))?;
+        result.recv().map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> anyhow::Error {
+    anyhow!("the datapath has stopped")
+}
+
+/// A plane without packets: rules can be worked on, nothing is enforced.
+pub struct Idle {
+    jobs: Mutex<Option<Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Longest sleep of the idle plane.
+const TICK: Duration = Duration::from_secs(1);
+
+impl Idle {
+    /// Starts it with this engine.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(engine: Engine) -> Result<Self> {
+        let (jobs, taken) = channel();
+        let thread = std::thread::Builder::new().name("idle".to_owned());
+        Ok(Idle {
+            thread: Mutex::new(Some(thread.spawn(move || idle(engine, &taken))?)),
+            jobs: Mutex::new(Some(jobs)),
+        })
+    }
+}
+
+fn idle(mut engine: Engine, jobs: &Receiver<Job>) {
+    loop {
+        match jobs.recv_timeout(TICK) {
+            Ok(job) => job(&mut engine, now()),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+        if engine.poll_timeout().is_some_and(|at| at <= now()) {
+            engine.handle_timeout(now());
+        }
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| d.as_nanos() as Time)
+}
+
+impl Plane for Idle {
+    fn submit(&self, job: Job) -> Result<()> {
+        let jobs = crate::locked(&self.jobs);
+        let jobs = jobs.as_ref().ok_or_else(stopped)?;
+        jobs.send(job).map_err(|_| stopped())
+    }
+
+    fn report(&self) -> PlaneReport {
+        PlaneReport {
+            kind: "none",
+            guarded: Vec::new(),
+            gaps: vec!["no packet meets the rules: the datapath is \"none\"".to_owned()],
+        }
+    }
+
+    fn stop(&self) -> Result<()> {
+        crate::locked(&self.jobs).take();
+        if let Some(thread) = crate::locked(&self.thread).take() {
+            let _ = thread.join();
+        }
+        Ok(())
+    }
+}

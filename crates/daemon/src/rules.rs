@@ -1,0 +1,185 @@
+//! The rules in force: the source that tools print and edit, and its counters in the
+//! engine.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use tidegate_engine::{Counter, Ready, Survivor, Survivors, TrackWhen};
+use tidegate_ir::{RuleId, TableKind};
+use tidegate_syntax::{Counters, Failure, Ruleset, Slot, lower, save};
+use tidegate_tools::{Store, Work};
+use tidegate_wire::Family;
+
+use crate::locked;
+use crate::plane::Plane;
+
+/// A family's rules as they were loaded.
+struct Side {
+    source: Ruleset,
+    /// The stateful tests of each table.
+    steps: [Range<u32>; 5],
+}
+
+/// The rules of both families.
+pub struct LiveRules {
+    plane: Arc<dyn Plane>,
+    track: TrackWhen,
+    sides: [Mutex<Side>; 2],
+    /// Called after each change.
+    changed: Box<dyn Fn() + Send + Sync>,
+}
+
+fn index(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}
+
+/// Both families.
+pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+impl LiveRules {
+    /// No rules; `changed` hears of every change.
+    pub fn new(
+        plane: Arc<dyn Plane>,
+        track: TrackWhen,
+        changed: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let empty = |family| {
+            Mutex::new(Side {
+                source: Ruleset::empty(family),
+                steps: [0; 5].map(|_| 0..0),
+            })
+        };
+        LiveRules {
+            plane,
+            track,
+            sides: FAMILIES.map(empty),
+            changed,
+        }
+    }
+
+    /// Puts a whole ruleset in the place of the family's.
+    ///
+    /// # Errors
+    /// The rules loop; the datapath has stopped.
+    pub fn install(&self, rules: Ruleset) -> Result<(), Failure> {
+        let mut side = locked(&self.sides[index(rules.family)]);
+        self.load(&mut side, rules, &[])
+    }
+
+    /// The rules as a save file with counters.
+    ///
+    /// # Errors
+    /// The datapath has stopped.
+    pub fn text(&self, family: Family) -> Result<String, Failure> {
+        let mut text = String::new();
+        self.with(family, false, &mut |rules| {
+            text = save::plain(rules);
+            Ok(false)
+        })?;
+        Ok(text)
+    }
+
+    /// How many rules a family has.
+    pub fn count(&self, family: Family) -> usize {
+        let side = locked(&self.sides[index(family)]);
+        let chains = side.source.tables.iter().flat_map(|t| t.chains());
+        chains.map(|c| c.rules.len()).sum()
+    }
+
+    fn counters(&self, family: Family) -> Result<Vec<Counter>, Failure> {
+        let all = self.plane.with(move |e, _| e.counters(family).to_vec());
+        all.map_err(stopped)
+    }
+
+    /// Makes `rules` those in force. `seen` are the counters that they were made from.
+    fn load(&self, side: &mut Side, mut rules: Ruleset, seen: &[Counter]) -> Result<(), Failure> {
+        let lowered = lower(&rules)?;
+        let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track);
+        let survivors = Survivors {
+            steps: kept_steps(&mut side.source, &mut rules, &side.steps, &lowered.steps),
+            counters: number(&mut rules, seen, &mut ready),
+        };
+        let replaced = self.plane.with(move |e, _| e.replace(ready, &survivors));
+        // Only now: a large ruleset is taken apart here and not between two packets.
+        drop(replaced.map_err(stopped)?);
+        *side = Side {
+            source: rules,
+            steps: lowered.steps,
+        };
+        (self.changed)();
+        Ok(())
+    }
+}
+
+fn stopped(e: anyhow::Error) -> Failure {
+    Failure::Resource(format!("tidegate: {e}"))
+}
+
+/// Gives the counters their new numbers and `ready` their values; tells which go on.
+fn number(rules: &mut Ruleset, seen: &[Counter], ready: &mut Ready) -> Vec<Survivor> {
+    let mut survivors = Vec::new();
+    for (new, slot) in rules.slots_mut().into_iter().enumerate() {
+        let new = RuleId(new as u32);
+        let Counters { packets, bytes } = *slot.counters;
+        ready.set_counter(new, Counter { packets, bytes });
+        let old = slot.was.replace(new.0);
+        survivors.extend(old.and_then(|old| {
+            Some(Survivor {
+                old: RuleId(old),
+                new,
+                seen: *seen.get(old as usize)?,
+            })
+        }));
+    }
+    survivors
+}
+
+/// The stateful tests of tables that stay as they are go on; others start anew, as with
+/// every change of a table in the kernel.
+fn kept_steps(
+    old: &mut Ruleset,
+    new: &mut Ruleset,
+    old_steps: &[Range<u32>; 5],
+    new_steps: &[Range<u32>; 5],
+) -> Vec<(u32, u32, u32)> {
+    let numbers = |slots: Vec<Slot<'_>>, kind| -> Vec<Option<u32>> {
+        let own = slots.into_iter().filter(|s| s.table == kind);
+        own.map(|s| *s.was).collect()
+    };
+    let mut kept = Vec::new();
+    for kind in TableKind::ALL {
+        let (was, is) = (&old_steps[kind as usize], &new_steps[kind as usize]);
+        if was.len() == is.len() && !was.is_empty() {
+            let before = numbers(old.slots_mut(), kind);
+            if before.iter().all(Option::is_some) && before == numbers(new.slots_mut(), kind) {
+                kept.push((was.start, is.start, was.len() as u32));
+            }
+        }
+    }
+    kept
+}
+
+impl Store for LiveRules {
+    fn with(&self, family: Family, change: bool, work: &mut Work<'_>) -> Result<(), Failure> {
+        let mut side = locked(&self.sides[index(family)]);
+        let seen = self.counters(family)?;
+        let mut rules = side.source.clone();
+        for (slot, c) in rules.slots_mut().into_iter().zip(&seen) {
+            *slot.counters = Counters {
+                packets: c.packets,
+                bytes: c.bytes,
+            };
+        }
+        if work(&mut rules)? && change {
+            self.load(&mut side, rules, &seen)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

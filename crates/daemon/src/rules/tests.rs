@@ -1,0 +1,176 @@
+//! Rules edited by the tools while an engine runs them.
+
+use std::sync::Arc;
+
+use tidegate_engine::env::{Env, IfIndex, Settings};
+use tidegate_engine::{Config, Engine};
+use tidegate_tools::{HostNames, Printed, Tool};
+
+use super::*;
+use crate::plane::Idle;
+
+struct Fixture {
+    rules: LiveRules,
+    plane: Arc<dyn Plane>,
+}
+
+fn fixture() -> Fixture {
+    let env = Env::new(Vec::new(), &[], &[], Settings::default());
+    let engine = Engine::new(Config::default(), Arc::new(env));
+    let plane: Arc<dyn Plane> = Arc::new(Idle::start(engine).unwrap());
+    Fixture {
+        rules: LiveRules::new(plane.clone(), TrackWhen::Needed, Box::new(|| ())),
+        plane,
+    }
+}
+
+impl Fixture {
+    fn tool(&self, name: &str, line: &str, input: &str) -> Printed {
+        let tool = Tool::from_name(name.as_ref()).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        tool.run(&words, input, &self.rules, &HostNames::default())
+    }
+
+    fn iptables(&self, line: &str) {
+        let printed = self.tool("iptables", line, "");
+        assert_eq!((printed.err.as_str(), printed.status), ("", 0), "{line}");
+    }
+
+    /// UDP packets from 192.0.2.1 to 127.0.0.1 by way of loopback's INPUT.
+    fn packets(&self, count: usize, port: u16) {
+        let [high, low] = port.to_be_bytes();
+        let mut packet = vec![
+            0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1, 0x30, 0x39, high,
+            low, 0, 8, 0, 0,
+        ];
+        let sum: u32 = packet[..20]
+            .chunks(2)
+            .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
+            .sum();
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        let sent = self.plane.with(move |engine, now| {
+            for _ in 0..count {
+                engine.send(now, packet.clone(), 0, &mut ());
+            }
+            engine.env().interface(IfIndex(1)).is_some()
+        });
+        assert!(sent.unwrap());
+    }
+
+    fn saved(&self) -> Vec<String> {
+        let text = self.tool("iptables-save", "-c -t filter", "").out;
+        let kept = text.lines().filter(|l| !l.starts_with('#'));
+        kept.map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn counters_of_rules_that_stay_go_on() {
+    let f = fixture();
+    f.iptables("-A INPUT -p udp --dport 1 -j ACCEPT");
+    f.iptables("-A INPUT -p udp --dport 2 -j DROP");
+    f.packets(3, 1);
+    f.packets(2, 2);
+    f.iptables("-I INPUT -p udp --dport 9 -j DROP");
+    f.packets(1, 2);
+    f.iptables("-D INPUT -p udp --dport 1 -j ACCEPT");
+    f.packets(4, 2);
+    assert_eq!(
+        f.saved(),
+        [
+            "*filter",
+            ":INPUT ACCEPT [0:0]",
+            ":FORWARD ACCEPT [0:0]",
+            ":OUTPUT ACCEPT [10:280]",
+            "[0:0] -A INPUT -p udp -m udp --dport 9 -j DROP",
+            "[7:196] -A INPUT -p udp -m udp --dport 2 -j DROP",
+            "COMMIT",
+        ]
+    );
+}
+
+#[test]
+fn zeroed_and_replaced_rules_count_from_nothing() {
+    let f = fixture();
+    f.iptables("-A INPUT -p udp --dport 1 -j ACCEPT");
+    f.iptables("-A INPUT -p udp --dport 2 -j DROP");
+    f.packets(3, 1);
+    f.packets(2, 2);
+    f.iptables("-Z INPUT 2");
+    f.iptables("-R INPUT 1 -p udp --dport 1 -j DROP");
+    let rules = &f.saved()[4..6];
+    assert_eq!(
+        rules,
+        [
+            "[0:0] -A INPUT -p udp -m udp --dport 1 -j DROP",
+            "[0:0] -A INPUT -p udp -m udp --dport 2 -j DROP"
+        ]
+    );
+}
+
+#[test]
+fn packets_between_look_and_change_are_counted() {
+    let f = fixture();
+    f.iptables("-A INPUT -p udp --dport 1 -j ACCEPT");
+    let mut passed = 0;
+    f.rules
+        .with(Family::V4, true, &mut |_| {
+            f.packets(5, 1);
+            passed += 5;
+            Ok(true)
+        })
+        .unwrap();
+    assert_eq!(
+        f.saved()[4],
+        "[5:140] -A INPUT -p udp -m udp --dport 1 -j ACCEPT"
+    );
+}
+
+#[test]
+fn a_refused_restore_changes_nothing() {
+    let f = fixture();
+    f.iptables("-A INPUT -p udp --dport 1 -j ACCEPT");
+    f.packets(2, 1);
+    let before = f.saved();
+    let refused = f.tool(
+        "iptables-restore",
+        "",
+        "*filter\n:INPUT DROP [0:0]\n-A INPUT -j NOWHERE\nCOMMIT\n",
+    );
+    assert_ne!(refused.status, 0);
+    assert!(refused.err.contains("line: 3"), "{}", refused.err);
+    assert_eq!(f.saved(), before);
+    f.packets(1, 1);
+    assert_eq!(
+        f.saved()[4],
+        "[3:84] -A INPUT -p udp -m udp --dport 1 -j ACCEPT"
+    );
+}
+
+#[test]
+fn a_limit_goes_on_while_other_tables_change_and_starts_anew_with_its_own() {
+    let f = fixture();
+    f.iptables("-A INPUT -m limit --limit 1/hour --limit-burst 3 -j ACCEPT");
+    f.iptables("-A INPUT -j DROP");
+    f.packets(3, 7);
+    f.iptables("-t mangle -A INPUT -j MARK --set-mark 1");
+    f.packets(2, 7);
+    let dropped = |f: &Fixture| f.saved()[5].clone();
+    assert_eq!(dropped(&f), "[2:56] -A INPUT -j DROP");
+    f.iptables("-A INPUT -p tcp -j ACCEPT");
+    f.packets(4, 7);
+    assert_eq!(dropped(&f), "[3:84] -A INPUT -j DROP");
+}
+
+#[test]
+fn a_hundred_callers_lose_nothing() {
+    let f = fixture();
+    std::thread::scope(|scope| {
+        for caller in 0..100 {
+            let f = &f;
+            scope.spawn(move || f.iptables(&format!("-A INPUT -s 10.0.0.{caller} -j DROP")));
+        }
+    });
+    assert_eq!(f.rules.count(Family::V4), 100);
+}

@@ -1,0 +1,163 @@
+//! The life of the daemon: start, signals, records, stop.
+
+use std::fs::{self, File, TryLockError};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tidegate_engine::TrackWhen;
+use tidegate_syntax::Failure;
+
+use crate::commands::Commands;
+use crate::config::{Config, Track};
+use crate::control::{Allowed, Server};
+use crate::files::{self, Recorder};
+use crate::plane::Plane;
+use crate::rules::LiveRules;
+
+/// What wakes the daemon's main thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Rules have changed: they are to be recorded.
+    Changed,
+    /// Read the rules files again.
+    Reload,
+    /// End in order.
+    Stop,
+}
+
+/// Makes the datapath.
+pub type StartPlane = dyn Fn(&Config) -> Result<Arc<dyn Plane>>;
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// It could not start: rules, socket, lock, datapath; or not end in order.
+pub fn run(config: Config, start: &StartPlane) -> Result<()> {
+    let directory = &config.state.directory;
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    let _lock = lock(&config)?;
+    let rules_at_start = files::at_start(&config)?;
+    let allowed = Allowed::new(config.control.group.as_deref())?;
+    let (wake, woken) = channel();
+    watch_signals(wake.clone())?;
+    let plane = start(&config)?;
+    let served = serve(&config, &plane, rules_at_start, allowed, wake, &woken);
+    let stopped = plane.stop();
+    served?;
+    stopped?;
+    files::forget_record(&config);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn lock(config: &Config) -> Result<File> {
+    let path = config.state.directory.join("lock");
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "a daemon is running already with {}",
+            config.state.directory.display()
+        ),
+        Err(TryLockError::Error(e)) => Err(e).with_context(|| path.display().to_string()),
+    }
+}
+
+fn watch_signals(wake: Sender<Wake>) -> Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(move || {
+        for signal in signals.forever() {
+            let what = if signal == SIGHUP {
+                Wake::Reload
+            } else {
+                Wake::Stop
+            };
+            if wake.send(what).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+type AtStart = [(tidegate_syntax::Ruleset, Option<PathBuf>); 2];
+
+fn serve(
+    config: &Config,
+    plane: &Arc<dyn Plane>,
+    at_start: AtStart,
+    allowed: Allowed,
+    wake: Sender<Wake>,
+    woken: &Receiver<Wake>,
+) -> Result<()> {
+    let changed = Arc::new(AtomicBool::new(false));
+    let rules = {
+        let (flag, wake) = (changed.clone(), Mutex::new(wake.clone()));
+        let changed = move || {
+            flag.store(true, Ordering::Relaxed);
+            let _ = crate::locked(&wake).send(Wake::Changed);
+        };
+        let track = match config.datapath.track {
+            Track::Needed => TrackWhen::Needed,
+            Track::Always => TrackWhen::Always,
+        };
+        Arc::new(LiveRules::new(plane.clone(), track, Box::new(changed)))
+    };
+    let failed = |f: Failure| anyhow::anyhow!(f.render("tidegate", None).trim_end().to_owned());
+    let [(v4, from4), (v6, from6)] = at_start;
+    for ruleset in [v4, v6] {
+        rules.install(ruleset).map_err(failed)?;
+    }
+    changed.store(false, Ordering::Relaxed);
+    let commands = Arc::new(Commands {
+        config: config.clone(),
+        plane: plane.clone(),
+        rules: rules.clone(),
+        since: Timestamp::now(),
+        origin: Mutex::new([from4, from6]),
+        changed,
+        wake: Mutex::new(wake),
+    });
+    let answering = commands.clone();
+    let server = Server::start(
+        &config.control.socket,
+        allowed,
+        Arc::new(move |request, reply| answering.answer(request, reply)),
+    )?;
+    tracing::info!("up; control socket {}", config.control.socket.display());
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    keep(config, &commands, woken);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(server);
+    Ok(())
+}
+
+/// Keeps records until it is time to stop.
+fn keep(config: &Config, commands: &Commands, woken: &Receiver<Wake>) {
+    let every = Duration::from_secs(u64::from(config.state.every.max(1)));
+    let mut recorder = Recorder::new();
+    let mut due = Instant::now();
+    loop {
+        match woken.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Wake::Reload) => match commands.read_files() {
+                Ok(()) => tracing::info!("rules read again"),
+                Err(e) => tracing::error!("reload refused, the rules stay: {e:#}"),
+            },
+            Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Err(e) = recorder.write(config, &commands.rules) {
+            tracing::error!("the rules in force are not recorded: {e:#}");
+        }
+        due = Instant::now() + every;
+    }
+}

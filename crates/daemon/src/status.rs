@@ -1,0 +1,150 @@
+//! What `tidegate status` says.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use jiff::{SpanRound, Timestamp, Unit};
+use serde::Serialize;
+
+use crate::plane::PlaneReport;
+
+/// A family's rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct RulesStatus {
+    /// `ipv4` or `ipv6`.
+    pub(crate) family: &'static str,
+    /// Rules in force.
+    pub(crate) rules: usize,
+    /// The file they were read from.
+    pub(crate) file: Option<PathBuf>,
+    /// Whether they have been changed since.
+    pub(crate) changed: bool,
+}
+
+/// The daemon at a moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Status {
+    /// Process.
+    pub(crate) pid: u32,
+    /// When it started, RFC 3339.
+    pub(crate) since: Timestamp,
+    /// Its control socket.
+    pub(crate) socket: PathBuf,
+    /// The datapath.
+    #[serde(flatten)]
+    pub(crate) plane: PlaneReport,
+    /// Rules of both families.
+    pub(crate) rules: Vec<RulesStatus>,
+    /// Connections tracked.
+    pub(crate) connections: u32,
+    /// Most there may be (`nf_conntrack_max`); 0 is unlimited.
+    pub(crate) connections_max: u32,
+    /// Whether connections are tracked, by family.
+    pub(crate) helpers: Vec<String>,
+}
+
+impl Status {
+    /// For people.
+    pub(crate) fn text(&self, now: Timestamp) -> String {
+        let mut text = String::new();
+        let since = self.since.strftime("%Y-%m-%d %H:%M:%S UTC");
+        let up = self.since.until(now).unwrap_or_default();
+        let up = up.round(
+            SpanRound::new()
+                .smallest(Unit::Second)
+                .largest(Unit::Day)
+                .days_are_24_hours(),
+        );
+        let up = up.map_or_else(|_| String::new(), |s| format!(" ({s:#})"));
+        let _ = writeln!(text, "tidegate    up since {since}{up}, pid {}", self.pid);
+        let _ = writeln!(text, "enforcing   {}", self.enforcing());
+        for rules in &self.rules {
+            let _ = writeln!(text, "rules       {}", rules.text());
+        }
+        let max = match self.connections_max {
+            0 => "unlimited".to_owned(),
+            max => max.to_string(),
+        };
+        let _ = writeln!(text, "connections {} of {max}", self.connections);
+        if !self.helpers.is_empty() {
+            let _ = writeln!(text, "helpers     {}", self.helpers.join(", "));
+        }
+        for gap in &self.plane.gaps {
+            let _ = writeln!(text, "NOT enforced: {gap}");
+        }
+        text
+    }
+
+    fn enforcing(&self) -> String {
+        let names: Vec<&str> = self.plane.guarded.iter().map(|g| g.name.as_str()).collect();
+        match (self.plane.kind, names.is_empty()) {
+            ("none", _) => "nothing".to_owned(),
+            (kind, true) => format!("{kind} datapath, no interface to guard"),
+            (kind, false) => format!("{kind} datapath on {}", names.join(", ")),
+        }
+    }
+}
+
+impl RulesStatus {
+    fn text(&self) -> String {
+        let from = match &self.file {
+            Some(file) => format!(" from {}", file.display()),
+            None => String::new(),
+        };
+        let changed = if self.changed { ", changed since" } else { "" };
+        format!("{}: {}{from}{changed}", self.family, self.rules)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::Guarded;
+
+    #[test]
+    fn a_person_reads_what_is_enforced_and_what_is_not() {
+        let guarded = |name: &str| Guarded {
+            name: name.to_owned(),
+            ..Guarded::default()
+        };
+        let status = Status {
+            pid: 7,
+            since: "2026-11-25T10:00:00Z".parse().unwrap(),
+            socket: "/run/x".into(),
+            plane: PlaneReport {
+                kind: "userspace",
+                guarded: vec![guarded("eth0"), guarded("lo")],
+                gaps: vec!["wlan0 has no Ethernet header".to_owned()],
+            },
+            rules: vec![
+                RulesStatus {
+                    family: "ipv4",
+                    rules: 12,
+                    file: Some("/etc/iptables/rules.v4".into()),
+                    changed: true,
+                },
+                RulesStatus {
+                    family: "ipv6",
+                    rules: 0,
+                    file: None,
+                    changed: false,
+                },
+            ],
+            connections: 3,
+            connections_max: 65536,
+            helpers: vec!["ftp on 21".to_owned()],
+        };
+        assert_eq!(
+            status.text("2026-11-26T11:02:03Z".parse().unwrap()),
+            "\
+tidegate    up since 2026-11-25 10:00:00 UTC (1d 1h 2m 3s), pid 7
+enforcing   userspace datapath on eth0, lo
+rules       ipv4: 12 from /etc/iptables/rules.v4, changed since
+rules       ipv6: 0
+connections 3 of 65536
+helpers     ftp on 21
+NOT enforced: wlan0 has no Ethernet header
+"
+        );
+    }
+}
