@@ -130,6 +130,13 @@ impl Conntrack {
         }
     }
 
+    /// Remembers a number with a direction of an entry.
+    pub fn set_tag(&mut self, id: EntryId, dir: Dir, tag: u64) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.tags[dir.ix()] = tag;
+        }
+    }
+
     /// All entries that listings show: confirmed and not the hidden loser of a clash.
     pub fn iter(&self) -> impl Iterator<Item = (EntryId, &Entry)> {
         self.slab.iter().filter(|(_, e)| {

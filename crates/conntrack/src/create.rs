@@ -42,6 +42,7 @@ impl Entry {
             pending: 0,
             seqadj: None,
             ftp: None,
+            tags: [0; 2],
         }
     }
 }

@@ -74,7 +74,7 @@ impl Status {
 }
 
 /// How a packet relates to its connection (`enum ip_conntrack_info`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CtInfo {
     /// Original direction, a reply has been seen.
     Established = 0,
@@ -227,6 +227,9 @@ pub struct Entry {
     pub seqadj: Option<Box<SeqAdj>>,
     /// What the FTP helper remembers, allocated on first use.
     pub ftp: Option<Box<FtpState>>,
+    /// A number for each direction that the embedding engine may remember here; 0 at
+    /// first.
+    pub tags: [u64; 2],
 }
 
 /// The connection that announced another; known by its tuple even after it has ended.

@@ -8,6 +8,7 @@ use tidegate_wire::Family;
 
 use crate::defrag::{Defrag, DefragLimits};
 use crate::env::{Env, IfIndex};
+use crate::flow::FlowCache;
 use crate::index::Index;
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
@@ -147,6 +148,7 @@ pub struct Engine {
     pub(crate) defrag: Defrag,
     pub(crate) random: Random,
     pub(crate) stack: Stack,
+    pub(crate) flows: FlowCache,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -169,6 +171,7 @@ impl Engine {
             defrag: Defrag::default(),
             random: Random::new(config.seed),
             stack: Stack::default(),
+            flows: FlowCache::default(),
             spare: Vec::new(),
             env,
             config,
@@ -206,12 +209,14 @@ impl Engine {
         new.tracked |= slot.tracked && self.conntrack.count() > 0;
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
+        self.flows.begin_epoch();
         ready
     }
 
     /// Replaces the surroundings.
     pub fn set_env(&mut self, env: Arc<Env>) {
         self.env = env;
+        self.flows.begin_epoch();
     }
 
     /// The surroundings.
@@ -258,6 +263,13 @@ impl Engine {
     /// Connections, for changing.
     pub fn conntrack_mut(&mut self) -> &mut Conntrack {
         &mut self.conntrack
+    }
+
+    /// Packets that passed the tables as an earlier packet of their flow did, without
+    /// walking them.
+    #[must_use]
+    pub fn followed(&self) -> u64 {
+        self.flows.followed
     }
 
     /// Bytes of fragments that wait for the rest of their packets; at most

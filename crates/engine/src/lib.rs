@@ -11,6 +11,7 @@ mod emit;
 mod engine;
 pub mod env;
 mod facts;
+mod flow;
 mod fragment;
 mod hooks;
 mod index;

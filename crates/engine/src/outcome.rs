@@ -6,7 +6,7 @@ use tidegate_wire::Malformed;
 use crate::env::IfIndex;
 
 /// Why a packet went no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
     /// Not a packet the network layer takes in.
     Malformed(Malformed),
@@ -46,7 +46,7 @@ pub enum DropReason {
 }
 
 /// What was wrong with a fragment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FragmentError {
     /// Overlaps data already there; all fragments of the packet are discarded.
     Overlap,

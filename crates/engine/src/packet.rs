@@ -4,6 +4,7 @@ use tidegate_conntrack::{Attached, InvalidReason, Template};
 use tidegate_wire::{Family, Layout, Malformed, parse};
 
 use crate::env::IfIndex;
+use crate::flow::Follow;
 use crate::options4;
 
 /// What connection tracking has attached to a packet.
@@ -84,6 +85,8 @@ pub(crate) struct Packet {
     pub(crate) to_host: bool,
     /// How many generated packets led to this one.
     pub(crate) depth: u8,
+    /// What an earlier packet of its flow met, where this one is to meet the same.
+    pub(crate) follow: Option<Follow>,
 }
 
 /// The link-layer header of a received frame.
@@ -137,6 +140,7 @@ impl Packet {
             looped: false,
             to_host: true,
             depth: 0,
+            follow: None,
         })
     }
 

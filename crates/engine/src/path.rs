@@ -5,7 +5,7 @@ use tidegate_ir::{Hook, RejectKind};
 use tidegate_wire::{Family, Malformed, proto};
 
 use crate::emit::{self, IcmpError};
-use crate::engine::Incoming;
+use crate::engine::{Engine, Incoming};
 use crate::env::{IfIndex, RouteType, is_multicast};
 use crate::fragment;
 use crate::options4::{self, Here};
@@ -36,10 +36,12 @@ impl<T: Trace> Run<'_, T> {
                     role: Role::Forwarded,
                 });
                 self.set_input(&mut packet, incoming.dev);
-                self.finish(&mut packet, |run, p| {
+                let done = self.finish(&mut packet, |run, p| {
                     run.hop_by_hop_options(p)?;
                     run.input_path(p, Role::Forwarded)
-                })
+                });
+                self.keep_plan(&packet, done);
+                done
             }
         };
         self.outcome(disposition)
@@ -54,10 +56,28 @@ impl<T: Trace> Run<'_, T> {
                     bytes: &packet.bytes,
                     role: Role::Own,
                 });
-                self.finish(&mut packet, |run, p| run.output_path(p, Role::Own))
+                let done = self.finish(&mut packet, |run, p| run.output_path(p, Role::Own));
+                self.keep_plan(&packet, done);
+                done
             }
         };
         self.outcome(disposition)
+    }
+
+    /// What became of a packet holds for the next ones of its flow.
+    fn keep_plan(&mut self, packet: &Packet, done: Disposition) {
+        let Engine {
+            flows, conntrack, ..
+        } = &mut *self.engine;
+        let through = matches!(done, Disposition::Sent | Disposition::Delivered);
+        if through
+            && !T::ACTIVE
+            && let Tracking::Connection(a) = packet.tracking
+            && let Some(tag) = flows.keep(packet.mark)
+        {
+            conntrack.set_tag(a.id, a.dir, tag);
+        }
+        flows.recorder.spoil();
     }
 
     fn outcome(self, disposition: Disposition) -> Outcome {
@@ -109,10 +129,15 @@ impl<T: Trace> Run<'_, T> {
     /// From an interface: PREROUTING, routing, then to a socket or onwards.
     fn input_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
         self.hook(packet, Hook::Prerouting)?;
-        let path = if packet.looped {
-            Path::Local
-        } else {
-            route_in(packet, &self.engine.env)
+        let planned = packet.follow.and_then(|f| self.engine.flows.path(f));
+        let path = match planned {
+            _ if packet.looped => Path::Local,
+            Some(path) => path,
+            None => {
+                let path = route_in(packet, &self.engine.env);
+                self.engine.flows.recorder.routed(path);
+                path
+            }
         };
         if packet.family() == Family::V4 && packet.layout.l4 > 20 {
             self.ipv4_options(packet, &path)?;
@@ -209,6 +234,7 @@ impl<T: Trace> Run<'_, T> {
     /// on with the interface it began with. A loopback source cannot leave through
     /// another interface.
     pub(crate) fn reroute(&mut self, packet: &mut Packet) -> Result<(), Stop> {
+        self.engine.flows.recorder.spoil();
         let way = self.route_out(packet)?;
         let loopback_source = packet.family() == Family::V4 && packet.src() >> 24 == 127;
         if loopback_source && way.dev != self.engine.env.loopback() {
@@ -272,6 +298,7 @@ impl<T: Trace> Run<'_, T> {
     /// What this host broadcasts it receives itself: a copy passes POSTROUTING before the
     /// packet does and comes back in by the same interface (`ip_mc_output`).
     fn hear_own_broadcast(&mut self, packet: &Packet, dev: IfIndex, role: Role) {
+        self.engine.flows.recorder.spoil();
         let mut copy = Packet {
             borrows_connection: true,
             ..packet.clone()

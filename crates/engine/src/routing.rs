@@ -8,7 +8,7 @@ use crate::outcome::DropReason;
 use crate::packet::Packet;
 
 /// Where a received packet goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Path {
     /// To a local socket.
     Local,

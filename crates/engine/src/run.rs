@@ -11,12 +11,13 @@ use crate::effects;
 use crate::engine::{Engine, Family4Or6, index};
 use crate::env::Env;
 use crate::facts::View;
+use crate::flow::Recorder;
 use crate::hooks::{Stage, stages};
 use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
 use crate::tables::{self, Continue, Counter, Decision, Host};
-use crate::trace::{Trace, TraceEvent};
+use crate::trace::{Trace, TraceEvent, Watch};
 
 /// Why a packet leaves the way it was on.
 #[derive(Clone, Copy, Debug)]
@@ -70,11 +71,16 @@ impl<'e, T: Trace> Run<'e, T> {
         for &stage in stages(hook) {
             match stage {
                 Stage::Table(kind) if self.family(packet).rules.table(kind).is_none() => {}
+                Stage::Table(_) if packet.follow.is_some() => self.follow_table(packet),
                 Stage::Defrag => self.defrag(packet, hook)?,
                 Stage::Table(TableKind::Mangle) if hook == Hook::Output => {
                     self.mangle_output(packet)?;
+                    self.engine.flows.recorder.table_passed();
                 }
-                Stage::Table(kind) => self.table(packet, kind, hook)?,
+                Stage::Table(kind) => {
+                    self.table(packet, kind, hook)?;
+                    self.engine.flows.recorder.table_passed();
+                }
                 Stage::Conntrack => self.conntrack(packet, hook)?,
                 Stage::Nat(manip) => self.nat(packet, hook, manip)?,
                 Stage::Confirm => self.confirm(packet)?,
@@ -152,6 +158,7 @@ impl<'e, T: Trace> Run<'e, T> {
             env,
             random,
             stack,
+            flows,
             ..
         } = &mut *self.engine;
         let Family4Or6 {
@@ -172,6 +179,7 @@ impl<'e, T: Trace> Run<'e, T> {
             steps,
             random,
             trace: self.trace,
+            recorder: &mut flows.recorder,
             outputs: &mut self.outputs,
             now: self.now,
             hook,
@@ -223,8 +231,56 @@ impl<'e, T: Trace> Run<'e, T> {
                 tracking: &packet.tracking,
                 note,
             });
+        } else {
+            self.plan(packet);
         }
         Ok(())
+    }
+
+    /// Lets the packet follow the plan of its flow, or records it for one.
+    fn plan(&mut self, packet: &mut Packet) {
+        let Engine {
+            families,
+            conntrack,
+            env,
+            random,
+            flows,
+            ..
+        } = &mut *self.engine;
+        let Tracking::Connection(a) = packet.tracking else {
+            return flows.recorder.spoil();
+        };
+        let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
+        let mut facts = View {
+            packet,
+            conntrack,
+            env,
+            steps: &mut families[index(packet.family())].steps,
+            random,
+            now: self.now,
+        };
+        let Some(follow) = flows.follow(tag, packet, a.info, &mut facts) else {
+            return flows.record(packet, a.info);
+        };
+        flows.followed += 1;
+        packet.mark = flows.mark(follow).unwrap_or(packet.mark);
+        packet.follow = Some(follow);
+    }
+
+    /// Raises the counters of the table that the packet would walk now.
+    fn follow_table(&mut self, packet: &mut Packet) {
+        let Engine {
+            families, flows, ..
+        } = &mut *self.engine;
+        let counters = &mut families[index(packet.family())].counters;
+        let len = packet.layout.len;
+        if let Some(follow) = &mut packet.follow {
+            for &id in flows.next_table(follow) {
+                if let Some(counter) = counters.get_mut(id as usize) {
+                    counter.count(len);
+                }
+            }
+        }
     }
 
     /// The last hook: helper and sequence adjustment, then the entry enters the table
@@ -313,6 +369,7 @@ pub(crate) struct AtTable<'r, T> {
     steps: &'r mut Vec<Box<dyn tidegate_ir::Step>>,
     random: &'r mut crate::random::Random,
     trace: &'r mut T,
+    recorder: &'r mut Recorder,
     outputs: &'r mut Vec<Output>,
     now: Time,
     pub(crate) hook: Hook,
@@ -322,7 +379,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
     type Trace = T;
 
     #[inline]
-    fn view(&mut self) -> (View<'_>, &mut T) {
+    fn view(&mut self) -> (View<'_>, Watch<'_, T>) {
         let view = View {
             packet: self.packet,
             conntrack: self.conntrack,
@@ -331,11 +388,16 @@ impl<T: Trace> Host for AtTable<'_, T> {
             random: self.random,
             now: self.now,
         };
-        (view, self.trace)
+        let watch = Watch {
+            trace: self.trace,
+            recorder: self.recorder,
+        };
+        (view, watch)
     }
 
     #[inline]
     fn counter(&mut self, id: RuleId) -> &mut Counter {
+        self.recorder.counted(id);
         let at = id.0 as usize;
         if at >= self.counters.len() {
             self.counters.resize(at + 1, Counter::default());
@@ -350,6 +412,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
 
     fn run_effects(&mut self, rule: &Rule) -> Continue {
         for effect in &rule.effects {
+            self.recorder.affected(effect);
             let decided = match effect {
                 Effect::Assign(field, expr) => {
                     self.assign(*field, *expr);

@@ -8,7 +8,7 @@ use tidegate_ir::{
 use crate::facts::View;
 use crate::index::Index;
 use crate::outcome::DropReason;
-use crate::trace::{Leaves, Trace, TraceEvent};
+use crate::trace::{Trace, TraceEvent, Watch};
 
 /// Packets and bytes of a rule or a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Counter {
 
 impl Counter {
     #[inline]
-    fn count(&mut self, bytes: u32) {
+    pub(crate) fn count(&mut self, bytes: u32) {
         self.packets += 1;
         self.bytes += u64::from(bytes);
     }
@@ -51,7 +51,7 @@ const MAX_DEPTH: usize = 4096;
 /// carried out.
 pub(crate) trait Host {
     type Trace: Trace;
-    fn view(&mut self) -> (View<'_>, &mut Self::Trace);
+    fn view(&mut self) -> (View<'_>, Watch<'_, Self::Trace>);
     fn run_effects(&mut self, rule: &Rule) -> Continue;
     fn counter(&mut self, id: RuleId) -> &mut Counter;
     fn packet_len(&self) -> u32;
@@ -77,7 +77,7 @@ pub(crate) fn walk<H: Host>(
     if H::Trace::ACTIVE
         && let Some(chain) = table.chain(base_id)
     {
-        host.view().1.event(TraceEvent::Table {
+        host.view().1.trace.event(TraceEvent::Table {
             table: table.kind,
             chain,
         });
@@ -149,16 +149,16 @@ fn next_match<H: Host>(
     (chain, index): (&tidegate_ir::Chain, &Index),
     from: usize,
 ) -> Option<(usize, Result<(), DropReason>)> {
-    let (mut view, trace) = host.view();
+    let (mut view, mut watch) = host.view();
     let mut candidates = index.candidates(from, chain.rules.len(), H::Trace::TESTS);
     while let Some(index) = candidates.next(&mut view) {
         let rule = chain.rules.get(index)?;
-        let truth = eval(&rule.cond, &mut view, &mut Leaves(&mut *trace));
+        let truth = eval(&rule.cond, &mut view, &mut watch);
         if H::Trace::TESTS {
-            report_steps(&rule.cond, view.steps, trace);
+            report_steps(&rule.cond, view.steps, watch.trace);
         }
         if H::Trace::TESTS || H::Trace::ACTIVE && truth != Truth::False {
-            trace.event(TraceEvent::Rule {
+            watch.trace.event(TraceEvent::Rule {
                 table: kind,
                 chain,
                 index,
@@ -193,7 +193,7 @@ fn policy<H: Host>(host: &mut H, table: &Table, base_id: ChainId) -> Decision {
     host.counter(base.policy_id).count(len);
     if H::Trace::ACTIVE {
         let id = base.policy_id;
-        host.view().1.event(TraceEvent::Policy {
+        host.view().1.trace.event(TraceEvent::Policy {
             table: table.kind,
             chain,
             policy: base.policy,
