@@ -84,6 +84,8 @@ pub(crate) struct Packet {
     pub(crate) to_host: bool,
     /// How many generated packets led to this one.
     pub(crate) depth: u8,
+    /// Leaves by the way the caller of [`crate::Engine::send_on`] named.
+    pub(crate) as_sent: bool,
 }
 
 /// The link-layer header of a received frame.
@@ -137,6 +139,7 @@ impl Packet {
             looped: false,
             to_host: true,
             depth: 0,
+            as_sent: false,
         })
     }
 
