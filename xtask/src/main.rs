@@ -24,6 +24,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("tidegate-capture", &["tidegate-wire"]),
     ("tidegate-host", &["tidegate-wire", "tidegate-engine"]),
+    ("tidegate-sys", &[]),
+    (
+        "tidegate-datapath",
+        &[
+            "tidegate-wire",
+            "tidegate-engine",
+            "tidegate-host",
+            "tidegate-sys",
+        ],
+    ),
     (
         "tidegate-tools",
         &[

@@ -299,7 +299,21 @@ impl Engine {
         mark: u32,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).send(packet, mark)
+        Run::new(self, now, trace).send(packet, mark, None)
+    }
+
+    /// As [`Engine::send`], for a packet that the kernel has routed out of `dev` already
+    /// (by its own tables, `SO_BINDTODEVICE`, a multicast interface and so on). It is
+    /// routed again only when a rule changed what routing depends on.
+    pub fn send_on<T: Trace>(
+        &mut self,
+        now: Time,
+        packet: Vec<u8>,
+        mark: u32,
+        dev: IfIndex,
+        trace: &mut T,
+    ) -> Outcome {
+        Run::new(self, now, trace).send(packet, mark, Some(dev))
     }
 
     /// Takes back the outputs of an outcome, so that the next packet needs no list of

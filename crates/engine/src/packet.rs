@@ -87,6 +87,8 @@ pub(crate) struct Packet {
     pub(crate) depth: u8,
     /// What an earlier packet of its flow met, where this one is to meet the same.
     pub(crate) follow: Option<Follow>,
+    /// Leaves by the way the caller of [`crate::Engine::send_on`] named.
+    pub(crate) as_sent: bool,
 }
 
 /// The link-layer header of a received frame.
@@ -141,6 +143,7 @@ impl Packet {
             to_host: true,
             depth: 0,
             follow: None,
+            as_sent: false,
         })
     }
 

@@ -47,7 +47,7 @@ impl<T: Trace> Run<'_, T> {
         self.outcome(disposition)
     }
 
-    pub(crate) fn send(mut self, bytes: Vec<u8>, mark: u32) -> Outcome {
+    pub(crate) fn send(mut self, bytes: Vec<u8>, mark: u32, on: Option<IfIndex>) -> Outcome {
         let disposition = match Packet::new(bytes) {
             Err(why) => Disposition::Dropped(DropReason::Malformed(why)),
             Ok(mut packet) => {
@@ -56,7 +56,7 @@ impl<T: Trace> Run<'_, T> {
                     bytes: &packet.bytes,
                     role: Role::Own,
                 });
-                let done = self.finish(&mut packet, |run, p| run.output_path(p, Role::Own));
+                let done = self.finish(&mut packet, |run, p| run.output_path(p, Role::Own, on));
                 self.keep_plan(&packet, done);
                 done
             }
@@ -197,15 +197,38 @@ impl<T: Trace> Run<'_, T> {
         self.postrouting_path(packet, role)
     }
 
-    /// From a local socket: routing, OUTPUT, out.
-    fn output_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
-        let way = self.route_out(packet)?;
+    /// From a local socket: routing, unless the kernel has done that, OUTPUT, out.
+    fn output_path(
+        &mut self,
+        packet: &mut Packet,
+        role: Role,
+        on: Option<IfIndex>,
+    ) -> Result<Disposition, Stop> {
+        let way = match on {
+            Some(dev) => self.way_on(packet, dev),
+            None => self.route_out(packet)?,
+        };
+        packet.as_sent = on.is_some();
         self.set_output(packet, way);
         self.hook(packet, Hook::Output)?;
         if let Some(way) = packet.rerouted.take() {
+            packet.as_sent = false;
             self.set_output(packet, way);
         }
         self.postrouting_path(packet, role)
+    }
+
+    /// The way out that the kernel has chosen. Its next hop is in the packet's link-layer
+    /// header.
+    fn way_on(&self, packet: &Packet, dev: IfIndex) -> WayOut {
+        let env = &self.engine.env;
+        let to_all = packet.family() == Family::V4
+            && env.address_type(Family::V4, packet.dst(), None) == RouteType::Broadcast;
+        WayOut {
+            dev,
+            via: None,
+            broadcast: to_all,
+        }
     }
 
     /// The way out for a packet of this host.
@@ -265,6 +288,7 @@ impl<T: Trace> Run<'_, T> {
             bytes,
             role,
             mark: packet.mark,
+            as_sent: packet.as_sent,
         });
         Ok(Disposition::Sent)
     }
@@ -290,6 +314,7 @@ impl<T: Trace> Run<'_, T> {
                 bytes,
                 role,
                 mark: packet.mark,
+                as_sent: packet.as_sent,
             });
         }
         Ok(Disposition::Sent)
@@ -438,7 +463,9 @@ impl<T: Trace> Run<'_, T> {
             bytes: &packet.bytes,
             role: Role::Emitted,
         });
-        self.finish(&mut packet, |run, p| run.output_path(p, Role::Emitted));
+        self.finish(&mut packet, |run, p| {
+            run.output_path(p, Role::Emitted, None)
+        });
     }
 }
 

@@ -1,0 +1,236 @@
+//! The live firewall's datapath: packets of a running host go through the engine.
+//!
+//! [`Datapath::start`] diverts the packets of the calling thread's network namespace: what
+//! interfaces receive and what local sockets send goes through the [`Engine`], and only
+//! what it lets pass goes on. Forwarding is the engine's. When the process dies the
+//! interfaces stay closed until [`release`] opens them.
+#![forbid(unsafe_code)]
+
+mod divert;
+mod neighbour;
+mod offload;
+mod port;
+mod report;
+mod watch;
+mod wires;
+mod worker;
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::event::{EventfdFlags, eventfd};
+use tidegate_engine::conntrack::Time;
+use tidegate_engine::env::IfIndex;
+use tidegate_engine::{Config, Disposition, Engine, Output};
+use tidegate_host::Host;
+use tidegate_sys::Clock;
+
+pub use report::{Guarded, Report, Traffic};
+use watch::Watcher;
+use wires::{Wires, wake};
+pub use worker::Work;
+use worker::{Command, Worker};
+
+/// What becomes of the interfaces when the datapath ends without being told to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Crash {
+    /// Everything passes.
+    Open,
+    /// Nothing passes until [`release`].
+    #[default]
+    Closed,
+}
+
+/// How the datapath works.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Names of the interfaces to guard; `None` is all there are and all to come.
+    pub interfaces: Option<Vec<String>>,
+    /// What happens when the datapath's thread fails. When the whole process dies the
+    /// interfaces are closed in any case.
+    pub crash: Crash,
+}
+
+/// Sees what the datapath does. Called on its thread: must not block.
+pub trait Observer: Send {
+    /// A line of LOG.
+    fn output(&mut self, now: Time, output: &Output);
+
+    /// A packet that came by `dev`, or that a socket sent out of it, was decided.
+    fn decided(&mut self, now: Time, dev: IfIndex, disposition: &Disposition) {
+        let _ = (now, dev, disposition);
+    }
+
+    /// Between two batches of packets.
+    fn after_batch(&mut self, engine: &mut Engine, now: Time) {
+        let _ = (engine, now);
+    }
+}
+
+/// A running datapath. Dropping it stops it.
+#[derive(Debug)]
+pub struct Datapath {
+    worker: Wires,
+    notes: Arc<Mutex<Vec<String>>>,
+    stop_watcher: Arc<OwnedFd>,
+    threads: Option<Threads>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    worker: JoinHandle<Result<()>>,
+    watcher: JoinHandle<Result<()>>,
+}
+
+impl Datapath {
+    /// Guards the interfaces of the calling thread's network namespace. When this
+    /// returns, those that are there are guarded, with no rules: everything passes.
+    ///
+    /// # Errors
+    /// No permission (`CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_SYS_ADMIN` over the
+    /// namespace); another datapath is at work here.
+    pub fn start(
+        options: Options,
+        engine_config: Config,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self> {
+        release().context("removing what an earlier run left")?;
+        let (host, _) = Host::running()?;
+        let engine = Engine::new(engine_config, Arc::new(host.env));
+        let (commands, orders) = mpsc::channel();
+        let worker = Wires {
+            commands,
+            wake: Arc::new(event()?),
+        };
+        let stop_watcher = Arc::new(event()?);
+        let notes = Arc::default();
+        let run = Worker::new(engine, Clock::new(), observer, orders, worker.wake.clone())?;
+        let crash = options.crash;
+        let mut watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes))?;
+        watcher.look()?;
+        let worker_thread = spawn("datapath", move || {
+            let mut fuse = Fuse(Some(crash));
+            let done = run.run();
+            if done.is_ok() {
+                fuse.0 = None;
+            }
+            done
+        })?;
+        let stop = Arc::clone(&stop_watcher);
+        let watcher_thread = spawn("watcher", move || watcher.run(&stop))?;
+        Ok(Datapath {
+            worker,
+            notes,
+            stop_watcher,
+            threads: Some(Threads {
+                worker: worker_thread,
+                watcher: watcher_thread,
+            }),
+        })
+    }
+
+    /// Does `work` between two batches and returns what it does.
+    ///
+    /// # Errors
+    /// The datapath has ended.
+    pub fn with<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine, Time) -> R + Send + 'static,
+    ) -> Result<R> {
+        let (answer, wait) = mpsc::sync_channel(1);
+        self.worker.tell(Command::Run(Box::new(move |engine, now| {
+            // Whoever asked may be gone.
+            let _ = answer.send(work(engine, now));
+        })))?;
+        wait.recv().map_err(|_| anyhow!("the datapath has ended"))
+    }
+
+    /// As [`Datapath::with`], without waiting for an answer.
+    ///
+    /// # Errors
+    /// The datapath has ended.
+    pub fn submit(&self, work: Work) -> Result<()> {
+        self.worker.tell(Command::Run(work))
+    }
+
+    /// What is guarded, what passed, and what is not enforced. Empty when the datapath
+    /// has ended.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let (answer, wait) = mpsc::sync_channel(1);
+        let asked = self.worker.tell(Command::Report(answer));
+        let mut report = asked
+            .ok()
+            .and_then(|()| wait.recv().ok())
+            .unwrap_or_default();
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        report.notes.clone_from(&notes);
+        report
+    }
+
+    /// Opens all interfaces again and ends.
+    ///
+    /// # Errors
+    /// The datapath had failed, or something could not be removed.
+    pub fn stop(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let Some(threads) = self.threads.take() else {
+            return Ok(());
+        };
+        wake(&self.stop_watcher)?;
+        let opened = join(threads.watcher);
+        // A loop that has failed is not there to be told.
+        let _ = self.worker.tell(Command::Stop);
+        join(threads.worker)?;
+        opened
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// Opens the interfaces when a thread fails and that is wished.
+struct Fuse(Option<Crash>);
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if self.0 == Some(Crash::Open) {
+            let _ = release();
+        }
+    }
+}
+
+fn event() -> Result<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("eventfd")
+}
+
+fn spawn(
+    name: &str,
+    work: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<JoinHandle<Result<()>>> {
+    let builder = std::thread::Builder::new().name(format!("tidegate-{name}"));
+    builder.spawn(work).context("a thread")
+}
+
+fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(anyhow!("a thread of the datapath has panicked")))
+}
+
+/// Removes every diversion from the calling thread's network namespace, whoever made it:
+/// for a guardian process, and after a crash. Returns how many interfaces had one.
+///
+/// # Errors
+/// No permission, or the kernel refuses.
+pub fn release() -> Result<usize> {
+    divert::remove_all()
+}
