@@ -51,6 +51,7 @@ fn main() -> Result<()> {
         let rules = Arc::new(lowered.ruleset);
         datapath.with(move |engine, _| engine.load(rules))?;
     }
+    datapath.guard()?;
     println!("guarding");
     for signal in signals.forever() {
         println!("{:#?}", datapath.report());

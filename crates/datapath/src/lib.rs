@@ -1,6 +1,6 @@
 //! The live firewall's datapath: packets of a running host go through the engine.
 //!
-//! [`Datapath::start`] diverts the packets of the calling thread's network namespace: what
+//! [`Datapath::guard`] diverts the packets of the calling thread's network namespace: what
 //! interfaces receive and what local sockets send goes through the [`Engine`], and only
 //! what it lets pass goes on. Forwarding is the engine's. When the process dies the
 //! interfaces stay closed until [`release`] opens them.
@@ -16,7 +16,7 @@ mod wires;
 mod worker;
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
@@ -70,33 +70,33 @@ pub trait Observer: Send {
 }
 
 /// A running datapath. Dropping it stops it.
-#[derive(Debug)]
 pub struct Datapath {
     worker: Wires,
     notes: Arc<Mutex<Vec<String>>>,
     stop_watcher: Arc<OwnedFd>,
-    threads: Option<Threads>,
+    /// What [`Datapath::guard`] sets to work.
+    waiting: Mutex<Option<Watcher>>,
+    threads: Mutex<Threads>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Threads {
-    worker: JoinHandle<Result<()>>,
-    watcher: JoinHandle<Result<()>>,
+    worker: Option<JoinHandle<Result<()>>>,
+    watcher: Option<JoinHandle<Result<()>>>,
 }
 
 impl Datapath {
-    /// Guards the interfaces of the calling thread's network namespace. When this
-    /// returns, those that are there are guarded, with no rules: everything passes.
+    /// Makes an engine for the calling thread's network namespace; no packet meets it
+    /// before [`Datapath::guard`].
     ///
     /// # Errors
     /// No permission (`CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_SYS_ADMIN` over the
-    /// namespace); another datapath is at work here.
+    /// namespace).
     pub fn start(
         options: Options,
         engine_config: Config,
         observer: Box<dyn Observer>,
     ) -> Result<Self> {
-        release().context("removing what an earlier run left")?;
         let (host, _) = Host::running()?;
         let engine = Engine::new(engine_config, Arc::new(host.env));
         let (commands, orders) = mpsc::channel();
@@ -104,13 +104,11 @@ impl Datapath {
             commands,
             wake: Arc::new(event()?),
         };
-        let stop_watcher = Arc::new(event()?);
         let notes = Arc::default();
         let run = Worker::new(engine, Clock::new(), observer, orders, worker.wake.clone())?;
         let crash = options.crash;
-        let mut watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes))?;
-        watcher.look()?;
-        let worker_thread = spawn("datapath", move || {
+        let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes))?;
+        let thread = spawn("datapath", move || {
             let mut fuse = Fuse(Some(crash));
             let done = run.run();
             if done.is_ok() {
@@ -118,17 +116,33 @@ impl Datapath {
             }
             done
         })?;
-        let stop = Arc::clone(&stop_watcher);
-        let watcher_thread = spawn("watcher", move || watcher.run(&stop))?;
         Ok(Datapath {
             worker,
             notes,
-            stop_watcher,
-            threads: Some(Threads {
-                worker: worker_thread,
-                watcher: watcher_thread,
+            stop_watcher: Arc::new(event()?),
+            waiting: Mutex::new(Some(watcher)),
+            threads: Mutex::new(Threads {
+                worker: Some(thread),
+                watcher: None,
             }),
         })
+    }
+
+    /// Guards the interfaces: when this returns, the packets of those that are there meet
+    /// the engine. Called from a thread in the namespace of [`Datapath::start`].
+    ///
+    /// # Errors
+    /// The kernel refuses; another datapath is at work here.
+    pub fn guard(&self) -> Result<()> {
+        let Some(mut watcher) = lock(&self.waiting).take() else {
+            return Ok(());
+        };
+        release().context("removing what an earlier run left")?;
+        watcher.look()?;
+        let stop = Arc::clone(&self.stop_watcher);
+        let thread = spawn("watcher", move || watcher.run(&stop))?;
+        lock(&self.threads).watcher = Some(thread);
+        Ok(())
     }
 
     /// Does `work` between two batches and returns what it does.
@@ -165,8 +179,7 @@ impl Datapath {
             .ok()
             .and_then(|()| wait.recv().ok())
             .unwrap_or_default();
-        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        report.notes.clone_from(&notes);
+        report.notes.clone_from(&lock(&self.notes));
         report
     }
 
@@ -174,26 +187,29 @@ impl Datapath {
     ///
     /// # Errors
     /// The datapath had failed, or something could not be removed.
-    pub fn stop(mut self) -> Result<()> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<()> {
-        let Some(threads) = self.threads.take() else {
-            return Ok(());
-        };
-        wake(&self.stop_watcher)?;
-        let opened = join(threads.watcher);
-        // A loop that has failed is not there to be told.
-        let _ = self.worker.tell(Command::Stop);
-        join(threads.worker)?;
+    pub fn stop(&self) -> Result<()> {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        let mut opened = Ok(());
+        if let Some(watcher) = threads.watcher {
+            wake(&self.stop_watcher)?;
+            opened = join(watcher);
+        }
+        if let Some(worker) = threads.worker {
+            // A loop that has failed is not there to be told.
+            let _ = self.worker.tell(Command::Stop);
+            join(worker)?;
+        }
         opened
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Drop for Datapath {
     fn drop(&mut self) {
-        let _ = self.end();
+        let _ = self.stop();
     }
 }
 
