@@ -46,6 +46,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "tidegate-daemon",
         &[
+            "tidegate-sys",
+            "tidegate-datapath",
             "tidegate-wire",
             "tidegate-ir",
             "tidegate-xt",

@@ -31,7 +31,7 @@ pub(crate) struct Commands {
     /// Where each family's rules were read from.
     pub(crate) origin: Mutex<[Option<PathBuf>; 2]>,
     /// Whether rules have been changed since they were read.
-    pub(crate) changed: Arc<AtomicBool>,
+    pub(crate) changed: Arc<[AtomicBool; 2]>,
     pub(crate) wake: Mutex<Sender<Wake>>,
 }
 
@@ -84,8 +84,8 @@ impl Commands {
             (ct.count(), ct.config().max, ct.config().helpers.clone())
         })?;
         let origin = locked(&self.origin).clone();
-        let changed = self.changed.load(Ordering::Relaxed);
-        let rules = FAMILIES.into_iter().zip(origin).map(|(family, file)| {
+        let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
+        let rules = rules.map(|((family, file), changed)| {
             let name = match family {
                 Family::V4 => "ipv4",
                 Family::V6 => "ipv6",
@@ -94,7 +94,7 @@ impl Commands {
                 family: name,
                 rules: self.rules.count(family),
                 file,
-                changed,
+                changed: changed.load(Ordering::Relaxed),
             }
         });
         let status = Status {
@@ -146,7 +146,9 @@ impl Commands {
             self.rules.install(rules).map_err(failed)?;
             *origin = file;
         }
-        self.changed.store(false, Ordering::Relaxed);
+        self.changed
+            .iter()
+            .for_each(|c| c.store(false, Ordering::Relaxed));
         Ok(())
     }
 

@@ -23,6 +23,10 @@ pub struct Guarded {
     pub received: u64,
     /// Packets sent to the network.
     pub sent: u64,
+    /// Packets stopped by rules or by what every host refuses.
+    pub dropped: u64,
+    /// Packets lost for want of room or of a neighbour.
+    pub lost: u64,
 }
 
 /// What a plane says about itself.
@@ -43,6 +47,12 @@ pub trait Plane: Send + Sync {
     /// # Errors
     /// The plane has stopped.
     fn submit(&self, job: Job) -> Result<()>;
+
+    /// Lets packets meet the engine, whose rules have been loaded.
+    ///
+    /// # Errors
+    /// No permission, or the kernel refuses.
+    fn guard(&self) -> Result<()>;
 
     /// What it guards.
     fn report(&self) -> PlaneReport;
@@ -124,6 +134,10 @@ impl Plane for Idle {
         let jobs = crate::locked(&self.jobs);
         let jobs = jobs.as_ref().ok_or_else(stopped)?;
         jobs.send(job).map_err(|_| stopped())
+    }
+
+    fn guard(&self) -> Result<()> {
+        Ok(())
     }
 
     fn report(&self) -> PlaneReport {

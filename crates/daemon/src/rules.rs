@@ -26,8 +26,8 @@ pub struct LiveRules {
     plane: Arc<dyn Plane>,
     track: TrackWhen,
     sides: [Mutex<Side>; 2],
-    /// Called after each change.
-    changed: Box<dyn Fn() + Send + Sync>,
+    /// Called after each change with the family.
+    changed: Box<dyn Fn(Family) + Send + Sync>,
 }
 
 fn index(family: Family) -> usize {
@@ -41,11 +41,11 @@ fn index(family: Family) -> usize {
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 impl LiveRules {
-    /// No rules; `changed` hears of every change.
+    /// No rules; `changed` hears of every change and its family.
     pub fn new(
         plane: Arc<dyn Plane>,
         track: TrackWhen,
-        changed: Box<dyn Fn() + Send + Sync>,
+        changed: Box<dyn Fn(Family) + Send + Sync>,
     ) -> Self {
         let empty = |family| {
             Mutex::new(Side {
@@ -110,7 +110,7 @@ impl LiveRules {
             source: rules,
             steps: lowered.steps,
         };
-        (self.changed)();
+        (self.changed)(side.source.family);
         Ok(())
     }
 }

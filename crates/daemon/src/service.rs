@@ -19,7 +19,7 @@ use crate::config::{Config, Track};
 use crate::control::{Allowed, Server};
 use crate::files::{self, Recorder};
 use crate::plane::Plane;
-use crate::rules::LiveRules;
+use crate::rules::{FAMILIES, LiveRules};
 
 /// What wakes the daemon's main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +98,12 @@ fn serve(
     wake: Sender<Wake>,
     woken: &Receiver<Wake>,
 ) -> Result<()> {
-    let changed = Arc::new(AtomicBool::new(false));
+    let changed = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
     let rules = {
         let (flag, wake) = (changed.clone(), Mutex::new(wake.clone()));
-        let changed = move || {
-            flag.store(true, Ordering::Relaxed);
+        let changed = move |family| {
+            let at = FAMILIES.iter().position(|&f| f == family).unwrap_or(0);
+            flag[at].store(true, Ordering::Relaxed);
             let _ = crate::locked(&wake).send(Wake::Changed);
         };
         let track = match config.datapath.track {
@@ -116,7 +117,10 @@ fn serve(
     for ruleset in [v4, v6] {
         rules.install(ruleset).map_err(failed)?;
     }
-    changed.store(false, Ordering::Relaxed);
+    changed
+        .iter()
+        .for_each(|c| c.store(false, Ordering::Relaxed));
+    plane.guard()?;
     let commands = Arc::new(Commands {
         config: config.clone(),
         plane: plane.clone(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use tidegate_daemon::Userspace;
 use tidegate_daemon::config::{Config, Kind, OnCrash, SAMPLE};
 use tidegate_daemon::plane::{Idle, Plane};
 use tidegate_engine::{Engine, TrackWhen};
@@ -147,9 +148,12 @@ fn start_plane(config: &Config) -> Result<Arc<dyn Plane>> {
     if config.datapath.track == tidegate_daemon::config::Track::Always {
         settings.track = TrackWhen::Always;
     }
-    let engine = Engine::new(settings, Arc::new(host.env));
+    tidegate_daemon::seed(&mut settings)?;
     match config.datapath.kind {
-        Kind::None => Ok(Arc::new(Idle::start(engine)?)),
-        Kind::Userspace => bail!("not yet"),
+        Kind::None => {
+            let engine = Engine::new(settings, Arc::new(host.env));
+            Ok(Arc::new(Idle::start(engine)?))
+        }
+        Kind::Userspace => Ok(Arc::new(Userspace::start(&config.datapath, settings)?)),
     }
 }

@@ -19,7 +19,7 @@ fn fixture() -> Fixture {
     let engine = Engine::new(Config::default(), Arc::new(env));
     let plane: Arc<dyn Plane> = Arc::new(Idle::start(engine).unwrap());
     Fixture {
-        rules: LiveRules::new(plane.clone(), TrackWhen::Needed, Box::new(|| ())),
+        rules: LiveRules::new(plane.clone(), TrackWhen::Needed, Box::new(|_| ())),
         plane,
     }
 }
