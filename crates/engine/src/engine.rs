@@ -322,7 +322,7 @@ impl Engine {
     pub fn recycle(&mut self, mut outputs: Vec<Output>) -> Option<Vec<u8>> {
         let buffer = outputs.drain(..).rev().find_map(|output| match output {
             Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. } => Some(bytes),
-            Output::Log { .. } => None,
+            Output::Log { .. } | Output::Nflog(_) => None,
         });
         self.spare = outputs;
         buffer

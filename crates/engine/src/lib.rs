@@ -30,7 +30,7 @@ mod trace;
 
 pub use defrag::DefragLimits;
 pub use engine::{Config, Engine, Incoming, Ready, Survivor, Survivors, TrackWhen};
-pub use outcome::{Disposition, DropReason, FragmentError, Outcome, Output, Role};
+pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};
 pub use tables::Counter;
 pub use tidegate_conntrack as conntrack;

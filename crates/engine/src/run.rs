@@ -430,6 +430,11 @@ impl<T: Trace> Host for AtTable<'_, T> {
                     });
                     None
                 }
+                Effect::Nflog(spec) => {
+                    let copy = log::copy(spec, self.packet, self.hook, self.env);
+                    self.outputs.push(Output::Nflog(Box::new(copy)));
+                    None
+                }
                 Effect::TcpMss(mss) => {
                     let mtu = self.path_mtu();
                     let clamped = effects::clamp_mss(self.packet, *mss, mtu);
