@@ -27,6 +27,7 @@ mod routing;
 mod run;
 mod tables;
 mod trace;
+mod tracker_log;
 
 pub use defrag::DefragLimits;
 pub use engine::{Config, Engine, Incoming, Ready, Survivor, Survivors, TrackWhen};
