@@ -7,6 +7,7 @@ use tidegate_ir::{RuleId, Ruleset, Step, TableKind};
 use tidegate_wire::Family;
 
 use crate::defrag::{Defrag, DefragLimits};
+use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
 use crate::index::Index;
@@ -149,6 +150,7 @@ pub struct Engine {
     pub(crate) random: Random,
     pub(crate) stack: Stack,
     pub(crate) flows: FlowCache,
+    pub(crate) drops: DropCounters,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -172,6 +174,7 @@ impl Engine {
             random: Random::new(config.seed),
             stack: Stack::default(),
             flows: FlowCache::default(),
+            drops: DropCounters::default(),
             spare: Vec::new(),
             env,
             config,
@@ -252,6 +255,12 @@ impl Engine {
         if let Some(c) = self.families[index(family)].counters.get_mut(id.0 as usize) {
             *c = counter;
         }
+    }
+
+    /// Packets that went no further, and INVALID ones, by reason.
+    #[must_use]
+    pub fn drops(&self) -> &DropCounters {
+        &self.drops
     }
 
     /// Connections.

@@ -6,6 +6,7 @@
 
 mod chain6;
 mod defrag;
+mod drops;
 mod effects;
 mod emit;
 mod engine;
@@ -30,6 +31,7 @@ mod trace;
 mod tracker_log;
 
 pub use defrag::DefragLimits;
+pub use drops::{DropCounters, DropKind, InvalidKind};
 pub use engine::{Config, Engine, Incoming, Ready, Survivor, Survivors, TrackWhen};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};

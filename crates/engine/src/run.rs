@@ -230,7 +230,10 @@ impl<'e, T: Trace> Run<'e, T> {
         packet.tracking = match tracked {
             Tracked::Ct(attached) => Tracking::Connection(attached),
             Tracked::Untracked => Tracking::Untracked,
-            Tracked::Invalid(reason) => Tracking::Invalid(reason),
+            Tracked::Invalid(reason) => {
+                self.engine.drops.count_invalid(&reason);
+                Tracking::Invalid(reason)
+            }
             Tracked::Drop(reason) => return Err(reason.into()),
         };
         if T::ACTIVE {

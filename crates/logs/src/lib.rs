@@ -13,6 +13,7 @@
 pub mod config;
 
 mod captures;
+mod drops;
 mod handle;
 mod limit;
 mod line;
@@ -27,6 +28,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 pub use config::Config;
+pub use drops::{drops_json, drops_text};
 pub use handle::LogHandle;
 pub use status::{LogStatus, TargetStatus};
 
