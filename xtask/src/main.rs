@@ -34,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-sys",
         ],
     ),
+    ("tidegate-logs", &["tidegate-engine", "tidegate-capture"]),
     (
         "tidegate-tools",
         &[

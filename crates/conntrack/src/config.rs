@@ -108,6 +108,9 @@ pub struct Config {
     pub timestamp: bool,
     /// Verify transport checksums in PREROUTING (`nf_conntrack_checksum`).
     pub checksum: bool,
+    /// Whose invalid packets are logged: 0 nobody's, 255 everybody's, else those of the
+    /// protocol of this number (`nf_conntrack_log_invalid`). The engine writes the lines.
+    pub log_invalid: u8,
     /// Record events.
     pub events: bool,
     /// Pick up TCP connections in mid-stream (`nf_conntrack_tcp_loose`).
@@ -137,6 +140,7 @@ impl Default for Config {
             acct: false,
             timestamp: false,
             checksum: true,
+            log_invalid: 0,
             events: false,
             tcp_loose: true,
             tcp_be_liberal: false,
@@ -173,6 +177,10 @@ impl Config {
             "expect_max" => &mut self.expect_max,
             "tcp_max_retrans" => {
                 self.tcp_max_retrans = u8::try_from(value).unwrap_or(u8::MAX);
+                return true;
+            }
+            "log_invalid" => {
+                self.log_invalid = u8::try_from(value).unwrap_or(u8::MAX);
                 return true;
             }
             _ => match self.timeouts.by_name(name) {

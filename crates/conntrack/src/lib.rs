@@ -23,6 +23,7 @@ mod classify;
 mod confirm;
 mod conntrack;
 mod create;
+mod logged;
 mod rng;
 mod slab;
 mod state;

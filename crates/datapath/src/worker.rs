@@ -359,7 +359,7 @@ impl Worker {
                     ..
                 } => self.transmit(source, dev, next_hop, bytes, as_sent),
                 Output::Deliver { dev, bytes, .. } => self.deliver(source, dev, bytes),
-                Output::Log { .. } => self.observer.output(self.now, &output),
+                Output::Log { .. } | Output::Nflog(_) => self.observer.output(self.now, &output),
             }
         }
         self.engine.recycle(outcome.outputs);

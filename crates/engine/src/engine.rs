@@ -7,6 +7,7 @@ use tidegate_ir::{RuleId, Ruleset, Step, TableKind};
 use tidegate_wire::Family;
 
 use crate::defrag::{Defrag, DefragLimits};
+use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
 use crate::index::Index;
@@ -149,6 +150,7 @@ pub struct Engine {
     pub(crate) random: Random,
     pub(crate) stack: Stack,
     pub(crate) flows: FlowCache,
+    pub(crate) drops: DropCounters,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -172,6 +174,7 @@ impl Engine {
             random: Random::new(config.seed),
             stack: Stack::default(),
             flows: FlowCache::default(),
+            drops: DropCounters::default(),
             spare: Vec::new(),
             env,
             config,
@@ -254,6 +257,12 @@ impl Engine {
         }
     }
 
+    /// Packets that went no further, and INVALID ones, by reason.
+    #[must_use]
+    pub fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
     /// Connections.
     #[must_use]
     pub fn conntrack(&self) -> &Conntrack {
@@ -322,7 +331,7 @@ impl Engine {
     pub fn recycle(&mut self, mut outputs: Vec<Output>) -> Option<Vec<u8>> {
         let buffer = outputs.drain(..).rev().find_map(|output| match output {
             Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. } => Some(bytes),
-            Output::Log { .. } => None,
+            Output::Log { .. } | Output::Nflog(_) => None,
         });
         self.spare = outputs;
         buffer

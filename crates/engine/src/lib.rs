@@ -6,6 +6,7 @@
 
 mod chain6;
 mod defrag;
+mod drops;
 mod effects;
 mod emit;
 mod engine;
@@ -27,10 +28,12 @@ mod routing;
 mod run;
 mod tables;
 mod trace;
+mod tracker_log;
 
 pub use defrag::DefragLimits;
+pub use drops::{DropCounters, DropKind, InvalidKind};
 pub use engine::{Config, Engine, Incoming, Ready, Survivor, Survivors, TrackWhen};
-pub use outcome::{Disposition, DropReason, FragmentError, Outcome, Output, Role};
+pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};
 pub use tables::Counter;
 pub use tidegate_conntrack as conntrack;

@@ -125,6 +125,38 @@ pub enum Output {
         /// Output interface.
         output: Option<IfIndex>,
     },
+    /// A packet for who listens to an NFLOG group.
+    Nflog(Box<Nflog>),
+}
+
+/// A copy of a packet as it was where a rule said NFLOG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nflog {
+    /// Group of listeners.
+    pub group: u16,
+    /// The rule's prefix.
+    pub prefix: String,
+    /// Where the rule was met.
+    pub hook: Hook,
+    /// Input interface.
+    pub input: Option<Device>,
+    /// Output interface.
+    pub output: Option<Device>,
+    /// Packet mark.
+    pub mark: u32,
+    /// The packet from its network header on, or as much of it as the rule wanted.
+    pub bytes: Vec<u8>,
+    /// Length of the whole packet.
+    pub len: u32,
+}
+
+/// An interface by number and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Number.
+    pub index: IfIndex,
+    /// Name; empty when it is not known.
+    pub name: String,
 }
 
 /// Result of one packet.

@@ -23,12 +23,12 @@ const MAX_DEPTH: u8 = 4;
 impl<T: Trace> Run<'_, T> {
     pub(crate) fn receive(mut self, incoming: Incoming, bytes: Vec<u8>) -> Outcome {
         let disposition = match Packet::new(bytes) {
-            Err(why) => Disposition::Dropped(DropReason::Malformed(why)),
+            Err(why) => self.dropped(DropReason::Malformed(why)),
             Ok(packet) if incoming.family.is_some_and(|f| f != packet.family()) => {
-                Disposition::Dropped(DropReason::Malformed(Malformed::Version))
+                self.dropped(DropReason::Malformed(Malformed::Version))
             }
-            Ok(_) if !incoming.to_host => Disposition::Dropped(DropReason::OtherHost),
-            Ok(packet) if refused_at_the_door(&packet) => Disposition::Dropped(DropReason::Martian),
+            Ok(_) if !incoming.to_host => self.dropped(DropReason::OtherHost),
+            Ok(packet) if refused_at_the_door(&packet) => self.dropped(DropReason::Martian),
             Ok(mut packet) => {
                 packet.link = incoming.link;
                 self.event(TraceEvent::Packet {
@@ -49,7 +49,7 @@ impl<T: Trace> Run<'_, T> {
 
     pub(crate) fn send(mut self, bytes: Vec<u8>, mark: u32, on: Option<IfIndex>) -> Outcome {
         let disposition = match Packet::new(bytes) {
-            Err(why) => Disposition::Dropped(DropReason::Malformed(why)),
+            Err(why) => self.dropped(DropReason::Malformed(why)),
             Ok(mut packet) => {
                 packet.mark = mark;
                 self.event(TraceEvent::Packet {
@@ -88,6 +88,11 @@ impl<T: Trace> Run<'_, T> {
         }
     }
 
+    fn dropped(&mut self, reason: DropReason) -> Disposition {
+        self.engine.drops.count_drop(&reason);
+        Disposition::Dropped(reason)
+    }
+
     /// Runs a path and gives back the connection of a packet that did not make it.
     fn finish(
         &mut self,
@@ -104,7 +109,7 @@ impl<T: Trace> Run<'_, T> {
                     self.engine.conntrack.release(a.id);
                 }
                 self.event(TraceEvent::Dropped(reason));
-                Disposition::Dropped(reason)
+                self.dropped(reason)
             }
         }
     }
@@ -441,6 +446,7 @@ impl<T: Trace> Run<'_, T> {
     /// it is about, in the other direction (`nf_conntrack_attach`).
     fn emit(&mut self, bytes: Vec<u8>, about: &Packet) {
         if about.depth >= MAX_DEPTH {
+            self.dropped(DropReason::Depth);
             return;
         }
         let Ok(mut packet) = Packet::new(bytes) else {

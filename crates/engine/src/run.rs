@@ -2,7 +2,7 @@
 
 use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
 use tidegate_ir::{
-    CtSpec, Effect, Expr, Field, Hook, LogSpec, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
+    CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
 };
 use tidegate_wire::Family;
 
@@ -219,10 +219,21 @@ impl<'e, T: Trace> Run<'e, T> {
             in_hook,
             template.as_ref(),
         );
+        if self
+            .engine
+            .conntrack
+            .config()
+            .logs_invalid(packet.layout.proto)
+        {
+            self.log_invalid(packet, &tracked);
+        }
         packet.tracking = match tracked {
             Tracked::Ct(attached) => Tracking::Connection(attached),
             Tracked::Untracked => Tracking::Untracked,
-            Tracked::Invalid(reason) => Tracking::Invalid(reason),
+            Tracked::Invalid(reason) => {
+                self.engine.drops.count_invalid(&reason);
+                Tracking::Invalid(reason)
+            }
             Tracked::Drop(reason) => return Err(reason.into()),
         };
         if T::ACTIVE {
@@ -321,36 +332,6 @@ impl<'e, T: Trace> Run<'e, T> {
     }
 }
 
-impl<T: Trace> Run<'_, T> {
-    /// What a helper refuses it also logs, without interfaces (`nf_ct_helper_log`).
-    fn log_helper(&mut self, packet: &Packet, attached: &ct::Attached, why: &str) {
-        let entry = self.engine.conntrack.entry(attached.id);
-        let helper = entry.and_then(|e| e.helper).map_or("", HelperKind::name);
-        let spec = LogSpec {
-            level: 5,
-            prefix: format!("nf_ct_{helper}: dropping packet: {why} "),
-            tcp_sequence: true,
-            tcp_options: true,
-            ip_options: true,
-            uid: true,
-            mac_decode: false,
-        };
-        let bare = Packet {
-            in_dev: None,
-            out_dev: None,
-            ..packet.clone()
-        };
-        self.outputs.push(Output::Log {
-            level: spec.level,
-            line: log::line(&spec, &bare, &self.engine.env),
-            prefix: spec.prefix,
-            hook: Hook::Prerouting,
-            input: None,
-            output: None,
-        });
-    }
-}
-
 /// What routing depends on, per family.
 fn routing_inputs(p: &Packet) -> (u128, u128, u32, u8, u8) {
     let hop_limit = match p.family() {
@@ -428,6 +409,11 @@ impl<T: Trace> Host for AtTable<'_, T> {
                         input: self.packet.in_dev,
                         output: self.packet.out_dev,
                     });
+                    None
+                }
+                Effect::Nflog(spec) => {
+                    let copy = log::copy(spec, self.packet, self.hook, self.env);
+                    self.outputs.push(Output::Nflog(Box::new(copy)));
                     None
                 }
                 Effect::TcpMss(mss) => {
