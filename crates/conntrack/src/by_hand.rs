@@ -185,7 +185,7 @@ impl Conntrack {
         entry.tstamp = self.config.timestamp;
         entry.watched = self.config.events;
         entry.status.set(new.status & SETTABLE);
-        entry.helper = new.helper;
+        entry.helper = new.helper.or_else(|| self.automatic_helper(&new.tuples[1]));
         if new.helper.is_some() {
             entry.status.set(Status::HELPER);
         }

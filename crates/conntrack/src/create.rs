@@ -105,7 +105,7 @@ impl Conntrack {
     }
 
     /// The helper in charge of the service a reply would come from.
-    fn automatic_helper(&self, reply: &Tuple) -> Option<crate::HelperKind> {
+    pub(crate) fn automatic_helper(&self, reply: &Tuple) -> Option<crate::HelperKind> {
         let mut ports = self.config.helpers.iter();
         let found = ports.find(|h| h.proto == reply.proto && h.port == { reply.src_id })?;
         Some(found.kind)

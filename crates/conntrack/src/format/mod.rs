@@ -46,6 +46,8 @@ pub struct Told<'a> {
     pub at: Time,
     /// What happened then, and what changed; `None` in a listing.
     pub event: Option<(EventKind, u16)>,
+    /// Whoever tells holds one more reference to it.
+    pub held: bool,
 }
 
 impl<'a> Told<'a> {
@@ -57,6 +59,16 @@ impl<'a> Told<'a> {
             entry,
             at,
             event: None,
+            held: false,
+        }
+    }
+
+    /// An entry that was looked up.
+    #[must_use]
+    pub fn held(id: EntryId, entry: &'a Entry, at: Time) -> Told<'a> {
+        Told {
+            held: true,
+            ..Told::listed(id, entry, at)
         }
     }
 
@@ -68,6 +80,7 @@ impl<'a> Told<'a> {
             entry: &event.entry,
             at: event.at,
             event: Some((event.kind, event.changes)),
+            held: false,
         }
     }
 
@@ -101,9 +114,9 @@ impl<'a> Told<'a> {
         Some((self.at / SECOND).saturating_sub(start / SECOND))
     }
 
-    /// References to the entry: its table's, and each child's.
+    /// References to the entry: its table's, each child's, and that of who looked it up.
     fn uses(&self) -> u32 {
-        u32::from(self.entry.children) + 1
+        u32::from(self.entry.children) + 1 + u32::from(self.held)
     }
 
     fn state(&self) -> Option<&'static str> {
