@@ -12,11 +12,11 @@ pub const TCP_UNACKNOWLEDGED: usize = 11;
 /// Timeouts in seconds (`nf_conntrack_*_timeout*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// By [`TcpConn`] number, then [`TCP_MAX_RETRANS`] and [`TCP_UNACKNOWLEDGED`].
+    /// By [`crate::entry::TcpConn`] number, then [`TCP_MAX_RETRANS`] and [`TCP_UNACKNOWLEDGED`].
     pub tcp: [u32; 12],
     /// UDP before and after the two-second rule, UDPlite before and after a reply.
     pub udp: [u32; 2],
-    /// SCTP by [`SctpConn`] number.
+    /// SCTP by [`crate::entry::SctpConn`] number.
     pub sctp: [u32; 9],
     /// ICMP.
     pub icmp: u32,
