@@ -1,5 +1,7 @@
 //! `-R`: commands from a file.
 
+use std::sync::Arc;
+
 use tidegate_xt::Names;
 
 use super::options::{Command, Main, vocabulary};
@@ -29,7 +31,7 @@ pub(super) fn all(
     for line in text.lines() {
         if let Some(request) = read(line, names)? {
             say(sink.err(&request.warnings))?;
-            requests.push(request);
+            requests.push(Arc::new(request));
         }
     }
     for request in &requests {

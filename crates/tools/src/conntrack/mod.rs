@@ -20,6 +20,8 @@ mod watch;
 
 use std::fs;
 use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use tidegate_conntrack::{Conntrack, Time};
 use tidegate_syntax::Failure;
@@ -35,19 +37,19 @@ use parse::Request;
 pub const VERSION: &str = "1.4.7";
 
 /// Entries' places looked at between two packets while a table is listed.
-const PIECE: u32 = 1024;
+const PIECE: u32 = 256;
 
 /// Work on the table at a moment.
-pub type TrackerWork<'w> = dyn FnMut(&mut Conntrack, Time) + 'w;
+pub type TrackerWork = Box<dyn FnOnce(&mut Conntrack, Time) + Send>;
 
 /// Where connections are tracked.
 pub trait Tracker {
-    /// Does work on the table between two packets. The work is short; who lists a large
-    /// table comes again for every piece.
+    /// Does work on the table between two packets; may return before it is done. The
+    /// work is short; who lists a large table comes again for every piece.
     ///
     /// # Errors
     /// The table is out of reach.
-    fn with(&self, work: &mut TrackerWork<'_>) -> Result<(), Failure>;
+    fn submit(&self, work: TrackerWork) -> Result<(), Failure>;
 
     /// Events from now on.
     ///
@@ -58,6 +60,25 @@ pub trait Tracker {
     /// Who asks: the process id that events tell as the one who caused them.
     fn caller(&self) -> Option<u32> {
         None
+    }
+}
+
+impl dyn Tracker + '_ {
+    /// Does work on the table between two packets and waits for its result.
+    ///
+    /// # Errors
+    /// The table is out of reach.
+    pub fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Conntrack, Time) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (tell, told) = sync_channel(1);
+        self.submit(Box::new(move |ct, now| {
+            // The other end waits for it.
+            let _ = tell.send(work(ct, now));
+        }))?;
+        told.recv()
+            .map_err(|_| Failure::Plain("the connection table does not answer".to_owned()))
     }
 }
 
@@ -193,7 +214,7 @@ pub(crate) fn run(
     } else {
         Request::read(words, names).and_then(|request| {
             say(sink.err(&request.warnings))?;
-            run::run(&request, tracker, sink, true)
+            run::run(&Arc::new(request), tracker, sink, true)
         })
     };
     match done {

@@ -1,31 +1,100 @@
 //! The commands.
 
-use tidegate_conntrack::ProtoState;
-use tidegate_conntrack::by_hand::GivenState;
-use tidegate_conntrack::by_hand::{ByHandError, Change};
+use std::sync::Arc;
+
+use tidegate_conntrack::by_hand::{ByHandError, Change, GivenState};
 use tidegate_conntrack::format::Told;
-use tidegate_conntrack::{Conntrack, Cursor, Dir, Entry, EntryId, Family, Stats, Time, Zone};
+use tidegate_conntrack::{Conntrack, Cursor, Dir, Entry, EntryId, Family, ProtoState, Time, Zone};
 
 use super::options::{Command, Kind};
 use super::parse::Request;
 use super::print::{Printer, total};
-use super::{PIECE, Refusal, Sink, Tracker, TrackerWork, say, unreachable, watch};
+use super::{PIECE, Refusal, Sink, Tracker, say, unreachable, watch};
 
-/// Work on some entries of a piece of the table.
-type Each<'w> = dyn FnMut(&mut Conntrack, EntryId, Time) -> Step + 'w;
-
-/// What working on an entry led to.
+/// What working on entries led to.
 #[derive(Default)]
 struct Step {
     out: String,
     err: String,
+    /// Whether the last one counts.
     counts: bool,
+}
+
+/// Works on one entry after the other.
+trait Worker: Send + 'static {
+    fn step(
+        &mut self,
+        ct: &mut Conntrack,
+        id: EntryId,
+        now: Time,
+        request: &Request,
+        step: &mut Step,
+    );
+}
+
+/// `-L`.
+struct Lister(Printer);
+
+impl Worker for Lister {
+    fn step(
+        &mut self,
+        ct: &mut Conntrack,
+        id: EntryId,
+        now: Time,
+        request: &Request,
+        step: &mut Step,
+    ) {
+        if let Some(entry) = ct.entry(id) {
+            self.0.flow(&mut step.out, &Told::listed(id, entry, now));
+            step.counts = true;
+        }
+        if request.zero {
+            ct.zero_counters(id);
+        }
+    }
+}
+
+/// `-U`.
+struct Changer(Printer);
+
+impl Worker for Changer {
+    fn step(
+        &mut self,
+        ct: &mut Conntrack,
+        id: EntryId,
+        now: Time,
+        request: &Request,
+        step: &mut Step,
+    ) {
+        let Some(change) = ct.entry(id).and_then(|e| request.change(e, now)) else {
+            return;
+        };
+        if let Err(e) = ct.change_by_hand(now, id, &change) {
+            step.err += &format!("Operation failed: {}\n", error(e));
+        }
+        if let Some(entry) = ct.entry(id) {
+            self.0.lone_flow(&mut step.out, &Told::held(id, entry, now));
+            step.counts = true;
+        }
+    }
+}
+
+/// `-D`, and without a printer `-F`.
+struct Remover(Option<Printer>);
+
+impl Worker for Remover {
+    fn step(&mut self, ct: &mut Conntrack, id: EntryId, now: Time, _: &Request, step: &mut Step) {
+        if let (Some(printer), Some(entry)) = (&self.0, ct.entry(id)) {
+            printer.lone_flow(&mut step.out, &Told::listed(id, entry, now));
+        }
+        step.counts = ct.delete_by_hand(now, id);
+    }
 }
 
 /// Carries a request out and says how to exit. `totals` asks for the lines that say how
 /// many entries there were.
 pub(super) fn run(
-    request: &Request,
+    request: &Arc<Request>,
     tracker: &dyn Tracker,
     sink: &mut dyn Sink,
     totals: bool,
@@ -57,47 +126,54 @@ pub(super) fn run(
 }
 
 struct Job<'a> {
-    request: &'a Request,
+    request: &'a Arc<Request>,
     tracker: &'a dyn Tracker,
     sink: &'a mut dyn Sink,
     totals: bool,
 }
 
 impl Job<'_> {
-    /// Works on the table as the one who asked.
-    fn with(&self, work: &mut TrackerWork<'_>) -> Result<(), Refusal> {
-        let caller = self.tracker.caller();
-        let done = self.tracker.with(&mut |ct, now| {
-            ct.acting_for(Some(caller.unwrap_or(0)));
-            work(ct, now);
+    /// Works on the table as the one who asked, with what has run out taken away.
+    fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Conntrack, Time, &Request) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let caller = self.tracker.caller().unwrap_or(0);
+        let request = Arc::clone(self.request);
+        let done = self.tracker.with(move |ct, now| {
             ct.acting_for(None);
+            ct.handle_timeout(now);
+            ct.acting_for(Some(caller));
+            let result = work(ct, now, &request);
+            ct.acting_for(None);
+            result
         });
         done.map_err(|f| unreachable(&f))
     }
 
     /// Works on every connection that is asked for, piece by piece; says how many
-    /// counted.
-    fn each(&mut self, work: &mut Each<'_>) -> Result<u64, Refusal> {
+    /// counted, and hands the worker back.
+    fn each<W: Worker>(&mut self, mut worker: W) -> Result<(u64, W), Refusal> {
         let (mut count, mut next) = (0, Some(Cursor::default()));
         while let Some(cursor) = next {
-            let mut piece = Step::default();
-            self.with(&mut |ct, now| {
-                ct.handle_timeout(now);
+            let (piece, counted);
+            (worker, piece, counted, next) = self.with(move |ct, now, request| {
                 let (entries, after) = ct.piece(cursor, PIECE);
-                let wanted = entries.filter(|(id, e)| self.request.wants(*id, e));
+                let wanted = entries.filter(|(id, e)| request.wants(*id, e));
                 let wanted: Vec<EntryId> = wanted.map(|(id, _)| id).collect();
-                next = after;
+                let (mut piece, mut counted) = (Step::default(), 0);
                 for id in wanted {
-                    let step = work(ct, id, now);
-                    piece.out += &step.out;
-                    piece.err += &step.err;
-                    count += u64::from(step.counts);
+                    piece.counts = false;
+                    worker.step(ct, id, now, request, &mut piece);
+                    counted += u64::from(piece.counts);
                 }
+                (worker, piece, counted, after)
             })?;
+            count += counted;
             say(self.sink.err(&piece.err))?;
             say(self.sink.out(&piece.out))?;
         }
-        Ok(count)
+        Ok((count, worker))
     }
 
     fn total(&mut self, count: u64, what: &str) -> Result<(), Refusal> {
@@ -117,22 +193,11 @@ impl Job<'_> {
 
     fn list(&mut self) -> Result<u8, Refusal> {
         self.check_filter()?;
-        let mut printer = Printer::new(self.request.output);
-        let zero = self.request.zero;
-        let count = match self.request.kind {
+        let lister = Lister(Printer::new(self.request.output));
+        let (count, Lister(mut printer)) = match self.request.kind {
             // Nothing waits to be told there, and packets are not listed between hooks.
-            Kind::Dying | Kind::Unconfirmed => 0,
-            Kind::Connections | Kind::Expectations => self.each(&mut |ct, id, now| {
-                let mut step = Step::default();
-                if let Some(entry) = ct.entry(id) {
-                    printer.flow(&mut step.out, &Told::listed(id, entry, now));
-                    step.counts = true;
-                }
-                if zero {
-                    ct.zero_counters(id);
-                }
-                step
-            })?,
+            Kind::Dying | Kind::Unconfirmed => (0, lister),
+            Kind::Connections | Kind::Expectations => self.each(lister)?,
         };
         let mut end = String::new();
         printer.close(&mut end);
@@ -142,18 +207,18 @@ impl Job<'_> {
     }
 
     fn list_expectations(&mut self) -> Result<u8, Refusal> {
-        let family = self.request.family.unwrap_or(Family::V4);
-        let mut printer = Printer::new(self.request.output);
-        let (mut out, mut count) = (String::new(), 0);
-        self.with(&mut |ct, now| {
-            ct.handle_timeout(now);
+        let (out, count) = self.with(|ct, now, request| {
+            let family = request.family.unwrap_or(Family::V4);
+            let mut printer = Printer::new(request.output);
+            let (mut out, mut count) = (String::new(), 0);
             for e in ct.expectations().filter(|e| e.tuple.family == family) {
                 let master = ct.entry(e.master).map(|m| *m.tuple(Dir::Original));
                 printer.expectation(&mut out, e, master.as_ref(), now);
                 count += 1;
             }
+            printer.close(&mut out);
+            (out, count)
         })?;
-        printer.close(&mut out);
         say(self.sink.out(&out))?;
         self.total(count, "expectations have been shown")?;
         Ok(0)
@@ -161,11 +226,10 @@ impl Job<'_> {
 
     fn create(&mut self) -> Result<u8, Refusal> {
         let new = self.request.new_entry().map_err(failed)?;
-        let mut made = Err(ByHandError::Missing);
-        self.with(&mut |ct, now| made = ct.create_by_hand(now, &new).map(|_| ()))?;
+        let made = self.with(move |ct, now, _| ct.create_by_hand(now, &new))?;
         let add = self.request.command == Command::Add;
         let count = match made {
-            Ok(()) => 1,
+            Ok(_) => 1,
             Err(ByHandError::Exists) if add => 0,
             Err(ByHandError::Exists) => {
                 return Err(Refusal::other(
@@ -184,23 +248,7 @@ impl Job<'_> {
     }
 
     fn update(&mut self) -> Result<u8, Refusal> {
-        let request = self.request;
-        let printer = Printer::new(request.output);
-        let count = self.each(&mut |ct, id, now| {
-            let mut step = Step::default();
-            let change = ct.entry(id).and_then(|e| request.change(e, now));
-            let Some(change) = change else {
-                return step;
-            };
-            if let Err(e) = ct.change_by_hand(now, id, &change) {
-                step.err = format!("Operation failed: {}\n", error(e));
-            }
-            if let Some(entry) = ct.entry(id) {
-                printer.lone_flow(&mut step.out, &Told::held(id, entry, now));
-                step.counts = true;
-            }
-            step
-        })?;
+        let (count, _) = self.each(Changer(Printer::new(self.request.output)))?;
         self.total(count, "flow entries have been updated")?;
         Ok(u8::from(count == 0))
     }
@@ -208,48 +256,33 @@ impl Job<'_> {
     fn delete(&mut self) -> Result<u8, Refusal> {
         self.check_filter()?;
         let printer = Printer::new(self.request.output);
-        let count = self.each(&mut |ct, id, now| {
-            let mut step = Step::default();
-            if let Some(entry) = ct.entry(id) {
-                printer.lone_flow(&mut step.out, &Told::listed(id, entry, now));
-            }
-            step.counts = ct.delete_by_hand(now, id);
-            step
-        })?;
+        let (count, _) = self.each(Remover(Some(printer)))?;
         self.total(count, "flow entries have been deleted")?;
         Ok(u8::from(count == 0))
     }
 
     fn get(&mut self) -> Result<u8, Refusal> {
         let tuple = self.request.name().map_err(failed)?;
-        let mut printer = Printer::new(self.request.output);
-        let (mut out, mut found, mut count) = (String::new(), false, 0);
-        self.with(&mut |ct, now| {
-            ct.handle_timeout(now);
-            let named = ct.find(&tuple, Zone::default());
-            if let Some((id, entry)) = named.and_then(|(id, _)| Some((id, ct.entry(id)?))) {
-                found = true;
-                if self.request.wants(id, entry) {
-                    printer.flow(&mut out, &Told::held(id, entry, now));
-                    count = 1;
-                }
+        let found = self.with(move |ct, now, request| {
+            let (id, _) = ct.find(&tuple, Zone::default())?;
+            let entry = ct.entry(id)?;
+            let mut out = String::new();
+            let wanted = request.wants(id, entry);
+            if wanted {
+                Printer::new(request.output).flow(&mut out, &Told::held(id, entry, now));
             }
+            Some((out, wanted))
         })?;
-        if !found {
-            return Err(Refusal::other(
-                "Operation failed: such conntrack doesn't exist",
-            ));
-        }
+        let (out, wanted) = found
+            .ok_or_else(|| Refusal::other("Operation failed: such conntrack doesn't exist"))?;
         say(self.sink.out(&out))?;
-        self.total(count, "flow entries have been shown")?;
-        Ok(u8::from(count == 0))
+        self.total(u64::from(wanted), "flow entries have been shown")?;
+        Ok(u8::from(!wanted))
     }
 
     fn expect(&mut self) -> Result<u8, Refusal> {
         let new = self.request.new_expectation().map_err(failed)?;
-        let mut made = Ok(());
-        self.with(&mut |ct, now| made = ct.expect_by_hand(now, &new))?;
-        match made {
+        match self.with(move |ct, now, _| ct.expect_by_hand(now, &new))? {
             Ok(()) => Ok(0),
             Err(ByHandError::Missing) => Err(Refusal::other(
                 "Operation failed: master conntrack not found",
@@ -260,31 +293,21 @@ impl Job<'_> {
 
     fn get_expectation(&mut self) -> Result<u8, Refusal> {
         let tuple = self.request.expected().map_err(failed)?;
-        let mut printer = Printer::new(self.request.output);
-        let (mut out, mut found) = (String::new(), false);
-        self.with(&mut |ct, now| {
-            ct.handle_timeout(now);
-            if let Some(e) = ct.expectation(&tuple, 0) {
-                let master = ct.entry(e.master).map(|m| *m.tuple(Dir::Original));
-                printer.expectation(&mut out, e, master.as_ref(), now);
-                found = true;
-            }
+        let found = self.with(move |ct, now, request| {
+            let e = ct.expectation(&tuple, 0)?;
+            let master = ct.entry(e.master).map(|m| *m.tuple(Dir::Original));
+            let mut out = String::new();
+            Printer::new(request.output).expectation(&mut out, e, master.as_ref(), now);
+            Some(out)
         })?;
+        let out = found.ok_or_else(|| failed(ByHandError::Missing))?;
         say(self.sink.out(&out))?;
-        if found {
-            return Ok(0);
-        }
-        Err(failed(ByHandError::Missing))
+        Ok(0)
     }
 
     fn forget_expectation(&mut self) -> Result<u8, Refusal> {
         let tuple = self.request.expected().map_err(failed)?;
-        let mut gone = false;
-        self.with(&mut |ct, now| {
-            ct.handle_timeout(now);
-            gone = ct.forget_expectation(&tuple, 0);
-        })?;
-        if gone {
+        if self.with(move |ct, _, _| ct.forget_expectation(&tuple, 0))? {
             return Ok(0);
         }
         Err(failed(ByHandError::Missing))
@@ -292,16 +315,10 @@ impl Job<'_> {
 
     fn flush(&mut self) -> Result<u8, Refusal> {
         let what = if self.request.kind == Kind::Expectations {
-            self.with(&mut |ct, now| {
-                ct.handle_timeout(now);
-                ct.forget_expectations_where(|_| true);
-            })?;
+            self.with(|ct, _, _| ct.forget_expectations_where(|_| true))?;
             "expectation table has been emptied"
         } else {
-            self.each(&mut |ct, id, now| {
-                ct.delete_by_hand(now, id);
-                Step::default()
-            })?;
+            self.each(Remover(None))?;
             "connection tracking table has been emptied"
         };
         let version = super::VERSION;
@@ -313,14 +330,12 @@ impl Job<'_> {
 
     fn count(&mut self) -> Result<u8, Refusal> {
         let expect = self.request.kind == Kind::Expectations;
-        let mut count = 0;
-        self.with(&mut |ct, now| {
-            ct.handle_timeout(now);
-            count = if expect {
+        let count = self.with(move |ct, _, _| {
+            if expect {
                 ct.expectations().count() as u64
             } else {
                 u64::from(ct.count())
-            };
+            }
         })?;
         say(self.sink.out(&format!("{count}\n")))?;
         Ok(0)
@@ -328,8 +343,7 @@ impl Job<'_> {
 
     /// One line: the table is one processor's.
     fn stats(&mut self) -> Result<u8, Refusal> {
-        let mut stats = Stats::default();
-        self.with(&mut |ct, _| stats = *ct.stats())?;
+        let stats = self.with(|ct, _, _| *ct.stats())?;
         let values: &[(&str, u64)] = if self.request.kind == Kind::Expectations {
             &[
                 ("expect_new", stats.expect_new),

@@ -25,7 +25,7 @@ pub(super) fn run(
     }
     let feed = tracker.subscribe().map_err(|f| unreachable(&f))?;
     // From this moment on at the latest the table records.
-    tracker.with(&mut |_, _| {}).map_err(|f| unreachable(&f))?;
+    tracker.with(|_, _| ()).map_err(|f| unreachable(&f))?;
     let mut printer = Printer::new(request.output);
     let mut shown = 0;
     while !sink.stopped() {

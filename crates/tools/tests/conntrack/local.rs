@@ -94,8 +94,8 @@ pub(crate) fn words(line: &str) -> Vec<String> {
 }
 
 impl Tracker for Local {
-    fn with(&self, work: &mut TrackerWork<'_>) -> Result<(), Failure> {
-        self.change(|ct, now| work(ct, now));
+    fn submit(&self, work: TrackerWork) -> Result<(), Failure> {
+        self.change(work);
         Ok(())
     }
 
