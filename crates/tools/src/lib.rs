@@ -2,16 +2,21 @@
 //!
 //! A [`Tool`] reads its command line and what it is fed, works on a [`Store`] and says
 //! what it would print. The state file ([`FileStore`]) is one store, the daemon's rules
-//! and connections are another.
+//! and connections are another. Beside them: settings by their kernel names ([`sysctl`]),
+//! helpers as modules ([`modules`]) and the table as operators of eBPF datapaths look at
+//! theirs ([`views`]).
 #![forbid(unsafe_code)]
 
 pub mod conntrack;
 mod file;
 mod flags;
 mod iptables;
+pub mod modules;
 pub mod names;
 mod restore;
 mod save;
+pub mod sysctl;
+pub mod views;
 
 use std::ffi::OsStr;
 use std::path::Path;
