@@ -39,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "tidegate-tools",
         &[
             "tidegate-wire",
+            "tidegate-conntrack",
             "tidegate-ir",
             "tidegate-xt",
             "tidegate-syntax",

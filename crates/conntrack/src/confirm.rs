@@ -27,6 +27,7 @@ impl Conntrack {
     /// # Errors
     /// The packet must be dropped; its entry is gone.
     pub fn confirm(&mut self, now: Time, attached: &mut Attached) -> Result<(), DropReason> {
+        self.clock = self.clock.max(now);
         let Some(entry) = self.slab.get(attached.id) else {
             return Ok(());
         };
@@ -85,7 +86,7 @@ impl Conntrack {
     }
 
     /// Puts an entry into the table under the given tuples and starts its timer.
-    fn enter(&mut self, now: Time, id: EntryId, life: Time, under: &[(Dir, u32)]) {
+    pub(crate) fn enter(&mut self, now: Time, id: EntryId, life: Time, under: &[(Dir, u32)]) {
         let deadline = now.saturating_add(life);
         if let Some(entry) = self.slab.get_mut(id) {
             entry.timeout = deadline;

@@ -46,6 +46,15 @@ pub enum Tracked {
     Drop(DropReason),
 }
 
+/// Where a listing in pieces goes on; the default is its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(u32);
+
+/// Whether listings show the entry.
+fn listed(entry: &Entry) -> bool {
+    entry.confirmed() && !entry.status.has(Status::DYING | Status::NAT_CLASH)
+}
+
 /// Connection tracking of one network namespace.
 #[derive(Debug)]
 pub struct Conntrack {
@@ -58,6 +67,11 @@ pub struct Conntrack {
     pub(crate) stats: Stats,
     pub(crate) events: Vec<Event>,
     pub(crate) expect_events: Vec<ExpectEvent>,
+    pub(crate) events_lost: u64,
+    /// Who asks for what happens.
+    pub(crate) actor: Option<u32>,
+    /// The latest moment there was, for events.
+    pub(crate) clock: Time,
     pub(crate) rng: Rng,
     pub(crate) note: Option<Note>,
     /// Entries there are, unconfirmed ones included (`nf_conntrack_count`).
@@ -83,6 +97,9 @@ impl Conntrack {
             stats: Stats::default(),
             events: Vec::new(),
             expect_events: Vec::new(),
+            events_lost: 0,
+            actor: None,
+            clock: 0,
             rng: Rng::new(config.seed),
             note: None,
             count: 0,
@@ -100,7 +117,8 @@ impl Conntrack {
     }
 
     /// Settings for changing; as with sysctls, timeouts take effect at the next packet
-    /// that refreshes an entry. Buckets, hash key and seed are read at creation only.
+    /// that refreshes an entry. Buckets ([`Conntrack::resize`]), hash key and seed are read
+    /// at creation only.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
     }
@@ -139,9 +157,21 @@ impl Conntrack {
 
     /// All entries that listings show: confirmed and not the hidden loser of a clash.
     pub fn iter(&self) -> impl Iterator<Item = (EntryId, &Entry)> {
-        self.slab.iter().filter(|(_, e)| {
-            e.status.has(Status::CONFIRMED) && !e.status.has(Status::DYING | Status::NAT_CLASH)
-        })
+        self.slab.iter().filter(|(_, e)| listed(e))
+    }
+
+    /// A piece of a listing: the entries that [`Conntrack::iter`] shows in `slots` places
+    /// from the one that `cursor` names, and where to go on. Between two pieces the table
+    /// may change; every entry that is there all the time is shown once.
+    pub fn piece(
+        &self,
+        cursor: Cursor,
+        slots: u32,
+    ) -> (impl Iterator<Item = (EntryId, &Entry)>, Option<Cursor>) {
+        let end = cursor.0.saturating_add(slots.max(1)).min(self.slab.slots());
+        let entries = (cursor.0..end).filter_map(|index| self.slab.at(index));
+        let next = (end < self.slab.slots()).then_some(Cursor(end));
+        (entries.filter(|(_, e)| listed(e)), next)
     }
 
     /// Entries there are, unconfirmed and hidden ones included (`nf_conntrack_count`).
@@ -212,6 +242,18 @@ impl Conntrack {
         true
     }
 
+    /// Gives the table another number of buckets, rounded up as the kernel does
+    /// (`nf_conntrack_hash_resize`: whole pages of list heads). Costs O(entries).
+    pub fn resize(&mut self, buckets: u32) {
+        const PAGE_OF_HEADS: u32 = 512;
+        let rounded = buckets
+            .max(1)
+            .div_ceil(PAGE_OF_HEADS)
+            .saturating_mul(PAGE_OF_HEADS);
+        self.config.buckets = rounded;
+        self.table.resize(&mut self.slab, rounded);
+    }
+
     /// Removes every entry in the table.
     pub fn flush(&mut self) {
         let all: Vec<EntryId> = self
@@ -277,6 +319,7 @@ impl Conntrack {
 
     /// Removes what has run out at `now`: entries, expectations; costs O(removed).
     pub fn handle_timeout(&mut self, now: Time) {
+        self.clock = self.clock.max(now);
         let mut due = core::mem::take(&mut self.due);
         self.wheel.advance(&mut self.slab, now, &mut due);
         for index in due.drain(..) {

@@ -34,6 +34,7 @@ impl Entry {
             counters: [Counters::default(); 2],
             acct: false,
             tstamp: false,
+            watched: false,
             helper: None,
             expecting: [0; 4],
             master: None,
@@ -66,6 +67,7 @@ impl Conntrack {
         entry.zone = zone;
         entry.acct = self.config.acct;
         entry.tstamp = self.config.timestamp;
+        entry.watched = self.config.events;
         entry.helper = self.automatic_helper(&reply);
         let expected = self.take_expectation(tuple, zone.id);
         match &expected {
@@ -103,7 +105,7 @@ impl Conntrack {
     }
 
     /// The helper in charge of the service a reply would come from.
-    fn automatic_helper(&self, reply: &Tuple) -> Option<crate::HelperKind> {
+    pub(crate) fn automatic_helper(&self, reply: &Tuple) -> Option<crate::HelperKind> {
         let mut ports = self.config.helpers.iter();
         let found = ports.find(|h| h.proto == reply.proto && h.port == { reply.src_id })?;
         Some(found.kind)
@@ -127,7 +129,7 @@ impl Conntrack {
     }
 
     /// Ensures that one more entry is allowed.
-    fn make_room(&mut self, now: Time, hash: u32) -> Result<(), DropReason> {
+    pub(crate) fn make_room(&mut self, now: Time, hash: u32) -> Result<(), DropReason> {
         if !self.full(1) || self.early_drop(hash) {
             return Ok(());
         }

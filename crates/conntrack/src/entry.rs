@@ -211,6 +211,8 @@ pub struct Entry {
     pub acct: bool,
     /// The entry has time stamps.
     pub tstamp: bool,
+    /// Somebody listened to events when the entry was made.
+    pub watched: bool,
     /// Helper in charge.
     pub helper: Option<HelperKind>,
     /// Expectations this entry has per class.

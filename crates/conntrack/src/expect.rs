@@ -231,6 +231,7 @@ impl Conntrack {
         mut expectation: Expectation,
         policy: ExpectPolicy,
     ) -> Result<(), ExpectError> {
+        self.clock = self.clock.max(now);
         let hash = self.target_hash(&expectation.tuple);
         let master = expectation.master;
         let class = usize::from(expectation.class & 3);
@@ -332,6 +333,40 @@ impl Conntrack {
             if at > now {
                 break;
             }
+            self.unexpect(self.target_hash(&tuple), slot);
+        }
+    }
+
+    /// The expectation that a connection with `tuple` in `zone` would fulfil
+    /// (`__nf_ct_expect_find`), active or not.
+    #[must_use]
+    pub fn expectation(&self, tuple: &Tuple, zone: u16) -> Option<&Expectation> {
+        let candidates = self.expectations.candidates(self.target_hash(tuple));
+        let mut found = candidates.map(|(_, e)| e);
+        found.find(|e| e.zone == zone && e.matches(tuple))
+    }
+
+    /// Removes the expectation that a connection with `tuple` would fulfil; `false` when
+    /// there is none.
+    pub fn forget_expectation(&mut self, tuple: &Tuple, zone: u16) -> bool {
+        let hash = self.target_hash(tuple);
+        let slot = {
+            let mut candidates = self.expectations.candidates(hash);
+            let found = candidates.find(|(_, e)| e.zone == zone && e.matches(tuple));
+            found.map(|(slot, _)| slot)
+        };
+        slot.is_some_and(|slot| self.unexpect(hash, slot).is_some())
+    }
+
+    /// Removes the expectations that `wanted` holds for.
+    pub fn forget_expectations_where(&mut self, wanted: impl Fn(&Expectation) -> bool) {
+        let slots = (0..).zip(&self.expectations.slots);
+        let gone: Vec<(u32, Tuple)> = slots
+            .filter_map(|(slot, place)| Some((slot, &place.as_ref()?.1)))
+            .filter(|(_, e)| wanted(e))
+            .map(|(slot, e)| (slot, e.tuple))
+            .collect();
+        for (slot, tuple) in gone {
             self.unexpect(self.target_hash(&tuple), slot);
         }
     }

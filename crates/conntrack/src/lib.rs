@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod by_hand;
 pub mod config;
 pub mod entry;
 pub mod event;
@@ -16,6 +17,7 @@ pub mod nat;
 pub mod reason;
 pub mod seqadj;
 pub mod stats;
+pub mod sysctl;
 pub mod tuple;
 
 mod age;
@@ -32,7 +34,7 @@ mod timer;
 mod tracker;
 
 pub use config::{Config, HelperPort};
-pub use conntrack::{Conntrack, InHook, Template, Tracked};
+pub use conntrack::{Conntrack, Cursor, InHook, Template, Tracked};
 pub use entry::{
     Attached, CtInfo, Entry, EntryId, HelperKind, Master, ProtoState, Status, TcpSide, Zone,
 };
@@ -41,6 +43,7 @@ pub use expect::Expectation;
 pub use nat::{Manip, NatHook, NatRange};
 pub use reason::{DropReason, InvalidReason, Note};
 pub use stats::Stats;
+pub use sysctl::Sysctl;
 pub use tidegate_wire::Family;
 pub use tuple::{Dir, Tuple};
 

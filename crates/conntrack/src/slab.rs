@@ -134,9 +134,13 @@ impl Slab {
         })
     }
 
+    /// Places for entries, used or not.
+    pub(crate) fn slots(&self) -> u32 {
+        (self.chunks.len() * CHUNK) as u32
+    }
+
     /// All entries, unconfirmed and dying ones included.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (EntryId, &Entry)> {
-        let slots = (self.chunks.len() * CHUNK) as u32;
-        (0..slots).filter_map(|index| self.at(index))
+        (0..self.slots()).filter_map(|index| self.at(index))
     }
 }

@@ -49,6 +49,20 @@ impl Table {
         }
     }
 
+    /// Spreads the nodes over another number of buckets.
+    pub(crate) fn resize(&mut self, slab: &mut Slab, buckets: u32) {
+        let old = core::mem::replace(&mut self.heads, vec![0; buckets.max(1) as usize]);
+        for mut link in old {
+            while let Some((index, dir)) = split(link) {
+                let Some(&Node { hash, next }) = slab.node(index, dir) else {
+                    break;
+                };
+                self.link(slab, index, dir, hash);
+                link = next;
+            }
+        }
+    }
+
     /// Keyed hash of a tuple in a zone (`hash_conntrack_raw`).
     #[inline]
     pub(crate) fn hash(&self, t: &Tuple, zone: u16) -> u32 {
