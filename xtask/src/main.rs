@@ -62,6 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "tidegate-daemon",
             "tidegate-host",
+            "tidegate-lab",
             "tidegate-tools",
             "tidegate-wire",
             "tidegate-ir",
@@ -94,6 +95,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-capture",
         ],
     ),
+    ("tidegate-lab", &["tidegate-wire", "tidegate-capture"]),
     ("xtask", &[]),
 ];
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod host;
+mod lab;
 mod link;
 mod orders;
 mod replay;
@@ -39,6 +40,8 @@ enum Command {
     Down,
     /// Describe the running host for `replay --host`.
     Host(host::Args),
+    /// Try a firewall in a small network that vanishes afterwards.
+    Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
     /// Decide every packet of captures by rules.
@@ -47,6 +50,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = tidegate_lab::hidden(&words) {
+        return code;
+    }
     if let Some(call) = tools::Call::recognize(&words) {
         return call.run();
     }
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         Command::Reload => return orders::send("reload", Vec::new()),
         Command::Down => return orders::send("down", Vec::new()),
         Command::Host(args) => host::run(&args),
+        Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args),
         Command::Replay(args) => replay::run(&args),
     };
