@@ -38,6 +38,8 @@ const SILENCE: &[&str] = &[
     "no servers could be reached",
     "no answer",
     "100% packet loss",
+    // ETIMEDOUT, as MariaDB prints errors.
+    "(110)",
 ];
 
 impl Outcome {

@@ -17,7 +17,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    "a1",
+    "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "b1", "b2", "b3", "b4",
 }
 
 /// A scenario.

@@ -14,25 +14,41 @@ use super::words::{Words, resolve, waited};
 pub(super) fn transfer(words: &Words) -> Result<()> {
     let to = resolve(words.word(0, "HOST")?, words.get("port")?.unwrap_or(21))?;
     let mut client = Client::login(to, words.has("active"), words.has("extended"))?;
-    let listing = client.receive("LIST")?;
-    if !String::from_utf8_lossy(&listing).contains("file") {
-        bail!("the listing names no file");
+    let only = words.text("only");
+    for (name, work) in WORK {
+        if only.is_none_or(|only| only == *name) {
+            work(&mut client).with_context(|| (*name).to_owned())?;
+        }
     }
-    let file = client.receive("RETR file")?;
-    if file != content() {
-        bail!(
-            "the file has {} bytes, or others than it should",
-            file.len()
-        );
-    }
-    client.send("STOR pub/up", &file)?;
     // Whatever was rewritten on the way: the control connection goes on.
-    client.command("SIZE file")?;
+    client.command("PWD")?;
     client.command("NOOP")?;
     client.command("QUIT")?;
-    println!("listed, fetched and stored {} bytes", file.len());
+    println!("done");
     Ok(())
 }
+
+/// What a client does after logging in; `--only` chooses one, or none of them.
+const WORK: &[(&str, fn(&mut Client) -> Result<()>)] = &[
+    ("list", |client| {
+        let listing = client.receive("LIST")?;
+        if !String::from_utf8_lossy(&listing).contains("file") {
+            bail!("the listing names no file");
+        }
+        Ok(())
+    }),
+    ("get", |client| {
+        let file = client.receive("RETR file")?;
+        if file != content() {
+            bail!(
+                "the file has {} bytes, or others than it should",
+                file.len()
+            );
+        }
+        Ok(())
+    }),
+    ("put", |client| client.send("STOR pub/up", &content())),
+];
 
 struct Client {
     control: TcpStream,
