@@ -11,6 +11,7 @@ mod firewall;
 mod host;
 mod outcome;
 mod programs;
+mod prompt;
 mod report;
 mod rtnl;
 mod rules;
@@ -89,6 +90,15 @@ pub(crate) enum Job {
         /// How.
         options: Options,
     },
+    /// Let the user type.
+    Shell {
+        /// A scenario whose network and servers are there; its commands are not typed.
+        name: Option<String>,
+        /// The host to type on, if not the guarded one.
+        on: Option<String>,
+        /// How.
+        options: Options,
+    },
 }
 
 /// Id and title of every scenario.
@@ -130,6 +140,21 @@ pub fn play(name: &str, options: &Options, tell: &mut dyn FnMut(&Event)) -> Resu
     Ok(good && ended)
 }
 
+/// Opens a shell in a lab: with the network and the servers of the scenario `name`, or
+/// of a host that is to be guarded. Says how the shell ended.
+///
+/// # Errors
+/// No lab can be made here.
+pub fn shell(name: Option<&str>, on: Option<&str>, options: &Options) -> Result<ExitCode> {
+    let job = Job::Shell {
+        name: name.map(str::to_owned),
+        on: on.map(str::to_owned),
+        options: options.clone(),
+    };
+    let status = world::command(&job)?.status()?;
+    Ok(world::exit_code(status))
+}
+
 /// What the first process of a lab does.
 pub(crate) fn run_inside(job: &Job) -> Result<ExitCode> {
     match job {
@@ -140,6 +165,9 @@ pub(crate) fn run_inside(job: &Job) -> Result<ExitCode> {
                 let _ = serde_json::to_string(&event).map(|text| writeln!(out, "{text}"));
             });
             Ok(ExitCode::SUCCESS)
+        }
+        Job::Shell { name, on, options } => {
+            prompt::open(name.as_deref(), on.as_deref(), options).map(world::exit_code)
         }
     }
 }

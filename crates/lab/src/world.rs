@@ -15,7 +15,7 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -31,6 +31,8 @@ use crate::Job;
 const STAGE: &str = "lab-stage";
 /// First word of the command lines that start a built-in program.
 pub(crate) const PROGRAM: &str = "lab-program";
+/// First word of the command lines that do something on another host.
+pub(crate) const ON: &str = "lab-on";
 /// Directory of the lab's own files, on the private tmpfs.
 pub(crate) const HOME: &str = "/run/lab";
 /// Directory of the programs that a lab adds to the search path.
@@ -45,6 +47,11 @@ pub fn hidden(words: &[OsString]) -> Option<ExitCode> {
         PROGRAM => {
             let rest: Vec<String> = texts.map(String::from).collect();
             return Some(crate::programs::run(&rest));
+        }
+        ON => {
+            let host = texts.next()?;
+            let rest: Vec<String> = texts.map(String::from).collect();
+            crate::prompt::on(&host, &rest)
         }
         STAGE => {
             let stage = texts.next()?;
@@ -106,14 +113,13 @@ fn end_with(parent: &str) -> Result<()> {
 
 fn world(job: &str) -> Result<ExitCode> {
     leave()?;
-    let mut command = next("init", job)?;
-    let status = command.stdin(Stdio::inherit()).status()?;
-    Ok(ExitCode::from(
-        status
-            .code()
-            .and_then(|c| u8::try_from(c).ok())
-            .unwrap_or(1),
-    ))
+    Ok(exit_code(next("init", job)?.status()?))
+}
+
+/// A child's exit status as one's own.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|c| u8::try_from(c).ok());
+    ExitCode::from(code.unwrap_or(1))
 }
 
 /// Leaves the user's namespaces; who is not root becomes root of a user namespace.

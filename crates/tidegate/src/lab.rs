@@ -1,6 +1,7 @@
 //! `tidegate lab`: small networks to try the firewall in.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -9,7 +10,8 @@ use tidegate_lab::{Event, Options, Programs, Who, state_text};
 /// Arguments of `tidegate lab`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Scenarios to play, by id; `all` for all of them, `list` to list them.
+    /// Scenarios to play, by id; `all` for all of them, `list` to list them; `shell`, and
+    /// perhaps the id of a scenario, to type in a lab.
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     /// Who guards the guarded host.
@@ -21,19 +23,22 @@ pub(crate) struct Args {
     /// Write the packets on the wires to this directory, one file a scenario.
     #[arg(long, value_name = "DIR")]
     capture: Option<PathBuf>,
+    /// With `shell`: type on this host instead of the guarded one.
+    #[arg(long, value_name = "HOST")]
+    on: Option<String>,
     /// Print one JSON object a scenario instead of text.
     #[arg(long)]
     json: bool,
 }
 
 /// Plays.
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let known = tidegate_lab::list()?;
     if args.names == ["list"] {
         for (name, title) in known {
             println!("{name:6} {title}");
         }
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let mut names = args.names.clone();
     if names == ["all"] {
@@ -44,6 +49,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         programs: args.programs,
         capture: args.capture.as_deref().map(directory).transpose()?,
     };
+    if let Some((first, rest)) = names.split_first()
+        && first == "shell"
+    {
+        let name = rest.first().map(String::as_str);
+        return tidegate_lab::shell(name, args.on.as_deref(), &options);
+    }
     let mut bad = Vec::new();
     for name in &names {
         if !play(name, &options, args.json)? {
@@ -53,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !bad.is_empty() {
         bail!("not as it must be: {}", bad.join(" "));
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// An existing directory, by its whole path: a lab has another working directory.

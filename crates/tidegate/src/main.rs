@@ -56,19 +56,20 @@ fn main() -> ExitCode {
     if let Some(call) = tools::Call::recognize(&words) {
         return call.run();
     }
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match Cli::parse().command {
-        Command::Up(args) => up::run(&args),
+        Command::Up(args) => up::run(&args).map(done),
         Command::Status(args) => return orders::send("status", args.words()),
         Command::Save => return orders::send("save", Vec::new()),
         Command::Reload => return orders::send("reload", Vec::new()),
         Command::Down => return orders::send("down", Vec::new()),
-        Command::Host(args) => host::run(&args),
+        Command::Host(args) => host::run(&args).map(done),
         Command::Lab(args) => lab::run(&args),
-        Command::Link(args) => link::run(&args),
-        Command::Replay(args) => replay::run(&args),
+        Command::Link(args) => link::run(&args).map(done),
+        Command::Replay(args) => replay::run(&args).map(done),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tidegate: {error:#}");
             ExitCode::FAILURE

@@ -28,8 +28,10 @@ pub(super) fn transfer(words: &Words) -> Result<()> {
     Ok(())
 }
 
+type Work = fn(&mut Client) -> Result<()>;
+
 /// What a client does after logging in; `--only` chooses one, or none of them.
-const WORK: &[(&str, fn(&mut Client) -> Result<()>)] = &[
+const WORK: &[(&str, Work)] = &[
     ("list", |client| {
         let listing = client.receive("LIST")?;
         if !String::from_utf8_lossy(&listing).contains("file") {
