@@ -13,9 +13,10 @@ use crate::outcome::Outcome;
 use crate::report::Event;
 use crate::rules::{self, Rules};
 use crate::scenario::{Count, Scenario, Server, Step};
+use crate::shell::{self, Run};
 use crate::tap::Tap;
 use crate::topology::{Hosts, Topology};
-use crate::{Options, Who, programs, shell, world};
+use crate::{Options, Who, programs, world};
 
 /// Seconds a command may take.
 const LIMIT: u64 = 20;
@@ -102,11 +103,27 @@ impl Lab {
         } else {
             step.on.clone()
         };
+        let limit = Duration::from_secs(step.limit.unwrap_or(LIMIT));
+        let asides = step
+            .meanwhile
+            .iter()
+            .map(|aside| shell::begin(self.hosts.host(&aside.on)?, &aside.line, limit))
+            .collect::<Result<Vec<_>>>()?;
         for line in step.lines.lines().map(str::trim) {
             if !line.is_empty() && !line.starts_with('#') {
-                let event = self.command(step, &on, line)?;
-                tell(event);
+                let run = shell::run(self.hosts.host(&on)?, line, limit)?;
+                if line.contains("tables ") && line.contains(" -Z") {
+                    self.tap.settle(QUIET, NOISY);
+                    self.mark = self.tap.mark();
+                }
+                let expected = step.expect.as_ref().map_or("works", |e| e.of(self.who));
+                let wanted = step.prints.as_ref().map(|all| all.of(self.who).as_slice());
+                tell(self.judge(&on, line, &run, expected, wanted.unwrap_or_default()));
             }
+        }
+        for (aside, running) in step.meanwhile.iter().zip(asides) {
+            let run = running.end()?;
+            tell(self.judge(&aside.on, &aside.line, &run, &aside.expect, &[]));
         }
         if self.who == Who::None {
             return Ok(());
@@ -117,28 +134,19 @@ impl Lab {
         self.connections(step, tell)
     }
 
-    fn command(&mut self, step: &Step, on: &str, line: &str) -> Result<Event> {
-        let limit = Duration::from_secs(step.limit.unwrap_or(LIMIT));
-        let run = shell::run(self.hosts.host(on)?, line, limit)?;
-        if line.contains("tables ") && line.contains(" -Z") {
-            self.tap.settle(QUIET, NOISY);
-            self.mark = self.tap.mark();
-        }
+    /// Compares what came of a command with what should have.
+    fn judge(&self, on: &str, line: &str, run: &Run, expected: &str, wanted: &[String]) -> Event {
         let printed = format!("{}{}", run.out, run.err);
         let outcome = Outcome::of(run.status, &printed);
-        let expected = step.expect.as_ref().map_or("works", |e| e.of(self.who));
-        let missing = step.prints.as_ref().and_then(|all| {
-            let mut wanted = all.of(self.who).iter();
-            wanted.find(|w| !printed.lines().any(|l| rules::has_words(l, w)))
-        });
+        let has = |words: &String| printed.lines().any(|l| rules::has_words(l, words));
+        let missing = wanted.iter().find(|words| !has(words));
         let judged = self.who != Who::None;
-        let as_expected = outcome.is(expected) || !judged;
-        let good = as_expected && (missing.is_none() || !judged);
-        let mut shown = if good { String::new() } else { printed };
+        let good = !judged || (outcome.is(expected) && missing.is_none());
+        let mut shown = if good { String::new() } else { printed.clone() };
         if let Some(missing) = missing.filter(|_| !good) {
             shown = format!("not printed: {missing}\n{shown}");
         }
-        Ok(Event::Command {
+        Event::Command {
             host: on.to_owned(),
             line: line.to_owned(),
             outcome: outcome.to_string(),
@@ -146,7 +154,7 @@ impl Lab {
             printed: shown,
             took: run.took.as_secs_f64(),
             good,
-        })
+        }
     }
 
     fn counters(&self, step: &Step, tell: &mut dyn FnMut(Event)) -> Result<()> {

@@ -17,7 +17,8 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "b1", "b2", "b3", "b4",
+    "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "b1", "b2", "b3", "b4", "b5", "b6", "b6-masq", "b6-dnat",
+    "c1", "c2", "c3", "c4", "c6", "c7", "d2", "d3", "d5", "d7", "d8", "d9",
 }
 
 /// A scenario.
@@ -64,6 +65,9 @@ pub(crate) struct Step {
     /// Commands, one a line; `#` begins a line that is not typed.
     #[serde(default, rename = "type")]
     pub(crate) lines: String,
+    /// Commands that are typed at the same time, and must end as they say.
+    #[serde(default)]
+    pub(crate) meanwhile: Vec<Aside>,
     /// How each of them must end (see `Outcome::is`); `works` if nothing is said.
     #[serde(default)]
     pub(crate) expect: Option<PerFirewall<String>>,
@@ -86,6 +90,24 @@ pub(crate) struct Step {
     /// Seconds a command may take.
     #[serde(default)]
     pub(crate) limit: Option<u64>,
+}
+
+/// A command typed while a step's own commands are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Aside {
+    /// Where.
+    pub(crate) on: String,
+    /// The command line.
+    #[serde(rename = "type")]
+    pub(crate) line: String,
+    /// How it must end.
+    #[serde(default = "works")]
+    pub(crate) expect: String,
+}
+
+fn works() -> String {
+    "works".to_owned()
 }
 
 /// What a rule must have counted since the counters were last zeroed.
@@ -186,6 +208,10 @@ mod tests {
                     "{name}: {}",
                     step.on
                 );
+                for aside in &step.meanwhile {
+                    assert!(hosts.contains(&aside.on.as_str()), "{name}: {}", aside.on);
+                    assert!(Outcome::knows(&aside.expect), "{name}: {}", aside.expect);
+                }
                 for who in [Who::Kernel, Who::Tidegate] {
                     if let Some(expect) = &step.expect {
                         assert!(Outcome::knows(expect.of(who)), "{name}: {expect:?}");

@@ -61,23 +61,56 @@ fn command(line: &str) -> Command {
 /// # Errors
 /// There is no shell, or no room for what it prints.
 pub(crate) fn run(host: &Host, line: &str, limit: Duration) -> Result<Run> {
+    begin(host, line, limit)?.end()
+}
+
+/// A command line that is being run.
+pub(crate) struct Running {
+    child: Child,
+    out: File,
+    err: File,
+    begin: Instant,
+    limit: Duration,
+}
+
+/// Types `line` in `host`, to be waited for by [`Running::end`].
+///
+/// # Errors
+/// Those of [`run`].
+pub(crate) fn begin(host: &Host, line: &str, limit: Duration) -> Result<Running> {
     // Files instead of pipes: children that stay behind cannot hold the reader up.
     let (out, err) = (tempfile::tempfile_in(HOME)?, tempfile::tempfile_in(HOME)?);
     let begin = Instant::now();
-    let mut child = host.inside(|| {
+    let child = host.inside(|| {
         let mut command = command(line);
         command.stdout(out.try_clone()?).stderr(err.try_clone()?);
         command
             .spawn()
             .with_context(|| format!("cannot run {line}"))
     })?;
-    let status = wait(&mut child, begin + limit)?;
-    Ok(Run {
-        status,
-        out: text(out)?,
-        err: text(err)?,
-        took: begin.elapsed(),
+    Ok(Running {
+        child,
+        out,
+        err,
+        begin,
+        limit,
     })
+}
+
+impl Running {
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// What it printed cannot be read.
+    pub(crate) fn end(mut self) -> Result<Run> {
+        let status = wait(&mut self.child, self.begin + self.limit)?;
+        Ok(Run {
+            status,
+            out: text(self.out)?,
+            err: text(self.err)?,
+            took: self.begin.elapsed(),
+        })
+    }
 }
 
 /// Starts `line` in `host`, to stay.

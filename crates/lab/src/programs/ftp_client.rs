@@ -15,6 +15,10 @@ pub(super) fn transfer(words: &Words) -> Result<()> {
     let to = resolve(words.word(0, "HOST")?, words.get("port")?.unwrap_or(21))?;
     let mut client = Client::login(to, words.has("active"), words.has("extended"))?;
     let only = words.text("only");
+    if only == Some("announce") {
+        // A data connection that never comes.
+        client.agree()?;
+    }
     for (name, work) in WORK {
         if only.is_none_or(|only| only == *name) {
             work(&mut client).with_context(|| (*name).to_owned())?;

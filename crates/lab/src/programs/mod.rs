@@ -128,7 +128,7 @@ const ALL: &[Program] = &[
     },
     Program {
         name: "ftp-client",
-        usage: "HOST [--active] [--extended] [--port PORT] [--only login|list|get|put]",
+        usage: "HOST [--active] [--extended] [--port PORT] [--only login|announce|list|get|put]",
         builtin: ftp_client::transfer,
         real: real!("ftp-client", false, "lftp"),
     },

@@ -1,5 +1,5 @@
 #!/bin/sh
-# lftp: ftp-client HOST [--active] [--extended] [--port PORT] [--only login|list|get|put]
+# lftp: ftp-client HOST [--active] [--extended] [--port PORT] [--only login|announce|list|get|put]
 passive=on epsv=no port=21 only=all
 while [ $# -gt 0 ]; do
   case $1 in
@@ -20,9 +20,9 @@ case $only in
   list) do=$list ;;
   get) do=$get ;;
   put) do=$put ;;
-  login) do=: ;;
+  login) do="quote NOOP" ;;
+  announce) [ $passive = on ] && do="quote PASV" || do="quote PORT 192,168,114,101,200,200" ;;
 esac
-[ "$do" = : ] && do="quote NOOP"
 case $host in *:*) host="[$host]" ;; esac
 lftp --norc -c "set net:max-retries 1; set net:timeout 3; set net:persist-retries 0; set ftp:use-feat no;
   set ftp:sync-mode yes; set ftp:passive-mode $passive; set ftp:prefer-epsv $epsv; set ftp:fix-pasv-address no;
