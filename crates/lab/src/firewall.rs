@@ -12,6 +12,9 @@ use crate::host::Host;
 use crate::shell;
 use crate::world::{BIN, HOME};
 
+/// Enough for a command that only talks to a firewall.
+const SHORT: Duration = Duration::from_secs(5);
+
 /// Tools of iptables that the kernel run needs, and what they are called as Debian has
 /// them.
 const LEGACY: &[&str] = &[
@@ -67,8 +70,10 @@ impl Firewall {
     }
 
     /// Ends it.
-    pub(crate) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self, host: &Host) {
         if let Some(mut daemon) = self.daemon.take() {
+            // In order, so that what it does at its end is done in labs, too.
+            let _ = shell::run(host, "tidegate down", SHORT);
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
@@ -95,7 +100,7 @@ fn kernel(host: &Host) -> Result<Firewall> {
     }
     script("modprobe", MODPROBE)?;
     // Tracking begins with the first rule that needs it; begin with one table.
-    let run = shell::run(host, "iptables -L -n", Duration::from_secs(5))?;
+    let run = shell::run(host, "iptables -L -n", SHORT)?;
     if run.status != Some(0) {
         bail!(
             "the kernel's iptables does not work here: {}",
@@ -105,21 +110,39 @@ fn kernel(host: &Host) -> Result<Firewall> {
     Ok(Firewall::default())
 }
 
+/// Tidegate's configuration in a lab: nothing outside of it is read or written.
+const CONFIG: &str = r#"
+[rules]
+v4 = "/run/lab/rules.v4"
+v6 = "/run/lab/rules.v6"
+"#;
+
+/// Commands of Tidegate that are called by names which belong to the system's tools.
+const BY_NAME: &[&str] = &["conntrack", "modprobe", "lsmod", "modinfo", "sysctl"];
+
 fn tidegate(host: &Host) -> Result<Firewall> {
-    let own = std::env::current_exe()?;
-    let linked = shell::run(
-        host,
-        &format!("{} link {BIN}", own.display()),
-        Duration::from_secs(5),
-    )?;
+    let linked = shell::run(host, &format!("tidegate link {BIN}"), SHORT)?;
     if linked.status != Some(0) {
         bail!("tidegate link: {}", linked.err.trim());
     }
-    let log = format!("{HOME}/tidegate.log");
-    let line = format!("exec {} up >{log} 2>&1", own.display());
+    for name in BY_NAME {
+        if !Path::new(BIN).join(name).exists() {
+            script(name, &format!("#!/bin/sh\nexec tidegate {name} \"$@\"\n"))?;
+        }
+    }
+    let config = Path::new(HOME).join("tidegate.toml");
+    if !config.exists() {
+        std::fs::write(&config, CONFIG)?;
+    }
+    let log = Path::new(HOME).join("tidegate.log");
+    let line = format!(
+        "exec tidegate up --config {} >{} 2>&1",
+        config.display(),
+        log.display()
+    );
     let mut daemon = shell::start(host, &line)?;
     let end = Instant::now() + Duration::from_secs(10);
-    while !Path::new("/run/tidegate/control.sock").exists() {
+    while shell::run(host, "tidegate status", SHORT)?.status != Some(0) {
         if daemon.try_wait()?.is_some() || Instant::now() > end {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             bail!("`tidegate up' does not start: {}", said.trim());

@@ -231,14 +231,16 @@ impl Lab {
         let host = self.guarded()?;
         Ok(Event::State {
             rules: Rules::of(host)?.lines,
-            connections: rules::connections(host)?,
+            connections: rules::connections(host).unwrap_or_default(),
         })
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        self.firewall.stop();
+        if let Ok(host) = self.hosts.host(&self.topology.firewall) {
+            self.firewall.stop(host);
+        }
         for child in &mut self.servers {
             let _ = child.kill();
             let _ = child.wait();

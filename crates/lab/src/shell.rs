@@ -39,6 +39,7 @@ pub(crate) fn environment(command: &mut Command) {
         .env("HOME", HOME)
         .env("LC_ALL", "C.UTF-8")
         .env_remove("TIDEGATE_STATE")
+        .env_remove("TIDEGATE_SOCKET")
         .env_remove("http_proxy")
         .env_remove("ftp_proxy")
         .env_remove("all_proxy")

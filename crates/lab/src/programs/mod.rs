@@ -16,6 +16,8 @@ mod udp;
 mod web;
 mod words;
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use anyhow::{Result, bail};
 use nix::unistd::getuid;
 
 use crate::firewall::{find, script};
-use crate::world::PROGRAM;
+use crate::world::{BIN, PROGRAM};
 use crate::{Programs, world};
 use words::Words;
 
@@ -179,6 +181,7 @@ pub(crate) fn run(words: &[String]) -> ExitCode {
 /// A real one was asked for and is not installed.
 pub(crate) fn install(which: Programs) -> Result<()> {
     let own = std::env::current_exe()?;
+    symlink(&own, Path::new(BIN).join("tidegate"))?;
     for program in ALL {
         let builtin = format!(
             "#!/bin/sh\nexec {} {PROGRAM} {} \"$@\"\n",
