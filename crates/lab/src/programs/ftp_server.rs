@@ -120,8 +120,8 @@ impl Session {
             "PORT" | "EPRT" => self.active(verb, rest),
             "PASV" | "EPSV" => self.passive(verb),
             "LIST" | "NLST" => {
-                let names: Vec<String> = lock(&self.files).keys().cloned().collect();
-                self.send((names.join("\r\n") + "\r\n").as_bytes())
+                let listing = self.listing(verb == "LIST");
+                self.send(listing.as_bytes())
             }
             "RETR" => {
                 let file = lock(&self.files).get(rest).cloned();
@@ -133,6 +133,19 @@ impl Session {
             "STOR" => self.store(rest),
             _ => self.say("502 not here"),
         }
+    }
+
+    /// The files, as `ls -l` shows them or by name alone.
+    fn listing(&self, long: bool) -> String {
+        let files = lock(&self.files);
+        let lines = files.iter().map(|(name, content)| match long {
+            true => format!(
+                "-rw-r--r-- 1 ftp ftp {} Jan 01 2020 {name}\r\n",
+                content.len()
+            ),
+            false => format!("{name}\r\n"),
+        });
+        lines.collect()
     }
 
     fn active(&mut self, verb: &str, rest: &str) -> Result<()> {
