@@ -64,6 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "tidegate-daemon",
             "tidegate-host",
+            "tidegate-lab",
             "tidegate-tools",
             "tidegate-wire",
             "tidegate-ir",
@@ -96,6 +97,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-capture",
         ],
     ),
+    ("tidegate-lab", &["tidegate-wire", "tidegate-capture"]),
     ("xtask", &[]),
 ];
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod host;
+mod lab;
 mod link;
 mod orders;
 mod replay;
@@ -39,6 +40,8 @@ enum Command {
     Down,
     /// Describe the running host for `replay --host`.
     Host(host::Args),
+    /// Try a firewall in a small network that vanishes afterwards.
+    Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
     /// Decide every packet of captures by rules.
@@ -47,21 +50,26 @@ enum Command {
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = tidegate_lab::hidden(&words) {
+        return code;
+    }
     if let Some(call) = tools::Call::recognize(&words) {
         return call.run();
     }
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match Cli::parse().command {
-        Command::Up(args) => up::run(&args),
+        Command::Up(args) => up::run(&args).map(done),
         Command::Status(args) => return orders::send("status", args.words()),
         Command::Save => return orders::send("save", Vec::new()),
         Command::Reload => return orders::send("reload", Vec::new()),
         Command::Down => return orders::send("down", Vec::new()),
-        Command::Host(args) => host::run(&args),
-        Command::Link(args) => link::run(&args),
-        Command::Replay(args) => replay::run(&args),
+        Command::Host(args) => host::run(&args).map(done),
+        Command::Lab(args) => lab::run(&args),
+        Command::Link(args) => link::run(&args).map(done),
+        Command::Replay(args) => replay::run(&args).map(done),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tidegate: {error:#}");
             ExitCode::FAILURE
