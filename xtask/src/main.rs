@@ -56,6 +56,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-syntax",
             "tidegate-engine",
             "tidegate-host",
+            "tidegate-logs",
             "tidegate-tools",
         ],
     ),

@@ -31,6 +31,8 @@ pub struct Config {
     pub sysctl: BTreeMap<String, i64>,
     /// Helper modules.
     pub modules: Modules,
+    /// Where LOG and NFLOG write.
+    pub log: tidegate_logs::Config,
 }
 
 /// `[rules]`

@@ -10,6 +10,7 @@ pub mod plane;
 mod rules;
 mod service;
 mod status;
+mod tracker;
 mod userspace;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -12,14 +12,19 @@ use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tidegate_engine::TrackWhen;
+use tidegate_engine::conntrack::sysctl::Refused;
+use tidegate_logs::Logs;
 use tidegate_syntax::Failure;
+use tidegate_tools::modules;
+use tidegate_tools::sysctl::{Settings, TableSettings};
 
 use crate::commands::Commands;
 use crate::config::{Config, Track};
 use crate::control::{Allowed, Server};
 use crate::files::{self, Recorder};
-use crate::plane::Plane;
+use crate::plane::{Ears, Plane};
 use crate::rules::{FAMILIES, LiveRules};
+use crate::tracker::LiveTracker;
 
 /// What wakes the daemon's main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +38,7 @@ pub(crate) enum Wake {
 }
 
 /// Makes the datapath.
-pub type StartPlane = dyn Fn(&Config) -> Result<Arc<dyn Plane>>;
+pub type StartPlane = dyn Fn(&Config, Ears) -> Result<Arc<dyn Plane>>;
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -47,8 +52,21 @@ pub fn run(config: Config, start: &StartPlane) -> Result<()> {
     let allowed = Allowed::new(config.control.group.as_deref())?;
     let (wake, woken) = channel();
     watch_signals(wake.clone())?;
-    let plane = start(&config)?;
-    let served = serve(&config, &plane, rules_at_start, allowed, wake, &woken);
+    let logs = Arc::new(Logs::start(config.log.clone())?);
+    let ears = Ears {
+        logs: logs.handle(),
+        events: Arc::default(),
+    };
+    let plane = start(&config, ears.clone())?;
+    let tracker = LiveTracker::new(plane.clone(), ears.events);
+    let served = set_up(&config, &tracker).and_then(|()| {
+        let parts = Parts {
+            plane: plane.clone(),
+            tracker,
+            logs,
+        };
+        serve(&config, parts, rules_at_start, allowed, wake, &woken)
+    });
     let stopped = plane.stop();
     served?;
     stopped?;
@@ -90,9 +108,44 @@ fn watch_signals(wake: Sender<Wake>) -> Result<()> {
 
 type AtStart = [(tidegate_syntax::Ruleset, Option<PathBuf>); 2];
 
+/// Settings and helper modules of the configuration.
+fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
+    let settings = TableSettings(tracker);
+    for (name, value) in &config.sysctl {
+        if settings.read(name).is_none() {
+            bail!("[sysctl]: `{name}` has no meaning here");
+        }
+        let refused = |e: Refused| anyhow::anyhow!("[sysctl]: {name} = {value}: {e}");
+        settings.write(name, &value.to_string()).map_err(refused)?;
+    }
+    for line in &config.modules.load {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let loaded = tracker.table().with(move |ct, now| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            modules::modprobe(ct, now, &words, &|_| 0)
+        });
+        let loaded = loaded.map_err(failed)?;
+        if loaded.status != 0 {
+            bail!("[modules]: `{line}`: {}", loaded.err.trim_end());
+        }
+    }
+    Ok(())
+}
+
+fn failed(f: Failure) -> anyhow::Error {
+    anyhow::anyhow!(f.render("tidegate", None).trim_end().to_owned())
+}
+
+/// What the daemon is made of.
+struct Parts {
+    plane: Arc<dyn Plane>,
+    tracker: LiveTracker,
+    logs: Arc<Logs>,
+}
+
 fn serve(
     config: &Config,
-    plane: &Arc<dyn Plane>,
+    parts: Parts,
     at_start: AtStart,
     allowed: Allowed,
     wake: Sender<Wake>,
@@ -110,9 +163,12 @@ fn serve(
             Track::Needed => TrackWhen::Needed,
             Track::Always => TrackWhen::Always,
         };
-        Arc::new(LiveRules::new(plane.clone(), track, Box::new(changed)))
+        Arc::new(LiveRules::new(
+            parts.plane.clone(),
+            track,
+            Box::new(changed),
+        ))
     };
-    let failed = |f: Failure| anyhow::anyhow!(f.render("tidegate", None).trim_end().to_owned());
     let [(v4, from4), (v6, from6)] = at_start;
     for ruleset in [v4, v6] {
         rules.install(ruleset).map_err(failed)?;
@@ -120,10 +176,12 @@ fn serve(
     changed
         .iter()
         .for_each(|c| c.store(false, Ordering::Relaxed));
-    plane.guard()?;
+    parts.plane.guard()?;
     let commands = Arc::new(Commands {
         config: config.clone(),
-        plane: plane.clone(),
+        plane: parts.plane,
+        tracker: parts.tracker,
+        logs: parts.logs,
         rules: rules.clone(),
         since: Timestamp::now(),
         origin: Mutex::new([from4, from6]),

@@ -7,24 +7,25 @@ use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Config, Disposition, Engine, Output};
 
 use crate::config::{self, OnCrash};
-use crate::plane::{Guarded, Job, Plane, PlaneReport};
+use crate::plane::{Ears, Guarded, Job, Plane, PlaneReport};
 
 /// Packets of this network namespace come up to this process.
 pub struct Userspace(Datapath);
 
-/// Hears of what the datapath does.
-struct Ear;
+impl Observer for Ears {
+    fn output(&mut self, now: Time, output: &Output) {
+        self.logs.log(now, output);
+    }
 
-impl Observer for Ear {
-    fn output(&mut self, _now: Time, output: &Output) {
-        if let Output::Log { line, .. } = output {
-            tracing::info!("{line}");
+    fn decided(&mut self, now: Time, _: IfIndex, disposition: &Disposition) {
+        if let Disposition::Dropped(reason) = disposition {
+            self.logs.dropped(now, reason);
         }
     }
 
-    fn decided(&mut self, _: Time, _: IfIndex, _: &Disposition) {}
-
-    fn after_batch(&mut self, _: &mut Engine, _: Time) {}
+    fn after_batch(&mut self, engine: &mut Engine, _: Time) {
+        self.batch(engine);
+    }
 }
 
 impl Userspace {
@@ -32,7 +33,7 @@ impl Userspace {
     ///
     /// # Errors
     /// No permission.
-    pub fn start(config: &config::Datapath, engine: Config) -> Result<Self> {
+    pub fn start(config: &config::Datapath, engine: Config, ears: Ears) -> Result<Self> {
         let some = !config.interfaces.is_empty();
         let options = Options {
             interfaces: some.then(|| config.interfaces.clone()),
@@ -41,7 +42,7 @@ impl Userspace {
                 OnCrash::Open => Crash::Open,
             },
         };
-        Ok(Userspace(Datapath::start(options, engine, Box::new(Ear))?))
+        Ok(Userspace(Datapath::start(options, engine, Box::new(ears))?))
     }
 }
 

@@ -38,6 +38,18 @@ enum Command {
     Reload,
     /// Stop the running firewall; packets go their own ways again.
     Down,
+    /// Show or set connection tracking's settings by their kernel names, as sysctl(8).
+    Sysctl(orders::Words),
+    /// Load or unload (-r) a helper by its module's name.
+    Modprobe(orders::Words),
+    /// List loaded helpers.
+    Lsmod,
+    /// Describe a helper.
+    Modinfo(orders::Words),
+    /// Connections as operators of eBPF datapaths list them: `ct list`.
+    Ct(orders::Words),
+    /// Translations in the same way: `nat list`.
+    Nat(orders::Words),
     /// Describe the running host for `replay --host`.
     Host(host::Args),
     /// Try a firewall in a small network that vanishes afterwards.
@@ -63,6 +75,12 @@ fn main() -> ExitCode {
         Command::Save => return orders::send("save", Vec::new()),
         Command::Reload => return orders::send("reload", Vec::new()),
         Command::Down => return orders::send("down", Vec::new()),
+        Command::Sysctl(words) => return words.sysctl(),
+        Command::Modprobe(words) => return words.send("modprobe"),
+        Command::Lsmod => return orders::send("lsmod", Vec::new()),
+        Command::Modinfo(words) => return words.modinfo(),
+        Command::Ct(words) => return words.send("ct"),
+        Command::Nat(words) => return words.send("nat"),
         Command::Host(args) => host::run(&args).map(done),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),

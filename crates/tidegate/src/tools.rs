@@ -56,6 +56,9 @@ impl Call {
 
     /// Plays the tool.
     pub(crate) fn run(&self) -> ExitCode {
+        if self.state.is_none() && self.tool.streams() {
+            return self.stream();
+        }
         let printed = self.play();
         finish(&printed.unwrap_or_else(|failure| self.tool.refuse(&failure)))
     }
@@ -77,13 +80,37 @@ impl Call {
         Ok(self.tool.finish(&words, printed))
     }
 
-    /// Lets the daemon do the work.
-    fn ask(&self, words: &[&str], input: String) -> Result<Printed, Failure> {
-        let request = Request {
+    /// Prints what the daemon sends as it comes.
+    fn stream(&self) -> ExitCode {
+        let sent =
+            utf8(&self.words).map(
+                |words| match self.tool.prepare(&words, &HostNames::default()) {
+                    Prepared::Done(printed) => Err(printed),
+                    Prepared::Rules(input) => Ok(self.request(&words, input)),
+                },
+            );
+        let refuse = |failure: &Failure| finish(&self.tool.refuse(failure));
+        match sent {
+            Err(failure) => refuse(&failure),
+            Ok(Err(printed)) => finish(&printed),
+            Ok(Ok(request)) => match call(&socket_path(), &request, &mut crate::orders::print) {
+                Ok(status) => ExitCode::from(status),
+                Err(e) => refuse(&self.unanswered(&e)),
+            },
+        }
+    }
+
+    fn request(&self, words: &[&str], input: String) -> Request {
+        Request {
             name: self.tool.name().to_owned(),
             words: words.iter().map(|&w| w.to_owned()).collect(),
             input,
-        };
+        }
+    }
+
+    /// Lets the daemon do the work.
+    fn ask(&self, words: &[&str], input: String) -> Result<Printed, Failure> {
+        let request = self.request(words, input);
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut take = |frame: &Frame| {
             match frame {
@@ -162,7 +189,7 @@ fn without_offline(words: &[OsString]) -> (Vec<OsString>, Option<OsString>) {
 }
 
 /// Prints and says how to exit.
-fn finish(printed: &Printed) -> ExitCode {
+pub(crate) fn finish(printed: &Printed) -> ExitCode {
     let err = std::io::stderr().write_all(printed.err.as_bytes());
     let mut stdout = std::io::stdout().lock();
     let out = stdout

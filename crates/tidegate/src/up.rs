@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use tidegate_daemon::Userspace;
 use tidegate_daemon::config::{Config, Kind, OnCrash, SAMPLE};
-use tidegate_daemon::plane::{Idle, Plane};
+use tidegate_daemon::plane::{Ears, Idle, Plane};
 use tidegate_engine::{Engine, TrackWhen};
 use tidegate_host::Host;
 
@@ -139,7 +139,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tidegate_daemon::run(config, &start_plane)
 }
 
-fn start_plane(config: &Config) -> Result<Arc<dyn Plane>> {
+fn start_plane(config: &Config, ears: Ears) -> Result<Arc<dyn Plane>> {
     let (host, notes) = Host::running()?;
     for note in notes {
         tracing::debug!("{note}");
@@ -152,8 +152,12 @@ fn start_plane(config: &Config) -> Result<Arc<dyn Plane>> {
     match config.datapath.kind {
         Kind::None => {
             let engine = Engine::new(settings, Arc::new(host.env));
-            Ok(Arc::new(Idle::start(engine)?))
+            Ok(Arc::new(Idle::start(engine, ears)?))
         }
-        Kind::Userspace => Ok(Arc::new(Userspace::start(&config.datapath, settings)?)),
+        Kind::Userspace => Ok(Arc::new(Userspace::start(
+            &config.datapath,
+            settings,
+            ears,
+        )?)),
     }
 }

@@ -83,6 +83,12 @@ impl Tool {
         Tool::ALL.into_iter().find(|t| t.name() == name)
     }
 
+    /// Whether output may be long or without an end.
+    #[must_use]
+    pub fn streams(self) -> bool {
+        self.job == Job::Track
+    }
+
     /// The family whose rules it works on.
     #[must_use]
     pub const fn family(self) -> Family {

@@ -84,6 +84,11 @@ fn plain(name: &str) -> String {
     name.replace('-', "_")
 }
 
+/// Names of all helpers that modules bring.
+pub fn helpers() -> impl Iterator<Item = &'static str> {
+    MODULES.iter().map(|m| m.kind.name())
+}
+
 fn find(name: &str) -> Option<&'static Module> {
     const ALL: &[Module] = &MODULES;
     let name = plain(name);

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::chown;
+use tidegate_tools::Sink;
 
 use super::client::FORBIDDEN;
-use super::{Allowed, Frame, MAX_REQUEST, PIECE, Request};
+use super::{Allowed, Frame, MAX_REQUEST, PIECE, Request, auth};
 
 /// Clients served at the same time; others wait to be accepted.
 const MAX_CLIENTS: usize = 64;
@@ -29,23 +30,30 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Where an answer goes.
 pub struct Reply<'s> {
     stream: &'s mut UnixStream,
+    /// The daemon ends.
+    stop: &'s AtomicBool,
 }
 
-impl Reply<'_> {
-    /// Sends text for standard output.
-    ///
-    /// # Errors
-    /// The client is gone or does not read.
-    pub fn out(&mut self, text: &str) -> io::Result<()> {
+/// Output as it is made; what has no end ends with client or daemon.
+impl Sink for Reply<'_> {
+    fn out(&mut self, text: &str) -> io::Result<()> {
         self.pieces(text, Frame::Out)
     }
 
-    /// Sends text for standard error.
-    ///
-    /// # Errors
-    /// The client is gone or does not read.
-    pub fn err(&mut self, text: &str) -> io::Result<()> {
+    fn err(&mut self, text: &str) -> io::Result<()> {
         self.pieces(text, Frame::Err)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire) || self.is_gone()
+    }
+}
+
+impl Reply<'_> {
+    /// The process at the other end.
+    #[must_use]
+    pub fn caller(&self) -> Option<u32> {
+        auth::process(self.stream)
     }
 
     fn pieces(&mut self, text: &str, frame: fn(Vec<u8>) -> Frame) -> io::Result<()> {
@@ -56,8 +64,7 @@ impl Reply<'_> {
     }
 
     /// Whether the client has hung up, as far as can be seen without waiting.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
+    fn is_gone(&self) -> bool {
         let mut byte = [0];
         if self.stream.set_nonblocking(true).is_err() {
             return true;
@@ -106,8 +113,9 @@ impl Server {
                     continue;
                 }
                 let (slot, answer) = (Slots::take(&taken), answer.clone());
+                let stop = asked.clone();
                 let serve = move || {
-                    serve(stream, &*answer);
+                    serve(stream, &*answer, &stop);
                     drop(slot);
                 };
                 let started = std::thread::Builder::new().name("client".to_owned());
@@ -164,7 +172,7 @@ fn refuse(mut stream: UnixStream) {
     let _ = Frame::Exit(FORBIDDEN).write(&mut stream);
 }
 
-fn serve(mut stream: UnixStream, answer: &Answer) {
+fn serve(mut stream: UnixStream, answer: &Answer, stop: &AtomicBool) {
     let prepared = stream
         .set_read_timeout(Some(PATIENCE))
         .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
@@ -181,6 +189,7 @@ fn serve(mut stream: UnixStream, answer: &Answer) {
     };
     let mut reply = Reply {
         stream: &mut stream,
+        stop,
     };
     let answered = catch_unwind(AssertUnwindSafe(|| answer(&request, &mut reply)));
     let status = match answered {
