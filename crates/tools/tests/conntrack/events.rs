@@ -6,8 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use tidegate_conntrack::event::EVENTS_MAX;
-use tidegate_conntrack::{Config, SECOND};
+use tidegate_conntrack::{Config, InHook, SECOND, Tracked};
 use tidegate_tools::{HostNames, Sink, Tool};
+use tidegate_wire::{checksum, parse};
 
 use crate::local::{Local, tool, words};
 
@@ -234,4 +235,162 @@ fn events_that_nobody_takes_are_counted_not_kept() {
         assert_eq!(ct.events().len(), EVENTS_MAX);
         assert_eq!(ct.events_lost(), EVENTS_MAX as u64);
     });
+}
+
+/// A packet between 10.1.0.2 and 10.2.0.2, back if so.
+fn pass(local: &Local, back: bool, proto: u8, l4: &[u8]) {
+    let ends = [[10, 1, 0, 2], [10, 2, 0, 2]];
+    let (src, dst) = if back {
+        (ends[1], ends[0])
+    } else {
+        (ends[0], ends[1])
+    };
+    let mut pkt = vec![0x45, 0, 0, 20 + l4.len() as u8, 0, 1, 0, 0, 64, proto, 0, 0];
+    pkt.extend(src);
+    pkt.extend(dst);
+    checksum::fix_ipv4(&mut pkt);
+    pkt.extend(l4);
+    local.change(|ct, now| {
+        let layout = parse(&pkt).unwrap();
+        let Tracked::Ct(mut at) = ct.handle_packet(now, &pkt, &layout, InHook::Output, None) else {
+            panic!("not tracked");
+        };
+        ct.confirm(now, &mut at).unwrap();
+    });
+}
+
+fn tcp(local: &Local, back: bool, flags: u8, seq: u32, ack: u32) {
+    let ports = if back { [80u16, 40000] } else { [40000, 80] };
+    let mut l4 = ports.map(u16::to_be_bytes).concat();
+    l4.extend(seq.to_be_bytes());
+    l4.extend(ack.to_be_bytes());
+    l4.extend([0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+    pass(local, back, 6, &l4);
+}
+
+fn udp(local: &Local, back: bool) {
+    let ports = if back { [53u16, 5000] } else { [5000, 53] };
+    let mut l4 = [ports[0], ports[1], 10, 0].map(u16::to_be_bytes).concat();
+    l4.extend(b"ab");
+    pass(local, back, 17, &l4);
+}
+
+/// The traffic of events-default.txt and events-extended-timestamp-id.txt.
+fn traffic(local: &Local) {
+    const SYN: u8 = 2;
+    const FIN: u8 = 1;
+    const ACK: u8 = 16;
+    tcp(local, false, SYN, 100, 0);
+    tcp(local, true, SYN | ACK, 300, 101);
+    tcp(local, false, ACK, 101, 301);
+    tcp(local, false, FIN | ACK, 101, 301);
+    tcp(local, true, ACK, 301, 102);
+    tcp(local, true, FIN | ACK, 301, 102);
+    tcp(local, false, ACK, 102, 302);
+    local.wait(SECOND / 50);
+    local.lines("-D -p tcp");
+    udp(local, false);
+    udp(local, true);
+    local.wait(SECOND * 11 / 5);
+    udp(local, false);
+    local.wait(SECOND / 50);
+    local.lines("-D -p udp");
+    pass(local, false, 1, &[8, 0, 0, 0, 0, 9, 0, 1]);
+    pass(local, true, 1, &[0, 0, 0, 0, 0, 9, 0, 1]);
+    local.wait(SECOND / 50);
+    local.lines("-D -p icmp");
+}
+
+/// events-default.txt, whose ends were asked for by a command as well.
+#[test]
+fn packets_make_the_kernels_events() {
+    let local = Local::small();
+    let (lines, _) = watch(&local, "-E", || traffic(&local));
+    let tcp = "src=10.1.0.2 dst=10.2.0.2 sport=40000 dport=80";
+    let back = "src=10.2.0.2 dst=10.1.0.2 sport=80 dport=40000";
+    let udp = "src=10.1.0.2 dst=10.2.0.2 sport=5000 dport=53";
+    let answer = "src=10.2.0.2 dst=10.1.0.2 sport=53 dport=5000";
+    let ping = "src=10.1.0.2 dst=10.2.0.2 type=8 code=0 id=9";
+    let pong = "src=10.2.0.2 dst=10.1.0.2 type=0 code=0 id=9";
+    assert_eq!(
+        lines,
+        [
+            format!("    [NEW] tcp      6 120 SYN_SENT {tcp} [UNREPLIED] {back}"),
+            format!(" [UPDATE] tcp      6 60 SYN_RECV {tcp} {back}"),
+            format!(" [UPDATE] tcp      6 432000 ESTABLISHED {tcp} {back} [ASSURED]"),
+            format!(" [UPDATE] tcp      6 120 FIN_WAIT {tcp} {back} [ASSURED]"),
+            format!(" [UPDATE] tcp      6 60 CLOSE_WAIT {tcp} {back} [ASSURED]"),
+            format!(" [UPDATE] tcp      6 30 LAST_ACK {tcp} {back} [ASSURED]"),
+            format!(" [UPDATE] tcp      6 120 TIME_WAIT {tcp} {back} [ASSURED]"),
+            format!("[DESTROY] tcp      6 119 TIME_WAIT {tcp} {back} [ASSURED] {BY}"),
+            format!("    [NEW] udp      17 30 {udp} [UNREPLIED] {answer}"),
+            format!(" [UPDATE] udp      17 30 {udp} {answer}"),
+            format!(" [UPDATE] udp      17 120 {udp} {answer} [ASSURED]"),
+            format!("[DESTROY] udp      17 119 {udp} {answer} [ASSURED] {BY}"),
+            format!("    [NEW] icmp     1 30 {ping} [UNREPLIED] {pong}"),
+            format!(" [UPDATE] icmp     1 30 {ping} {pong}"),
+            format!("[DESTROY] icmp     1 29 {ping} {pong} {BY}"),
+        ]
+    );
+}
+
+/// The ends in events-extended-timestamp-id.txt: only they tell counters and times.
+#[test]
+fn ends_tell_counters_and_times() {
+    let local = Local::new(Config {
+        acct: true,
+        timestamp: true,
+        buckets: 64,
+        ..Config::default()
+    });
+    let (lines, _) = watch(&local, "-E -o extended", || traffic(&local));
+    let told: Vec<&String> = lines.iter().filter(|l| l.contains("packets=")).collect();
+    assert_eq!(
+        told,
+        [
+            &format!(
+                "[DESTROY] ipv4     2 tcp      6 119 TIME_WAIT src=10.1.0.2 dst=10.2.0.2 sport=40000 dport=80 packets=4 bytes=160 src=10.2.0.2 dst=10.1.0.2 sport=80 dport=40000 packets=3 bytes=120 [ASSURED] delta-time=0 {BY}"
+            ),
+            &format!(
+                "[DESTROY] ipv4     2 udp      17 119 src=10.1.0.2 dst=10.2.0.2 sport=5000 dport=53 packets=2 bytes=60 src=10.2.0.2 dst=10.1.0.2 sport=53 dport=5000 packets=1 bytes=30 [ASSURED] delta-time=2 {BY}"
+            ),
+            &format!(
+                "[DESTROY] ipv4     2 icmp     1 29 src=10.1.0.2 dst=10.2.0.2 type=8 code=0 id=9 packets=1 bytes=28 src=10.2.0.2 dst=10.1.0.2 type=0 code=0 id=9 packets=1 bytes=28 delta-time=0 {BY}"
+            ),
+        ]
+    );
+}
+
+/// events-expect.txt: an expectation comes, is used by a connection, and is gone.
+#[test]
+fn expectations_come_and_go() {
+    let local = Local::small();
+    local.change(|ct, now| {
+        tidegate_tools::modules::modprobe(ct, now, &["nf_conntrack_ftp"], &|_| 0);
+    });
+    let (lines, err) = watch(&local, "-E expect", || {
+        local.lines(
+            "-I -s 10.1.0.2 -d 10.2.0.2 -p tcp --sport 41000 --dport 21 --state ESTABLISHED -t 300",
+        );
+        local.lines(
+            "-I expect -s 10.1.0.2 -d 10.2.0.2 -p tcp --sport 41000 --dport 21 -t 300 \
+             --tuple-src 10.1.0.2 --tuple-dst 10.2.0.2 --mask-src 255.255.255.255 \
+             --mask-dst 255.255.255.255 --tuple-port-src 0 --tuple-port-dst 80 \
+             --mask-port-src 0 --mask-port-dst 65535",
+        );
+        local.wait(SECOND / 50);
+        tcp(&local, false, 2, 100, 0);
+    });
+    let line = "proto=6 src=10.1.0.2 dst=10.2.0.2 sport=0 dport=80 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.1.0.2 master-dst=10.2.0.2 sport=41000 dport=21 class=0 helper=ftp";
+    assert_eq!(
+        lines,
+        [
+            format!("    [NEW] 300 {line}"),
+            format!("[DESTROY] 299 {line}")
+        ]
+    );
+    assert_eq!(
+        err,
+        "conntrack v1.4.7 (conntrack-tools): 2 expectation events have been shown.\n"
+    );
 }
