@@ -221,16 +221,18 @@ impl Lab {
         Ok(())
     }
 
-    fn state(&self) -> Result<Event> {
+    fn state(&self, step: usize) -> Result<Event> {
         if self.who == Who::None {
             return Ok(Event::State {
+                step,
                 rules: Vec::new(),
                 connections: Vec::new(),
             });
         }
         let host = self.guarded()?;
         Ok(Event::State {
-            rules: Rules::of(host)?.lines,
+            step,
+            rules: Rules::of(host)?.counted,
             connections: rules::connections(host).unwrap_or_default(),
         })
     }
@@ -273,10 +275,10 @@ fn try_play(
         firewall: lab.who,
     });
     let mut outcome = Ok(());
-    for step in &scenario.steps {
+    for (number, step) in scenario.steps.iter().enumerate() {
         if step.only.is_none_or(|only| only == lab.who) {
             outcome = lab.play(step, tell);
-            tell(lab.state()?);
+            tell(lab.state(number)?);
         }
         if outcome.is_err() {
             break;
