@@ -38,6 +38,7 @@ fn states(events: &[Event]) -> BTreeMap<usize, State<'_>> {
     let states = events.iter().filter_map(|event| match event {
         Event::State {
             step,
+            by_chance: false,
             rules,
             connections,
         } => Some((*step, State { rules, connections })),
@@ -135,6 +136,7 @@ mod tests {
         });
         vec![Event::State {
             step: 0,
+            by_chance: false,
             rules: rules.collect(),
             connections: connections.iter().map(|c| (*c).to_owned()).collect(),
         }]
