@@ -6,6 +6,7 @@
 //! kernel's own. Labs need neither root nor anything installed, and leave nothing behind.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod filter;
 mod firewall;
 mod host;
@@ -30,7 +31,8 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-pub use report::{Event, state_text};
+pub use compare::differences;
+pub use report::{Counted, Event, state_text};
 pub use world::hidden;
 
 /// Who guards the guarded host.

@@ -6,6 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::Who;
 
+/// A rule or policy with its counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// `INPUT 1`, `nat PREROUTING policy`, `ip6 INPUT 2`: the table unless it is filter,
+    /// the family unless it is IPv4.
+    pub place: String,
+    /// As `iptables-save` prints it.
+    pub text: String,
+    /// Packets counted.
+    pub packets: u64,
+    /// Bytes counted.
+    pub bytes: u64,
+}
+
 /// What happened in a lab, in the order in which it happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
@@ -70,8 +84,12 @@ pub enum Event {
     },
     /// A step is over: rules with their counters, and connections.
     State {
-        /// As `iptables-save -c` and `ip6tables-save -c` print them.
-        rules: Vec<String>,
+        /// Number of the step in the scenario.
+        step: usize,
+        /// What is left depends on timing.
+        by_chance: bool,
+        /// All rules and policies.
+        rules: Vec<Counted>,
         /// As `conntrack -L` prints them.
         connections: Vec<String>,
     },
@@ -199,13 +217,21 @@ impl Event {
 
 /// Rules and connections at the end, for a person.
 #[must_use]
-pub fn state_text(rules: &[String], connections: &[String]) -> String {
+pub fn state_text(rules: &[Counted], connections: &[String]) -> String {
     let mut text = String::new();
     if !rules.is_empty() {
-        text.push_str("\nRules with the packets and bytes they counted:\n");
-        for line in rules {
-            let _ = writeln!(text, "  {line}");
-        }
+        text.push_str("\n packets    bytes  rule\n");
+    }
+    for rule in rules {
+        let (packets, bytes) = (rule.packets, rule.bytes);
+        // The table and family; the chain and number are in the rule and its place.
+        let table = rule.place.rsplitn(3, ' ').nth(2).unwrap_or_default();
+        let table = if table.is_empty() {
+            String::new()
+        } else {
+            format!("{table}: ")
+        };
+        let _ = writeln!(text, "{packets:8} {bytes:8}  {table}{}", rule.text);
     }
     let _ = writeln!(text, "\n{} connections:", connections.len());
     for line in connections {

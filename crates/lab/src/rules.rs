@@ -5,25 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::host::Host;
+use crate::report::Counted;
 use crate::shell;
-
-/// A rule or policy with its counters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Counted {
-    /// `INPUT 1`, `nat PREROUTING policy`, `ip6 INPUT 2`: the table unless it is filter,
-    /// the family unless it is IPv4.
-    pub(crate) place: String,
-    /// The rule without its counters.
-    pub(crate) text: String,
-    pub(crate) packets: u64,
-    pub(crate) bytes: u64,
-}
 
 /// A firewall's rules as its tools print them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rules {
-    /// Lines of `iptables-save -c`, without comments.
-    pub(crate) lines: Vec<String>,
     pub(crate) counted: Vec<Counted>,
 }
 
@@ -46,11 +33,11 @@ impl Rules {
         Ok(rules)
     }
 
+    /// Reads what `iptables-save -c` printed.
     fn read(&mut self, saved: &str, family: &str) -> Result<()> {
         let mut table = String::new();
         let mut last = (String::new(), 0);
         for line in saved.lines().filter(|l| !l.starts_with('#')) {
-            self.lines.push(line.to_owned());
             if let Some(name) = line.strip_prefix('*') {
                 table = if name == "filter" {
                     String::new()

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::filter::Filter;
-use crate::firewall::Firewall;
 use crate::host::Host;
 use crate::outcome::Outcome;
 use crate::report::Event;
@@ -16,7 +15,7 @@ use crate::scenario::{Count, Scenario, Server, Step};
 use crate::shell::{self, Run};
 use crate::tap::Tap;
 use crate::topology::{Hosts, Topology};
-use crate::{Options, Who, programs, world};
+use crate::{Options, Who, firewall, programs, world};
 
 /// Seconds a command may take.
 const LIMIT: u64 = 20;
@@ -32,7 +31,6 @@ pub(crate) struct Lab {
     pub(crate) topology: Topology,
     pub(crate) hosts: Hosts,
     pub(crate) who: Who,
-    firewall: Firewall,
     servers: Vec<Child>,
     tap: Tap,
     /// Packets before this one came before the counters were zeroed.
@@ -52,12 +50,11 @@ impl Lab {
         std::fs::write(&names, topology.names())?;
         world::cover(&names, "/etc/hosts");
         let tap = Tap::start(&hosts, &topology.firewall)?;
-        let firewall = Firewall::start(options.firewall, hosts.host(&topology.firewall)?)?;
+        firewall::start(options.firewall, hosts.host(&topology.firewall)?)?;
         let mut lab = Lab {
             topology,
             hosts,
             who: options.firewall,
-            firewall,
             servers: Vec::new(),
             tap,
             mark: 0,
@@ -221,16 +218,20 @@ impl Lab {
         Ok(())
     }
 
-    fn state(&self) -> Result<Event> {
+    fn state(&self, step: usize, by_chance: bool) -> Result<Event> {
         if self.who == Who::None {
             return Ok(Event::State {
+                step,
+                by_chance,
                 rules: Vec::new(),
                 connections: Vec::new(),
             });
         }
         let host = self.guarded()?;
         Ok(Event::State {
-            rules: Rules::of(host)?.lines,
+            step,
+            by_chance,
+            rules: Rules::of(host)?.counted,
             connections: rules::connections(host).unwrap_or_default(),
         })
     }
@@ -239,7 +240,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Ok(host) = self.hosts.host(&self.topology.firewall) {
-            self.firewall.stop(host);
+            firewall::stop(self.who, host);
         }
         for child in &mut self.servers {
             let _ = child.kill();
@@ -273,10 +274,10 @@ fn try_play(
         firewall: lab.who,
     });
     let mut outcome = Ok(());
-    for step in &scenario.steps {
+    for (number, step) in scenario.steps.iter().enumerate() {
         if step.only.is_none_or(|only| only == lab.who) {
             outcome = lab.play(step, tell);
-            tell(lab.state()?);
+            tell(lab.state(number, step.by_chance)?);
         }
         if outcome.is_err() {
             break;

@@ -87,6 +87,9 @@ pub(crate) struct Step {
     /// The step is for this firewall alone.
     #[serde(default)]
     pub(crate) only: Option<Who>,
+    /// What is left depends on timing: not for comparing the kernel with Tidegate.
+    #[serde(default)]
+    pub(crate) by_chance: bool,
     /// Seconds a command may take.
     #[serde(default)]
     pub(crate) limit: Option<u64>,

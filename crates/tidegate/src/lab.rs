@@ -1,6 +1,6 @@
 //! `tidegate lab`: small networks to try the firewall in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -17,6 +17,10 @@ pub(crate) struct Args {
     /// Who guards the guarded host.
     #[arg(long, value_enum, default_value_t)]
     firewall: Who,
+    /// Play twice, with the kernel's firewall and with Tidegate, and compare rules,
+    /// counters and connections after every step.
+    #[arg(long, conflicts_with = "firewall")]
+    compare: bool,
     /// Which servers and clients are tried.
     #[arg(long, value_enum, default_value = "auto")]
     programs: Programs,
@@ -57,7 +61,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let mut bad = Vec::new();
     for name in &names {
-        if !play(name, &options, args.json)? {
+        let good = if args.compare {
+            compare(name, &options, args.json)?
+        } else {
+            play(name, &options, args.json)?.good
+        };
+        if !good {
             bad.push(name.as_str());
         }
     }
@@ -68,39 +77,74 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// An existing directory, by its whole path: a lab has another working directory.
-fn directory(path: &std::path::Path) -> Result<PathBuf> {
+fn directory(path: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(path)?;
     Ok(path.canonicalize()?)
 }
 
-fn play(name: &str, options: &Options, as_json: bool) -> Result<bool> {
-    let (mut events, mut state) = (Vec::new(), None);
-    let (mut checked, mut right) = (0, 0);
+/// A scenario that was played.
+struct Played {
+    good: bool,
+    events: Vec<Event>,
+}
+
+fn play(name: &str, options: &Options, as_json: bool) -> Result<Played> {
+    let mut events = Vec::new();
     let good = tidegate_lab::play(name, options, &mut |event| {
-        if as_json {
-            events.push(event.clone());
-            return;
+        if !as_json {
+            if matches!(event, Event::End { .. }) {
+                print!("{}", last_state(&events));
+            }
+            print!("{}", event.text());
         }
-        if let Some(good) = event.good() {
-            checked += 1;
-            right += u32::from(good);
-        }
-        if let Event::State { rules, connections } = event {
-            state = Some(state_text(rules, connections));
-        }
-        if matches!(event, Event::End { .. }) {
-            print!("{}", state.take().unwrap_or_default());
-        }
-        print!("{}", event.text());
+        events.push(event.clone());
     })?;
     if as_json {
-        let report = json!({ "scenario": name, "good": good, "events": events });
+        let firewall = options.firewall;
+        let report =
+            json!({ "scenario": name, "firewall": firewall, "good": good, "events": events });
         println!("{report}");
     } else {
+        let checked: Vec<bool> = events.iter().filter_map(Event::good).collect();
+        let right = checked.iter().filter(|good| **good).count();
+        let id = name.to_uppercase();
+        println!("\n{id}: {right} of {} as it must be\n", checked.len());
+    }
+    Ok(Played { good, events })
+}
+
+/// Rules and connections as they were last seen.
+fn last_state(events: &[Event]) -> String {
+    let states = events.iter().rev().find_map(|event| match event {
+        Event::State {
+            rules, connections, ..
+        } => Some(state_text(rules, connections)),
+        _ => None,
+    });
+    states.unwrap_or_default()
+}
+
+/// Plays with the kernel's firewall and with Tidegate and compares what is left.
+fn compare(name: &str, options: &Options, as_json: bool) -> Result<bool> {
+    let run = |firewall| {
+        let options = Options {
+            firewall,
+            ..options.clone()
+        };
+        play(name, &options, as_json)
+    };
+    let (kernel, tidegate) = (run(Who::Kernel)?, run(Who::Tidegate)?);
+    let found = tidegate_lab::differences(&kernel.events, &tidegate.events);
+    if as_json {
+        println!("{}", json!({ "scenario": name, "differences": found }));
+    } else if found.is_empty() {
+        println!("{}: the kernel and Tidegate agree\n", name.to_uppercase());
+    } else {
         println!(
-            "\n{}: {right} of {checked} as it must be\n",
-            name.to_uppercase()
+            "{}: the kernel and Tidegate differ\n  {}\n",
+            name.to_uppercase(),
+            found.join("\n  ")
         );
     }
-    Ok(good)
+    Ok(kernel.good && tidegate.good && found.is_empty())
 }
