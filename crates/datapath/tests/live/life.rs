@@ -1,9 +1,13 @@
 //! Beginning and end: interfaces that come and go, crashes, a clean leave.
 
-use tidegate_datapath::{Options, release};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tidegate_datapath::{Datapath, Options, release};
+use tidegate_engine::Config;
 use tidegate_wire::Family;
 
-use crate::net::{Host, able, client_and_server, eventually, filter};
+use crate::net::{Host, Running, Seen, able, client_and_server, eventually, filter};
 
 const ADDRESSES: [(&str, &str); 2] = [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")];
 
@@ -126,6 +130,118 @@ fn a_killed_guard_leaves_the_host_closed() {
         assert!(client.pings(ours, 56) && server.pings(theirs, 56));
     }
     assert_eq!(server.run(release).unwrap(), 0);
+}
+
+/// Packets that flood a host in the background: echo requests every two milliseconds.
+fn flood(host: &Host, to: &str) -> Running {
+    let mut ping = Command::new("ping");
+    ping.args(["-q", "-n", "-i", "0.002", "-w", "20", to]);
+    ping.stdout(Stdio::null()).stderr(Stdio::null());
+    Running(host.run(|| ping.spawn()).unwrap())
+}
+
+/// Echo requests that a host's kernel has seen.
+fn requests_seen(host: &Host) -> u64 {
+    let said = host.sh("
+        awk '/^Icmp:/ && $2 ~ /[0-9]/ {print $10}' /proc/thread-self/net/snmp
+        awk '/^Icmp6InEchos/ {print $2}' /proc/thread-self/net/snmp6
+    ");
+    said.lines().map(|n| n.parse::<u64>().unwrap()).sum()
+}
+
+/// Between a crash and the next start, and while that goes on, nothing passes that rules
+/// refuse.
+#[test]
+fn no_packet_passes_around_a_restart() {
+    if !able() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    let refuse = |proto: &str| {
+        filter(&[
+            &format!("-A INPUT -p {proto} -j DROP"),
+            &format!("-A OUTPUT -p {proto} -j DROP"),
+        ])
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let files = [("icmp", "4"), ("ipv6-icmp", "6")].map(|(proto, name)| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, refuse(proto)).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let files = [files[0].as_str(), files[1].as_str()];
+    // Neighbours are known: their discovery is ICMPv6, and refused.
+    let settle = |host: &Host, addr: &str, mac: &str| {
+        host.sh(&format!(
+            "ip neigh replace {addr} lladdr {mac} dev eth0 nud permanent"
+        ));
+    };
+    client.sh("ip link set eth0 address 02:00:00:00:00:02");
+    server.sh("ip link set eth0 address 02:00:00:00:00:01");
+    for (ours, theirs) in ADDRESSES {
+        settle(&client, ours, "02:00:00:00:00:01");
+        settle(&server, theirs, "02:00:00:00:00:02");
+    }
+    let mut running = server.guard_program(&files);
+    let _floods: Vec<Running> = ADDRESSES
+        .into_iter()
+        .flat_map(|(ours, theirs)| [flood(&client, ours), flood(&server, theirs)])
+        .chain([flood(&server, "127.0.0.1"), flood(&server, "::1")])
+        .collect();
+    for round in 0..4 {
+        std::thread::sleep(Duration::from_millis(100));
+        running.kill();
+        std::thread::sleep(Duration::from_millis(100 * round));
+        running = server.guard_program(&files);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(requests_seen(&server), 0, "in, or over loopback");
+    assert_eq!(requests_seen(&client), 0, "out");
+    // It would have been seen.
+    running.kill();
+    server.run(release).unwrap();
+    assert!(eventually(
+        || requests_seen(&server) > 0 && requests_seen(&client) > 0
+    ));
+}
+
+/// What is not to be guarded any more after a crash is opened by the next start.
+#[test]
+fn a_restart_may_guard_less() {
+    if !able() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    server.guard_program(&[]).kill();
+    assert!(server.silent("127.0.0.1"));
+    let running = server.guard_program(&["--interface", "lo"]);
+    assert!(client.pings("10.0.0.1", 56) && server.pings("127.0.0.1", 56));
+    running.kill();
+    assert!(client.pings("10.0.0.1", 56) && server.silent("127.0.0.1"));
+    server.run(release).unwrap();
+    assert!(server.pings("127.0.0.1", 56));
+}
+
+#[test]
+fn two_do_not_guard_one_host() {
+    if !able() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    let guard = server.guard(&filter(&["-A INPUT -p icmp -j DROP"]), &filter(&[]));
+    let second = server.run(|| {
+        let datapath = Datapath::start(
+            Options::default(),
+            Config::default(),
+            Box::new(Seen::default()),
+        )?;
+        datapath.guard()
+    });
+    let why = second.unwrap_err().to_string();
+    assert!(why.contains("at work"), "{why}");
+    assert!(server.run(release).is_err());
+    assert!(client.silent("10.0.0.1"));
+    guard.datapath.stop().unwrap();
 }
 
 #[test]
