@@ -6,6 +6,7 @@
 //! interfaces stay closed until [`release`] opens them.
 #![forbid(unsafe_code)]
 
+mod alone;
 mod divert;
 mod neighbour;
 mod offload;
@@ -27,6 +28,7 @@ use tidegate_engine::{Config, Disposition, Engine, Output};
 use tidegate_host::Host;
 use tidegate_sys::Clock;
 
+use alone::Alone;
 pub use report::{Guarded, Report, Traffic};
 use watch::Watcher;
 use wires::{Wires, wake};
@@ -129,16 +131,20 @@ impl Datapath {
     }
 
     /// Guards the interfaces: when this returns, the packets of those that are there meet
-    /// the engine. Called from a thread in the namespace of [`Datapath::start`].
+    /// the engine. What a predecessor that was killed has left closed stays so until
+    /// then. Called from a thread in the namespace of [`Datapath::start`].
     ///
     /// # Errors
-    /// The kernel refuses; another datapath is at work here.
+    /// Another datapath is at work here. The kernel does not tell, or refuses to open
+    /// what is not to be guarded any more.
     pub fn guard(&self) -> Result<()> {
         let Some(mut watcher) = lock(&self.waiting).take() else {
             return Ok(());
         };
-        release().context("removing what an earlier run left")?;
+        let alone = Alone::new()?;
         watcher.look()?;
+        watcher.open_others()?;
+        drop(alone);
         let stop = Arc::clone(&self.stop_watcher);
         let thread = spawn("watcher", move || watcher.run(&stop))?;
         lock(&self.threads).watcher = Some(thread);
@@ -219,7 +225,7 @@ struct Fuse(Option<Crash>);
 impl Drop for Fuse {
     fn drop(&mut self) {
         if self.0 == Some(Crash::Open) {
-            let _ = release();
+            let _ = divert::remove_all();
         }
     }
 }
@@ -246,7 +252,8 @@ fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
 /// for a guardian process, and after a crash. Returns how many interfaces had one.
 ///
 /// # Errors
-/// No permission, or the kernel refuses.
+/// A datapath is at work here, no permission, or the kernel refuses.
 pub fn release() -> Result<usize> {
+    let _alone = Alone::new()?;
     divert::remove_all()
 }

@@ -1,7 +1,7 @@
 //! What network cards do for the kernel: completing checksums, cutting large packets.
 
 use tidegate_sys::{Gso, VnetHeader};
-use tidegate_wire::{Family, checksum, parse, proto, put};
+use tidegate_wire::{Family, Layout, checksum, parse, proto, put};
 
 /// Completes a checksum that was left to the card. `packet` starts `head` bytes into the
 /// frame.
@@ -93,35 +93,77 @@ pub(crate) fn split_udp(packet: &[u8], size: u16) -> Option<Vec<Vec<u8>>> {
     let l4 = usize::from(layout.l4);
     let headers = packet.get(..l4 + UDP)?;
     let payload = packet.get(l4 + UDP..layout.len as usize)?;
-    let (src, dst) = (layout.src(packet), layout.dst(packet));
     let piece = |(i, data): (usize, &[u8])| {
         let mut made = Vec::with_capacity(headers.len() + data.len());
         made.extend_from_slice(headers);
         made.extend_from_slice(data);
-        let (total, udp) = (made.len(), made.len() - l4);
-        put(&mut made, l4 + 4, &(udp as u16).to_be_bytes());
-        put(&mut made, l4 + 6, &[0, 0]);
-        match layout.family {
-            Family::V4 => {
-                let id = u16::from_be_bytes([made[4], made[5]]).wrapping_add(i as u16);
-                put(&mut made, 2, &(total as u16).to_be_bytes());
-                put(&mut made, 4, &id.to_be_bytes());
-                checksum::fix_ipv4(&mut made);
-            }
-            Family::V6 => {
-                put(&mut made, 4, &((total - 40) as u16).to_be_bytes());
-            }
-        }
-        let pseudo = checksum::pseudo(layout.family, src, dst, proto::UDP, udp as u32);
-        let sum = match checksum::finish(pseudo, &made[l4..]) {
-            0 => 0xffff,
-            sum => sum,
-        };
-        put(&mut made, l4 + 6, &sum.to_be_bytes());
+        let udp = (made.len() - l4) as u16;
+        put(&mut made, l4 + 4, &udp.to_be_bytes());
+        finish_piece(&mut made, &layout, i, l4 + 6);
         made
     };
     let pieces = payload.chunks(usize::from(size)).enumerate();
     Some(pieces.map(piece).collect())
+}
+
+/// Cuts a packet whose cutting was left to the kernel ([`Segments::apply`]) into its
+/// segments of `size` payload bytes, checksums complete. `None` when it is no such
+/// packet.
+pub(crate) fn split_tcp(packet: &[u8], size: u16, ecn: bool) -> Option<Vec<Vec<u8>>> {
+    const FIN_PSH: u8 = 0x09;
+    const CWR: u8 = 0x80;
+    let layout = parse(packet).ok()?;
+    if layout.proto != proto::TCP || layout.is_fragment() || !layout.has_l4() || size == 0 {
+        return None;
+    }
+    let l4 = usize::from(layout.l4);
+    let header = l4 + usize::from(packet.get(l4 + 12)? >> 4) * 4;
+    let headers = packet.get(..header)?;
+    let payload = packet.get(header..layout.len as usize)?;
+    let first = u32::from_be_bytes(*headers.get(l4 + 4..)?.first_chunk()?);
+    let last = payload.len().div_ceil(usize::from(size)).checked_sub(1)?;
+    let piece = |(i, data): (usize, &[u8])| {
+        let mut made = Vec::with_capacity(header + data.len());
+        made.extend_from_slice(headers);
+        made.extend_from_slice(data);
+        let seq = first.wrapping_add(i as u32 * u32::from(size));
+        put(&mut made, l4 + 4, &seq.to_be_bytes());
+        if i != last {
+            made[l4 + 13] &= !FIN_PSH;
+        }
+        if i != 0 && ecn {
+            made[l4 + 13] &= !CWR;
+        }
+        finish_piece(&mut made, &layout, i, l4 + 16);
+        made
+    };
+    let pieces = payload.chunks(usize::from(size)).enumerate();
+    Some(pieces.map(piece).collect())
+}
+
+/// Lengths, IPv4 identification and checksums of the `i`th piece of a packet whose
+/// transport checksum is at `sum_at`.
+fn finish_piece(made: &mut [u8], whole: &Layout, i: usize, sum_at: usize) {
+    let (l4, total) = (usize::from(whole.l4), made.len());
+    match whole.family {
+        Family::V4 => {
+            let id = u16::from_be_bytes([made[4], made[5]]).wrapping_add(i as u16);
+            put(made, 2, &(total as u16).to_be_bytes());
+            put(made, 4, &id.to_be_bytes());
+            checksum::fix_ipv4(made);
+        }
+        Family::V6 => {
+            put(made, 4, &((total - 40) as u16).to_be_bytes());
+        }
+    }
+    put(made, sum_at, &[0, 0]);
+    let (src, dst) = (whole.src(made), whole.dst(made));
+    let pseudo = checksum::pseudo(whole.family, src, dst, whole.proto, (total - l4) as u32);
+    let sum = match checksum::finish(pseudo, &made[l4..]) {
+        0 if whole.proto == proto::UDP => 0xffff,
+        sum => sum,
+    };
+    put(made, sum_at, &sum.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -166,6 +208,35 @@ mod tests {
             assert_eq!(usize::from(piece[28]), i * 10);
         }
         assert_eq!(split_udp(&udp(25), 0), None);
+    }
+
+    /// What the kernel's `tcp_gso_segment` makes of it.
+    #[test]
+    fn a_long_segment_is_cut_apart() {
+        let mut p = vec![
+            0x45, 0, 0, 0, 0, 7, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ];
+        // Ports, sequence and acknowledgement, CWR|ACK|PSH|FIN, window.
+        p.extend([0, 1, 0, 2, 0xff, 0xff, 0xff, 0xf8, 0, 0, 0, 1, 0x50, 0x99]);
+        p.extend([1, 0, 0, 0, 0, 0]);
+        p.extend(0..25u8);
+        let total = (p.len() as u16).to_be_bytes();
+        p[2..4].copy_from_slice(&total);
+        checksum::fix_ipv4(&mut p);
+        let pieces = split_tcp(&p, 10, true).unwrap();
+        let lengths: Vec<usize> = pieces.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [50, 50, 45]);
+        let seqs: Vec<&[u8]> = pieces.iter().map(|p| &p[24..28]).collect();
+        assert_eq!(seqs, [[255, 255, 255, 248], [0, 0, 0, 2], [0, 0, 0, 12]]);
+        let flags: Vec<u8> = pieces.iter().map(|p| p[33]).collect();
+        assert_eq!(flags, [0x90, 0x10, 0x19]);
+        for (i, piece) in pieces.iter().enumerate() {
+            assert!(sum_holds(piece));
+            assert_eq!(piece[4..6], [0, 7 + i as u8]);
+            assert_eq!(usize::from(piece[40]), i * 10);
+        }
+        assert_eq!(split_tcp(&p, 10, false).unwrap()[1][33], 0x90);
+        assert_eq!(split_tcp(&p, 0, false), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tidegate_host::Host;
 use tidegate_sys::Namespace;
 
 use crate::Options;
-use crate::divert::{Device, Diversion, list};
+use crate::divert::{Device, Diversion, list, open};
 use crate::port::Port;
 use crate::wires::Wires;
 use crate::worker::Command;
@@ -92,6 +92,18 @@ impl Watcher {
         }
         notes.extend(self.left_out(&devices));
         *self.notes.lock().unwrap_or_else(PoisonError::into_inner) = notes;
+        Ok(())
+    }
+
+    /// Opens what a predecessor has left closed and nobody wants guarded now. What could
+    /// not be guarded stays as it is.
+    pub(crate) fn open_others(&self) -> Result<()> {
+        for device in list()? {
+            let known = self.guarded.contains_key(&device.index);
+            if !known && !self.refused.contains_key(&device.index) && !device.ours() {
+                open(device.index).with_context(|| format!("opening {}", device.name))?;
+            }
+        }
         Ok(())
     }
 

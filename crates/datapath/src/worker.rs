@@ -483,21 +483,17 @@ impl Worker {
                 if channel.queue.is_empty() {
                     continue;
                 }
-                let Some(socket) = channel.socket.as_mut() else {
-                    continue;
-                };
-                let result = socket.send(&channel.queue);
+                let (sent, failed) = channel.send(self.now);
                 for frame in channel.queue.drain(..) {
                     if self.spare.len() < SPARE && frame.body.capacity() <= SPARE_SIZE {
                         self.spare.push(frame.body);
                     }
                 }
-                let sent = result.sent as u64;
                 match side {
                     Side::Wire => port.traffic.sent += sent,
                     Side::Door => port.traffic.to_sockets += sent,
                 }
-                port.traffic.unsent += result.failed as u64;
+                port.traffic.unsent += failed;
             }
         }
     }

@@ -266,21 +266,15 @@ impl FramePort for PacketSocket {
 
     fn send(&mut self, frames: &[OutFrame]) -> Sent {
         let mut result = Sent::default();
-        let mut rest = frames;
-        while !rest.is_empty() {
-            let gone = match self.send_some(rest) {
-                Ok(sent) => {
-                    result.sent += sent;
-                    sent
+        while let Some(rest) = frames.get(result.sent..).filter(|rest| !rest.is_empty()) {
+            match self.send_some(rest) {
+                Ok(sent) => result.sent += sent,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    result.refused = Some(e);
+                    break;
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                // The first frame cannot go; the next may.
-                Err(_) => {
-                    result.failed += 1;
-                    1
-                }
-            };
-            rest = rest.get(gone.max(1)..).unwrap_or(&[]);
+            }
         }
         result
     }

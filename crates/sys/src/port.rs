@@ -46,13 +46,14 @@ pub struct OutFrame {
     pub body: Vec<u8>,
 }
 
-/// How sending went, in frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How sending went.
+#[derive(Debug, Default)]
 pub struct Sent {
-    /// Taken by the interface.
+    /// Frames that the interface took.
     pub sent: usize,
-    /// Refused: queues full, too long, interface down or gone.
-    pub failed: usize,
+    /// Why it did not take the next one: queues full, too long, interface down or gone,
+    /// more segments in it than the interface cuts.
+    pub refused: Option<io::Error>,
 }
 
 /// One interface's frames.
@@ -63,7 +64,7 @@ pub trait FramePort: AsFd + Send {
     /// The interface is down or gone.
     fn receive(&mut self, budget: usize, take: &mut dyn FnMut(Frame<'_>)) -> io::Result<usize>;
 
-    /// Sends `frames` in order.
+    /// Sends `frames` in order until one is refused.
     fn send(&mut self, frames: &[OutFrame]) -> Sent;
 
     /// Frames that came and found no room, since the last call.

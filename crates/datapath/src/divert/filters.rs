@@ -62,9 +62,40 @@ const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
 
 /// A filter has one Ethernet type: each of ours is two, at neighbouring priorities.
-/// `first` is asked before `last`.
-const FIRST: [(u16, u16); 2] = [(ETH_P_IP, 5), (ETH_P_IPV6, 6)];
-const LAST: [(u16, u16); 2] = [(ETH_P_IP, 7), (ETH_P_IPV6, 8)];
+const TYPES: [u16; 2] = [ETH_P_IP, ETH_P_IPV6];
+
+/// Priorities of one set of filters at a device. There are several, so that new filters
+/// can be in force before those of a predecessor go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u16);
+
+impl Place {
+    pub(super) const FIRST: Place = Place(5);
+    /// Priorities that one takes: both turns, both types.
+    const SIZE: u16 = 4;
+
+    fn has(self, priority: u16) -> bool {
+        (self.0..self.0 + Self::SIZE).contains(&priority)
+    }
+
+    fn slots(self, turn: Turn) -> [(u16, u16); 2] {
+        let first = match turn {
+            Turn::First => self.0,
+            Turn::Last => self.0 + 2,
+        };
+        [(TYPES[0], first), (TYPES[1], first + 1)]
+    }
+
+    /// One of device `index` where nothing is yet.
+    pub(super) fn free(index: u32) -> Result<Self> {
+        let mut taken = list(index, At::Ingress)?;
+        taken.extend(list(index, At::Egress)?);
+        let places = (Self::FIRST.0..u16::MAX - Self::SIZE).step_by(usize::from(Self::SIZE));
+        let free = |p: &Place| !taken.iter().any(|f| p.has(f.slot.1));
+        let found = places.map(Place).find(free);
+        found.context("the device has filters of all priorities")
+    }
+}
 
 /// The major number of our filters' class: what tells them from others'.
 const OURS: u16 = 0x7467;
@@ -74,15 +105,6 @@ const OURS: u16 = 0x7467;
 pub(super) enum Turn {
     First,
     Last,
-}
-
-impl Turn {
-    const fn slots(self) -> [(u16, u16); 2] {
-        match self {
-            Turn::First => FIRST,
-            Turn::Last => LAST,
-        }
-    }
 }
 
 fn message(index: u32, at: At, slot: Option<(u16, u16)>) -> TcMessage {
@@ -101,12 +123,12 @@ fn message(index: u32, at: At, slot: Option<(u16, u16)>) -> TcMessage {
 pub(super) fn add(
     index: u32,
     at: At,
-    turn: Turn,
+    slots: (Place, Turn),
     which: Which,
     act: Act,
     memo: u16,
 ) -> io::Result<()> {
-    for slot in turn.slots() {
+    for slot in slots.0.slots(slots.1) {
         let mut filter = message(index, at, Some(slot));
         let mut options = vec![
             TcFilterU32Option::ClassId(TcHandle {
@@ -233,23 +255,38 @@ pub(super) fn memo(index: u32, at: At) -> Result<Option<u16>> {
     Ok(list(index, at)?.iter().find_map(|f| f.ours))
 }
 
-/// Removes our filters from device `index`, and with the last filter the place for
-/// filters. Returns whether there was anything of ours.
-pub(super) fn remove(index: u32) -> Result<bool> {
+/// Which of our filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ours {
+    All,
+    In(Place),
+    NotIn(Place),
+}
+
+impl Ours {
+    fn has(self, priority: u16) -> bool {
+        match self {
+            Ours::All => true,
+            Ours::In(place) => place.has(priority),
+            Ours::NotIn(place) => !place.has(priority),
+        }
+    }
+}
+
+/// Removes filters of ours from device `index`, and with the last filter of all the
+/// place for filters. Returns whether there was anything to remove.
+pub(super) fn remove(index: u32, which: Ours) -> Result<bool> {
     let (mut removed, mut others) = (false, false);
     for at in At::BOTH {
         let found = list(index, at)?;
-        let mut ours: Vec<(u16, u16)> = found
-            .iter()
-            .filter(|f| f.ours.is_some())
-            .map(|f| f.slot)
-            .collect();
+        let goes = |f: &&Found| f.ours.is_some() && which.has(f.slot.1);
+        let mut slots: Vec<(u16, u16)> = found.iter().filter(goes).map(|f| f.slot).collect();
         // One classifier lists its hash tables too: they are no filters of others.
-        others |= found.iter().any(|f| !ours.contains(&f.slot));
+        others |= found.iter().any(|f| !slots.contains(&f.slot));
         // Those that let pass go last.
-        ours.sort_by_key(|slot| std::cmp::Reverse(slot.1));
-        ours.dedup();
-        for slot in ours {
+        slots.sort_by_key(|slot| std::cmp::Reverse(slot.1));
+        slots.dedup();
+        for slot in slots {
             let request = RouteNetlinkMessage::DelTrafficFilter(message(index, at, Some(slot)));
             netlink::request(request, 0).context("removing a filter")?;
             removed = true;

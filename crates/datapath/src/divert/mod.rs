@@ -16,7 +16,7 @@ mod loopback;
 use anyhow::{Context, Result, bail};
 use tidegate_sys::{Namespace, PacketOptions, PacketSocket, random, wire_filter};
 
-use filters::{Act, At, Turn, Which};
+use filters::{Act, At, Ours, Place, Turn, Which};
 pub(crate) use links::{Device, Framing, list};
 
 /// Bytes of frames that may wait at an interface or at its door.
@@ -56,11 +56,11 @@ fn secret() -> Result<[u8; 6]> {
 }
 
 impl Diversion {
-    /// Guards `device`.
+    /// Guards `device`, also where a predecessor has left it closed: it stays so until
+    /// its packets come to us.
     ///
     /// # Errors
-    /// The kernel refuses. Nothing is left behind then, except that the interface may be
-    /// closed.
+    /// The kernel refuses. The interface is as it was then.
     pub(crate) fn install(device: &Device, helper: &Namespace) -> Result<(Self, Sockets)> {
         let Some(framing) = device.framing else {
             bail!("its framing is unknown here");
@@ -78,7 +78,7 @@ impl Diversion {
         match done {
             Ok(sockets) => Ok((diversion, sockets)),
             Err(e) => {
-                let _ = diversion.remove();
+                let _ = links::remove(diversion.near);
                 Err(e)
             }
         }
@@ -112,28 +112,42 @@ impl Diversion {
         };
         filters::prepare(self.near)?;
         let inject = Act::ReceiveOn(index);
-        filters::add(self.near, At::Ingress, Turn::First, Which::All, inject, 0)
+        let slots = (Place::FIRST, Turn::First);
+        filters::add(self.near, At::Ingress, slots, Which::All, inject, 0)
             .context("redirecting into the interface")?;
         filters::prepare(index)?;
-        let memo = match framing {
-            Framing::Loopback => loopback::prepare(&self.device)?,
-            Framing::Ethernet(_) | Framing::Bare => 0,
-        };
-        let out = Act::SendTo(self.near);
-        filters::add(index, At::Egress, Turn::First, Which::All, out, memo)
-            .context("redirecting what leaves the interface")?;
-        if wire.is_some() {
-            let ours = Which::From(secret);
-            filters::add(index, At::Ingress, Turn::First, ours, Act::Pass, 0)
-                .context("letting injected packets pass")?;
-            swallow(index)?;
+        let place = Place::free(index)?;
+        if let Err(e) = self.divert(framing, place, secret) {
+            let _ = filters::remove(index, Ours::In(place));
+            return Err(e);
         }
+        filters::remove(index, Ours::NotIn(place)).context("removing a predecessor's filters")?;
         Ok(Sockets {
             wire,
             door,
             near_mac,
             secret,
         })
+    }
+
+    /// Closes the interface to everything but us. Filters that a predecessor has left,
+    /// before ours or behind them, keep it closed on the way.
+    fn divert(&self, framing: Framing, place: Place, secret: [u8; 6]) -> Result<()> {
+        let index = self.device.index;
+        let mut memo = filters::memo(index, At::Egress)?.unwrap_or(0);
+        if framing == Framing::Loopback {
+            memo |= loopback::prepare(&self.device)?;
+        }
+        let out = Act::SendTo(self.near);
+        let first = (place, Turn::First);
+        filters::add(index, At::Egress, first, Which::All, out, memo)
+            .context("redirecting what leaves the interface")?;
+        if framing != Framing::Loopback {
+            swallow(index, place)?;
+            filters::add(index, At::Ingress, first, Which::From(secret), Act::Pass, 0)
+                .context("letting injected packets pass")?;
+        }
+        Ok(())
     }
 
     /// Follows a change of the interface's Ethernet address.
@@ -147,29 +161,30 @@ impl Diversion {
 
     /// Opens the interface again.
     pub(crate) fn remove(&self) -> Result<()> {
-        let filters = open(self.device.index);
+        let opened = open(self.device.index);
         links::remove(self.near)?;
-        filters
+        opened.map(|_| ())
     }
 }
 
 /// Drops what comes in at device `index`: it goes to a device that is no more.
-fn swallow(index: u32) -> Result<()> {
+fn swallow(index: u32, place: Place) -> Result<()> {
     let sink = links::sink(SINK)?;
-    let nowhere = Act::SendTo(sink);
-    let added = filters::add(index, At::Ingress, Turn::Last, Which::All, nowhere, 0);
+    let slots = (place, Turn::Last);
+    let added = filters::add(index, At::Ingress, slots, Which::All, Act::SendTo(sink), 0);
     links::remove(sink)?;
     added.context("keeping received packets from the kernel")
 }
 
-/// Removes our filters from a device and what goes with them.
-fn open(index: u32) -> Result<()> {
+/// Removes our filters from a device and what goes with them; returns whether there
+/// were any.
+pub(crate) fn open(index: u32) -> Result<bool> {
     let memo = filters::memo(index, At::Egress)?;
-    filters::remove(index)?;
+    let opened = filters::remove(index, Ours::All)?;
     if let Some(memo) = memo {
         loopback::restore(index, memo);
     }
-    Ok(())
+    Ok(opened)
 }
 
 /// Removes every diversion from the calling thread's namespace; returns how many
@@ -181,10 +196,7 @@ pub(crate) fn remove_all() -> Result<usize> {
         let done = if device.ours() {
             links::remove(device.index).map_err(Into::into)
         } else {
-            filters::memo(device.index, At::Egress).and_then(|memo| {
-                opened += usize::from(memo.is_some());
-                open(device.index)
-            })
+            open(device.index).map(|had| opened += usize::from(had))
         };
         if let Err(e) = done {
             faults.push(format!("{}: {e:#}", device.name));
