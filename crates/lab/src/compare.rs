@@ -130,7 +130,12 @@ mod tests {
     fn state(rules: &[(&str, u64)], connections: &[&str]) -> Vec<Event> {
         let rules = rules.iter().map(|(place, packets)| Counted {
             place: (*place).to_owned(),
-            text: "-A INPUT".to_owned(),
+            text: if place.ends_with("policy") {
+                "-P OUTPUT ACCEPT"
+            } else {
+                "-A"
+            }
+            .to_owned(),
             packets: *packets,
             bytes: 0,
         });
