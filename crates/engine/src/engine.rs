@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidegate_conntrack::snapshot::{Restored, Snapshot};
 use tidegate_conntrack::{self as ct, Conntrack, Time};
 use tidegate_ir::{RuleId, Ruleset, Step, TableKind};
 use tidegate_wire::Family;
@@ -335,6 +336,18 @@ impl Engine {
         });
         self.spare = outputs;
         buffer
+    }
+
+    /// Puts back connections at `now`, which is `wall` nanoseconds after 1970, and goes on
+    /// tracking and translating their packets whatever the rules say.
+    pub fn restore(&mut self, now: Time, wall: u64, snapshot: &Snapshot<'_>) -> Restored {
+        let restored = self.conntrack.restore(now, wall, snapshot);
+        let back = restored.families.iter().zip(restored.translated);
+        for (family, (&tracked, translated)) in self.families.iter_mut().zip(back) {
+            family.tracked |= tracked;
+            family.nat |= translated;
+        }
+        restored
     }
 
     /// Lets connections and fragments expire.
