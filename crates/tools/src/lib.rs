@@ -13,6 +13,7 @@ mod flags;
 mod iptables;
 pub mod modules;
 pub mod names;
+mod replace;
 mod restore;
 mod save;
 pub mod sysctl;
@@ -27,8 +28,9 @@ use tidegate_wire::Family;
 use tidegate_xt::Names;
 
 pub use conntrack::{Sink, Tracker};
-pub use file::{FileStore, replace};
+pub use file::FileStore;
 pub use names::HostNames;
+pub use replace::{Replacement, replace};
 
 /// One of the tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -158,6 +158,7 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         counters,
         acct,
         tstamp,
+        watched: _,
         helper,
         expecting: _,
         master,

@@ -121,7 +121,8 @@ impl Conntrack {
     }
 
     /// Puts an entry with its deadline into the table.
-    fn admit(&mut self, run: &mut Run<'_>, entry: Entry) -> Result<EntryId, Left> {
+    fn admit(&mut self, run: &mut Run<'_>, mut entry: Entry) -> Result<EntryId, Left> {
+        entry.watched = self.config.events;
         let (tuples, zone) = (entry.tuples, entry.zone);
         let hash = Dir::BOTH.map(|d| self.table.hash(entry.tuple(d), zone.id_for(d)));
         for (tuple, hash) in tuples.iter().zip(hash) {

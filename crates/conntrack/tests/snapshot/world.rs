@@ -302,7 +302,13 @@ impl World {
         let expected = self.ct.expectations();
         // Those are listed as memory has them.
         let mut lines: Vec<_> = expected
-            .map(|e| expect_line(e, self.ct.entry(e.master), self.now))
+            .map(|e| {
+                expect_line(
+                    e,
+                    self.ct.entry(e.master).map(|m| m.tuple(Dir::Original)),
+                    self.now,
+                )
+            })
             .collect();
         lines.sort();
         out.extend(lines);
