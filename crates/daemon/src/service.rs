@@ -20,6 +20,7 @@ use tidegate_tools::sysctl::{Settings, TableSettings};
 
 use crate::commands::Commands;
 use crate::config::{Config, Track};
+use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files::{self, Recorder};
 use crate::plane::{Ears, Plane};
@@ -176,6 +177,8 @@ fn serve(
     changed
         .iter()
         .for_each(|c| c.store(false, Ordering::Relaxed));
+    let mut connections = connections(config);
+    restore(connections.as_ref(), &*parts.plane);
     parts.plane.guard()?;
     let commands = Arc::new(Commands {
         config: config.clone(),
@@ -197,15 +200,43 @@ fn serve(
     tracing::info!("up; control socket {}", config.control.socket.display());
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    keep(config, &commands, woken);
+    keep(config, &commands, &mut connections, woken);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if let Some(Err(e)) = connections.map(|mut file| file.write(&*commands.plane)) {
+        tracing::error!("connections are not recorded: {e:#}");
+    }
     drop(server);
     Ok(())
 }
 
+/// How often records are made.
+fn every(config: &Config) -> Duration {
+    Duration::from_secs(u64::from(config.state.every.max(1)))
+}
+
+/// The file for connections, if they are to outlive the daemon.
+fn connections(config: &Config) -> Option<ConnectionFile> {
+    let file = || ConnectionFile::new(&config.state.directory, every(config));
+    config.state.connections.then(file)
+}
+
+/// Puts back connections; a daemon without them is better than none.
+fn restore(file: Option<&ConnectionFile>, plane: &dyn Plane) {
+    match file.map(|file| file.restore(plane)) {
+        Some(Ok(Some(back))) => tracing::info!("{} connections are back", back.connections),
+        Some(Err(e)) => tracing::error!("connections are not restored: {e:#}"),
+        Some(Ok(None)) | None => {}
+    }
+}
+
 /// Keeps records until it is time to stop.
-fn keep(config: &Config, commands: &Commands, woken: &Receiver<Wake>) {
-    let every = Duration::from_secs(u64::from(config.state.every.max(1)));
+fn keep(
+    config: &Config,
+    commands: &Commands,
+    connections: &mut Option<ConnectionFile>,
+    woken: &Receiver<Wake>,
+) {
+    let every = every(config);
     let mut recorder = Recorder::new();
     let mut due = Instant::now();
     loop {
@@ -219,6 +250,11 @@ fn keep(config: &Config, commands: &Commands, woken: &Receiver<Wake>) {
         }
         if let Err(e) = recorder.write(config, &commands.rules) {
             tracing::error!("the rules in force are not recorded: {e:#}");
+        }
+        if let Some(file) = connections
+            && let Err(e) = file.write_if_due(&*commands.plane)
+        {
+            tracing::error!("connections are not recorded: {e:#}");
         }
         due = Instant::now() + every;
     }

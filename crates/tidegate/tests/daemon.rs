@@ -214,6 +214,51 @@ fn rules_in_force_outlive_a_crash_and_files_a_stop() {
 }
 
 #[test]
+fn connections_outlive_a_stop_and_a_crash() {
+    let mut d = Daemon::new();
+    d.start();
+    let make = |port: u16| {
+        format!(
+            "conntrack -I -p tcp -s 10.0.0.2 -d 10.0.1.2 --sport {port} --dport 22 \
+             --state ESTABLISHED -t 4000 -u ASSURED,SEEN_REPLY -m 7"
+        )
+    };
+    let listed = |d: &Daemon| {
+        let mut ports: Vec<String> = d
+            .out("conntrack -L")
+            .lines()
+            .filter(|l| l.contains("ESTABLISHED") && l.contains("[ASSURED] mark=7"))
+            .filter_map(|l| Some(l.split_once("sport=")?.1.split_once(' ')?.0.to_owned()))
+            .collect();
+        ports.sort();
+        ports
+    };
+    d.out(&make(4001));
+    d.out("down");
+    assert_eq!(d.ended().0, Some(0));
+    d.start();
+    assert_eq!(listed(&d), ["4001"]);
+    d.out(&make(4002));
+    // The record of both is longer than that of one.
+    let size = |d: &Daemon| std::fs::metadata(d.path("connections")).map_or(0, |m| m.len());
+    let one = size(&d);
+    let ends = Instant::now() + Duration::from_secs(20);
+    while size(&d) <= one {
+        assert!(Instant::now() < ends, "the connections are not recorded");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    d.kill();
+    d.start();
+    assert_eq!(listed(&d), ["4001", "4002"]);
+    // A damaged record is no reason not to start.
+    d.kill();
+    d.write("connections", "TGCONNS\nnonsense");
+    d.start();
+    assert!(listed(&d).is_empty());
+    assert!(d.path("connections.damaged").exists());
+}
+
+#[test]
 fn a_start_that_cannot_be_names_file_and_line() {
     let mut d = Daemon::new();
     d.write(

@@ -6,7 +6,18 @@ use tidegate_engine::{Config, Disposition, Engine, Incoming, TrackWhen};
 use tidegate_wire::{Family, checksum, proto};
 
 use super::*;
-use crate::plane::Idle;
+use crate::plane::{Ears, Idle};
+
+fn ears() -> Ears {
+    let quiet = tidegate_logs::Config {
+        syslog: "".into(),
+        ..tidegate_logs::Config::default()
+    };
+    Ears {
+        logs: tidegate_logs::Logs::start(quiet).unwrap().handle(),
+        events: Arc::default(),
+    }
+}
 
 /// A host that tracks, as a plane.
 fn host() -> Idle {
@@ -27,7 +38,7 @@ fn host() -> Idle {
         track: TrackWhen::Always,
         ..Config::default()
     };
-    Idle::start(Engine::new(config, Arc::new(env))).unwrap()
+    Idle::start(Engine::new(config, Arc::new(env)), ears()).unwrap()
 }
 
 /// UDP to the host from this port of a neighbour.
