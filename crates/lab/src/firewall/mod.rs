@@ -35,6 +35,9 @@ const CONFIG: &str = r#"
 v4 = "/run/lab/rules.v4"
 v6 = "/run/lab/rules.v6"
 
+[state]
+every = 1
+
 [log]
 syslog = "/run/lab/syslog"
 

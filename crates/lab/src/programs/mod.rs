@@ -131,7 +131,7 @@ const ALL: &[Program] = &[
     },
     Program {
         name: "ftp-client",
-        usage: "HOST [--active] [--extended] [--port PORT] [--only login|announce|list|get|put]",
+        usage: "HOST [--active] [--extended] [--port PORT] [--only login|announce|list|get|put] [--slow SECONDS]",
         builtin: ftp_client::transfer,
         real: real!("ftp-client", false, "lftp"),
     },
