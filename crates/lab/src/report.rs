@@ -86,8 +86,8 @@ pub enum Event {
     State {
         /// Number of the step in the scenario.
         step: usize,
-        /// What is left depends on timing.
-        by_chance: bool,
+        /// What is left depends on timing, or differs on purpose.
+        incomparable: bool,
         /// All rules and policies.
         rules: Vec<Counted>,
         /// As `conntrack -L` prints them.

@@ -218,11 +218,11 @@ impl Lab {
         Ok(())
     }
 
-    fn state(&self, step: usize, by_chance: bool) -> Result<Event> {
+    fn state(&self, step: usize, incomparable: bool) -> Result<Event> {
         if self.who == Who::None {
             return Ok(Event::State {
                 step,
-                by_chance,
+                incomparable,
                 rules: Vec::new(),
                 connections: Vec::new(),
             });
@@ -230,9 +230,9 @@ impl Lab {
         let host = self.guarded()?;
         Ok(Event::State {
             step,
-            by_chance,
+            incomparable,
             rules: Rules::of(host)?.counted,
-            connections: rules::connections(host).unwrap_or_default(),
+            connections: rules::connections(host)?,
         })
     }
 }
@@ -277,7 +277,12 @@ fn try_play(
     for (number, step) in scenario.steps.iter().enumerate() {
         if step.only.is_none_or(|only| only == lab.who) {
             outcome = lab.play(step, tell);
-            tell(lab.state(number, step.by_chance)?);
+            match lab.state(number, step.incomparable) {
+                Ok(state) => tell(state),
+                // Perhaps nobody is in charge now.
+                Err(_) if step.incomparable => {}
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
         if outcome.is_err() {
             break;
@@ -291,8 +296,12 @@ fn try_play(
     outcome
 }
 
-/// Whether something in `host` listens on `port`, which is written `22/tcp`.
+/// Whether something in `host` listens on `port`, which is written `22/tcp`, or is the path
+/// of a socket.
 fn listens(host: &Host, port: &str) -> Result<bool> {
+    if port.starts_with('/') {
+        return Ok(Path::new(port).exists());
+    }
     let (number, proto) = port.split_once('/').context("a port is written 22/tcp")?;
     let number: u16 = number.parse()?;
     // TCP_LISTEN, and TCP_CLOSE as UDP has it (net/tcp_states.h).

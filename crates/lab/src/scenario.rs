@@ -18,7 +18,7 @@ macro_rules! scenarios {
 
 scenarios! {
     "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "b1", "b2", "b3", "b4", "b5", "b6", "b6-masq", "b6-dnat",
-    "c1", "c2", "c3", "c4", "c6", "c7", "d2", "d3", "d5", "d7", "d8", "d9",
+    "c1", "c2", "c3", "c4", "c6", "c7", "d2", "d3", "d5", "d7", "d8", "d9", "crash",
 }
 
 /// A scenario.
@@ -48,7 +48,8 @@ pub(crate) struct Server {
     pub(crate) on: String,
     /// The command line.
     pub(crate) run: String,
-    /// It is there when something listens on this port: `22/tcp`, `53/udp`.
+    /// It is there when something listens on this port (`22/tcp`, `53/udp`) or on a
+    /// socket of this path.
     pub(crate) port: String,
 }
 
@@ -87,9 +88,10 @@ pub(crate) struct Step {
     /// The step is for this firewall alone.
     #[serde(default)]
     pub(crate) only: Option<Who>,
-    /// What is left depends on timing: not for comparing the kernel with Tidegate.
+    /// What is left depends on timing, or differs on purpose: not for comparing the kernel
+    /// with Tidegate.
     #[serde(default)]
-    pub(crate) by_chance: bool,
+    pub(crate) incomparable: bool,
     /// Seconds a command may take.
     #[serde(default)]
     pub(crate) limit: Option<u64>,
