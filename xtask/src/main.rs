@@ -64,6 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "tidegate",
         &[
             "tidegate-daemon",
+            "tidegate-datapath",
             "tidegate-host",
             "tidegate-lab",
             "tidegate-tools",

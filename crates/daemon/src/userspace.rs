@@ -9,6 +9,9 @@ use tidegate_engine::{Config, Disposition, Engine, Output};
 use crate::config::{self, OnCrash};
 use crate::plane::{Ears, Guarded, Job, Plane, PlaneReport};
 
+/// The command of the program that makes it a guardian ([`tidegate_datapath::watch`]).
+const GUARDIAN: [&str; 2] = ["release", "--when-orphaned"];
+
 /// Packets of this network namespace come up to this process.
 pub struct Userspace(Datapath);
 
@@ -41,6 +44,7 @@ impl Userspace {
                 OnCrash::Closed => Crash::Closed,
                 OnCrash::Open => Crash::Open,
             },
+            guardian: GUARDIAN.map(Into::into).to_vec(),
         };
         Ok(Userspace(Datapath::start(options, engine, Box::new(ears))?))
     }

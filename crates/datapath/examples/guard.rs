@@ -1,6 +1,7 @@
 //! Guards the network namespace it is started in with a rules file until SIGTERM:
-//! `guard [--interface NAME]... [RULES4 [RULES6]]`. Prints what LOG logs and, at SIGUSR1
-//! and at the end, a report.
+//! `guard [--open] [--interface NAME]... [RULES4 [RULES6]]`. Prints what LOG logs and, at
+//! SIGUSR1 and at the end, a report. With `--open` the interfaces are opened when it is
+//! killed.
 
 use std::sync::Arc;
 use std::{env, fs};
@@ -8,12 +9,15 @@ use std::{env, fs};
 use anyhow::{Context, Result, anyhow};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
-use tidegate_datapath::{Datapath, Observer, Options};
+use tidegate_datapath::{Crash, Datapath, Observer, Options};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::{Config, Output, TrackWhen};
 use tidegate_syntax::{lower, parse_rules};
 use tidegate_wire::Family;
 use tidegate_xt::NoNames;
+
+/// How the guardian process is called.
+const GUARDIAN: &str = "--guardian";
 
 struct Printer;
 
@@ -30,11 +34,17 @@ fn main() -> Result<()> {
     let mut files = Vec::new();
     let mut words = env::args().skip(1);
     while let Some(word) = words.next() {
-        if word == "--interface" {
-            let name = words.next().context("--interface needs a name")?;
-            options.interfaces.get_or_insert_default().push(name);
-        } else {
-            files.push(word);
+        match word.as_str() {
+            GUARDIAN => return tidegate_datapath::watch().map(|_| ()),
+            "--interface" => {
+                let name = words.next().context("--interface needs a name")?;
+                options.interfaces.get_or_insert_default().push(name);
+            }
+            "--open" => {
+                options.crash = Crash::Open;
+                options.guardian = vec![GUARDIAN.into()];
+            }
+            _ => files.push(word),
         }
     }
     let config = Config {

@@ -15,7 +15,7 @@ const NAME: &str = "tidegate-diverting";
 const TURN: Duration = Duration::from_secs(3);
 /// Longest wait for the devices of somebody killed to vanish. The kernel takes
 /// namespaces down in its own time.
-const VANISH: Duration = Duration::from_secs(5);
+const VANISH: Duration = Duration::from_secs(3);
 const STEP: Duration = Duration::from_millis(5);
 
 /// The right to change the diversion of the calling thread's namespace.

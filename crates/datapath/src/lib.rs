@@ -8,6 +8,7 @@
 
 mod alone;
 mod divert;
+mod guardian;
 mod neighbour;
 mod offload;
 mod port;
@@ -16,6 +17,7 @@ mod watch;
 mod wires;
 mod worker;
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -29,6 +31,8 @@ use tidegate_host::Host;
 use tidegate_sys::Clock;
 
 use alone::Alone;
+use guardian::Guardian;
+pub use guardian::watch;
 pub use report::{Guarded, Report, Traffic};
 use watch::Watcher;
 use wires::{Wires, wake};
@@ -50,9 +54,12 @@ pub enum Crash {
 pub struct Options {
     /// Names of the interfaces to guard; `None` is all there are and all to come.
     pub interfaces: Option<Vec<String>>,
-    /// What happens when the datapath's thread fails. When the whole process dies the
-    /// interfaces are closed in any case.
+    /// What happens when the datapath fails.
     pub crash: Crash,
+    /// Words with which this program, run again, calls [`watch`]: with [`Crash::Open`]
+    /// that other process opens the interfaces when this one is killed. Without any
+    /// words they stay closed then.
+    pub guardian: Vec<OsString>,
 }
 
 /// Sees what the datapath does. Called on its thread: must not block.
@@ -79,6 +86,7 @@ pub struct Datapath {
     /// What [`Datapath::guard`] sets to work.
     waiting: Mutex<Option<Watcher>>,
     threads: Mutex<Threads>,
+    guardian: Mutex<Option<Guardian>>,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +135,7 @@ impl Datapath {
                 worker: Some(thread),
                 watcher: None,
             }),
+            guardian: Mutex::default(),
         })
     }
 
@@ -142,8 +151,14 @@ impl Datapath {
             return Ok(());
         };
         let alone = Alone::new()?;
-        watcher.look()?;
-        watcher.open_others()?;
+        if let Some(words) = watcher.guardian() {
+            let guardian = Guardian::start(words).context("starting a guardian")?;
+            *lock(&self.guardian) = Some(guardian);
+        }
+        if let Err(e) = watcher.look().and_then(|()| watcher.open_others()) {
+            let _ = watcher.close();
+            return Err(e);
+        }
         drop(alone);
         let stop = Arc::clone(&self.stop_watcher);
         let thread = spawn("watcher", move || watcher.run(&stop))?;
@@ -186,6 +201,11 @@ impl Datapath {
             .and_then(|()| wait.recv().ok())
             .unwrap_or_default();
         report.notes.clone_from(&lock(&self.notes));
+        if lock(&self.guardian).as_mut().is_some_and(|g| !g.waits()) {
+            let note = "nobody will open the interfaces if the daemon is killed: the guardian \
+                        process has ended";
+            report.notes.push(note.to_owned());
+        }
         report
     }
 
@@ -205,7 +225,12 @@ impl Datapath {
             let _ = self.worker.tell(Command::Stop);
             join(worker)?;
         }
-        opened
+        opened?;
+        // One that is not dismissed tries once more what has failed here.
+        if let Some(guardian) = lock(&self.guardian).take() {
+            guardian.dismiss();
+        }
+        Ok(())
     }
 }
 

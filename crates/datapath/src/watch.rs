@@ -2,6 +2,7 @@
 //! engine's picture of addresses and routes up to date.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +15,11 @@ use tidegate_engine::env::IfIndex;
 use tidegate_host::Host;
 use tidegate_sys::Namespace;
 
-use crate::Options;
 use crate::divert::{Device, Diversion, list, open};
 use crate::port::Port;
 use crate::wires::Wires;
 use crate::worker::Command;
+use crate::{Crash, Options};
 
 /// What is listened to: links, addresses, routes, rules, forwarding and the like
 /// (`RTNLGRP_*`).
@@ -63,6 +64,12 @@ impl Watcher {
             worker,
             notes,
         })
+    }
+
+    /// Words for a guardian, where one is wanted.
+    pub(crate) fn guardian(&self) -> Option<&[OsString]> {
+        let words = self.options.guardian.as_slice();
+        (self.options.crash == Crash::Open && !words.is_empty()).then_some(words)
     }
 
     /// Brings everything in line with the host.
@@ -221,7 +228,8 @@ impl Watcher {
         }
     }
 
-    fn close(&mut self) -> Result<()> {
+    /// Opens what is guarded.
+    pub(crate) fn close(&mut self) -> Result<()> {
         let mut first = Ok(());
         for (_, diversion) in self.guarded.drain() {
             let removed = diversion.remove();

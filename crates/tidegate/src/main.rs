@@ -9,6 +9,7 @@ mod host;
 mod lab;
 mod link;
 mod orders;
+mod release;
 mod replay;
 mod tools;
 mod up;
@@ -38,6 +39,8 @@ enum Command {
     Reload,
     /// Stop the running firewall; packets go their own ways again.
     Down,
+    /// Let packets pass again after the firewall has been killed.
+    Release(release::Args),
     /// Show or set connection tracking's settings by their kernel names, as sysctl(8).
     Sysctl(orders::Words),
     /// Load or unload (-r) a helper by its module's name.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Save => return orders::send("save", Vec::new()),
         Command::Reload => return orders::send("reload", Vec::new()),
         Command::Down => return orders::send("down", Vec::new()),
+        Command::Release(args) => release::run(&args).map(done),
         Command::Sysctl(words) => return words.sysctl(),
         Command::Modprobe(words) => return words.send("modprobe"),
         Command::Lsmod => return orders::send("lsmod", Vec::new()),

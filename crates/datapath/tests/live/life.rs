@@ -132,6 +132,33 @@ fn a_killed_guard_leaves_the_host_closed() {
     assert_eq!(server.run(release).unwrap(), 0);
 }
 
+#[test]
+fn a_killed_guard_may_leave_the_host_open() {
+    if !able() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    let before = state(&server);
+    server.guard_program(&["--open"]).kill();
+    assert!(eventually(|| state(&server) == before));
+    for (ours, theirs) in ADDRESSES {
+        assert!(client.pings(ours, 56) && server.pings(theirs, 56));
+    }
+    // A second one that comes at once is not opened by the guardian of the first.
+    let rules = filter(&["-A INPUT -p icmp -j DROP"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), rules).unwrap();
+    let words = ["--open", file.path().to_str().unwrap()];
+    for _ in 0..4 {
+        server.guard_program(&words).kill();
+        let running = server.guard_program(&words);
+        assert!(client.silent("10.0.0.1"));
+        running.end();
+        assert_eq!(state(&server), before);
+        assert!(client.pings("10.0.0.1", 56));
+    }
+}
+
 /// Packets that flood a host in the background: echo requests every two milliseconds.
 fn flood(host: &Host, to: &str) -> Running {
     let mut ping = Command::new("ping");

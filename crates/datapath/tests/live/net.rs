@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tidegate_datapath::{Datapath, Observer, Options};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::{Config, Engine, Output};
@@ -161,6 +163,15 @@ impl Running {
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+}
+
+impl Running {
+    /// Asks it to end in order.
+    pub(crate) fn end(mut self) {
+        let pid = Pid::from_raw(self.0.id() as i32);
+        kill(pid, Signal::SIGTERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
     }
 }
 
