@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 use crate::report::{Counted, Event};
 
-/// Ports that the kernel hands out to clients (`ip_local_port_range`).
-const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+/// Ports that are drawn: those that the kernel hands out to clients
+/// (`ip_local_port_range`), and the scenarios' range for passive FTP.
+const DRAWN: [std::ops::RangeInclusive<u16>; 2] = [32_768..=60_999, 5_000..=5_100];
 
 /// What a run looked like after a step.
 struct State<'a> {
@@ -108,7 +109,9 @@ fn normal(lines: &[String]) -> Vec<String> {
             Some(("use", _)) => None,
             Some(("id" | "packets" | "bytes", _)) => None,
             Some((port @ ("sport" | "dport"), number)) => {
-                let drawn = number.parse().is_ok_and(|n| EPHEMERAL.contains(&n));
+                let drawn = number
+                    .parse()
+                    .is_ok_and(|n| DRAWN.iter().any(|r| r.contains(&n)));
                 Some(if drawn {
                     format!("{port}=*")
                 } else {
