@@ -347,6 +347,14 @@ fn read_life(fields: &mut In<'_>) -> Result<Time, Absurd> {
     }
 }
 
+/// A number that has been counted up to: there is always room for more.
+fn read_count(fields: &mut In<'_>) -> Result<u64, Absurd> {
+    match fields.u64().ok_or(LENGTH)? {
+        n if n >> 62 == 0 => Ok(n),
+        _ => Err("counter"),
+    }
+}
+
 fn read_dir(fields: &mut In<'_>) -> Result<Dir, Absurd> {
     match fields.u8().ok_or(LENGTH)? {
         0 => Ok(Dir::Original),
@@ -422,8 +430,8 @@ impl StoredEntry {
         if entry.acct {
             for c in &mut entry.counters {
                 *c = Counters {
-                    packets: fields.u64().ok_or(LENGTH)?,
-                    bytes: fields.u64().ok_or(LENGTH)?,
+                    packets: read_count(fields)?,
+                    bytes: read_count(fields)?,
                 };
             }
         }
