@@ -130,7 +130,9 @@ impl Commands {
     fn drops(&self, json: bool) -> Result<Printed> {
         let drops = self.plane.with(|engine, _| engine.drops().clone())?;
         let out = if json {
-            serde_json::to_string_pretty(&drops_json(&drops))? + "\n"
+            let mut both = drops_json(&drops);
+            both["logs"] = serde_json::to_value(self.logs.status())?;
+            serde_json::to_string_pretty(&both)? + "\n"
         } else {
             drops_text(&drops) + &self.logs.status().text()
         };

@@ -7,11 +7,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tidegate_engine::TrackWhen;
+use tidegate_engine::conntrack::Sysctl;
 use tidegate_engine::conntrack::sysctl::Refused;
 use tidegate_logs::Logs;
 use tidegate_syntax::Failure;
@@ -112,11 +113,17 @@ type AtStart = [(tidegate_syntax::Ruleset, Option<PathBuf>); 2];
 /// Settings and helper modules of the configuration.
 fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
     let settings = TableSettings(tracker);
-    for (name, value) in &config.sysctl {
-        if settings.read(name).is_none() {
-            bail!("[sysctl]: `{name}` has no meaning here");
-        }
-        let refused = |e: Refused| anyhow::anyhow!("[sysctl]: {name} = {value}: {e}");
+    for (name, value) in &config.sysctl.0 {
+        let Some(sysctl) = Sysctl::by_name(name).filter(|_| settings.read(name).is_some()) else {
+            bail!("[sysctl]: no setting of connection tracking is called `{name}`");
+        };
+        let refused = |why: Refused| match why {
+            Refused::ReadOnly => anyhow!("[sysctl]: {name} can only be read"),
+            Refused::Invalid => {
+                let (least, most) = sysctl.range();
+                anyhow!("[sysctl]: {name} = {value}: it takes numbers from {least} to {most}")
+            }
+        };
         settings.write(name, &value.to_string()).map_err(refused)?;
     }
     for line in &config.modules.load {
@@ -134,7 +141,7 @@ fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
 }
 
 fn failed(f: Failure) -> anyhow::Error {
-    anyhow::anyhow!(f.render("tidegate", None).trim_end().to_owned())
+    anyhow!(f.render("tidegate", None).trim_end().to_owned())
 }
 
 /// What the daemon is made of.

@@ -91,6 +91,12 @@ impl Tool {
         self.job == Job::Track
     }
 
+    /// Whether the command goes on until it is told to stop (`conntrack -E`).
+    #[must_use]
+    pub fn is_endless(self, words: &[&str], names: &dyn Names) -> bool {
+        self.job == Job::Track && conntrack::is_endless(words, names)
+    }
+
     /// The family whose rules it works on.
     #[must_use]
     pub const fn family(self) -> Family {
