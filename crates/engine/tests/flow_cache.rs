@@ -244,7 +244,11 @@ fn packet(shape: &Shape, sent: &mut Sent, plain: &Engine) -> Vec<u8> {
         proto::ICMP,
         proto::UDP,
     ][usize::from(shape.flow)];
-    let port = if shape.flow.is_multiple_of(2) { 80u16 } else { 443 };
+    let port = if shape.flow.is_multiple_of(2) {
+        80u16
+    } else {
+        443
+    };
     let mut ends = ((client, 4000), (server, port));
     if shape.reply {
         // As the other end sees the connection, behind the translation.
