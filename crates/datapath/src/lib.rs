@@ -115,7 +115,9 @@ impl Datapath {
             wake: Arc::new(event()?),
         };
         let notes = Arc::default();
-        let run = Worker::new(engine, Clock::new(), observer, orders, worker.wake.clone())?;
+        let partial = options.interfaces.is_some();
+        let wake = Arc::clone(&worker.wake);
+        let run = Worker::new(engine, Clock::new(), observer, orders, wake, partial)?;
         let crash = options.crash;
         let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes))?;
         let thread = spawn("datapath", move || {

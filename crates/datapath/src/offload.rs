@@ -24,7 +24,7 @@ pub(crate) fn complete(packet: &mut [u8], vnet: &VnetHeader, head: usize) {
 }
 
 /// How a large packet that came as one is to be cut when it leaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segments {
     /// TCP payload bytes in each; 0 when the packet did not come as one of several.
     size: u16,
@@ -32,23 +32,34 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
+    /// Of a packet that stands for itself.
+    pub(crate) const NONE: Segments = Segments {
+        size: 0,
+        ecn: false,
+    };
+
     pub(crate) fn of(vnet: &VnetHeader) -> Self {
         match vnet.gso {
             Gso::Tcp4 | Gso::Tcp6 => Segments {
                 size: vnet.gso_size,
                 ecn: vnet.ecn,
             },
-            Gso::None | Gso::Udp | Gso::Other(_) => Segments::default(),
+            Gso::None | Gso::Udp | Gso::Other(_) => Segments::NONE,
         }
     }
 
-    /// Leaves cutting and checksums of `packet` to the kernel, when it is to be cut. It
-    /// starts `head` bytes into the frame.
-    pub(crate) fn apply(self, packet: &mut [u8], head: usize) -> VnetHeader {
-        self.try_apply(packet, head).unwrap_or_default()
+    /// As the engine takes it.
+    pub(crate) fn payload(self) -> Option<u16> {
+        Some(self.size)
     }
 
-    fn try_apply(self, packet: &mut [u8], head: usize) -> Option<VnetHeader> {
+    /// Leaves cutting and checksums of `packet` to the kernel, when it is to be cut: for
+    /// a link of `mtu`. It starts `head` bytes into the frame.
+    pub(crate) fn apply(self, packet: &mut [u8], head: usize, mtu: u32) -> VnetHeader {
+        self.try_apply(packet, head, mtu).unwrap_or_default()
+    }
+
+    fn try_apply(self, packet: &mut [u8], head: usize, mtu: u32) -> Option<VnetHeader> {
         if self.size == 0 {
             return None;
         }
@@ -59,7 +70,11 @@ impl Segments {
         let l4 = usize::from(layout.l4);
         let headers = l4 + usize::from(packet.get(l4 + 12)? >> 4) * 4;
         let payload = packet.len().checked_sub(headers)?;
-        if payload <= usize::from(self.size) {
+        let room = (mtu as usize)
+            .checked_sub(headers)
+            .filter(|&room| room > 0)?;
+        let size = self.size.min(u16::try_from(room).unwrap_or(u16::MAX));
+        if payload <= usize::from(size) {
             return None;
         }
         let (src, dst) = (layout.src(packet), layout.dst(packet));
@@ -75,7 +90,7 @@ impl Segments {
             },
             ecn: self.ecn,
             hdr_len: (head + headers) as u16,
-            gso_size: self.size,
+            gso_size: size,
             csum_start: (head + l4) as u16,
             csum_offset: 16,
         })

@@ -79,6 +79,7 @@ pub(crate) struct Port {
     pub(crate) dev: IfIndex,
     pub(crate) name: String,
     pub(crate) framing: Framing,
+    pub(crate) mtu: u32,
     /// No address resolution: everybody has our own address.
     pub(crate) no_arp: bool,
     pub(crate) wire: Option<Channel>,
@@ -94,12 +95,26 @@ impl Port {
             dev: IfIndex(device.index),
             name: device.name.clone(),
             framing,
+            mtu: device.mtu,
             no_arp: device.no_arp,
             wire: sockets.wire.map(Channel::new),
             door: Channel::new(sockets.door),
             near_mac: sockets.near_mac,
             secret: sockets.secret,
             traffic: Traffic::default(),
+        }
+    }
+
+    /// Follows changes of the interface.
+    pub(crate) fn change(&mut self, device: &Device) {
+        self.name.clone_from(&device.name);
+        self.mtu = device.mtu;
+        self.no_arp = device.no_arp;
+        if let Some(framing) = device.framing {
+            self.framing = framing;
+            if let Framing::Ethernet(mac) = framing {
+                self.near_mac = mac;
+            }
         }
     }
 

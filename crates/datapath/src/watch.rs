@@ -28,6 +28,14 @@ const GROUPS: [u32; 9] = [1, 5, 7, 8, 9, 11, 19, 24, 25];
 /// Notifications come in swarms: the host is looked at no more often than this.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// What does not work when some interfaces are left to the kernel: a forwarded packet
+/// would meet rules on half of its way.
+const PARTIAL: [&str; 2] = [
+    "nothing is forwarded between guarded interfaces and others",
+    "without lo among the guarded interfaces local senders do not hear of REJECT, and \
+     nothing that they send can be redirected to this host",
+];
+
 /// Guards interfaces.
 pub(crate) struct Watcher {
     options: Options,
@@ -108,7 +116,7 @@ impl Watcher {
         for device in list()? {
             let known = self.guarded.contains_key(&device.index);
             if !known && !self.refused.contains_key(&device.index) && !device.ours() {
-                open(device.index).with_context(|| format!("opening {}", device.name))?;
+                open(&device).with_context(|| format!("opening {}", device.name))?;
             }
         }
         Ok(())
@@ -130,12 +138,10 @@ impl Watcher {
         let Some(guarded) = self.guarded.get_mut(&device.index) else {
             return self.guard(device);
         };
-        if guarded.device != *device
-            && let Some(framing) = device.framing
-        {
-            guarded.set_mac(device)?;
-            let change = Command::Change(IfIndex(device.index), device.name.clone(), framing);
-            self.worker.tell(change)?;
+        if guarded.device != *device {
+            guarded.follow(device)?;
+            self.worker
+                .tell(Command::Change(Box::new(device.clone())))?;
         }
         Ok(())
     }
@@ -178,6 +184,7 @@ impl Watcher {
                 .iter()
                 .filter(|d| !d.ours() && !names.contains(&d.name));
             notes.extend(others.map(|d| format!("{} is not guarded: not asked for", d.name)));
+            notes.extend(PARTIAL.map(str::to_owned));
         }
         notes.sort();
         notes

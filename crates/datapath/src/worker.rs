@@ -10,12 +10,12 @@ use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::{Env, IfIndex, RouteType};
-use tidegate_engine::{Disposition, Engine, Incoming, LinkHeader, Outcome, Output};
+use tidegate_engine::{Disposition, Engine, Incoming, LinkHeader, Outcome, Outgoing, Output};
 use tidegate_sys::{Clock, Frame, Gso, OutFrame, PacketKind};
-use tidegate_wire::Family;
+use tidegate_wire::{Family, parse};
 
 use crate::Observer;
-use crate::divert::Framing;
+use crate::divert::{Device, Framing};
 use crate::neighbour::{Known, Neighbours, Settled, group_mac};
 use crate::offload::{self, Segments};
 use crate::port::{Port, Side};
@@ -44,8 +44,8 @@ pub(crate) enum Command {
     Add(Box<Port>),
     /// An interface that is guarded no more.
     Remove(IfIndex),
-    /// An interface's name or address changed.
-    Change(IfIndex, String, Framing),
+    /// An interface's name, address or MTU changed.
+    Change(Box<Device>),
     /// Other surroundings.
     Env(Arc<Env>),
     /// What is going on?
@@ -60,6 +60,16 @@ struct Source {
     side: Side,
     head: [u8; 14],
     segments: Segments,
+}
+
+impl Source {
+    /// Of packets that the engine makes when none has come in.
+    const ENGINE: Source = Source {
+        slot: usize::MAX,
+        side: Side::Door,
+        head: [0; 14],
+        segments: Segments::NONE,
+    };
 }
 
 /// Keys of the poll set beyond the sockets'.
@@ -80,6 +90,8 @@ pub(crate) struct Worker {
     spare: Vec<Vec<u8>>,
     stray: u64,
     lost_asked: Time,
+    /// There are interfaces that are left to the kernel.
+    partial: bool,
 }
 
 impl Worker {
@@ -89,6 +101,7 @@ impl Worker {
         observer: Box<dyn Observer>,
         commands: Receiver<Command>,
         wake: Arc<OwnedFd>,
+        partial: bool,
     ) -> Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
         let neighbours = Neighbours::new()?;
@@ -108,6 +121,7 @@ impl Worker {
             spare: Vec::new(),
             stray: 0,
             lost_asked: 0,
+            partial,
         })
     }
 
@@ -191,17 +205,10 @@ impl Worker {
                 Command::Run(work) => work(&mut self.engine, self.now),
                 Command::Add(port) => self.add(*port)?,
                 Command::Remove(dev) => self.remove(dev),
-                Command::Change(dev, name, framing) => {
-                    let slot = self.by_dev.get(&dev);
-                    let port = slot
-                        .and_then(|&s| self.ports.get_mut(s))
-                        .and_then(Option::as_mut);
-                    if let Some(port) = port {
-                        if let Framing::Ethernet(mac) = framing {
-                            port.near_mac = mac;
-                        }
-                        port.name = name;
-                        port.framing = framing;
+                Command::Change(device) => {
+                    let dev = IfIndex(device.index);
+                    if let Some((_, port)) = port_of(&self.by_dev, &mut self.ports, dev) {
+                        port.change(&device);
                     }
                 }
                 Command::Env(env) => self.engine.set_env(env),
@@ -321,6 +328,10 @@ impl Worker {
             return;
         };
         let dev = port.dev;
+        if self.partial && source.side == Side::Door && is_forwarded(self.engine.env(), &packet) {
+            self.stray += 1;
+            return;
+        }
         let family = match (port.framing, frame.protocol) {
             (Framing::Bare, _) => None,
             (_, ETH_P_IP) => Some(Family::V4),
@@ -333,11 +344,19 @@ impl Worker {
                     link: LinkHeader::new(&source.head[..port.head_len()]),
                     family,
                     to_host: frame.kind != PacketKind::Other,
+                    segment: source.segments.payload(),
                     ..Incoming::on(dev)
                 };
                 self.engine.receive(self.now, incoming, packet, &mut ())
             }
-            Side::Door => self.engine.send_on(self.now, packet, 0, dev, &mut ()),
+            Side::Door => {
+                let way = Outgoing {
+                    dev,
+                    mark: 0,
+                    segment: source.segments.payload(),
+                };
+                self.engine.send_on(self.now, way, packet, &mut ())
+            }
         };
         self.carry_out(source, dev, outcome);
     }
@@ -349,7 +368,12 @@ impl Worker {
             port.traffic.dropped += 1;
         }
         self.observer.decided(self.now, dev, &outcome.disposition);
-        for output in outcome.outputs.drain(..) {
+        self.put_out(source, &mut outcome.outputs);
+        self.engine.recycle(outcome.outputs);
+    }
+
+    fn put_out(&mut self, source: &Source, outputs: &mut Vec<Output>) {
+        for output in outputs.drain(..) {
             match output {
                 Output::Transmit {
                     dev,
@@ -362,7 +386,6 @@ impl Worker {
                 Output::Log { .. } | Output::Nflog(_) => self.observer.output(self.now, &output),
             }
         }
-        self.engine.recycle(outcome.outputs);
     }
 
     /// Puts a packet on an interface's queue, with a link-layer header.
@@ -381,7 +404,7 @@ impl Worker {
         let (family, protocol) = kind_of(&body);
         let head_len = port.head_len();
         let mut frame = OutFrame {
-            vnet: source.segments.apply(&mut body, head_len),
+            vnet: source.segments.apply(&mut body, head_len, port.mtu),
             protocol,
             head: [0; 14],
             head_len: head_len as u8,
@@ -448,7 +471,7 @@ impl Worker {
         head[6..12].copy_from_slice(&port.secret);
         head[12..].copy_from_slice(&protocol.to_be_bytes());
         port.door.queue.push(OutFrame {
-            vnet: source.segments.apply(&mut body, 14),
+            vnet: source.segments.apply(&mut body, 14, u32::MAX),
             protocol,
             head,
             head_len: 14,
@@ -456,7 +479,7 @@ impl Worker {
         });
     }
 
-    /// Sends what has been waiting for neighbours.
+    /// Sends what has been waiting for neighbours; who sent what cannot be sent is told.
     fn settle(&mut self, settled: Vec<Settled>) {
         for one in settled {
             let Some((_, port)) = port_of(&self.by_dev, &mut self.ports, one.key.0) else {
@@ -464,6 +487,10 @@ impl Worker {
             };
             let (Some(mac), Some(wire)) = (one.mac, port.wire.as_mut()) else {
                 port.traffic.unsent += one.frames.len() as u64;
+                for frame in one.frames {
+                    let mut told = self.engine.unreachable(self.now, frame.body, &mut ());
+                    self.put_out(&Source::ENGINE, &mut told);
+                }
                 continue;
             };
             for mut frame in one.frames {
@@ -529,6 +556,15 @@ fn kind_of(packet: &[u8]) -> (Family, u16) {
         Some(6) => (Family::V6, ETH_P_IPV6),
         _ => (Family::V4, ETH_P_IP),
     }
+}
+
+/// Whether the kernel has forwarded a packet that it sends: it is not this host's own.
+fn is_forwarded(env: &Env, packet: &[u8]) -> bool {
+    let Ok(layout) = parse(packet) else {
+        return true;
+    };
+    let src = layout.src(packet);
+    src != 0 && !env.is_local(layout.family, src)
 }
 
 /// Whether an address stands for everybody on the link.

@@ -125,6 +125,10 @@ pub struct Incoming {
     pub family: Option<Family>,
     /// Whether the link layer addressed the frame to this host (`PACKET_HOST`).
     pub to_host: bool,
+    /// Payload bytes of each of the segments that the packet stands for, joined by the
+    /// receiving network card or to be cut by the sending one (GRO, GSO); 0 where it
+    /// stands for itself, `None` where that is not known.
+    pub segment: Option<u16>,
 }
 
 impl Incoming {
@@ -136,8 +140,21 @@ impl Incoming {
             link: LinkHeader::default(),
             family: None,
             to_host: true,
+            segment: None,
         }
     }
+}
+
+/// A locally sent packet's way out, as the kernel has chosen it: by its own tables,
+/// `SO_BINDTODEVICE`, a multicast interface and so on.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// Interface.
+    pub dev: IfIndex,
+    /// Mark.
+    pub mark: u32,
+    /// As [`Incoming::segment`].
+    pub segment: Option<u16>,
 }
 
 /// Decides packets.
@@ -312,18 +329,27 @@ impl Engine {
         Run::new(self, now, trace).send(packet, mark, None)
     }
 
-    /// As [`Engine::send`], for a packet that the kernel has routed out of `dev` already
-    /// (by its own tables, `SO_BINDTODEVICE`, a multicast interface and so on). It is
-    /// routed again only when a rule changed what routing depends on.
+    /// As [`Engine::send`], for a packet that the kernel has routed already. It is routed
+    /// again only when a rule changed what routing depends on.
     pub fn send_on<T: Trace>(
         &mut self,
         now: Time,
+        way: Outgoing,
         packet: Vec<u8>,
-        mark: u32,
-        dev: IfIndex,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).send(packet, mark, Some(dev))
+        Run::new(self, now, trace).send(packet, way.mark, Some(way))
+    }
+
+    /// A packet that was to be transmitted, as it left the engine, finds nobody at its
+    /// next hop: what its sender is told (`ipv4_link_failure`, `ndisc_error_report`).
+    pub fn unreachable<T: Trace>(
+        &mut self,
+        now: Time,
+        packet: Vec<u8>,
+        trace: &mut T,
+    ) -> Vec<Output> {
+        Run::new(self, now, trace).unreachable(packet)
     }
 
     /// Takes back the outputs of an outcome, so that the next packet needs no list of

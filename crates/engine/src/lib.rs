@@ -32,7 +32,7 @@ mod tracker_log;
 
 pub use defrag::DefragLimits;
 pub use drops::{DropCounters, DropKind, InvalidKind};
-pub use engine::{Config, Engine, Incoming, Ready, Survivor, Survivors, TrackWhen};
+pub use engine::{Config, Engine, Incoming, Outgoing, Ready, Survivor, Survivors, TrackWhen};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};
 pub use tables::Counter;

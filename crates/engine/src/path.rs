@@ -5,8 +5,8 @@ use tidegate_ir::{Hook, RejectKind};
 use tidegate_wire::{Family, Malformed, proto};
 
 use crate::emit::{self, IcmpError};
-use crate::engine::{Engine, Incoming};
-use crate::env::{IfIndex, RouteType, is_multicast};
+use crate::engine::{Engine, Incoming, Outgoing};
+use crate::env::{Env, IfIndex, RouteType, is_multicast};
 use crate::fragment;
 use crate::options4::{self, Here};
 use crate::options6::{self, Refused};
@@ -31,6 +31,7 @@ impl<T: Trace> Run<'_, T> {
             Ok(packet) if refused_at_the_door(&packet) => self.dropped(DropReason::Martian),
             Ok(mut packet) => {
                 packet.link = incoming.link;
+                packet.segment = incoming.segment;
                 self.event(TraceEvent::Packet {
                     bytes: &packet.bytes,
                     role: Role::Forwarded,
@@ -47,11 +48,13 @@ impl<T: Trace> Run<'_, T> {
         self.outcome(disposition)
     }
 
-    pub(crate) fn send(mut self, bytes: Vec<u8>, mark: u32, on: Option<IfIndex>) -> Outcome {
+    pub(crate) fn send(mut self, bytes: Vec<u8>, mark: u32, on: Option<Outgoing>) -> Outcome {
         let disposition = match Packet::new(bytes) {
             Err(why) => self.dropped(DropReason::Malformed(why)),
             Ok(mut packet) => {
                 packet.mark = mark;
+                packet.segment = on.and_then(|way| way.segment);
+                let on = on.map(|way| way.dev);
                 self.event(TraceEvent::Packet {
                     bytes: &packet.bytes,
                     role: Role::Own,
@@ -62,6 +65,18 @@ impl<T: Trace> Run<'_, T> {
             }
         };
         self.outcome(disposition)
+    }
+
+    pub(crate) fn unreachable(mut self, bytes: Vec<u8>) -> Vec<Output> {
+        // Codes of RFC 792 and RFC 4443: host, address.
+        if let Ok(packet) = Packet::new(bytes) {
+            let code = match packet.family() {
+                Family::V4 => 1,
+                Family::V6 => 3,
+            };
+            self.emit_error(&packet, IcmpError::Unreachable(code));
+        }
+        self.outputs
     }
 
     /// What became of a packet holds for the next ones of its flow.
@@ -184,7 +199,7 @@ impl<T: Trace> Run<'_, T> {
             return Err(Stop::Drop(DropReason::TtlExceeded));
         }
         let mtu = self.mtu(dev);
-        if too_big(packet, mtu) && !self.is_aggregate(packet) {
+        if too_big(packet, mtu) && !self.segments_fit(packet, mtu) {
             self.emit_error(packet, IcmpError::TooBig(mtu));
             return Err(Stop::Drop(DropReason::TooBig));
         }
@@ -232,7 +247,7 @@ impl<T: Trace> Run<'_, T> {
         WayOut {
             dev,
             via: None,
-            broadcast: to_all,
+            broadcast: to_all || heard_by_own_group(packet, env),
         }
     }
 
@@ -282,7 +297,9 @@ impl<T: Trace> Run<'_, T> {
             return self.loop_back(packet, dev, role);
         }
         let mtu = self.mtu(dev);
-        if fragment::needed(packet, mtu) && !self.is_aggregate(packet) {
+        // Whoever cuts it into segments may cut it into shorter ones.
+        let cut_anyway = packet.longest() < packet.layout.len && !packet.layout.dont_frag;
+        if fragment::needed(packet, mtu) && !cut_anyway && !self.segments_fit(packet, mtu) {
             return self.transmit_fragments(packet, dev, mtu, role);
         }
         let next_hop = packet.next_hop.unwrap_or(packet.dst());
@@ -403,10 +420,14 @@ impl<T: Trace> Run<'_, T> {
         }
     }
 
-    /// Whether the packet stands for several segments, joined by the receiving or to be
-    /// cut by the sending network card (GRO, GSO): no TCP sends more than its link
-    /// takes, and nothing larger than the link's MTU can have come in.
-    fn is_aggregate(&self, packet: &Packet) -> bool {
+    /// Whether the packet passes though it is longer than the link: it stands for several
+    /// segments that fit, joined by the receiving or to be cut by the sending network
+    /// card (GRO, GSO). Where nobody says so: no TCP sends more than its link takes, and
+    /// nothing larger than the link's MTU can have come in.
+    fn segments_fit(&self, packet: &Packet, mtu: u32) -> bool {
+        if packet.segment.is_some() {
+            return packet.longest() <= mtu;
+        }
         let sent_or_too_long = packet
             .in_dev
             .is_none_or(|dev| packet.layout.len > self.mtu(dev));
@@ -499,6 +520,14 @@ fn answering(a: &Attached) -> Attached {
         dir,
         info,
     }
+}
+
+/// Whether this host's own sockets may be members of the group that it sends a datagram
+/// to. What is no datagram (IGMP, neighbour discovery) is for others.
+fn heard_by_own_group(packet: &Packet, env: &Env) -> bool {
+    env.settings.any_group
+        && packet.layout.proto == proto::UDP
+        && is_multicast(packet.family(), packet.dst())
 }
 
 /// Before FORWARD: longer than the link, and not to be fragmented by us

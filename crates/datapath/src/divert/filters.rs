@@ -71,8 +71,8 @@ pub(super) struct Place(u16);
 
 impl Place {
     pub(super) const FIRST: Place = Place(5);
-    /// Priorities that one takes: both turns, both types.
-    const SIZE: u16 = 4;
+    /// Priorities that one takes: three turns of two types.
+    const SIZE: u16 = 6;
 
     fn has(self, priority: u16) -> bool {
         (self.0..self.0 + Self::SIZE).contains(&priority)
@@ -80,8 +80,9 @@ impl Place {
 
     fn slots(self, turn: Turn) -> [(u16, u16); 2] {
         let first = match turn {
-            Turn::First => self.0,
-            Turn::Last => self.0 + 2,
+            Turn::Redirect => self.0,
+            Turn::Pass => self.0 + 2,
+            Turn::Swallow => self.0 + 4,
         };
         [(TYPES[0], first), (TYPES[1], first + 1)]
     }
@@ -100,11 +101,16 @@ impl Place {
 /// The major number of our filters' class: what tells them from others'.
 const OURS: u16 = 0x7467;
 
-/// Before or after.
+/// What for, in the order in which they are asked. No two have the same priority, not
+/// even in different directions: `u32` would list them as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    First,
-    Last,
+    /// Sending elsewhere what goes out, or comes out of the door.
+    Redirect,
+    /// Letting pass what comes from the door.
+    Pass,
+    /// Dropping what comes in.
+    Swallow,
 }
 
 fn message(index: u32, at: At, slot: Option<(u16, u16)>) -> TcMessage {

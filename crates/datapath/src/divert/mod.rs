@@ -11,7 +11,7 @@
 
 mod filters;
 mod links;
-mod loopback;
+mod settings;
 
 use anyhow::{Context, Result, bail};
 use tidegate_sys::{Namespace, PacketOptions, PacketSocket, random, wire_filter};
@@ -112,7 +112,7 @@ impl Diversion {
         };
         filters::prepare(self.near)?;
         let inject = Act::ReceiveOn(index);
-        let slots = (Place::FIRST, Turn::First);
+        let slots = (Place::FIRST, Turn::Redirect);
         filters::add(self.near, At::Ingress, slots, Which::All, inject, 0)
             .context("redirecting into the interface")?;
         filters::prepare(index)?;
@@ -134,25 +134,27 @@ impl Diversion {
     /// before ours or behind them, keep it closed on the way.
     fn divert(&self, framing: Framing, place: Place, secret: [u8; 6]) -> Result<()> {
         let index = self.device.index;
-        let mut memo = filters::memo(index, At::Egress)?.unwrap_or(0);
-        if framing == Framing::Loopback {
-            memo |= loopback::prepare(&self.device)?;
-        }
+        // What a predecessor has changed is still to be restored.
+        let before = filters::memo(index, At::Egress)?.unwrap_or(0);
+        let memo = before | settings::prepare(&self.device)?;
         let out = Act::SendTo(self.near);
-        let first = (place, Turn::First);
-        filters::add(index, At::Egress, first, Which::All, out, memo)
+        let slots = (place, Turn::Redirect);
+        filters::add(index, At::Egress, slots, Which::All, out, memo)
             .context("redirecting what leaves the interface")?;
         if framing != Framing::Loopback {
             swallow(index, place)?;
-            filters::add(index, At::Ingress, first, Which::From(secret), Act::Pass, 0)
+            let slots = (place, Turn::Pass);
+            filters::add(index, At::Ingress, slots, Which::From(secret), Act::Pass, 0)
                 .context("letting injected packets pass")?;
         }
         Ok(())
     }
 
-    /// Follows a change of the interface's Ethernet address.
-    pub(crate) fn set_mac(&mut self, device: &Device) -> Result<()> {
-        if let Some(Framing::Ethernet(mac)) = device.framing {
+    /// Follows changes of the interface.
+    pub(crate) fn follow(&mut self, device: &Device) -> Result<()> {
+        if let Some(Framing::Ethernet(mac)) = device.framing
+            && device.framing != self.device.framing
+        {
             links::set_mac(self.near, mac)?;
         }
         self.device = device.clone();
@@ -161,7 +163,7 @@ impl Diversion {
 
     /// Opens the interface again.
     pub(crate) fn remove(&self) -> Result<()> {
-        let opened = open(self.device.index);
+        let opened = open(&self.device);
         links::remove(self.near)?;
         opened.map(|_| ())
     }
@@ -170,7 +172,7 @@ impl Diversion {
 /// Drops what comes in at device `index`: it goes to a device that is no more.
 fn swallow(index: u32, place: Place) -> Result<()> {
     let sink = links::sink(SINK)?;
-    let slots = (place, Turn::Last);
+    let slots = (place, Turn::Swallow);
     let added = filters::add(index, At::Ingress, slots, Which::All, Act::SendTo(sink), 0);
     links::remove(sink)?;
     added.context("keeping received packets from the kernel")
@@ -178,11 +180,11 @@ fn swallow(index: u32, place: Place) -> Result<()> {
 
 /// Removes our filters from a device and what goes with them; returns whether there
 /// were any.
-pub(crate) fn open(index: u32) -> Result<bool> {
-    let memo = filters::memo(index, At::Egress)?;
-    let opened = filters::remove(index, Ours::All)?;
+pub(crate) fn open(device: &Device) -> Result<bool> {
+    let memo = filters::memo(device.index, At::Egress)?;
+    let opened = filters::remove(device.index, Ours::All)?;
     if let Some(memo) = memo {
-        loopback::restore(index, memo);
+        settings::restore(device, memo);
     }
     Ok(opened)
 }
@@ -196,7 +198,7 @@ pub(crate) fn remove_all() -> Result<usize> {
         let done = if device.ours() {
             links::remove(device.index).map_err(Into::into)
         } else {
-            open(device.index).map(|had| opened += usize::from(had))
+            open(&device).map(|had| opened += usize::from(had))
         };
         if let Err(e) = done {
             faults.push(format!("{}: {e:#}", device.name));

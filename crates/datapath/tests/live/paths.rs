@@ -6,7 +6,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tidegate_wire::Family;
 
 use crate::net::{Guard, Host, able, client_and_server, filter};
-use crate::talk::{MEGABYTE, datagrams, megabytes, udp};
+use crate::talk::{MEGABYTE, datagrams, megabytes, reaches, udp};
 
 /// The server's own addresses.
 const OWN: [&str; 4] = ["127.0.0.1", "::1", "10.0.0.1", "fd00::1"];
@@ -152,4 +152,46 @@ fn datagrams_cut_by_the_card() {
             assert_eq!(buffer[..len], *piece, "{far}");
         }
     }
+}
+
+/// What this host sends to everybody, or to a group that it is in, it hears itself.
+#[test]
+fn own_broadcasts_and_groups_are_heard() {
+    if !able() {
+        return;
+    }
+    let (client, server, _guard) = guarded();
+    server.sh("ip route add 224.0.0.0/4 dev eth0");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let any = "0.0.0.0:5353".parse().unwrap();
+    let (near, far) = (udp(&server, any), udp(&client, any));
+    let from = udp(&server, "10.0.0.1:0".parse().unwrap());
+    from.set_broadcast(true).unwrap();
+    let group = std::net::Ipv4Addr::new(224, 0, 0, 251);
+    near.join_multicast_v4(&group, &"10.0.0.1".parse().unwrap())
+        .unwrap();
+    far.join_multicast_v4(&group, &"10.0.0.2".parse().unwrap())
+        .unwrap();
+    for to in ["10.0.0.255:5353", "224.0.0.251:5353"] {
+        let to = to.parse().unwrap();
+        assert!(reaches(&from, &far, to), "{to}: the other");
+        assert!(near.recv(&mut [0; 16]).is_ok(), "{to}: itself");
+    }
+    drop((near, far));
+    let any = "[::]:5353".parse().unwrap();
+    let (near, far) = (udp(&server, any), udp(&client, any));
+    let to = server.run(|| {
+        let index = nix::net::if_::if_nametoindex("eth0").unwrap();
+        let group = "ff02::fb".parse().unwrap();
+        near.join_multicast_v6(&group, index).unwrap();
+        SocketAddr::V6(std::net::SocketAddrV6::new(group, 5353, 0, index))
+    });
+    client.run(|| {
+        let index = nix::net::if_::if_nametoindex("eth0").unwrap();
+        far.join_multicast_v6(&"ff02::fb".parse().unwrap(), index)
+            .unwrap();
+    });
+    let from = udp(&server, "[fd00::1]:0".parse().unwrap());
+    assert!(reaches(&from, &far, to), "{to}: the other");
+    assert!(near.recv(&mut [0; 16]).is_ok(), "{to}: itself");
 }

@@ -139,3 +139,54 @@ fn path_mtu() {
     megabytes(&net.inside, &net.outside, at("10.1.0.2:80"));
     megabytes(&net.inside, &net.outside, at("[fd01::2]:80"));
 }
+
+/// A router tells who sends to nobody, through NAT too: from the address that the kernel
+/// takes there, which is the one that the packet has got.
+#[test]
+fn nobody_there() {
+    if !able() {
+        return;
+    }
+    let net = net();
+    let rules = nat(&["-A POSTROUTING -o eth1 -j MASQUERADE"]);
+    let guard = net.router.guard(&rules, &rules);
+    let ask = |to: &str| {
+        let script = format!("ping -n -c 2 -i 0.1 -W 6 -w 7 {to} 2>&1 || true");
+        net.inside.sh(&script)
+    };
+    std::thread::scope(|scope| {
+        let six = scope.spawn(|| ask("fd01::99"));
+        let four = ask("10.1.0.99");
+        assert!(
+            four.contains("From 10.1.0.1 icmp_seq=1 Destination Host Unreachable"),
+            "{four}"
+        );
+        let six = six.join().unwrap();
+        let says = "From fd01::1 icmp_seq=1 Destination unreachable: Address unreachable";
+        assert!(six.contains(says), "{six}");
+    });
+    assert!(guard.traffic("eth1").unsent >= 2);
+}
+
+/// Segments that do not fit the next link are not passed on as parts of a large packet.
+#[test]
+fn path_mtu_of_large_packets() {
+    if !able() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let _guard = net.router.guard(&filter(&[]), &filter(&[]));
+    // The sender believes that 1500 bytes fit all the way until it is told; both ends
+    // agree on segments for 1500.
+    net.router.sh("ip link set eth1 mtu 1300");
+    // The router looks at its interfaces a little later.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    for to in ["10.1.0.2:80", "[fd01::2]:80"] {
+        megabytes(&net.inside, &net.outside, at(to));
+    }
+    let said = net
+        .inside
+        .sh("ip route get 10.1.0.2; ip -6 route get fd01::2");
+    assert_eq!(said.matches("mtu 1300").count(), 2, "{said}");
+}
