@@ -23,7 +23,8 @@ RULES = ["iptables -A INPUT -i lo -j ACCEPT",
          "iptables -A INPUT -p tcp --dport 21 --syn -m conntrack --ctstate NEW -j ACCEPT",
          "iptables -A OUTPUT -m conntrack --ctstate INVALID,NEW -j DROP",
          "iptables -P INPUT DROP"]
-SIZE = 3_000_000
+# Enough for the client to be busy still after it has made up for the standstill.
+SIZE = 8_000_000
 
 
 class Crash(Programs):
@@ -63,7 +64,7 @@ class Crash(Programs):
         for line in RULES:
             self.run("s", self.program + " " + line)
         self.must("the rules stop pings", not self.reachable())
-        upload = self.start("c", "lftp -c 'set net:limit-rate 0:400000; set net:timeout 20; set net:max-retries 1; set ftp:use-feat no; "
+        upload = self.start("c", "lftp -c 'set net:limit-rate 0:600000; set net:timeout 20; set net:max-retries 1; set ftp:use-feat no; "
                             "open -u anonymous,x %s; put big -o pub/big; bye'" % SERVER)
         arrived = os.path.join(self.dir, "ftp", "pub", "big")
         while not (os.path.exists(arrived) and os.path.getsize(arrived) > 1_000_000):
