@@ -6,6 +6,7 @@
 mod support;
 
 mod events;
+mod logs;
 mod modules;
 mod settings;
 mod slow;
