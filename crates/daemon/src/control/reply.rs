@@ -77,7 +77,7 @@ impl<'s> Reply<'s> {
     }
 }
 
-/// Bytes of frames; the stream gives up every [`LOOK`].
+/// Bytes of frames; the stream gives up every `LOOK`.
 impl Write for Reply<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let began = Instant::now();
