@@ -49,7 +49,7 @@ for _ in $(seq 200); do
     sleep 0.05
 done
 "$PROGRAM" status --drops >drops.text
-"$PROGRAM" conntrack -L >connections 2>/dev/null
+"$PROGRAM" conntrack -L >listed 2>/dev/null
 "$PROGRAM" down
 wait $daemon
 kill $client
@@ -136,7 +136,7 @@ fn lines_and_captures_say_what_came() {
         text.contains(&format!("\n1 lines to {}\n", d.join("lines").display())),
         "{text}"
     );
-    assert_eq!(read("connections"), "", "nothing needs tracking");
+    assert_eq!(read("listed"), "", "nothing needs tracking");
     tshark_reads(&d.join("captures/nflog-5.pcapng"), port);
 }
 
