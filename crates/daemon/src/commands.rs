@@ -114,11 +114,8 @@ impl Commands {
     }
 
     fn modprobe(&self, request: &Request) -> Result<Printed> {
-        let (words, users) = (request.words.clone(), self.users()?);
-        self.plane.with(move |engine, now| {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            modules::modprobe(engine.conntrack_mut(), now, &words, &users)
-        })
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        Ok(modules::modprobe(&self.tracker, &words, &self.users()?))
     }
 
     fn lsmod(&self, _: &Request) -> Result<Printed> {

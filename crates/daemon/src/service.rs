@@ -127,12 +127,8 @@ fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
         settings.write(name, &value.to_string()).map_err(refused)?;
     }
     for line in &config.modules.load {
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let loaded = tracker.table().with(move |ct, now| {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            modules::modprobe(ct, now, &words, &|_| 0)
-        });
-        let loaded = loaded.map_err(failed)?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let loaded = modules::modprobe(tracker, &words, &|_| 0);
         if loaded.status != 0 {
             bail!("[modules]: `{line}`: {}", loaded.err.trim_end());
         }

@@ -8,35 +8,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::PROGRAM;
+use crate::live::played;
 use crate::{err, out};
 
-/// A client and a guarded server, in network namespaces that vanish with their
-/// processes. Status 77: there are none to be had.
 const SCRIPT: &str = r#"
-set -e
-ip link add srv0 address 02:00:00:00:00:02 type veth \
-    peer name cl0 address 02:00:00:00:00:01 2>no-veth || exit 77
-unshare -n sleep 60 & client=$!
-own=$(readlink /proc/self/ns/net)
-for _ in $(seq 100); do
-    [ "$(readlink /proc/$client/ns/net)" = "$own" ] || break
-    sleep 0.05
-done
-ip link set cl0 netns $client
-on_client() { nsenter -t $client -n "$@"; }
-on_client sysctl -qw net.ipv6.conf.all.disable_ipv6=1
-sysctl -qw net.ipv6.conf.all.disable_ipv6=1
-on_client ip addr add 10.7.0.1/24 dev cl0
-on_client ip link set cl0 up
-ip addr add 10.7.0.2/24 dev srv0
-ip link set srv0 up
-ip link set lo up
-
-"$PROGRAM" up --config conf --socket sock & daemon=$!
-export TIDEGATE_SOCKET=$PWD/sock
-for _ in $(seq 200); do "$PROGRAM" status >status 2>&1 && break; sleep 0.05; done
-iptables() { "$PROGRAM" iptables "$@"; }
+iptables() { tidegate iptables "$@"; }
 iptables -A INPUT -p udp --dport 5000 -j LOG --log-prefix "want-in: " --log-level warning
 iptables -A INPUT -p udp --dport 5000 -j NFLOG --nflog-group 5 --nflog-prefix seen
 iptables -A INPUT -p udp --dport 5001 -j DROP
@@ -44,56 +20,13 @@ for port in 5000 5001 5001; do
     on_client bash -c "printf hi > /dev/udp/10.7.0.2/$port"
 done
 for _ in $(seq 200); do
-    "$PROGRAM" status --drops --json >drops
+    tidegate status --drops --json >drops
     grep -q '"rule": 2' drops && break
     sleep 0.05
 done
-"$PROGRAM" status --drops >drops.text
-"$PROGRAM" conntrack -L >listed 2>/dev/null
-"$PROGRAM" down
-wait $daemon
-kill $client
+tidegate status --drops >drops.text
+tidegate conntrack -L >listed 2>/dev/null
 "#;
-
-/// Plays the script in a directory; `false`, loudly, where it cannot be.
-fn played(directory: &Path) -> bool {
-    let conf = format!(
-        "[rules]\nv4 = {0:?}\nv6 = {0:?}\n[log]\nhostname = \"fw\"\nsyslog = \"\"\n\
-         file = {{ path = {1:?} }}\nnflog = {{ directory = {2:?} }}\n",
-        directory.join("none"),
-        directory.join("lines"),
-        directory.join("captures"),
-    );
-    fs::write(directory.join("conf"), conf).unwrap();
-    let run = Command::new("timeout")
-        .args([
-            "-k",
-            "5",
-            "60",
-            "unshare",
-            "-rnpf",
-            "--kill-child",
-            "--mount-proc",
-        ])
-        .args(["sh", "-c", SCRIPT])
-        .env("PROGRAM", PROGRAM)
-        .env_remove("TIDEGATE_STATE")
-        .current_dir(directory)
-        .output();
-    let run = match run {
-        Ok(run) if run.status.code() == Some(77) || err(&run).contains("unshare failed") => {
-            eprintln!("SKIPPED: no network namespaces with links: {}", err(&run));
-            return false;
-        }
-        Ok(run) => run,
-        Err(e) => {
-            eprintln!("SKIPPED: {e}");
-            return false;
-        }
-    };
-    assert!(run.status.success(), "{}{}", out(&run), err(&run));
-    true
-}
 
 /// A word of a line by what stands before it.
 fn word<'a>(line: &'a str, before: &str) -> &'a str {
@@ -108,7 +41,13 @@ fn word<'a>(line: &'a str, before: &str) -> &'a str {
 fn lines_and_captures_say_what_came() {
     let directory = tempfile::tempdir().unwrap();
     let d = directory.path();
-    if !played(d) {
+    let config = format!(
+        "[log]\nhostname = \"fw\"\nsyslog = \"\"\n\
+         file = {{ path = {:?} }}\nnflog = {{ directory = {:?} }}\n",
+        d.join("lines"),
+        d.join("captures"),
+    );
+    if !played(d, &config, SCRIPT) {
         return;
     }
     let read = |name: &str| fs::read_to_string(d.join(name)).unwrap();

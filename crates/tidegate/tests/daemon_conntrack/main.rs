@@ -5,7 +5,9 @@
 #[path = "../support/daemon.rs"]
 mod support;
 
+mod busy;
 mod events;
+mod live;
 mod logs;
 mod modules;
 mod settings;
