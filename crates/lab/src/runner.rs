@@ -227,6 +227,8 @@ impl Lab {
                 connections: Vec::new(),
             });
         }
+        // Ends of connections may be on their way.
+        self.tap.settle(QUIET, NOISY);
         let host = self.guarded()?;
         Ok(Event::State {
             step,
