@@ -38,13 +38,15 @@ pub struct RuleOrigin {
 /// lowered form: such chains may even call each other in circles.
 ///
 /// # Errors
-/// Chains that packets reach form a loop; never for rulesets that have been checked.
+/// Chains that packets reach form a loop (never in rulesets that have been checked), or a
+/// rule asks for what only a kernel knows.
 pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
     let mut run = Run {
         family: rules.family,
         origin: Vec::new(),
         steps: Vec::new(),
         tracks: false,
+        refused: None,
     };
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
     let mut steps = [0; 5].map(|_| 0..0);
@@ -54,6 +56,10 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
             ruleset.tables[kind as usize] = Some(run.table(table)?);
             steps[kind as usize] = first..run.steps.len() as u32;
         }
+    }
+    if let Some((id, why)) = run.refused {
+        let rule = run.origin.get(id.0 as usize).map_or("", |o| &o.text);
+        return Err(Failure::Plain(format!("{why}: {rule}")));
     }
     ruleset.steps = run.steps;
     ruleset.tracks_connections = run.tracks;
@@ -70,6 +76,8 @@ struct Run {
     origin: Vec<RuleOrigin>,
     steps: Vec<Box<dyn Step>>,
     tracks: bool,
+    /// The first rule that cannot be decided, and why.
+    refused: Option<(RuleId, &'static str)>,
 }
 
 impl Run {
@@ -143,6 +151,7 @@ impl Run {
         let mut ctx = LowerCtx {
             family: self.family,
             steps: &mut self.steps,
+            refused: None,
         };
         conds.extend(spec.matches.iter().map(|m| m.condition(&mut ctx)));
         let outcome = match &spec.target {
@@ -159,6 +168,9 @@ impl Run {
                 .outcome(&mut ctx)
                 .unwrap_or_else(|| Outcome::verdict(Verdict::Continue)),
         };
+        if let Some(why) = ctx.refused {
+            self.refused.get_or_insert((id, why));
+        }
         Rule {
             id,
             cond: Cond::all(conds),
