@@ -2,7 +2,7 @@
 //! within the head of a chunk is dropped.
 
 use tidegate_ir::{Cond, Field, Truth};
-use tidegate_wire::{Family, be16, proto};
+use tidegate_wire::{be16, proto};
 
 use super::{
     dccp::ports,
@@ -19,8 +19,11 @@ const SPORT: usize = 0;
 const DPORT: usize = 1;
 const CHUNKS: usize = 2;
 
-/// Number, name and the flags that have letters, from the highest bit.
-const TYPES: [(u8, &str, &[(u8, char)]); 21] = [
+/// Flags with their letters, from the highest bit.
+type Flags = &'static [(u8, char)];
+
+/// Number, name and the flags that have letters.
+const TYPES: [(u8, &str, Flags); 21] = [
     (0, "DATA", DATA_FLAGS),
     (1, "INIT", &[]),
     (2, "INIT_ACK", &[]),
@@ -43,7 +46,7 @@ const TYPES: [(u8, &str, &[(u8, char)]); 21] = [
     (192, "FORWARD_TSN", &[]),
     (193, "ASCONF", &[]),
 ];
-const DATA_FLAGS: &[(u8, char)] = &[(8, 'I'), (4, 'U'), (2, 'B'), (1, 'E')];
+const DATA_FLAGS: Flags = &[(8, 'I'), (4, 'U'), (2, 'B'), (1, 'E')];
 
 const HELP: &str = "\t\t\t\t\t\t        chunktypes are present\nchunktypes - DATA INIT INIT_ACK SACK HEARTBEAT HEARTBEAT_ACK ABORT SHUTDOWN SHUTDOWN_ACK ERROR COOKIE_ECHO COOKIE_ACK ECN_ECNE ECN_CWR SHUTDOWN_COMPLETE ASCONF ASCONF_ACK FORWARD_TSN ALL NONE\n";
 
@@ -257,8 +260,6 @@ pub static SCTP: Extension = Extension {
     vectors: VECTORS,
     ..Extension::MATCH
 };
-
-const _: fn(&Value, Family) -> String = show_range;
 
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
     let mut tests = header(12);

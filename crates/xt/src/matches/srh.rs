@@ -119,9 +119,11 @@ const OPTIONS: &[Opt] = &[
     ),
 ];
 
-/// Where a number stands in the header, and what is asked about it; in the order of the
-/// option table.
-const NUMBERS: [(u8, u8, fn(u64) -> (u64, u64)); 11] = [
+/// First byte and length in the header, and the range that is asked for.
+type Number = (u8, u8, fn(u64) -> (u64, u64));
+
+/// The numbers of the header, in the order of the option table.
+const NUMBERS: [Number; 11] = [
     (0, 1, |n| (n, n)),
     (1, 1, |n| (n, n)),
     (1, 1, |n| (n + 1, u64::MAX)),
