@@ -49,7 +49,7 @@ impl Lab {
         let names = Path::new(world::HOME).join("hosts");
         std::fs::write(&names, topology.names())?;
         world::cover(&names, "/etc/hosts");
-        let tap = Tap::start(&hosts, &topology.firewall)?;
+        let tap = Tap::start(&hosts, &topology)?;
         firewall::start(options.firewall, hosts.host(&topology.firewall)?)?;
         let mut lab = Lab {
             topology,
@@ -227,6 +227,8 @@ impl Lab {
                 connections: Vec::new(),
             });
         }
+        // Ends of connections may be on their way.
+        self.tap.settle(QUIET, NOISY);
         let host = self.guarded()?;
         Ok(Event::State {
             step,
@@ -289,11 +291,28 @@ fn try_play(
         }
     }
     if let Some(dir) = &options.capture {
-        let file = dir.join(format!("{}-{}.pcapng", scenario.name, options.firewall));
-        lab.tap.write(&file)?;
-        *capture = Some(file.display().to_string());
+        *capture = Some(keep(&lab, &scenario.name, dir)?);
     }
     outcome
+}
+
+/// Keeps what `tidegate replay` needs to decide the packets once more: the capture, the
+/// guarded host's description, its rules. Returns the files' name without extension.
+fn keep(lab: &Lab, name: &str, dir: &Path) -> Result<String> {
+    let stem = dir
+        .join(format!("{name}-{}", lab.who))
+        .display()
+        .to_string();
+    lab.tap
+        .write(Path::new(&format!("{stem}.pcapng")), &lab.topology)?;
+    let host = lab.guarded()?;
+    let limit = Duration::from_secs(LIMIT);
+    shell::run(host, &format!("tidegate host --out '{stem}.toml'"), limit)?;
+    if lab.who != Who::None {
+        shell::run(host, &format!("iptables-save >'{stem}.rules'"), limit)?;
+        shell::run(host, &format!("ip6tables-save >'{stem}.rules6'"), limit)?;
+    }
+    Ok(stem)
 }
 
 /// Whether something in `host` listens on `port`, which is written `22/tcp`, or is the path

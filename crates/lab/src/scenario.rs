@@ -1,6 +1,6 @@
 //! Scenarios as data: what is typed where, and what must happen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -172,6 +172,24 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// The ports above the well-known ones that the scenario names; not the ends of ranges
+    /// that ports are drawn from (`5000:5100`).
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
+        let lines = self.steps.iter().map(|step| step.lines.as_str());
+        let servers = self
+            .servers
+            .iter()
+            .flat_map(|s| [s.run.as_str(), s.port.as_str()]);
+        let asides = self.steps.iter().flat_map(|step| &step.meanwhile);
+        let asides = asides.map(|aside| aside.line.as_str());
+        lines
+            .chain(servers)
+            .chain(asides)
+            .flat_map(|text| text.split(|c: char| !c.is_ascii_digit() && c != ':'))
+            .filter_map(|number| number.parse().ok())
+            .collect()
+    }
+
     /// Names of all.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         KNOWN.iter().map(|(name, _)| *name)
@@ -180,7 +198,6 @@ impl Scenario {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;

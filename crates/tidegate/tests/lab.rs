@@ -179,6 +179,40 @@ fn nothing_is_left_of_a_lab_whose_user_is_killed() {
 }
 
 #[test]
+fn what_a_lab_captured_can_be_replayed() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = [
+        "--firewall",
+        "tidegate",
+        "--programs",
+        "builtin",
+        "--capture",
+    ];
+    let mut command = tidegate();
+    command.args(["lab", "a4"]).args(arguments).arg(dir.path());
+    let said = text(&command.output().unwrap());
+    if skipped("a capture", &said) {
+        return;
+    }
+    let file = |extension: &str| dir.path().join(format!("a4-tidegate.{extension}"));
+    let mut command = tidegate();
+    command
+        .args(["replay", "--summary", "--rules"])
+        .arg(file("rules"));
+    command.arg("--host").arg(file("toml")).arg(file("pcapng"));
+    let summary = text(&command.output().unwrap());
+    // The rule without its counters: that which let three clients in.
+    let rule = "--src-range 192.168.114.100-192.168.114.150 -j ACCEPT";
+    let counted = summary.lines().find(|l| l.contains(rule)).unwrap_or("");
+    let listed = said.lines().rev().find(|l| l.contains(rule)).unwrap();
+    let packets = listed.split_whitespace().next().unwrap();
+    assert!(
+        counted.starts_with(&format!("[{packets}:")),
+        "{said}\n{summary}"
+    );
+}
+
+#[test]
 fn a_shell_in_a_lab() {
     let mut command = tidegate();
     command.args(["lab", "shell", "--programs", "builtin"]);

@@ -31,10 +31,16 @@ case $only in
   announce) [ $passive = on ] && do="quote PASV" || do="quote PORT 192,168,114,101,200,200" ;;
 esac
 case $host in *:*) host="[$host]" ;; esac
-lftp --norc -c "set net:max-retries 1; set net:timeout 3; set net:persist-retries 0; set ftp:use-feat no;
+# It tries again and again, whatever it is told.
+[ $only = slow ] || limit="timeout 8"
+$limit lftp --norc -c "set net:max-retries 1; set net:timeout 3; set net:persist-retries 0; set ftp:use-feat no;
   set ftp:sync-mode yes; set ftp:passive-mode $passive; set ftp:prefer-epsv $epsv; set ftp:fix-pasv-address no;
   set cmd:fail-exit yes; set xfer:clobber yes;
   open -p $port -u anonymous,x $host; $do; quote NOOP; bye" || exit 1
-[ $only = slow ] && cmp slow /run/lab/ftp/pub/slow && exit 0
+if [ $only = slow ]; then
+  # vsftpd's directory; the built-in server has none.
+  [ ! -d /run/lab/ftp ] || cmp slow /run/lab/ftp/pub/slow
+  exit
+fi
 [ $only = all ] || [ $only = get ] || exit 0
 cmp file got
