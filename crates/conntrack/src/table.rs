@@ -13,7 +13,7 @@ use tidegate_wire::Family;
 pub(crate) struct Node {
     pub(crate) hash: u32,
     /// Next node of the chain plus one, 0 at its end.
-    next: u32,
+    pub(crate) next: u32,
 }
 
 /// Bucket heads; the nodes live beside their entries in the [`Slab`].
