@@ -139,6 +139,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tidegate_daemon::run(config, &start_plane)
 }
 
+/// Timers, entries and buckets looked at between two packets, so that none waits long.
+const AT_ONCE: u32 = 256;
+
 fn start_plane(config: &Config, ears: Ears) -> Result<Arc<dyn Plane>> {
     let (host, notes) = Host::running()?;
     for note in notes {
@@ -146,6 +149,7 @@ fn start_plane(config: &Config, ears: Ears) -> Result<Arc<dyn Plane>> {
     }
     let mut settings = host.config;
     settings.track = config.datapath.track.into();
+    settings.conntrack.at_once = AT_ONCE;
     tidegate_daemon::seed(&mut settings)?;
     match config.datapath.kind {
         Kind::None => {
