@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use tidegate_wire::Family;
 
-use crate::{Cond, Effect, RejectKind, Step};
+use crate::{Cond, Effect, Field, RejectKind, Step};
 
 /// The five points where rules see a packet (uapi `enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,6 +156,24 @@ impl Rule {
             }
         });
         found
+    }
+
+    /// Whether the rule looks at what connections have carried.
+    #[must_use]
+    pub fn needs_accounting(&self) -> bool {
+        let mut found = false;
+        self.cond.visit(&mut |c| {
+            found |= matches!(c, Cond::In(Field::CtOrigPackets, _));
+        });
+        found
+    }
+
+    /// Whether the kernel has this rule's extensions only where it can track connections:
+    /// beside those that need tracking, what exempts from it.
+    #[must_use]
+    pub fn is_of_conntrack(&self) -> bool {
+        let exempts = |e: &Effect| matches!(e, Effect::Ct(_));
+        self.needs_conntrack() || self.effects.iter().any(exempts)
     }
 }
 

@@ -20,6 +20,10 @@ const KNOWN: &[(&str, &str)] = &[
         "router",
         include_str!("../../../scenarios/live/topology/router.toml"),
     ),
+    (
+        "uplinks",
+        include_str!("../../../scenarios/live/topology/uplinks.toml"),
+    ),
 ];
 
 /// A network.

@@ -41,13 +41,7 @@ pub struct RuleOrigin {
 /// Chains that packets reach form a loop (never in rulesets that have been checked), or a
 /// rule asks for what only a kernel knows.
 pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
-    let mut run = Run {
-        family: rules.family,
-        origin: Vec::new(),
-        steps: Vec::new(),
-        tracks: false,
-        refused: None,
-    };
+    let mut run = Run::new(rules.family);
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
     let mut steps = [0; 5].map(|_| 0..0);
     for kind in tidegate_ir::TableKind::ALL {
@@ -71,16 +65,38 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
     })
 }
 
+/// Whether a rule of the table needs a kernel that can track connections.
+///
+/// # Errors
+/// As [`lower`].
+pub(crate) fn is_of_conntrack(table: &crate::Table, family: Family) -> Result<bool, Failure> {
+    let mut run = Run::new(family);
+    run.table(table)?;
+    Ok(run.of_conntrack)
+}
+
 struct Run {
     family: Family,
     origin: Vec<RuleOrigin>,
     steps: Vec<Box<dyn Step>>,
     tracks: bool,
+    of_conntrack: bool,
     /// The first rule that cannot be decided, and why.
     refused: Option<(RuleId, &'static str)>,
 }
 
 impl Run {
+    const fn new(family: Family) -> Self {
+        Run {
+            family,
+            origin: Vec::new(),
+            steps: Vec::new(),
+            tracks: false,
+            of_conntrack: false,
+            refused: None,
+        }
+    }
+
     fn table(&mut self, table: &crate::Table) -> Result<Table, Failure> {
         let reach = Reach::new(table)?;
         let mut entry = [None; 5];
@@ -120,6 +136,7 @@ impl Run {
             });
             let lowered = self.rule(id, &rule.spec, reach);
             self.tracks |= lowered.needs_conntrack();
+            self.of_conntrack |= lowered.is_of_conntrack();
             if n < live {
                 rules.push(lowered);
             }
