@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# live.sh RUNNER [FIRST COUNT]: generated cases, and a tenth as many for single trackers,
+# live.sh RUNNER [FIRST COUNT]: generated cases, a tenth as many for single trackers, and a
+# third as many for single matches,
 # through this machine's kernel and through RUNNER, compared. Needs root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -7,3 +8,4 @@ runner=$(realpath "${1:?RUNNER}")
 python3 "$here/kernel/selftest.py"
 python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "${3:-2000}" --b "$runner"
 python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 9) / 10))" --series trackers --b "$runner"
+python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 2) / 3))" --series matches --b "$runner"

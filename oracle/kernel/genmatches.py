@@ -54,13 +54,13 @@ class M(G):
         i, s, d = self.between()
         return {"in": i, "hex": ip(s, d, proto, body, **k).hex()}
 
-    def tcp(self, **k):
+    def mk_tcp(self, **k):
         i, s, d = self.between()
         r = self.r
         k.setdefault("flags", r.choice(["S", "SA", "A", "FA", "R", "PA"]))
         return {"in": i, "hex": tcp(s, d, self.port(), r.choice(SERVICE_PORTS), **k).hex()}
 
-    def udp(self, data=b"x", **k):
+    def mk_udp(self, data=b"x", **k):
         i, s, d = self.between()
         return {"in": i, "hex": udp(s, d, self.port(), self.r.choice(SERVICE_PORTS), data, **k).hex()}
 
@@ -109,16 +109,16 @@ class M(G):
         r = self.r
         opts = r.choice([b"", b"\x02\x04\x05\xb4", b"\x01\x01\x02\x04\x02\x00", b"\x02\x03\x05", b"\x04\x02\x02\x04\xff\xff",
                          b"\x03\x03\x07\x02\x04\x00\x2a", b"\x02\x04"])
-        return self.tcp(flags=r.choice(["S", "SA", "A"]), opts=opts, doff=r.choice([None] * 9 + [4, 15]))
+        return self.mk_tcp(flags=r.choice(["S", "SA", "A"]), opts=opts, doff=r.choice([None] * 9 + [4, 15]))
 
     def p_ecn(self):
         r = self.r
         if r.random() < .3:
-            return self.udp(tos=r.randint(0, 255))
-        return self.tcp(flags=r.choice([2, 0x42, 0x82, 0xC2, 0x10, 0x52]), tos=r.randint(0, 255))
+            return self.mk_udp(tos=r.randint(0, 255))
+        return self.mk_tcp(flags=r.choice([2, 0x42, 0x82, 0xC2, 0x10, 0x52]), tos=r.randint(0, 255))
 
     def p_string(self):
-        return self.udp(data=self.r.choice([b"abcABCabab", b"GET / HTTP", b"\x00\xff\xe9\xc9", b"ababababc", b"x" * 700 + b"Zq", b""]))
+        return self.mk_udp(data=self.r.choice([b"abcABCabab", b"GET / HTTP", b"\x00\xff\xe9\xc9", b"ababababc", b"x" * 700 + b"Zq", b""]))
 
     def ext(self, nh, body):
         """an IPv6 packet with those headers before UDP, TCP or nothing"""
@@ -179,7 +179,7 @@ class M(G):
         return self.send(MH, body[:r.choice([8, 8, 8, 5])])
 
     def p_rpfilter(self):
-        p = self.udp()
+        p = self.mk_udp()
         if self.r.random() < .5:
             i = self.r.choice(list(HOSTS[self.fam]))
             src = self.r.choice(hosts(self.fam) + list(ROUTER[self.fam].values()))
@@ -188,7 +188,7 @@ class M(G):
 
     def p_few(self):
         """several packets of few addresses"""
-        return self.udp() if self.r.random() < .7 else self.tcp(flags="S")
+        return self.mk_udp() if self.r.random() < .7 else self.mk_tcp(flags="S")
 
     # -------------------------------------------------------------- rules of each match
     def m_esp(self):

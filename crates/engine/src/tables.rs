@@ -98,12 +98,17 @@ pub(crate) fn walk<H: Host>(
             }
             continue;
         };
-        if let Err(drop) = rule {
+        let dropped = rule.err();
+        if let Some((drop, false)) = dropped {
             return Decision::Drop(drop);
         }
         let rule = &chain.rules[index];
         let len = host.packet_len();
         host.counter(rule.id).count(len);
+        if let Some((drop, true)) = dropped {
+            host.run_effects(rule);
+            return Decision::Drop(drop);
+        }
         if !rule.effects.is_empty()
             && let Continue::Decided(decision) = host.run_effects(rule)
         {
@@ -142,13 +147,13 @@ impl std::fmt::Debug for Stack {
 }
 
 /// The first rule from `from` on whose condition holds, or that dropped the packet
-/// while being tested.
+/// while being tested; then whether it held all the same.
 fn next_match<H: Host>(
     host: &mut H,
     kind: TableKind,
     (chain, index): (&tidegate_ir::Chain, &Index),
     from: usize,
-) -> Option<(usize, Result<(), DropReason>)> {
+) -> Option<(usize, Result<(), (DropReason, bool)>)> {
     let (mut view, mut watch) = host.view();
     let mut candidates = index.candidates(from, chain.rules.len(), H::Trace::TESTS);
     while let Some(index) = candidates.next(&mut view) {
@@ -169,7 +174,10 @@ fn next_match<H: Host>(
         match truth {
             Truth::False => {}
             Truth::True => return Some((index, Ok(()))),
-            Truth::Hotdrop => return Some((index, Err(DropReason::Hotdrop(rule.id)))),
+            Truth::Hotdrop | Truth::HotdropTaken => {
+                let taken = truth == Truth::HotdropTaken;
+                return Some((index, Err((DropReason::Hotdrop(rule.id), taken))));
+            }
         }
     }
     None

@@ -6,7 +6,7 @@ use tidegate_wire::{be16, proto};
 
 use super::{
     dccp::ports,
-    pure::pure,
+    pure::turned,
     ranges::blank_bang,
     transport::{header, port_test, show_range, strict_ports},
 };
@@ -267,8 +267,9 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
     tests.extend(port_test(args, DPORT, Field::Dport));
     if let Some(chunks) = chunks(args) {
         let asks = format!("chunks {}", args.text(CHUNKS).unwrap_or(""));
-        let test = pure(ctx, asks, move |input| chunks.hold(input.facts.packet()));
-        tests.push(test.inverted_if(args.inverted(CHUNKS)));
+        tests.push(turned(ctx, asks, args.inverted(CHUNKS), move |input| {
+            chunks.hold(input.facts.packet())
+        }));
     }
     Cond::all(tests)
 }
