@@ -53,6 +53,10 @@ enum Command {
     Ct(orders::Words),
     /// Translations in the same way: `nat list`.
     Nat(orders::Words),
+    /// Show or change the lists of `-m recent`: NAME, and `+ADDRESS`, `-ADDRESS` or `/`.
+    Recent(orders::Words),
+    /// Show the tables of `-m hashlimit`.
+    Hashlimit(orders::Words),
     /// Describe the running host for `replay --host`.
     Host(host::Args),
     /// Try a firewall in a small network that vanishes afterwards.
@@ -85,6 +89,8 @@ fn main() -> ExitCode {
         Command::Modinfo(words) => return words.modinfo(),
         Command::Ct(words) => return words.send("ct"),
         Command::Nat(words) => return words.send("nat"),
+        Command::Recent(words) => return words.send("recent"),
+        Command::Hashlimit(words) => return words.send("hashlimit"),
         Command::Host(args) => host::run(&args).map(done),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),

@@ -23,7 +23,7 @@ const CHUNKS: usize = 2;
 type Flags = &'static [(u8, char)];
 
 /// Number, name and the flags that have letters.
-const TYPES: [(u8, &str, Flags); 21] = [
+const TYPES: [(u8, &str, Flags); 22] = [
     (0, "DATA", DATA_FLAGS),
     (1, "INIT", &[]),
     (2, "INIT_ACK", &[]),
@@ -39,13 +39,16 @@ const TYPES: [(u8, &str, Flags); 21] = [
     (12, "ECN_ECNE", &[]),
     (13, "ECN_CWR", &[]),
     (14, "SHUTDOWN_COMPLETE", &[(1, 'T')]),
-    (64, "I_DATA", DATA_FLAGS),
+    (64, "I_DATA", NO_FLAGS),
     (128, "ASCONF_ACK", &[]),
     (130, "RE_CONFIG", &[]),
     (132, "PAD", &[]),
     (192, "FORWARD_TSN", &[]),
     (193, "ASCONF", &[]),
+    (194, "I_FORWARD_TSN", &[]),
 ];
+/// The tool reads these letters and forgets them.
+const NO_FLAGS: Flags = &[(0, 'I'), (0, 'U'), (0, 'B'), (0, 'E')];
 const DATA_FLAGS: Flags = &[(8, 'I'), (4, 'U'), (2, 'B'), (1, 'E')];
 
 const HELP: &str = "\t\t\t\t\t\t        chunktypes are present\nchunktypes - DATA INIT INIT_ACK SACK HEARTBEAT HEARTBEAT_ACK ABORT SHUTDOWN SHUTDOWN_ACK ERROR COOKIE_ECHO COOKIE_ACK ECN_ECNE ECN_CWR SHUTDOWN_COMPLETE ASCONF ASCONF_ACK FORWARD_TSN ALL NONE\n";
@@ -300,7 +303,11 @@ const CASES: &[Case] = &[
         "-p sctp -m sctp --chunk-types any DATA:",
         "-p sctp -m sctp --chunk-types any DATA",
     ),
-    ok("-p sctp -m sctp --chunk-types any I_DATA,RE_CONFIG,PAD"),
+    ok("-p sctp -m sctp --chunk-types any I_DATA,RE_CONFIG,PAD,I_FORWARD_TSN"),
+    saved(
+        "-p sctp -m sctp --chunk-types any I_DATA:b",
+        "-p sctp -m sctp --chunk-types any I_DATA",
+    ),
     bad("-p sctp -m sctp --sport 10:1"),
     bad("-p sctp -m sctp --sport 65536"),
     bad("-m sctp --sport 1"),
