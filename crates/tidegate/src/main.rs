@@ -5,10 +5,14 @@
 //! Everything else is a command of its own.
 #![forbid(unsafe_code)]
 
+mod course;
+mod explain;
+mod given;
 mod host;
 mod lab;
 mod link;
 mod orders;
+mod packets;
 mod release;
 mod replay;
 mod tools;
@@ -59,6 +63,8 @@ enum Command {
     Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
+    /// Say what the rules do to a packet described in words, and why.
+    Explain(explain::Args),
     /// Decide every packet of captures by rules.
     Replay(replay::Args),
 }
@@ -88,6 +94,7 @@ fn main() -> ExitCode {
         Command::Host(args) => host::run(&args).map(done),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
+        Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };
     match outcome {
