@@ -7,11 +7,15 @@
 
 mod completions;
 mod doc;
+mod course;
+mod explain;
+mod given;
 mod host;
 mod lab;
 mod link;
 mod manual;
 mod orders;
+mod packets;
 mod release;
 mod replay;
 mod tools;
@@ -68,6 +72,8 @@ enum Command {
     Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
+    /// Say what the rules do to a packet described in words, and why.
+    Explain(explain::Args),
     /// Decide every packet of captures by rules.
     Replay(replay::Args),
 }
@@ -100,6 +106,7 @@ fn main() -> ExitCode {
         Command::Host(args) => host::run(&args).map(done),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
+        Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };
     match outcome {
