@@ -22,6 +22,9 @@ import canon
 import gen
 
 
+KERNEL = [sys.executable, os.path.join(here, "nforacle.py"), "--ordered"]
+
+
 def lines(objs):
     return "".join(json.dumps(o) + "\n" for o in objs)
 
@@ -33,7 +36,7 @@ def run(cmd, cases):
 
 def kernel(cases, jobs):
     """(flattened cases, the kernel's results for them)"""
-    cmd = [sys.executable, os.path.join(here, "nforacle.py"), "--ordered", "-j", str(jobs)]
+    cmd = KERNEL + ["-j", str(jobs)]
     first = run(cmd, cases)
     flat = []
     for c, r in zip(cases, first):
@@ -56,8 +59,8 @@ def main():
     ap.add_argument("--same", action="store_true", help="second run = the kernel again, and nothing drawn may differ")
     a = ap.parse_args()
     fields = a.fields.split(",")
-    b = shlex.split(a.b) if a.b else [sys.executable, os.path.join(here, "nforacle.py"), "--ordered", "-j", str(a.j)]
-    tot = bad = packets = 0
+    b = shlex.split(a.b) if a.b else KERNEL + ["-j", str(a.j)]
+    tot = bad = again = packets = 0
     verdicts = collections.Counter()
     t0 = time.time()
     for s in range(a.first, a.first + a.count, a.chunk):
@@ -70,13 +73,18 @@ def main():
             packets += len(x.get("steps", []))
             verdicts.update(st["verdict"] for st in x.get("steps", []))
             d = canon.compare(x, y, fields, drawn=not a.same)
+            if d and not a.same:  # the kernel's timeouts run on real time: a pause of the machine is no difference
+                print("different, the kernel once more:", c["name"], json.dumps(d[0])[:200])
+                again += 1
+                d = canon.compare(run(KERNEL, [c])[0], y, fields)
             if d:
                 bad += 1
                 if bad <= a.show:
                     print("DIFF", c["name"])
                     for e in d[:4]:
                         print("    ", json.dumps(e)[:400])
-    print("cases=%d packets=%d differing=%d seconds=%.0f verdicts=%s" % (tot, packets, bad, time.time() - t0, dict(verdicts)))
+    print("cases=%d packets=%d differing=%d asked_twice=%d seconds=%.0f verdicts=%s"
+          % (tot, packets, bad, again, time.time() - t0, dict(verdicts)))
     sys.exit(1 if bad else 0)
 
 

@@ -7,7 +7,7 @@ use crate::expect::{ExpectError, ExpectPolicy, Expectation, OnMatch};
 use crate::nat::{Manip, NatRange};
 use crate::sysctl::LONGEST;
 use crate::tuple::{Dir, Tuple};
-use crate::{Conntrack, Family, SECOND, Time, Zone};
+use crate::{Conntrack, Cursor, Family, SECOND, Time, Zone};
 use core::fmt;
 use tidegate_wire::proto;
 
@@ -344,22 +344,30 @@ impl Conntrack {
         })
     }
 
-    /// Takes a helper out of service (what unloading its module does): what it expects
-    /// goes, and its connections are helped no more. Returns how many those were.
-    pub fn retire_helper(&mut self, now: Time, helper: HelperKind) -> usize {
-        self.handle_timeout(now);
-        self.forget_expectations_where(|e| {
-            e.helper == Some(helper) || e.assign_helper == Some(helper)
-        });
-        let helped = self.iter().filter(|(_, e)| e.helper == Some(helper));
+    /// Takes a helper out of service (what unloading its module does), piece by piece: its
+    /// connections in `slots` places from the one that `cursor` names are helped no more.
+    /// Returns where to go on; with the last piece goes what the helper expects.
+    pub fn retire_helper(
+        &mut self,
+        helper: HelperKind,
+        cursor: Cursor,
+        slots: u32,
+    ) -> Option<Cursor> {
+        let (entries, next) = self.piece(cursor, slots);
+        let helped = entries.filter(|(_, e)| e.helper == Some(helper));
         let ids: alloc::vec::Vec<EntryId> = helped.map(|(id, _)| id).collect();
-        for &id in &ids {
+        for id in ids {
             if let Some(entry) = self.slab.get_mut(id) {
                 entry.helper = None;
                 entry.pending |= change::HELPER;
                 self.report(id, EventKind::Update);
             }
         }
-        ids.len()
+        if next.is_none() {
+            self.forget_expectations_where(|e| {
+                e.helper == Some(helper) || e.assign_helper == Some(helper)
+            });
+        }
+        next
     }
 }

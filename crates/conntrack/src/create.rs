@@ -124,7 +124,7 @@ impl Conntrack {
         }
     }
 
-    fn full(&self, extra: u32) -> bool {
+    pub(crate) fn full(&self, extra: u32) -> bool {
         self.config.max != 0 && self.count + extra > self.config.max
     }
 

@@ -18,6 +18,12 @@ pub struct EntryId {
 }
 
 impl EntryId {
+    /// An id that no entry has.
+    pub(crate) const NOBODY: EntryId = EntryId {
+        generation: NonZeroU32::MIN,
+        index: u32::MAX,
+    };
+
     /// A 32-bit number for listings (`id=`), unique among living entries as long as
     /// there are fewer than four million.
     #[must_use]

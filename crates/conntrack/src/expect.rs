@@ -205,6 +205,13 @@ impl Expectations {
         })
     }
 
+    /// All of them, oldest first.
+    pub(crate) fn by_age(&self) -> Vec<&Expectation> {
+        let mut all: Vec<_> = self.slots.iter().flatten().collect();
+        all.sort_unstable_by_key(|(serial, _)| *serial);
+        all.into_iter().map(|(_, e)| e).collect()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Expectation> {
         self.slots.iter().filter_map(|p| Some(&p.as_ref()?.1))
     }
@@ -253,6 +260,20 @@ impl Conntrack {
             entry.expecting[class] = entry.expecting[class].saturating_add(1);
         }
         self.stats.expect_create += 1;
+        Ok(())
+    }
+
+    /// Puts back an expectation with its deadline, unless it clashes with another.
+    pub(crate) fn expect_again(&mut self, expectation: Expectation) -> Result<(), ExpectError> {
+        let hash = self.target_hash(&expectation.tuple);
+        if self.conflict(hash, &expectation)?.is_some() {
+            return Err(ExpectError::Already);
+        }
+        if let Some(entry) = self.slab.get_mut(expectation.master) {
+            let held = &mut entry.expecting[usize::from(expectation.class & 3)];
+            *held = held.saturating_add(1);
+        }
+        self.expectations.insert(hash, expectation);
         Ok(())
     }
 

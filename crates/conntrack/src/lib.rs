@@ -16,6 +16,7 @@ pub mod helper;
 pub mod nat;
 pub mod reason;
 pub mod seqadj;
+pub mod snapshot;
 pub mod stats;
 pub mod sysctl;
 pub mod tuple;

@@ -114,11 +114,8 @@ impl Commands {
     }
 
     fn modprobe(&self, request: &Request) -> Result<Printed> {
-        let (words, users) = (request.words.clone(), self.users()?);
-        self.plane.with(move |engine, now| {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            modules::modprobe(engine.conntrack_mut(), now, &words, &users)
-        })
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        Ok(modules::modprobe(&self.tracker, &words, &self.users()?))
     }
 
     fn lsmod(&self, _: &Request) -> Result<Printed> {
@@ -130,7 +127,9 @@ impl Commands {
     fn drops(&self, json: bool) -> Result<Printed> {
         let drops = self.plane.with(|engine, _| engine.drops().clone())?;
         let out = if json {
-            serde_json::to_string_pretty(&drops_json(&drops))? + "\n"
+            let mut both = drops_json(&drops);
+            both["logs"] = serde_json::to_value(self.logs.status())?;
+            serde_json::to_string_pretty(&both)? + "\n"
         } else {
             drops_text(&drops) + &self.logs.status().text()
         };

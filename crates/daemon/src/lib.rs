@@ -4,6 +4,7 @@
 
 mod commands;
 pub mod config;
+pub mod connections;
 pub mod control;
 mod files;
 pub mod plane;
@@ -16,6 +17,7 @@ mod userspace;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use config::Config;
+pub use connections::ConnectionFile;
 pub use plane::Plane;
 pub use rules::LiveRules;
 pub use service::{StartPlane, run};

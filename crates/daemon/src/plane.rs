@@ -82,7 +82,7 @@ pub trait Plane: Send + Sync {
     fn stop(&self) -> Result<()>;
 }
 
-impl dyn Plane {
+impl dyn Plane + '_ {
     /// Runs work between two packets and waits for its result.
     ///
     /// # Errors

@@ -7,11 +7,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tidegate_engine::TrackWhen;
+use tidegate_engine::conntrack::Sysctl;
 use tidegate_engine::conntrack::sysctl::Refused;
 use tidegate_logs::Logs;
 use tidegate_syntax::Failure;
@@ -19,7 +19,8 @@ use tidegate_tools::modules;
 use tidegate_tools::sysctl::{Settings, TableSettings};
 
 use crate::commands::Commands;
-use crate::config::{Config, Track};
+use crate::config::Config;
+use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files::{self, Recorder};
 use crate::plane::{Ears, Plane};
@@ -111,20 +112,22 @@ type AtStart = [(tidegate_syntax::Ruleset, Option<PathBuf>); 2];
 /// Settings and helper modules of the configuration.
 fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
     let settings = TableSettings(tracker);
-    for (name, value) in &config.sysctl {
-        if settings.read(name).is_none() {
-            bail!("[sysctl]: `{name}` has no meaning here");
-        }
-        let refused = |e: Refused| anyhow::anyhow!("[sysctl]: {name} = {value}: {e}");
+    for (name, value) in &config.sysctl.0 {
+        let Some(sysctl) = Sysctl::by_name(name).filter(|_| settings.read(name).is_some()) else {
+            bail!("[sysctl]: no setting of connection tracking is called `{name}`");
+        };
+        let refused = |why: Refused| match why {
+            Refused::ReadOnly => anyhow!("[sysctl]: {name} can only be read"),
+            Refused::Invalid => {
+                let (least, most) = sysctl.range();
+                anyhow!("[sysctl]: {name} = {value}: it takes numbers from {least} to {most}")
+            }
+        };
         settings.write(name, &value.to_string()).map_err(refused)?;
     }
     for line in &config.modules.load {
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let loaded = tracker.table().with(move |ct, now| {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            modules::modprobe(ct, now, &words, &|_| 0)
-        });
-        let loaded = loaded.map_err(failed)?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let loaded = modules::modprobe(tracker, &words, &|_| 0);
         if loaded.status != 0 {
             bail!("[modules]: `{line}`: {}", loaded.err.trim_end());
         }
@@ -133,7 +136,7 @@ fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
 }
 
 fn failed(f: Failure) -> anyhow::Error {
-    anyhow::anyhow!(f.render("tidegate", None).trim_end().to_owned())
+    anyhow!(f.render("tidegate", None).trim_end().to_owned())
 }
 
 /// What the daemon is made of.
@@ -159,13 +162,9 @@ fn serve(
             flag[at].store(true, Ordering::Relaxed);
             let _ = crate::locked(&wake).send(Wake::Changed);
         };
-        let track = match config.datapath.track {
-            Track::Needed => TrackWhen::Needed,
-            Track::Always => TrackWhen::Always,
-        };
         Arc::new(LiveRules::new(
             parts.plane.clone(),
-            track,
+            config.datapath.track.into(),
             Box::new(changed),
         ))
     };
@@ -176,6 +175,8 @@ fn serve(
     changed
         .iter()
         .for_each(|c| c.store(false, Ordering::Relaxed));
+    let mut connections = connections(config);
+    restore(connections.as_ref(), &*parts.plane);
     parts.plane.guard()?;
     let commands = Arc::new(Commands {
         config: config.clone(),
@@ -197,15 +198,43 @@ fn serve(
     tracing::info!("up; control socket {}", config.control.socket.display());
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    keep(config, &commands, woken);
+    keep(config, &commands, &mut connections, woken);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if let Some(Err(e)) = connections.map(|mut file| file.write(&*commands.plane)) {
+        tracing::error!("connections are not recorded: {e:#}");
+    }
     drop(server);
     Ok(())
 }
 
+/// How often records are made.
+fn every(config: &Config) -> Duration {
+    Duration::from_secs(u64::from(config.state.every.max(1)))
+}
+
+/// The file for connections, if they are to outlive the daemon.
+fn connections(config: &Config) -> Option<ConnectionFile> {
+    let file = || ConnectionFile::new(&config.state.directory, every(config));
+    config.state.connections.then(file)
+}
+
+/// Puts back connections; a daemon without them is better than none.
+fn restore(file: Option<&ConnectionFile>, plane: &dyn Plane) {
+    match file.map(|file| file.restore(plane)) {
+        Some(Ok(Some(back))) => tracing::info!("{} connections are back", back.connections),
+        Some(Err(e)) => tracing::error!("connections are not restored: {e:#}"),
+        Some(Ok(None)) | None => {}
+    }
+}
+
 /// Keeps records until it is time to stop.
-fn keep(config: &Config, commands: &Commands, woken: &Receiver<Wake>) {
-    let every = Duration::from_secs(u64::from(config.state.every.max(1)));
+fn keep(
+    config: &Config,
+    commands: &Commands,
+    connections: &mut Option<ConnectionFile>,
+    woken: &Receiver<Wake>,
+) {
+    let every = every(config);
     let mut recorder = Recorder::new();
     let mut due = Instant::now();
     loop {
@@ -219,6 +248,11 @@ fn keep(config: &Config, commands: &Commands, woken: &Receiver<Wake>) {
         }
         if let Err(e) = recorder.write(config, &commands.rules) {
             tracing::error!("the rules in force are not recorded: {e:#}");
+        }
+        if let Some(file) = connections
+            && let Err(e) = file.write_if_due(&*commands.plane)
+        {
+            tracing::error!("connections are not recorded: {e:#}");
         }
         due = Instant::now() + every;
     }

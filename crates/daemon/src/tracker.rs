@@ -35,10 +35,6 @@ impl LiveTracker {
             ..self.clone()
         }
     }
-
-    pub(crate) fn table(&self) -> &(dyn Tracker + '_) {
-        self
-    }
 }
 
 impl Tracker for LiveTracker {

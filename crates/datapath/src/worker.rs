@@ -27,6 +27,9 @@ const BUDGET: usize = 256;
 const SPARE: usize = 1024;
 /// Buffers that have grown beyond this are given back.
 const SPARE_SIZE: usize = 1 << 17;
+/// How long commands from outside may take before packets get their turn, given that none
+/// takes longer itself.
+const TURN: Time = SECOND / 2000;
 /// Longest sleep: how often sockets are asked what they have lost.
 const SLEEP: Time = SECOND;
 
@@ -92,6 +95,8 @@ pub(crate) struct Worker {
     lost_asked: Time,
     /// There are interfaces that are left to the kernel.
     partial: bool,
+    /// Commands are waiting that had no turn yet.
+    behind: bool,
 }
 
 impl Worker {
@@ -122,6 +127,7 @@ impl Worker {
             stray: 0,
             lost_asked: 0,
             partial,
+            behind: false,
         })
     }
 
@@ -131,7 +137,7 @@ impl Worker {
         let mut busy = false;
         loop {
             events.clear();
-            let timeout = self.timeout(busy);
+            let timeout = self.timeout(busy || self.behind);
             match epoll::wait(
                 &self.poll,
                 rustix::buffer::spare_capacity(&mut events),
@@ -142,13 +148,10 @@ impl Worker {
             }
             self.now = self.clock.now();
             busy = false;
+            let mut told = self.behind;
             for event in &events {
                 match event.data.u64() {
-                    WAKE => {
-                        if self.obey()? {
-                            return Ok(());
-                        }
-                    }
+                    WAKE => told = true,
                     NEIGHBOURS => {
                         let settled = self.neighbours.hear()?;
                         self.settle(settled);
@@ -158,6 +161,9 @@ impl Worker {
             }
             self.expire();
             self.flush();
+            if told && self.obey()? {
+                return Ok(());
+            }
             self.observer.after_batch(&mut self.engine, self.now);
         }
     }
@@ -196,11 +202,17 @@ impl Worker {
         }
     }
 
-    /// Carries out commands; `true` when the last one has been.
+    /// Carries out commands, as many as packets can wait for; `true` when the last one
+    /// has been.
     fn obey(&mut self) -> Result<bool> {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut count);
-        while let Ok(command) = self.commands.try_recv() {
+        let ends = self.clock.now().saturating_add(TURN);
+        while self.clock.now() < ends {
+            let Ok(command) = self.commands.try_recv() else {
+                self.behind = false;
+                return Ok(false);
+            };
             match command {
                 Command::Run(work) => work(&mut self.engine, self.now),
                 Command::Add(port) => self.add(*port)?,
@@ -219,6 +231,7 @@ impl Worker {
                 Command::Stop => return Ok(true),
             }
         }
+        self.behind = true;
         Ok(false)
     }
 

@@ -5,12 +5,12 @@
 //! same connections. How many packets a rule counted is compared where the scenario says
 //! a number; elsewhere TCP puts the same bytes into more packets or fewer as it likes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::report::{Counted, Event};
 
-/// Ports that the kernel hands out to clients (`ip_local_port_range`).
-const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+/// Ports from here on are drawn, unless the scenario names them.
+const FIRST_DRAWN: u16 = 1024;
 
 /// What a run looked like after a step.
 struct State<'a> {
@@ -18,16 +18,24 @@ struct State<'a> {
     connections: &'a [String],
 }
 
-/// Where the two runs of a scenario differ, a line each.
-#[must_use]
-pub fn differences(kernel: &[Event], tidegate: &[Event]) -> Vec<String> {
+/// Where the two runs of a scenario differ, a line each. `named` are the ports that the
+/// scenario names.
+pub(crate) fn differences(
+    kernel: &[Event],
+    tidegate: &[Event],
+    named: &BTreeSet<u16>,
+) -> Vec<String> {
     let (kernel, tidegate) = (states(kernel), states(tidegate));
     let mut found = Vec::new();
     for (step, k) in &kernel {
         if let Some(t) = tidegate.get(step) {
             let mut differs = |what: String| found.push(format!("after step {}: {what}", step + 1));
             rules(k.rules, t.rules, &mut differs);
-            connections(k.connections, t.connections, &mut differs);
+            connections(
+                &normal(k.connections, named),
+                &normal(t.connections, named),
+                &mut differs,
+            );
         }
     }
     found
@@ -38,7 +46,7 @@ fn states(events: &[Event]) -> BTreeMap<usize, State<'_>> {
     let states = events.iter().filter_map(|event| match event {
         Event::State {
             step,
-            by_chance: false,
+            incomparable: false,
             rules,
             connections,
         } => Some((*step, State { rules, connections })),
@@ -57,6 +65,8 @@ fn rules(kernel: &[Counted], tidegate: &[Counted], differs: &mut dyn FnMut(Strin
             }
             // iptables loses what policies counted when another rule changes.
             Some(_) if place.ends_with(" policy") => {}
+            // Neighbour discovery comes when it likes.
+            Some(_) if k.text.contains("-p ipv6-icmp") => {}
             Some(t) if (t.packets == 0) != (k.packets == 0) => differs(format!(
                 "{place}: {} packets with the kernel, {} with Tidegate ({})",
                 k.packets, t.packets, k.text
@@ -82,31 +92,28 @@ fn comparable(rules: &[Counted]) -> BTreeMap<&str, &Counted> {
 }
 
 fn connections(kernel: &[String], tidegate: &[String], differs: &mut dyn FnMut(String)) {
-    let (mut left, mut extra) = (normal(kernel), Vec::new());
-    for line in normal(tidegate) {
+    let mut left: Vec<&String> = kernel.iter().collect();
+    for line in tidegate {
         match left.iter().position(|l| *l == line) {
             Some(found) => drop(left.swap_remove(found)),
-            None => extra.push(line),
+            None => differs(format!("a connection with Tidegate alone: {line}")),
         }
     }
     for line in left {
         differs(format!("a connection with the kernel alone: {line}"));
     }
-    for line in extra {
-        differs(format!("a connection with Tidegate alone: {line}"));
-    }
 }
 
 /// Connections without what differs from run to run: seconds left, ports and ids that
 /// were drawn, references.
-fn normal(lines: &[String]) -> Vec<String> {
+fn normal(lines: &[String], named: &BTreeSet<u16>) -> Vec<String> {
     let words = |line: &String| {
         let words = line.split_whitespace().enumerate();
         let words = words.filter_map(|(at, word)| match word.split_once('=') {
-            Some(("use", _)) => None,
-            Some(("id" | "packets" | "bytes", _)) => None,
+            Some(("use" | "id" | "packets" | "bytes", _)) => None,
             Some((port @ ("sport" | "dport"), number)) => {
-                let drawn = number.parse().is_ok_and(|n| EPHEMERAL.contains(&n));
+                let drawn = |n: u16| n >= FIRST_DRAWN && !named.contains(&n);
+                let drawn = number.parse().is_ok_and(drawn);
                 Some(if drawn {
                     format!("{port}=*")
                 } else {
@@ -130,13 +137,18 @@ mod tests {
     fn state(rules: &[(&str, u64)], connections: &[&str]) -> Vec<Event> {
         let rules = rules.iter().map(|(place, packets)| Counted {
             place: (*place).to_owned(),
-            text: "-A INPUT".to_owned(),
+            text: if place.ends_with("policy") {
+                "-P OUTPUT ACCEPT"
+            } else {
+                "-A"
+            }
+            .to_owned(),
             packets: *packets,
             bytes: 0,
         });
         vec![Event::State {
             step: 0,
-            by_chance: false,
+            incomparable: false,
             rules: rules.collect(),
             connections: connections.iter().map(|c| (*c).to_owned()).collect(),
         }]
@@ -158,7 +170,11 @@ mod tests {
                 "tcp 6 99 CLOSE src=1.2.3.4 sport=50000 dport=22 use=2",
             ],
         );
-        assert_eq!(differences(&kernel, &tidegate), Vec::<String>::new());
+        let named = BTreeSet::from([2121]);
+        assert_eq!(
+            differences(&kernel, &tidegate, &named),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -174,7 +190,7 @@ mod tests {
             ),
             state(&[("INPUT 1", 9)], &["udp 17 3 dport=54"]),
         ] {
-            assert!(!differences(&kernel, &other).is_empty());
+            assert!(!differences(&kernel, &other, &BTreeSet::new()).is_empty());
         }
     }
 }

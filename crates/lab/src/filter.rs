@@ -13,6 +13,9 @@
 //! | `src=A`, `dst=A` | with that address |
 //! | `syn` | with SYN and without ACK |
 //! | `type=N` | ICMP messages of that type |
+//! | `tos=N` | with that type of service or traffic class, a whole byte |
+//! | `ttl=N` | with that time to live or hop limit |
+//! | `mss=N` | with that maximum segment size as the first TCP option |
 
 use std::net::IpAddr;
 
@@ -42,6 +45,9 @@ enum Word {
     Addr(End, IpAddr),
     Syn,
     Type(u8),
+    Tos(u8),
+    Ttl(u8),
+    Mss(u16),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +127,9 @@ impl Word {
             "at" => Word::At(value.to_owned()),
             "src" | "dst" => Word::Addr(end, value.parse()?),
             "type" => Word::Type(value.parse()?),
+            "tos" => Word::Tos(value.parse()?),
+            "ttl" => Word::Ttl(value.parse()?),
+            "mss" => Word::Mss(value.parse()?),
             "sport" | "dport" | "port" => {
                 let (from, to) = value.split_once(':').unwrap_or((value, value));
                 Word::Ports(end, from.parse()?, to.parse()?)
@@ -144,6 +153,9 @@ impl Word {
             Word::Addr(_, a) => facts.dst == number(*a),
             Word::Syn => facts.flags.is_some_and(|f| f & 0x12 == 2),
             Word::Type(kind) => facts.icmp == Some(*kind),
+            Word::Tos(tos) => facts.tos == Some(*tos),
+            Word::Ttl(ttl) => facts.ttl == Some(*ttl),
+            Word::Mss(mss) => facts.mss == Some(*mss),
         }
     }
 }
@@ -167,6 +179,9 @@ struct Facts<'a> {
     dport: Option<u16>,
     flags: Option<u8>,
     icmp: Option<u8>,
+    tos: Option<u8>,
+    ttl: Option<u8>,
+    mss: Option<u16>,
 }
 
 impl<'a> Facts<'a> {
@@ -187,6 +202,18 @@ impl<'a> Facts<'a> {
             dport: port(2),
             flags: l4.get(13).copied().filter(|_| layout.proto == TCP),
             icmp: l4.first().copied().filter(|_| message),
+            tos: tos(layout.family, ip),
+            ttl: ip
+                .get(if layout.family == Family::V4 { 8 } else { 7 })
+                .copied(),
+            mss: be16(l4, 22).filter(|_| layout.proto == TCP && l4.get(20..22) == Some(&[2, 4])),
         })
+    }
+}
+
+fn tos(family: Family, ip: &[u8]) -> Option<u8> {
+    match family {
+        Family::V4 => ip.get(1).copied(),
+        Family::V6 => Some(be16(ip, 0)?.to_be_bytes()).map(|[a, b]| a << 4 | b >> 4),
     }
 }

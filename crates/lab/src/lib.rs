@@ -31,7 +31,6 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-pub use compare::differences;
 pub use report::{Counted, Event, state_text};
 pub use world::hidden;
 
@@ -140,6 +139,17 @@ pub fn play(name: &str, options: &Options, tell: &mut dyn FnMut(&Event)) -> Resu
     }
     child.wait()?;
     Ok(good && ended)
+}
+
+/// What differs between two runs of the scenario `name`, a line each: the first with the
+/// kernel's firewall, the second with Tidegate. Both have the same rules, hit the same
+/// ones, and know the same connections, or it is told.
+///
+/// # Errors
+/// There is no such scenario.
+pub fn differences(name: &str, kernel: &[Event], tidegate: &[Event]) -> Result<Vec<String>> {
+    let ports = scenario::Scenario::named(name)?.ports();
+    Ok(compare::differences(kernel, tidegate, &ports))
 }
 
 /// Opens a shell in a lab: with the network and the servers of the scenario `name`, or

@@ -86,8 +86,8 @@ pub enum Event {
     State {
         /// Number of the step in the scenario.
         step: usize,
-        /// What is left depends on timing.
-        by_chance: bool,
+        /// What is left depends on timing, or differs on purpose.
+        incomparable: bool,
         /// All rules and policies.
         rules: Vec<Counted>,
         /// As `conntrack -L` prints them.
@@ -95,7 +95,8 @@ pub enum Event {
     },
     /// The lab is gone.
     End {
-        /// File with the packets, if one was asked for.
+        /// Files, if they were asked for, without their extensions: the packets (`pcapng`),
+        /// the guarded host (`toml`), its rules (`rules`, `rules6`).
         capture: Option<String>,
         /// What kept the scenario from being played to its end.
         error: Option<String>,
@@ -172,8 +173,13 @@ impl Event {
             Event::State { .. } => String::new(),
             Event::End { capture, error } => {
                 let mut text = String::new();
-                if let Some(file) = capture {
-                    let _ = writeln!(text, "\npackets: {file}");
+                if let Some(stem) = capture {
+                    let _ = writeln!(
+                        text,
+                        "\nPackets: {stem}.pcapng. Why was each of them let through or not?\n  \
+                         tidegate replay --rules {stem}.rules --rules6 {stem}.rules6 \
+                         --host {stem}.toml {stem}.pcapng"
+                    );
                 }
                 if let Some(error) = error {
                     let _ = writeln!(text, "\n  ✗ {error}");

@@ -49,7 +49,7 @@ impl Lab {
         let names = Path::new(world::HOME).join("hosts");
         std::fs::write(&names, topology.names())?;
         world::cover(&names, "/etc/hosts");
-        let tap = Tap::start(&hosts, &topology.firewall)?;
+        let tap = Tap::start(&hosts, &topology)?;
         firewall::start(options.firewall, hosts.host(&topology.firewall)?)?;
         let mut lab = Lab {
             topology,
@@ -218,21 +218,23 @@ impl Lab {
         Ok(())
     }
 
-    fn state(&self, step: usize, by_chance: bool) -> Result<Event> {
+    fn state(&self, step: usize, incomparable: bool) -> Result<Event> {
         if self.who == Who::None {
             return Ok(Event::State {
                 step,
-                by_chance,
+                incomparable,
                 rules: Vec::new(),
                 connections: Vec::new(),
             });
         }
+        // Ends of connections may be on their way.
+        self.tap.settle(QUIET, NOISY);
         let host = self.guarded()?;
         Ok(Event::State {
             step,
-            by_chance,
+            incomparable,
             rules: Rules::of(host)?.counted,
-            connections: rules::connections(host).unwrap_or_default(),
+            connections: rules::connections(host)?,
         })
     }
 }
@@ -277,22 +279,48 @@ fn try_play(
     for (number, step) in scenario.steps.iter().enumerate() {
         if step.only.is_none_or(|only| only == lab.who) {
             outcome = lab.play(step, tell);
-            tell(lab.state(number, step.by_chance)?);
+            match lab.state(number, step.incomparable) {
+                Ok(state) => tell(state),
+                // Perhaps nobody is in charge now.
+                Err(_) if step.incomparable => {}
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
         if outcome.is_err() {
             break;
         }
     }
     if let Some(dir) = &options.capture {
-        let file = dir.join(format!("{}-{}.pcapng", scenario.name, options.firewall));
-        lab.tap.write(&file)?;
-        *capture = Some(file.display().to_string());
+        *capture = Some(keep(&lab, &scenario.name, dir)?);
     }
     outcome
 }
 
-/// Whether something in `host` listens on `port`, which is written `22/tcp`.
+/// Keeps what `tidegate replay` needs to decide the packets once more: the capture, the
+/// guarded host's description, its rules. Returns the files' name without extension.
+fn keep(lab: &Lab, name: &str, dir: &Path) -> Result<String> {
+    let stem = dir
+        .join(format!("{name}-{}", lab.who))
+        .display()
+        .to_string();
+    lab.tap
+        .write(Path::new(&format!("{stem}.pcapng")), &lab.topology)?;
+    let host = lab.guarded()?;
+    let limit = Duration::from_secs(LIMIT);
+    shell::run(host, &format!("tidegate host --out '{stem}.toml'"), limit)?;
+    if lab.who != Who::None {
+        shell::run(host, &format!("iptables-save >'{stem}.rules'"), limit)?;
+        shell::run(host, &format!("ip6tables-save >'{stem}.rules6'"), limit)?;
+    }
+    Ok(stem)
+}
+
+/// Whether something in `host` listens on `port`, which is written `22/tcp`, or is the path
+/// of a socket.
 fn listens(host: &Host, port: &str) -> Result<bool> {
+    if port.starts_with('/') {
+        return Ok(Path::new(port).exists());
+    }
     let (number, proto) = port.split_once('/').context("a port is written 22/tcp")?;
     let number: u16 = number.parse()?;
     // TCP_LISTEN, and TCP_CLOSE as UDP has it (net/tcp_states.h).

@@ -1,6 +1,6 @@
 //! Scenarios as data: what is typed where, and what must happen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -18,7 +18,7 @@ macro_rules! scenarios {
 
 scenarios! {
     "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "b1", "b2", "b3", "b4", "b5", "b6", "b6-masq", "b6-dnat",
-    "c1", "c2", "c3", "c4", "c6", "c7", "d2", "d3", "d5", "d7", "d8", "d9",
+    "c1", "c2", "c3", "c4", "c5", "c6", "c7", "d2", "d3", "d5", "d6", "d7", "d8", "d9", "crash",
 }
 
 /// A scenario.
@@ -48,7 +48,8 @@ pub(crate) struct Server {
     pub(crate) on: String,
     /// The command line.
     pub(crate) run: String,
-    /// It is there when something listens on this port: `22/tcp`, `53/udp`.
+    /// It is there when something listens on this port (`22/tcp`, `53/udp`) or on a
+    /// socket of this path.
     pub(crate) port: String,
 }
 
@@ -87,9 +88,10 @@ pub(crate) struct Step {
     /// The step is for this firewall alone.
     #[serde(default)]
     pub(crate) only: Option<Who>,
-    /// What is left depends on timing: not for comparing the kernel with Tidegate.
+    /// What is left depends on timing, or differs on purpose: not for comparing the kernel
+    /// with Tidegate.
     #[serde(default)]
-    pub(crate) by_chance: bool,
+    pub(crate) incomparable: bool,
     /// Seconds a command may take.
     #[serde(default)]
     pub(crate) limit: Option<u64>,
@@ -170,6 +172,24 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// The ports above the well-known ones that the scenario names; not the ends of ranges
+    /// that ports are drawn from (`5000:5100`).
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
+        let lines = self.steps.iter().map(|step| step.lines.as_str());
+        let servers = self
+            .servers
+            .iter()
+            .flat_map(|s| [s.run.as_str(), s.port.as_str()]);
+        let asides = self.steps.iter().flat_map(|step| &step.meanwhile);
+        let asides = asides.map(|aside| aside.line.as_str());
+        lines
+            .chain(servers)
+            .chain(asides)
+            .flat_map(|text| text.split(|c: char| !c.is_ascii_digit() && c != ':'))
+            .filter_map(|number| number.parse().ok())
+            .collect()
+    }
+
     /// Names of all.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         KNOWN.iter().map(|(name, _)| *name)
@@ -178,7 +198,6 @@ impl Scenario {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;

@@ -1,7 +1,9 @@
 //! Watching the wires: every frame that goes between the guarded host and the others,
 //! seen from the others' ends, where no firewall of the guarded host can hide anything.
 
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,9 +15,9 @@ use nix::sys::socket::{
     sockopt,
 };
 use tidegate_capture::{Direction, LinkType, Payload, Writer, network_packet};
-use tidegate_wire::{Layout, parse};
+use tidegate_wire::{Layout, be16, checksum, parse, proto, put};
 
-use crate::topology::Hosts;
+use crate::topology::{Hosts, Topology};
 
 /// Most packets kept; a lab sends a few thousand.
 const MAX_PACKETS: usize = 1 << 20;
@@ -71,9 +73,9 @@ impl Tap {
     ///
     /// # Errors
     /// No packet sockets are to be had.
-    pub(crate) fn start(hosts: &Hosts, guarded: &str) -> Result<Self> {
+    pub(crate) fn start(hosts: &Hosts, topology: &Topology) -> Result<Self> {
         let tap = Tap::default();
-        for host in hosts.hosts().filter(|h| h.name != guarded) {
+        for host in hosts.hosts().filter(|h| h.name != topology.firewall) {
             let (wire, lo) = host.inside(|| {
                 let wire = socket(
                     AddressFamily::Packet,
@@ -124,35 +126,72 @@ impl Tap {
         }
     }
 
-    /// Writes a pcapng file with one interface for each watched host.
+    /// Writes a pcapng file as the guarded host would have taken it: with its interfaces
+    /// and its directions.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
-        let mut file = std::io::BufWriter::new(file);
+    pub(crate) fn write(&self, path: &Path, topology: &Topology) -> Result<()> {
+        let file = File::create(path).with_context(|| path.display().to_string())?;
+        let mut file = BufWriter::new(file);
         let mut writer = Writer::new(&mut file, "tidegate lab")?;
-        let mut names: Vec<Arc<str>> = Vec::new();
-        for seen in self.since(0) {
-            let known = names.iter().position(|n| *n == seen.host);
-            let id = match known {
-                Some(id) => u32::try_from(id)?,
-                None => {
-                    let id = writer.add_interface(Some(&seen.host), LinkType::Ethernet)?;
-                    names.push(Arc::clone(&seen.host));
-                    id
-                }
-            };
+        let mut ids = BTreeMap::new();
+        for host in topology.hosts() {
+            if let Some(dev) = topology.facing(host) {
+                ids.insert(host, writer.add_interface(Some(dev), LinkType::Ethernet)?);
+            }
+        }
+        for mut seen in self.since(0) {
+            let id = ids.get(&*seen.host).context("a host of no topology")?;
             let way = if seen.inward {
-                Direction::Out
-            } else {
                 Direction::In
+            } else {
+                Direction::Out
             };
+            complete(&mut seen.frame);
             let len = u32::try_from(seen.frame.len())?;
-            writer.packet(id, seen.time, way, &seen.frame, len, "")?;
+            writer.packet(*id, seen.time, way, &seen.frame, len, "")?;
         }
         file.flush()?;
         Ok(())
+    }
+}
+
+/// Length of an Ethernet header.
+const ETHERNET: usize = 14;
+
+/// Computes the checksum of a segment or datagram where the sender left that to its
+/// interface, which is where the field holds the sum of the pseudo-header alone
+/// (`CHECKSUM_PARTIAL`).
+fn complete(frame: &mut [u8]) {
+    let Some(ip) = frame.get_mut(ETHERNET..) else {
+        return;
+    };
+    let Ok(layout) = parse(ip) else { return };
+    let at = match layout.proto {
+        proto::TCP => 16,
+        proto::UDP => 6,
+        _ => return,
+    };
+    if layout.is_fragment() {
+        return;
+    }
+    let (src, dst) = (layout.src(ip), layout.dst(ip));
+    let begin = usize::from(layout.l4);
+    let Some(l4) = usize::try_from(layout.len)
+        .ok()
+        .and_then(|end| ip.get_mut(begin..end))
+    else {
+        return;
+    };
+    let Ok(len) = u32::try_from(l4.len()) else {
+        return;
+    };
+    let pseudo = checksum::pseudo(layout.family, src, dst, layout.proto, len);
+    if be16(l4, at) == Some(checksum::fold(pseudo)) {
+        put(l4, at, &[0, 0]);
+        let sum = checksum::finish(pseudo, l4);
+        put(l4, at, &sum.to_be_bytes());
     }
 }
 

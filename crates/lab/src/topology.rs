@@ -20,6 +20,10 @@ const KNOWN: &[(&str, &str)] = &[
         "router",
         include_str!("../../../scenarios/live/topology/router.toml"),
     ),
+    (
+        "uplinks",
+        include_str!("../../../scenarios/live/topology/uplinks.toml"),
+    ),
 ];
 
 /// A network.
@@ -77,6 +81,13 @@ impl Topology {
             }
         }
         names
+    }
+
+    /// The guarded host's interface on the wire to `host`.
+    pub(crate) fn facing(&self, host: &str) -> Option<&str> {
+        let pairs = self.wires.iter().flat_map(|[a, b]| [(a, b), (b, a)]);
+        let mut own = pairs.filter(|(own, far)| own.host == self.firewall && far.host == host);
+        own.next().map(|(own, _)| own.dev.as_str())
     }
 
     /// Makes it.
@@ -189,6 +200,13 @@ mod tests {
                 topology.hosts().contains(&topology.firewall.as_str()),
                 "{name}"
             );
+            for host in topology
+                .hosts()
+                .into_iter()
+                .filter(|h| *h != topology.firewall)
+            {
+                assert!(topology.facing(host).is_some(), "{name}: {host}");
+            }
             for end in topology.wires.iter().flatten() {
                 mac(&end.mac).unwrap();
                 for address in &end.addresses {

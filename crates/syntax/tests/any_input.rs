@@ -124,6 +124,8 @@ const PHRASES: &[&str] = &[
     "-j REJECT --reject-with tcp-reset",
     "-g mine",
     "-j mine",
+    "-j mi\"ne",
+    "-g \"",
 ];
 
 fn line() -> impl Strategy<Value = Vec<String>> {

@@ -134,7 +134,7 @@ fn compare(name: &str, options: &Options, as_json: bool) -> Result<bool> {
         play(name, &options, as_json)
     };
     let (kernel, tidegate) = (run(Who::Kernel)?, run(Who::Tidegate)?);
-    let found = tidegate_lab::differences(&kernel.events, &tidegate.events);
+    let found = tidegate_lab::differences(name, &kernel.events, &tidegate.events)?;
     if as_json {
         println!("{}", json!({ "scenario": name, "differences": found }));
     } else if found.is_empty() {

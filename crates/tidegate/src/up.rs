@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use tidegate_daemon::Userspace;
 use tidegate_daemon::config::{Config, Kind, OnCrash, SAMPLE};
 use tidegate_daemon::plane::{Ears, Idle, Plane};
-use tidegate_engine::{Engine, TrackWhen};
+use tidegate_engine::Engine;
 use tidegate_host::Host;
 
 /// What `tidegate up --help` ends with.
@@ -145,9 +145,7 @@ fn start_plane(config: &Config, ears: Ears) -> Result<Arc<dyn Plane>> {
         tracing::debug!("{note}");
     }
     let mut settings = host.config;
-    if config.datapath.track == tidegate_daemon::config::Track::Always {
-        settings.track = TrackWhen::Always;
-    }
+    settings.track = config.datapath.track.into();
     tidegate_daemon::seed(&mut settings)?;
     match config.datapath.kind {
         Kind::None => {

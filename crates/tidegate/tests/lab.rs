@@ -79,8 +79,8 @@ macro_rules! scenarios {
 scenarios! {
     a1 "a1" a2 "a2" a3 "a3" a4 "a4" a5 "a5" a6 "a6" a7 "a7" a8 "a8" a9 "a9" a10 "a10"
     b1 "b1" b2 "b2" b3 "b3" b4 "b4" b5 "b5" b6 "b6" b6_masq "b6-masq" b6_dnat "b6-dnat"
-    c1 "c1" c2 "c2" c3 "c3" c4 "c4" c6 "c6" c7 "c7"
-    d2 "d2" d3 "d3" d5 "d5" d7 "d7" d8 "d8" d9 "d9"
+    c1 "c1" c2 "c2" c3 "c3" c4 "c4" c5 "c5" c6 "c6" c7 "c7"
+    d2 "d2" d3 "d3" d5 "d5" d6 "d6" d7 "d7" d8 "d8" d9 "d9" crash "crash"
 }
 
 #[test]
@@ -176,6 +176,40 @@ fn nothing_is_left_of_a_lab_whose_user_is_killed() {
             status.is_err() || status.is_ok_and(|s| s.is_empty())
         })
     });
+}
+
+#[test]
+fn what_a_lab_captured_can_be_replayed() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = [
+        "--firewall",
+        "tidegate",
+        "--programs",
+        "builtin",
+        "--capture",
+    ];
+    let mut command = tidegate();
+    command.args(["lab", "a4"]).args(arguments).arg(dir.path());
+    let said = text(&command.output().unwrap());
+    if skipped("a capture", &said) {
+        return;
+    }
+    let file = |extension: &str| dir.path().join(format!("a4-tidegate.{extension}"));
+    let mut command = tidegate();
+    command
+        .args(["replay", "--summary", "--rules"])
+        .arg(file("rules"));
+    command.arg("--host").arg(file("toml")).arg(file("pcapng"));
+    let summary = text(&command.output().unwrap());
+    // The rule without its counters: that which let three clients in.
+    let rule = "--src-range 192.168.114.100-192.168.114.150 -j ACCEPT";
+    let counted = summary.lines().find(|l| l.contains(rule)).unwrap_or("");
+    let listed = said.lines().rev().find(|l| l.contains(rule)).unwrap();
+    let packets = listed.split_whitespace().next().unwrap();
+    assert!(
+        counted.starts_with(&format!("[{packets}:")),
+        "{said}\n{summary}"
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod flags;
 mod iptables;
 pub mod modules;
 pub mod names;
+mod replace;
 mod restore;
 mod save;
 pub mod sysctl;
@@ -27,8 +28,9 @@ use tidegate_wire::Family;
 use tidegate_xt::Names;
 
 pub use conntrack::{Sink, Tracker};
-pub use file::{FileStore, replace};
+pub use file::FileStore;
 pub use names::HostNames;
+pub use replace::{Replacement, replace};
 
 /// One of the tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,12 @@ impl Tool {
     #[must_use]
     pub fn streams(self) -> bool {
         self.job == Job::Track
+    }
+
+    /// Whether the command goes on until it is told to stop (`conntrack -E`).
+    #[must_use]
+    pub fn is_endless(self, words: &[&str], names: &dyn Names) -> bool {
+        self.job == Job::Track && conntrack::is_endless(words, names)
     }
 
     /// The family whose rules it works on.

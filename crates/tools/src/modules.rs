@@ -6,10 +6,13 @@
 //! themselves. Today's kernels never do that. There is no state besides the settings of
 //! the table: a module is loaded while its helper has ports.
 
-use tidegate_conntrack::{Config, Conntrack, HelperKind, HelperPort, Time};
+use tidegate_conntrack::{Config, Conntrack, Cursor, HelperKind, HelperPort};
 use tidegate_wire::proto;
 
-use super::Printed;
+use super::{Printed, Tracker};
+
+/// Places for entries looked at between two packets.
+const PIECE: u32 = 256;
 
 /// Most ports a helper may watch (`MAX_PORTS`).
 const PORTS_MAX: usize = 8;
@@ -104,6 +107,24 @@ fn built_in(name: &str) -> bool {
 impl Module {
     fn loaded(&self, config: &Config) -> bool {
         config.helpers.iter().any(|h| h.kind == self.kind)
+    }
+
+    fn load(&self, config: &mut Config, ports: &[u16], loose: bool) {
+        config.helpers.extend(ports.iter().map(|port| HelperPort {
+            kind: self.kind,
+            proto: self.proto,
+            port: *port,
+        }));
+        if self.kind == HelperKind::Ftp {
+            config.ftp_loose = loose;
+        }
+    }
+
+    fn unload(&self, config: &mut Config) {
+        config.helpers.retain(|h| h.kind != self.kind);
+        if self.kind == HelperKind::Ftp {
+            config.ftp_loose = false;
+        }
     }
 }
 
@@ -202,12 +223,7 @@ impl<'a> Asked<'a> {
 /// by its name: those keep its module from being unloaded.
 ///
 /// A module that is loaded already is left as it is, parameters included, as kmod does.
-pub fn modprobe(
-    ct: &mut Conntrack,
-    now: Time,
-    words: &[&str],
-    in_use: &dyn Fn(&str) -> usize,
-) -> Printed {
+pub fn modprobe(tracker: &dyn Tracker, words: &[&str], in_use: &dyn Fn(&str) -> usize) -> Printed {
     let asked = match Asked::read(words) {
         Ok(asked) => asked,
         Err(printed) => return printed,
@@ -220,9 +236,9 @@ pub fn modprobe(
     };
     for name in names {
         let done = if asked.remove {
-            unload(ct, now, name, &asked, in_use)
+            unload(tracker, name, &asked, in_use)
         } else {
-            load(ct, name, parameters, &asked)
+            load(tracker, name, parameters, &asked)
         };
         match done {
             Ok(line) if asked.verbose => printed.out += &line,
@@ -236,8 +252,17 @@ pub fn modprobe(
     printed
 }
 
+/// Work on the table, or why it is out of reach.
+fn on_table<T: Send + 'static>(
+    tracker: &dyn Tracker,
+    work: impl FnOnce(&mut Conntrack) -> T + Send + 'static,
+) -> Result<T, String> {
+    let done = tracker.with(|ct, _| work(ct));
+    done.map_err(|f| f.render("modprobe", None))
+}
+
 fn load(
-    ct: &mut Conntrack,
+    tracker: &dyn Tracker,
     name: &str,
     parameters: &[&str],
     asked: &Asked<'_>,
@@ -249,31 +274,28 @@ fn load(
             (false, false) => Err(format!("modprobe: FATAL: Module {name} not found.\n")),
         };
     };
-    if module.loaded(ct.config()) {
+    let read = read_parameters(module, parameters);
+    let good = read.is_some();
+    let settings = read.filter(|_| !asked.dry);
+    let loaded = on_table(tracker, move |ct| {
+        let loaded = module.loaded(ct.config());
+        if let Some((ports, loose)) = settings.filter(|_| !loaded) {
+            module.load(ct.config_mut(), &ports, loose);
+        }
+        loaded
+    })?;
+    if loaded {
         return Ok(String::new());
+    }
+    if !good {
+        return Err(format!(
+            "modprobe: ERROR: could not insert '{}': Invalid argument\n",
+            module.name
+        ));
     }
     let insmod = ["insmod", module.name].into_iter();
     let words: Vec<&str> = insmod.chain(parameters.iter().copied()).collect();
-    let line = format!("{}\n", words.join(" "));
-    let (ports, loose) = read_parameters(module, parameters).ok_or_else(|| {
-        format!(
-            "modprobe: ERROR: could not insert '{}': Invalid argument\n",
-            module.name
-        )
-    })?;
-    if asked.dry {
-        return Ok(line);
-    }
-    let config = ct.config_mut();
-    config.helpers.extend(ports.iter().map(|port| HelperPort {
-        kind: module.kind,
-        proto: module.proto,
-        port: *port,
-    }));
-    if module.kind == HelperKind::Ftp {
-        config.ftp_loose = loose;
-    }
-    Ok(line)
+    Ok(format!("{}\n", words.join(" ")))
 }
 
 /// Ports and looseness; what is no parameter is passed over, as the kernel does.
@@ -303,8 +325,7 @@ fn boolean(text: &str) -> Option<bool> {
 }
 
 fn unload(
-    ct: &mut Conntrack,
-    now: Time,
+    tracker: &dyn Tracker,
     name: &str,
     asked: &Asked<'_>,
     in_use: &dyn Fn(&str) -> usize,
@@ -316,7 +337,7 @@ fn unload(
             (false, false) => format!("modprobe: FATAL: Module {name} not found.\n"),
         });
     };
-    if !module.loaded(ct.config()) {
+    if !on_table(tracker, |ct| module.loaded(ct.config()))? {
         return Ok(String::new());
     }
     if in_use(module.kind.name()) > 0 {
@@ -326,12 +347,14 @@ fn unload(
         ));
     }
     if !asked.dry {
-        let config = ct.config_mut();
-        config.helpers.retain(|h| h.kind != module.kind);
-        if module.kind == HelperKind::Ftp {
-            config.ftp_loose = false;
+        // From here on nothing new gets the helper.
+        on_table(tracker, |ct| module.unload(ct.config_mut()))?;
+        let mut next = Some(Cursor::default());
+        while let Some(cursor) = next {
+            next = on_table(tracker, move |ct| {
+                ct.retire_helper(module.kind, cursor, PIECE)
+            })?;
         }
-        ct.retire_helper(now, module.kind);
     }
     Ok(format!("rmmod {}\n", module.name))
 }

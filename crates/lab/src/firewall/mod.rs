@@ -34,6 +34,15 @@ const CONFIG: &str = r#"
 [rules]
 v4 = "/run/lab/rules.v4"
 v6 = "/run/lab/rules.v6"
+
+[state]
+every = 1
+
+[log]
+syslog = "/run/lab/syslog"
+
+[log.nflog]
+directory = "/run/lab"
 "#;
 
 /// Commands of Tidegate that are called by names which belong to the system's tools.

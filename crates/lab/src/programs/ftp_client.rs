@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -18,6 +19,9 @@ pub(super) fn transfer(words: &Words) -> Result<()> {
     if only == Some("announce") {
         // A data connection that never comes.
         client.agree()?;
+    }
+    if let Some(seconds) = words.get::<u32>("slow")? {
+        client.send_slowly("STOR pub/up", seconds.min(600) * PIECES)?;
     }
     for (name, work) in WORK {
         if only.is_none_or(|only| only == *name) {
@@ -55,6 +59,12 @@ const WORK: &[(&str, Work)] = &[
     }),
     ("put", |client| client.send("STOR pub/up", &content())),
 ];
+
+/// Pieces of a slow upload in a second.
+const PIECES: u32 = 10;
+
+/// Patience with a connection that may be interrupted.
+const LONG: Duration = Duration::from_secs(15);
 
 struct Client {
     control: TcpStream,
@@ -122,6 +132,30 @@ impl Client {
         self.command(command)?;
         self.open(data)?.write_all(bytes)?;
         self.answer()?;
+        Ok(())
+    }
+
+    /// Sends the same again and again, `pieces` times.
+    fn send_slowly(&mut self, command: &str, pieces: u32) -> Result<()> {
+        let data = self.agree()?;
+        self.command(command)?;
+        let mut data = self.open(data)?;
+        data.set_write_timeout(Some(LONG))?;
+        for _ in 0..pieces {
+            data.write_all(&content()).map_err(waited)?;
+            std::thread::sleep(Duration::from_secs(1) / PIECES);
+        }
+        drop(data);
+        self.control.set_read_timeout(Some(LONG))?;
+        self.answer()?;
+        let size = self.command("SIZE up")?;
+        let sent = content().len() * usize::try_from(pieces)?;
+        if size.trim_end() != format!("213 {sent}") {
+            bail!(
+                "{sent} bytes were sent; the server says {}",
+                size.trim_end()
+            );
+        }
         Ok(())
     }
 

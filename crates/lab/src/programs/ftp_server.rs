@@ -16,6 +16,8 @@ use super::words::Words;
 /// Most bytes of a file that a client may leave, and most files.
 const MAX_FILE: u64 = 1 << 26;
 const MAX_FILES: usize = 64;
+/// How long an upload may pause.
+const UPLOAD: Duration = Duration::from_secs(15);
 /// Longest command line.
 const MAX_LINE: u64 = 1 << 12;
 
@@ -215,8 +217,10 @@ impl Session {
     fn store(&mut self, name: &str) -> Result<()> {
         self.say("150 go ahead")?;
         let mut bytes = Vec::new();
-        let data = self.open();
-        let got = data.and_then(|data| Ok(data.take(MAX_FILE).read_to_end(&mut bytes)?));
+        let got = self.open().and_then(|data| {
+            data.set_read_timeout(Some(UPLOAD))?;
+            Ok(data.take(MAX_FILE).read_to_end(&mut bytes)?)
+        });
         let mut files = lock(&self.files);
         if got.is_ok() && files.len() < MAX_FILES {
             files.insert(name.trim_start_matches("pub/").to_owned(), bytes);

@@ -8,6 +8,7 @@ mod db;
 mod dns;
 mod ftp_client;
 mod ftp_server;
+mod log;
 mod ping;
 mod raw;
 mod scan;
@@ -130,7 +131,7 @@ const ALL: &[Program] = &[
     },
     Program {
         name: "ftp-client",
-        usage: "HOST [--active] [--extended] [--port PORT] [--only login|announce|list|get|put]",
+        usage: "HOST [--active] [--extended] [--port PORT] [--only login|announce|list|get|put] [--slow SECONDS]",
         builtin: ftp_client::transfer,
         real: real!("ftp-client", false, "lftp"),
     },
@@ -145,6 +146,12 @@ const ALL: &[Program] = &[
         usage: "HOST FIRST-LAST",
         builtin: scan::scan,
         real: real!("scan", false, "nmap"),
+    },
+    Program {
+        name: "log-server",
+        usage: "",
+        builtin: log::serve,
+        real: real!("log-server", false, "rsyslogd"),
     },
     Program {
         name: "strange",

@@ -1,6 +1,7 @@
 #!/bin/sh
 # vsftpd: ftp-server [--port PORT] [--ports FIRST:LAST]
-port=21 first=0 last=0
+# Passive ports as the kernel would draw them, so that runs can be compared.
+port=21 first=32768 last=60999
 while [ $# -gt 0 ]; do
   case $1 in
     --port) port=$2 ;;

@@ -82,6 +82,11 @@ pub(crate) fn load(text: &str) -> Result<Arc<Ruleset>> {
 
 /// A router between the clients and the server.
 pub(crate) fn router() -> Arc<Env> {
+    router_of(16)
+}
+
+/// The same with a network of this prefix length for the clients.
+pub(crate) fn router_of(clients: u8) -> Arc<Env> {
     let interface = |index, name: &str, addr: u128, len| Interface {
         index,
         name: name.to_owned(),
@@ -100,7 +105,7 @@ pub(crate) fn router() -> Arc<Env> {
     };
     Arc::new(Env::new(
         vec![
-            interface(INSIDE, "eth0", 0x0a00_0001, 16),
+            interface(INSIDE, "eth0", 0x0a00_0001, clients),
             interface(OUTSIDE, "eth1", 0x0a09_00fe, 24),
         ],
         &[],

@@ -1,14 +1,14 @@
 //! Events on their way from the table to those who watch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidegate_conntrack::{Conntrack, Event, ExpectEvent};
 
-/// Batches that wait for a slow listener; those after them are lost to it.
-const QUEUE: usize = 4096;
+/// Events that wait for a slow listener; those after them are lost to it.
+pub const QUEUE: u64 = 1 << 17;
 
 /// Events that happened together.
 #[derive(Clone, Debug, Default)]
@@ -23,17 +23,47 @@ pub struct Batch {
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.flows.is_empty() && self.expectations.is_empty() && self.lost == 0
+        self.events() == 0 && self.lost == 0
     }
 
-    fn len(&self) -> u64 {
-        (self.flows.len() + self.expectations.len()) as u64 + self.lost
+    /// Events in it.
+    fn events(&self) -> u64 {
+        (self.flows.len() + self.expectations.len()) as u64
     }
 }
 
+/// What a [`Listener`] and its [`Feed`] have in common.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Events in the queue.
+    waiting: AtomicU64,
+    /// Events that found no place there.
+    lost: AtomicU64,
+}
+
 struct Listener {
-    queue: SyncSender<Arc<Batch>>,
-    lost: Arc<AtomicU64>,
+    queue: Sender<Arc<Batch>>,
+    counts: Arc<Counts>,
+}
+
+impl Listener {
+    /// Hands a batch on, or counts it as lost; `false` when nobody listens any more.
+    fn tell(&self, batch: &Arc<Batch>) -> bool {
+        let events = batch.events();
+        let waiting = self.counts.waiting.load(Ordering::Relaxed);
+        if waiting > 0 && waiting + events > QUEUE {
+            let lost = events + batch.lost;
+            self.counts.lost.fetch_add(lost, Ordering::Relaxed);
+            return !self.is_gone();
+        }
+        self.counts.waiting.fetch_add(events, Ordering::Relaxed);
+        self.queue.send(Arc::clone(batch)).is_ok()
+    }
+
+    /// The [`Feed`] holds the other reference.
+    fn is_gone(&self) -> bool {
+        Arc::strong_count(&self.counts) == 1
+    }
 }
 
 /// Hands the events of one table to everybody who listens. Whoever owns the table calls
@@ -53,13 +83,13 @@ impl Hub {
     /// A listener. The table records events from the next [`Hub::publish`] on.
     #[must_use]
     pub fn subscribe(&self) -> Feed {
-        let (queue, batches) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
+        let (queue, batches) = channel();
+        let counts = Arc::new(Counts::default());
         self.lock().push(Listener {
             queue,
-            lost: Arc::clone(&lost),
+            counts: Arc::clone(&counts),
         });
-        Feed { batches, lost }
+        Feed { batches, counts }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
@@ -84,23 +114,9 @@ impl Hub {
             if batch.is_empty() {
                 return !listener.is_gone();
             }
-            match listener.queue.try_send(Arc::clone(&batch)) {
-                Ok(()) => true,
-                Err(TrySendError::Full(batch)) => {
-                    listener.lost.fetch_add(batch.len(), Ordering::Relaxed);
-                    true
-                }
-                Err(TrySendError::Disconnected(_)) => false,
-            }
+            listener.tell(&batch)
         });
         ct.config_mut().events = !listeners.is_empty();
-    }
-}
-
-impl Listener {
-    /// The [`Feed`] holds the other reference.
-    fn is_gone(&self) -> bool {
-        Arc::strong_count(&self.lost) == 1
     }
 }
 
@@ -108,7 +124,7 @@ impl Listener {
 #[derive(Debug)]
 pub struct Feed {
     batches: Receiver<Arc<Batch>>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 }
 
 impl Feed {
@@ -118,7 +134,11 @@ impl Feed {
     /// The table is gone.
     pub fn next(&self, wait: Duration) -> Result<Option<Arc<Batch>>, RecvTimeoutError> {
         match self.batches.recv_timeout(wait) {
-            Ok(batch) => Ok(Some(batch)),
+            Ok(batch) => {
+                let taken = batch.events();
+                self.counts.waiting.fetch_sub(taken, Ordering::Relaxed);
+                Ok(Some(batch))
+            }
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(gone @ RecvTimeoutError::Disconnected) => Err(gone),
         }
@@ -126,6 +146,6 @@ impl Feed {
 
     /// How many events were lost since the last call because this listener is slow.
     pub fn lost(&self) -> u64 {
-        self.lost.swap(0, Ordering::Relaxed)
+        self.counts.lost.swap(0, Ordering::Relaxed)
     }
 }

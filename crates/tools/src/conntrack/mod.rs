@@ -27,7 +27,7 @@ use tidegate_conntrack::{Conntrack, Time};
 use tidegate_syntax::Failure;
 use tidegate_xt::Names;
 
-pub use feed::{Batch, Feed, Hub};
+pub use feed::{Batch, Feed, Hub, QUEUE};
 
 use super::{Prepared, Printed};
 use options::Command;
@@ -191,6 +191,12 @@ pub(crate) fn prepare(words: &[&str], names: &dyn Names) -> Prepared {
         out,
         ..Printed::default()
     })
+}
+
+/// Whether the command goes on until it is told to stop.
+pub(crate) fn is_endless(words: &[&str], names: &dyn Names) -> bool {
+    let request = Request::read(words, names);
+    request.is_ok_and(|r| r.command == Command::Events)
 }
 
 fn read(file: &str) -> Option<String> {

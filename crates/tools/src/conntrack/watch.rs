@@ -27,7 +27,7 @@ pub(super) fn run(
     // From this moment on at the latest the table records.
     tracker.with(|_, _| ()).map_err(|f| unreachable(&f))?;
     let mut printer = Printer::new(request.output);
-    let mut shown = 0;
+    let (mut shown, mut lost_so_far) = (0, 0);
     while !sink.stopped() {
         let Ok(batch) = feed.next(LOOK) else {
             break;
@@ -39,7 +39,10 @@ pub(super) fn run(
             shown += print(request, &mut printer, &batch, &mut text);
         }
         if lost > 0 {
-            say(sink.err(LOST))?;
+            lost_so_far += lost;
+            say(sink.err(&format!(
+                "{LOST}They came faster than they were read: {lost_so_far} so far.\n"
+            )))?;
         }
         if !text.is_empty() {
             say(sink.out(&text))?;
@@ -49,10 +52,13 @@ pub(super) fn run(
     printer.close(&mut text);
     say(sink.out(&text))?;
     let what = match request.kind {
-        Kind::Expectations => "expectation events have been shown",
-        _ => "flow events have been shown",
+        Kind::Expectations => "expectation events",
+        _ => "flow events",
     };
-    say(sink.err(&total(shown, what)))?;
+    say(sink.err(&total(shown, &format!("{what} have been shown"))))?;
+    if lost_so_far > 0 {
+        say(sink.err(&total(lost_so_far, &format!("{what} have been lost"))))?;
+    }
     Ok(0)
 }
 

@@ -365,9 +365,7 @@ fn ends_tell_counters_and_times() {
 #[test]
 fn expectations_come_and_go() {
     let local = Local::small();
-    local.change(|ct, now| {
-        tidegate_tools::modules::modprobe(ct, now, &["nf_conntrack_ftp"], &|_| 0);
-    });
+    tidegate_tools::modules::modprobe(&local, &["nf_conntrack_ftp"], &|_| 0);
     let (lines, err) = watch(&local, "-E expect", || {
         local.lines(
             "-I -s 10.1.0.2 -d 10.2.0.2 -p tcp --sport 41000 --dport 21 --state ESTABLISHED -t 300",

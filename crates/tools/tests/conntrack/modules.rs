@@ -1,6 +1,6 @@
 //! Helpers as modules.
 
-use tidegate_conntrack::{Conntrack, HelperKind, Time};
+use tidegate_conntrack::HelperKind;
 use tidegate_tools::Printed;
 use tidegate_tools::modules::{lsmod, modinfo, modprobe};
 
@@ -13,7 +13,7 @@ fn unused(_: &str) -> usize {
 fn probe(local: &Local, line: &str) -> Printed {
     let words = words(line);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    local.change(|ct: &mut Conntrack, now: Time| modprobe(ct, now, &words, &unused))
+    modprobe(local, &words, &unused)
 }
 
 fn ports(local: &Local) -> Vec<u16> {
@@ -100,7 +100,7 @@ fn unloading_takes_expectations_and_assignments_away() {
          --mask-port-src 0 --mask-port-dst 65535",
     );
     assert_eq!(local.run("-C expect", "").out, "1\n");
-    let busy = local.change(|ct, now| modprobe(ct, now, &["-r", "nf_conntrack_ftp"], &|_| 1));
+    let busy = modprobe(&local, &["-r", "nf_conntrack_ftp"], &|_| 1);
     assert_eq!(
         busy.err,
         "modprobe: FATAL: Module nf_conntrack_ftp is in use.\n"
