@@ -46,8 +46,9 @@ fn small(mac: [u8; 6], from: [u8; 4], to: [u8; 4], ports: (u16, u16)) -> OutFram
 
 fn socket(host: &Host) -> PacketSocket {
     let options = PacketOptions {
-        filter: vec![],
-        receive_buffer: 4096,
+        buffer: 1 << 20,
+        send_ring: 256,
+        ..PacketOptions::default()
     };
     host.run(|| {
         let index = nix::net::if_::if_nametoindex("eth0").unwrap();
