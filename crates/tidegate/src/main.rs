@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod completions;
-mod doc;
 mod course;
+mod doc;
 mod explain;
 mod given;
 mod host;
