@@ -5,6 +5,7 @@
 //! [`Engine::send`]; what came of it is an [`Outcome`].
 
 mod chain6;
+pub mod classifier;
 mod defrag;
 mod effects;
 mod emit;
@@ -13,7 +14,6 @@ pub mod env;
 mod facts;
 mod fragment;
 mod hooks;
-mod index;
 mod log;
 mod nat;
 mod options4;

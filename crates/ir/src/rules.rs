@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use tidegate_wire::Family;
 
-use crate::{Cond, Effect, RejectKind, Step};
+use crate::{Cond, Effect, RejectKind, Rules, Step};
 
 /// The five points where rules see a packet (uapi `enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -151,8 +151,8 @@ impl Rule {
     pub fn needs_conntrack(&self) -> bool {
         let mut found = self.effects.iter().any(Effect::needs_conntrack);
         self.cond.visit(&mut |c| {
-            if let Cond::In(field, _) | Cond::Bits { field, .. } = c {
-                found |= field.is_connection();
+            if let Cond::Test(test) = c {
+                found |= test.field().is_connection();
             }
         });
         found
@@ -187,7 +187,7 @@ pub struct Chain {
     /// Present in base chains.
     pub base: Option<Base>,
     /// Rules in order.
-    pub rules: Vec<Rule>,
+    pub rules: Rules,
 }
 
 /// A table: chains by index, and the base chain of each hook.

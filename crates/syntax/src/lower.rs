@@ -129,7 +129,7 @@ impl Run {
         Chain {
             name: chain.name.clone(),
             base,
-            rules,
+            rules: rules.into(),
         }
     }
 

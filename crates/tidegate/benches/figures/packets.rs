@@ -111,7 +111,7 @@ fn scan(traffic: &Traffic, from: usize, rules: &Ruleset) -> Result<Duration> {
     let chain = filter.and_then(|t| t.chains.iter().find(|c| c.name == "FORWARD"));
     let conds: Vec<_> = chain
         .into_iter()
-        .flat_map(|c| &c.rules)
+        .flat_map(|c| c.rules.iter())
         .map(|r| &r.cond)
         .collect();
     let mut buffer = Vec::new();

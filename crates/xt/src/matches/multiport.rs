@@ -141,11 +141,11 @@ fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Cond {
     let ranges = ports.iter().map(|&(lo, hi)| (lo.into(), hi.into()));
     let ranges = Ranges::new(ranges.collect());
     let test = match given.opt {
-        SPORTS => Cond::In(Field::Sport, ranges),
-        DPORTS => Cond::In(Field::Dport, ranges),
-        _ => Cond::Any(vec![
-            Cond::In(Field::Sport, ranges.clone()),
-            Cond::In(Field::Dport, ranges),
+        SPORTS => Cond::within(Field::Sport, ranges),
+        DPORTS => Cond::within(Field::Dport, ranges),
+        _ => Cond::any(vec![
+            Cond::within(Field::Sport, ranges.clone()),
+            Cond::within(Field::Dport, ranges),
         ]),
     };
     tests.push(test.inverted_if(given.invert));

