@@ -1,8 +1,8 @@
 //! One table at one hook: chain traversal and counters (`ipt_do_table`).
 
 use tidegate_ir::{
-    Chain, ChainId, Cond, Effect, Hook, Policy, RejectKind, Rule, RuleId, Step, Table, TableKind,
-    Truth, Verdict, eval,
+    Chain, ChainId, Cond, Conds, Effect, Hook, Policy, RejectKind, Rule, RuleId, Step, Table,
+    TableKind, Truth, Verdict,
 };
 
 use crate::classifier::{Candidates, Classifier};
@@ -162,7 +162,7 @@ fn next_match<'t, H: Host>(
 ) -> Option<Result<&'t Rule, DropReason>> {
     let (mut view, trace) = host.view();
     while let Some((slot, rule)) = candidates.next(&mut view) {
-        let truth = eval(&rule.cond, &mut view, &mut Leaves(&mut *trace));
+        let truth = rule.cond.eval(&mut view, &mut Leaves(&mut *trace));
         if H::Trace::TESTS {
             report_steps(&rule.cond, view.steps, trace);
         }
@@ -184,7 +184,7 @@ fn next_match<'t, H: Host>(
     None
 }
 
-fn report_steps<T: Trace>(cond: &Cond, steps: &[Box<dyn Step>], trace: &mut T) {
+fn report_steps<T: Trace>(cond: &Conds, steps: &[Box<dyn Step>], trace: &mut T) {
     cond.visit(&mut |c| {
         if let Cond::Call(id) = c
             && let Some(step) = steps.get(id.0 as usize)

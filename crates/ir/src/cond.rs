@@ -20,9 +20,11 @@ pub enum Cond {
     Not(Box<Cond>),
     /// A field is present and has one of some values.
     Test(Test),
+    /// A condition that many rules have: one copy serves them all.
+    Shared(Arc<Cond>),
     /// Drops the packet on the spot when the inner condition holds; true otherwise
-    /// (`hotdrop` of a kernel match). Rules share it: many have the same.
-    DropWhen(Arc<Cond>),
+    /// (`hotdrop` of a kernel match).
+    DropWhen(Box<Cond>),
     /// A test that keeps state (limit, statistic). Never reordered, never repeated.
     Call(StepId),
 }
@@ -55,7 +57,13 @@ impl Cond {
     /// Drops the packet when `cond` holds.
     #[must_use]
     pub fn drop_when(cond: Cond) -> Self {
-        Cond::DropWhen(Arc::new(cond))
+        Cond::DropWhen(Box::new(cond))
+    }
+
+    /// The condition, of which clones are the same.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        Cond::Shared(Arc::new(self))
     }
 
     /// At least one of `conds` holds.
@@ -86,6 +94,7 @@ impl Cond {
                 | Cond::Any(_)
                 | Cond::Not(_)
                 | Cond::Test(_)
+                | Cond::Shared(_)
                 | Cond::DropWhen(_)
                 | Cond::Call(_)) => flat.push(other),
             }
@@ -105,6 +114,7 @@ impl Cond {
             Cond::All(list) | Cond::Any(list) => list.iter().for_each(|c| c.visit(f)),
             Cond::Not(c) => c.visit(f),
             Cond::DropWhen(c) => c.visit(f),
+            Cond::Shared(c) => c.visit(f),
             Cond::Const(_) | Cond::Test(_) | Cond::Call(_) => {}
         }
     }
@@ -203,6 +213,7 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             Truth::False => Truth::True,
             Truth::True | Truth::Hotdrop => Truth::Hotdrop,
         },
+        Cond::Shared(c) => walk(c, facts, obs, inverted),
         Cond::Const(b) => {
             obs.leaf(Leaf {
                 cond,
@@ -270,9 +281,25 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_takes_two_words() {
+    fn a_condition_takes_two_words_and_a_rule_two_lines() {
         assert_eq!(size_of::<Cond>(), 16);
-        assert!(size_of::<crate::Rule>() <= 48);
+        assert_eq!(size_of::<crate::Rule>(), 128);
+    }
+
+    #[test]
+    fn a_shared_condition_is_the_one_it_shares() {
+        let drop22 = Cond::drop_when(Cond::eq(Field::Dport, 22));
+        let shared = Cond::all(vec![Cond::eq(Field::Dport, 22), drop22]).shared();
+        for dport in [None, Some(21), Some(22)] {
+            for invert in [false, true] {
+                let Cond::Shared(inner) = &shared else {
+                    panic!("not shared");
+                };
+                let plain = (**inner).clone().inverted_if(invert);
+                let shared = shared.clone().inverted_if(invert);
+                assert_eq!(check(&shared, dport), check(&plain, dport));
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 extern crate alloc;
 
 mod cond;
+mod conds;
 mod effect;
 mod field;
 mod rules;
@@ -22,6 +23,7 @@ mod step;
 mod test;
 
 pub use cond::{Cond, Facts, Leaf, Observer, Truth, eval};
+pub use conds::Conds;
 pub use effect::{
     CtSpec, Effect, Expr, LogSpec, Manip, Mss, NatSource, NatSpec, RejectKind, ZoneDir, ZoneId,
     ZoneSpec,

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use tidegate_wire::Family;
 
-use crate::{Cond, Effect, RejectKind, Rules, Step};
+use crate::{Cond, Conds, Effect, RejectKind, Rules, Step};
 
 /// The five points where rules see a packet (uapi `enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,17 +131,18 @@ pub enum Verdict {
     Continue,
 }
 
-/// One rule.
+/// One rule: two cache lines.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub struct Rule {
-    /// Counter index.
-    pub id: RuleId,
     /// When it applies.
-    pub cond: Cond,
+    pub cond: Conds,
     /// What it does then, in order.
     pub effects: Box<[Effect]>,
     /// What becomes of the packet after that.
     pub verdict: Verdict,
+    /// Counter index.
+    pub id: RuleId,
 }
 
 impl Rule {

@@ -294,7 +294,7 @@ mod tests {
     fn rule(n: u32) -> Rule {
         Rule {
             id: RuleId(n),
-            cond: Cond::Const(true),
+            cond: Cond::Const(true).into(),
             effects: Box::default(),
             verdict: Verdict::Continue,
         }

@@ -161,7 +161,7 @@ impl Run {
         };
         Rule {
             id,
-            cond: Cond::all(conds),
+            cond: conds.into_iter().collect(),
             effects: outcome.effects.into(),
             verdict: outcome.verdict,
         }

@@ -1,6 +1,6 @@
 //! Packets to look up.
 
-use tidegate_ir::{Cond, Facts, Field, Rule, Rules, StepId, Truth, ctstate, eval};
+use tidegate_ir::{Cond, Facts, Field, Rule, Rules, StepId, Truth, ctstate};
 
 use crate::random::Random;
 
@@ -81,11 +81,7 @@ pub(crate) fn like(random: &mut Random, rule: &Rule, v6: bool) -> Header {
         state: ctstate::NEW as u8,
         ttl: 64,
     };
-    let parts = match &rule.cond {
-        Cond::All(list) => list.as_slice(),
-        one => std::slice::from_ref(one),
-    };
-    for (field, value) in parts.iter().filter_map(|c| inside(random, c)) {
+    for (field, value) in rule.cond.iter().filter_map(|c| inside(random, c)) {
         match field {
             Field::Src => h.src = value,
             Field::Dst => h.dst = value,
@@ -137,5 +133,5 @@ pub(crate) fn stranger(random: &mut Random, rules: &Rules, v6: bool) -> Header {
 pub(crate) fn linear(rules: &Rules, header: &mut Header) -> Option<usize> {
     rules
         .iter()
-        .position(|r| eval(&r.cond, header, &mut ()) != Truth::False)
+        .position(|r| r.cond.eval(header, &mut ()) != Truth::False)
 }

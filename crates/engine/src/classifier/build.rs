@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use tidegate_ir::{Field, Rule, Rules, Test};
 use tidegate_wire::Family;
 
-use super::key::{BLIND, DIMS, Dim, Form, LENSES, Lens, WIDE};
-use super::leaf::{BLOCK, ENTRY, Entry, Leaves, short};
+use super::key::{BLIND, DIMS, Dim, LENSES, Lens, WIDE};
+use super::leaf::{BLOCK, Entry, Leaves, VIEWS, interval};
 use super::reading::{Scope, cells, common, hull, is_cheap, is_void, known, tests, worth};
 use super::tree::{CUTS, Cell, Child, Cut, Node, Part, Tree};
 
@@ -20,12 +20,16 @@ const SHARE: f64 = 0.05;
 const SAMPLE: usize = 256;
 /// Masks of one field that are tried, the most frequent ones.
 const MASKS: usize = 8;
+/// Masks of wide fields that one tree can use.
+const MOST_MASKS: usize = 1024;
 /// Cells per bucket of three in a new node.
 const LOAD: f64 = 1.4;
 /// Places that rules may have on average beyond their first.
 const COPIES: usize = 3;
 /// Depth of the tree.
 const DEPTH: usize = 24;
+/// Bits that a lens must tell about an average rule.
+const LEAST: f64 = 0.3;
 
 /// Bits that all rules of a part of the tree share with the packets that get there.
 pub(super) type Path = Vec<(u8, u128)>;
@@ -44,7 +48,14 @@ pub(super) struct Builder<'b> {
 /// A rule's tests by field; the narrowest, where there are several.
 pub(super) type Tests<'r> = [Option<&'r Test>; DIMS];
 
-/// A cell in the making: hash, cut, slot of a rule.
+/// A rule in the making of a tree.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'r> {
+    pub(super) slot: u32,
+    pub(super) tests: Tests<'r>,
+}
+
+/// A cell in the making: hash, cut, number of a rule.
 type Member = (u32, u8, u32);
 
 /// What a field tells of a set of rules, for choosing lenses.
@@ -54,6 +65,8 @@ struct View {
     dim: u8,
     /// Bits that most rules fix.
     mask: u128,
+    /// Bits that the path has fixed.
+    fixed: u128,
 }
 
 impl Tree {
@@ -68,7 +81,7 @@ impl Tree {
     ) -> Tree {
         let mut tree = Tree {
             dims: Vec::new(),
-            lenses: vec![Lens::BLIND],
+            lenses: [Lens::BLIND; LENSES],
             masks: Vec::new(),
             nodes: Vec::new(),
             unused_nodes: Vec::new(),
@@ -87,7 +100,8 @@ impl Tree {
             scope,
             depth: 0,
         };
-        let root = builder.part(&slots, &mut Path::new());
+        let rows = builder.rows(slots);
+        let root = builder.part(&rows, &mut Path::new());
         tree.root = root;
         tree
     }
@@ -139,57 +153,57 @@ impl Tree {
     }
 
     /// The number of a lens, which is made if there is room.
-    fn lens(&mut self, dim: u8, form: Form) -> u8 {
-        let lens = Lens::new(dim, self.dims[usize::from(dim)].field, form);
-        match self.lenses.iter().position(|l| *l == lens) {
-            Some(at) => at as u8,
-            None if self.lenses.len() == LENSES => BLIND,
-            None => {
-                self.lenses.push(lens);
-                (self.lenses.len() - 1) as u8
-            }
+    fn lens(&mut self, lens: Lens) -> u8 {
+        if let Some(at) = self.lenses.iter().position(|l| *l == lens) {
+            return at as u8;
         }
-    }
-
-    /// A lens of 32 bits.
-    fn long_lens(&mut self, view: &View) -> u8 {
-        let wide = self.dims[usize::from(view.dim)].wide.is_some();
-        let form = if wide {
-            Form::Hash(view.mask)
-        } else {
-            Form::Whole
+        let free = self.lenses[1..].iter().position(|l| *l == Lens::BLIND);
+        let Some(free) = free.map(|i| i + 1) else {
+            return BLIND;
         };
-        self.lens(view.dim, form)
+        self.lenses[free] = lens;
+        free as u8
     }
 
-    /// A lens of 16 bits.
-    fn short_lens(&mut self, view: &View) -> u8 {
-        let form = match self.dims[usize::from(view.dim)] {
-            Dim { wide: Some(_), .. } => Form::ShortHash(view.mask),
-            Dim { field, .. } if field.row().bits > 16 => Form::High,
-            _ => Form::Whole,
-        };
-        self.lens(view.dim, form)
+    /// A lens of 32 bits, or of 16 bits, which are others than those that the path has
+    /// fixed.
+    fn lens_of(&mut self, view: &View, short: bool) -> u8 {
+        let dim = &self.dims[usize::from(view.dim)];
+        let long_field = dim.field.row().bits > 16;
+        if dim.wide.is_some() {
+            let mask = self.mask_number(view.mask);
+            return mask.map_or(BLIND, |mask| self.lens(Lens::hash(view.dim, mask, short)));
+        }
+        let high = short && long_field && view.fixed >> 16 != 0xffff;
+        self.lens(match high {
+            true => Lens::high(view.dim),
+            false => Lens::whole(view.dim, short),
+        })
     }
 
-    fn cut(&mut self, dim: usize, mask: u128) -> Cut {
+    /// The number of a mask, which is made if there is room.
+    fn mask_number(&mut self, mask: u128) -> Option<u16> {
+        if let Some(at) = self.masks.iter().position(|&m| m == mask) {
+            return Some(at as u16);
+        }
+        if self.masks.len() == MOST_MASKS {
+            return None;
+        }
+        self.masks.push(mask);
+        Some((self.masks.len() - 1) as u16)
+    }
+
+    fn cut(&mut self, dim: usize, mask: u128) -> Option<Cut> {
         let Dim { wide, .. } = self.dims[dim];
-        let number = |masks: &mut Vec<u128>| match masks.iter().position(|&m| m == mask) {
-            Some(at) => at as u32,
-            None => {
-                masks.push(mask);
-                (masks.len() - 1) as u32
-            }
+        let mask = match wide {
+            Some(_) => u32::from(self.mask_number(mask)?),
+            None => mask as u32,
         };
-        Cut {
-            mask: if wide.is_some() {
-                number(&mut self.masks)
-            } else {
-                mask as u32
-            },
+        Some(Cut {
+            mask,
             dim: dim as u8,
             wide,
-        }
+        })
     }
 
     /// The bits of a cut.
@@ -224,43 +238,61 @@ fn fixed(path: &Path, dim: usize) -> u128 {
 }
 
 impl<'b> Builder<'b> {
-    /// The tests of the rule in a slot.
-    pub(super) fn tests(&self, slot: u32) -> Tests<'b> {
+    /// The rule in a slot.
+    pub(super) fn row(&self, slot: u32) -> Row<'b> {
         let rules: &'b Rules = self.rules;
-        let rule = rules.at_slot(slot);
-        rule.map_or([None; DIMS], |rule| self.tree.tests(rule, self.scope))
+        let tests = rules
+            .at_slot(slot)
+            .map(|rule| self.tree.tests(rule, self.scope));
+        Row {
+            slot,
+            tests: tests.unwrap_or([None; DIMS]),
+        }
+    }
+
+    pub(super) fn rows(&self, slots: impl IntoIterator<Item = u32>) -> Vec<Row<'b>> {
+        slots.into_iter().map(|slot| self.row(slot)).collect()
+    }
+
+    /// Rules that a leaf has without ado. The tree that is rarely asked is kept small.
+    fn roomy(&self) -> usize {
+        match self.scope {
+            Scope::Whole => LEAF,
+            Scope::Prelude => 4 * LEAF,
+        }
     }
 
     /// The part of a tree with these rules, which are in order.
-    pub(super) fn part(&mut self, slots: &[u32], path: &mut Path) -> Child {
-        match slots {
+    pub(super) fn part(&mut self, rows: &[Row<'b>], path: &mut Path) -> Child {
+        match rows {
             [] => return Child::NONE,
-            &[slot] => return Child::new(Part::Rule(slot)),
+            [row] => return Child::new(Part::Rule(row.slot)),
             _ => {}
         }
-        if slots.len() > LEAF
-            && let Some(node) = self.node(slots, path)
+        if rows.len() > self.roomy()
+            && let Some(node) = self.node(rows, path)
         {
             return node;
         }
-        self.leaf(slots, path)
+        self.leaf(rows, path)
     }
 
     /// A node that is worth its while.
-    pub(super) fn node(&mut self, slots: &[u32], path: &mut Path) -> Option<Child> {
+    pub(super) fn node(&mut self, rows: &[Row<'b>], path: &mut Path) -> Option<Child> {
         if self.depth >= DEPTH {
             return None;
         }
-        let mut rest = slots.to_vec();
+        let mut rest: Vec<u32> = (0..rows.len() as u32).collect();
         let mut cuts: Vec<(Cut, u128)> = Vec::new();
         let mut members: Vec<Member> = Vec::new();
-        while rest.len() > LEAF && cuts.len() < CUTS {
-            let Some((dim, mask)) = self.choose(&rest, path) else {
+        while rest.len() > self.roomy() && cuts.len() < CUTS {
+            let chosen = self.choose(rows, &rest, path);
+            let Some((dim, mask)) = chosen else { break };
+            let Some(cut) = self.tree.cut(dim, mask) else {
                 break;
             };
-            let cut = self.tree.cut(dim, mask);
             let before = members.len();
-            rest = self.distribute(&cut, cuts.len() as u8, rest, &mut members);
+            self.distribute((&cut, cuts.len() as u8), rows, &mut rest, &mut members);
             if members.len() == before {
                 break;
             }
@@ -277,128 +309,134 @@ impl<'b> Builder<'b> {
         for cell in members.chunk_by(|a, b| a.0 == b.0) {
             let (cut, mask) = cuts[usize::from(cell[0].1)];
             path.push((cut.dim, mask));
-            let mut slots: Vec<u32> = cell.iter().map(|m| m.2).collect();
-            slots.sort_unstable_by_key(|&s| self.rules.key(s));
-            slots.dedup();
-            let (lens, cell_of) = self.cell(&slots, path);
-            node.place(cell[0].0, lens, cell_of);
+            let mut own: Vec<u32> = cell.iter().map(|m| m.2).collect();
+            own.sort_unstable();
+            own.dedup();
+            let own: Vec<Row<'b>> = own.iter().map(|&i| rows[i as usize]).collect();
+            let (lens, made) = self.cell(&own, path);
+            node.place(cell[0].0, lens, made);
             path.pop();
         }
-        node.rest_first = rest.first().copied().unwrap_or(0);
+        let rest: Vec<Row<'b>> = rest.iter().map(|&i| rows[i as usize]).collect();
+        node.rest_first = rest.first().map_or(0, |row| row.slot);
         node.rest = self.part(&rest, path);
         self.depth -= 1;
         Some(self.tree.add_node(node))
     }
 
-    /// Sorts rules into the cells of a cut; returns those left over.
+    /// Sorts the rules of `left` into the cells of a cut; those that belong to none stay.
     fn distribute(
         &mut self,
-        cut: &Cut,
-        number: u8,
-        slots: Vec<u32>,
+        (cut, number): (&Cut, u8),
+        rows: &[Row<'_>],
+        left: &mut Vec<u32>,
         members: &mut Vec<Member>,
-    ) -> Vec<u32> {
+    ) {
         let mut scratch = Vec::new();
-        let mut left = Vec::new();
-        for slot in slots {
-            let test = self.tests(slot)[usize::from(cut.dim)];
-            let cells = test.map(|t| self.tree.cells_of(cut, t, &mut scratch));
-            let cells = cells.unwrap_or_default();
+        left.retain(|&i| {
+            let Some(test) = rows[i as usize].tests[usize::from(cut.dim)] else {
+                return true;
+            };
+            let cells = self.tree.cells_of(cut, test, &mut scratch);
             if cells.is_empty() || cells.len() - 1 > self.copies {
-                left.push(slot);
-            } else {
-                self.copies -= cells.len() - 1;
-                members.extend(cells.iter().map(|&hash| (hash, number, slot)));
+                return true;
             }
-        }
-        left
+            self.copies -= cells.len() - 1;
+            members.extend(cells.iter().map(|&hash| (hash, number, i)));
+            false
+        });
     }
 
     /// A cell of some rules with the lens that sorts most packets out.
-    pub(super) fn cell(&mut self, slots: &[u32], path: &mut Path) -> (u8, Cell) {
-        let (lens, lo, hi) = self.filter(slots, path);
+    pub(super) fn cell(&mut self, rows: &[Row<'b>], path: &mut Path) -> (u8, Cell) {
+        let (lens, lo, hi) = self.filter(rows, path);
         let cell = Cell {
-            child: self.part(slots, path),
-            first: slots.first().copied().unwrap_or(0),
+            child: self.part(rows, path),
+            first: rows.first().map_or(0, |row| row.slot),
             lo,
             hi,
         };
         (lens, cell)
     }
 
-    /// The field and the bits that keep most rules apart, if it is worth a node.
-    fn choose(&self, slots: &[u32], path: &Path) -> Option<(usize, u128)> {
-        let step = slots.len().div_ceil(SAMPLE);
-        let sample = slots.iter().step_by(step);
-        let all: Vec<Tests<'_>> = sample.map(|&s| self.tests(s)).collect();
-        let leaf = (LEAF as f64 / step as f64).max(1.0);
+    /// The field and the bits that keep most of the rules `left` apart, if it is worth a
+    /// node.
+    fn choose(&self, rows: &[Row<'_>], left: &[u32], path: &Path) -> Option<(usize, u128)> {
+        let step = left.len().div_ceil(SAMPLE);
+        let count = left.len().div_ceil(step);
+        let leaf = (self.roomy() as f64 / step as f64).max(1.0);
         let mut best: Option<(f64, usize, u128)> = None;
         for (dim, field) in self.tree.dims.iter().enumerate() {
             let bits = field.bits();
-            let told = |t: &Test| (known(t) & bits, hull(t, bits).0);
-            let told: Vec<_> = all.iter().filter_map(|t| t[dim].map(told)).collect();
+            let sample = left
+                .iter()
+                .step_by(step)
+                .filter_map(|&i| rows[i as usize].tests[dim]);
+            let told: Vec<_> = sample.map(|t| (known(t) & bits, hull(t, bits).0)).collect();
             for mask in frequent_masks(&told, fixed(path, dim)) {
-                let gain = gain(&told, mask, all.len(), leaf);
+                let gain = gain(&told, mask, count, leaf);
                 if best.is_none_or(|b| gain > b.0) {
                     best = Some((gain, dim, mask));
                 }
             }
         }
         let (gain, dim, mask) = best?;
-        let possible = (all.len() as f64 / leaf).log2().max(0.01);
-        let spared = slots.len() as f64 * (1.0 - (-gain).exp2());
+        let possible = (count as f64 / leaf).log2().max(0.01);
+        let spared = left.len() as f64 * (1.0 - (-gain).exp2());
         (gain >= SHARE * possible && spared >= SPARED).then_some((dim, mask))
     }
 
     /// What the fields tell of a set of rules beyond its path, the most telling first.
-    fn views(&self, slots: &[u32], path: &Path) -> Vec<View> {
-        let step = slots.len().div_ceil(SAMPLE);
-        let all: Vec<Tests<'_>> = slots.iter().step_by(step).map(|&s| self.tests(s)).collect();
+    fn views(&self, rows: &[Row<'_>], path: &Path) -> Vec<View> {
+        let step = rows.len().div_ceil(SAMPLE);
+        let count = rows.len().div_ceil(step) as f64;
         let view = |(dim, field): (usize, &Dim)| {
             let (bits, fixed) = (field.bits(), fixed(path, dim));
             let mut view = View {
                 share: 0.0,
                 dim: dim as u8,
                 mask: bits,
+                fixed,
             };
-            for test in all.iter().filter_map(|t| t[dim]) {
+            for test in rows.iter().step_by(step).filter_map(|row| row.tests[dim]) {
                 let known = known(test) & bits;
                 let (lo, hi) = hull(test, bits);
                 let open = hi.saturating_sub(lo).checked_ilog2().map_or(0, |b| b + 1);
                 let narrowed = bits.count_ones().saturating_sub(open + fixed.count_ones());
                 let fresh = (known & !fixed).count_ones();
-                view.share += worth(field.field, fresh.max(narrowed));
+                view.share += worth(field.field, fresh.max(narrowed)) / count;
                 if fresh > 0 && known < view.mask {
                     view.mask = known;
                 }
             }
-            view.share /= all.len() as f64;
             view.mask = coarse(view.mask, field);
             view
         };
         let mut views: Vec<View> = self.tree.dims.iter().enumerate().map(view).collect();
-        views.retain(|v| v.share >= 0.3);
+        views.retain(|v| v.share >= LEAST && v.mask != 0);
         views.sort_by(|a, b| b.share.total_cmp(&a.share));
         views
     }
 
     /// The lens of a cell, and the interval that all its rules lie in.
-    fn filter(&mut self, slots: &[u32], path: &Path) -> (u8, u32, u32) {
+    fn filter(&mut self, rows: &[Row<'_>], path: &Path) -> (u8, u32, u32) {
         let none = (BLIND, 0, u32::MAX);
-        if slots.len() > BLOCK {
+        if rows.len() > BLOCK {
             return none;
         }
-        for view in self.views(slots, path) {
-            let lens = self.tree.long_lens(&view);
+        for view in self.views(rows, path) {
+            let lens = self.tree.lens_of(&view, false);
             let (mut lo, mut hi) = (u32::MAX, 0);
-            for &slot in slots {
-                let own = self.interval(lens, &self.tests(slot));
+            for row in rows {
+                let own = self.tree.interval(lens, &row.tests);
                 (lo, hi) = (lo.min(own.0), hi.max(own.1));
             }
             // Hashes of different values have nothing between them.
             let hashed = self.tree.dims[usize::from(view.dim)].wide.is_some();
-            let top = self.tree.lenses[usize::from(lens)].top;
-            let narrow = hi.checked_sub(lo).is_some_and(|width| width <= top / 4);
+            let all = self.tree.dims[usize::from(view.dim)]
+                .bits()
+                .min(u32::MAX.into()) as u32;
+            let narrow = hi.checked_sub(lo).is_some_and(|width| width <= all / 4);
             if lens != BLIND && narrow && (!hashed || lo == hi) {
                 return (lens, lo, hi);
             }
@@ -406,55 +444,45 @@ impl<'b> Builder<'b> {
         none
     }
 
-    /// Where a rule's packets lie when seen through a lens.
-    pub(super) fn interval(&self, lens: u8, tests: &Tests<'_>) -> (u32, u32) {
-        let lens = &self.tree.lenses[usize::from(lens)];
-        let dim = usize::from(lens.dim);
-        let test = match lens.form {
-            Form::Nothing => return (0, u32::MAX),
-            _ => tests[dim],
-        };
-        let Some(test) = test else {
-            return (0, lens.top);
-        };
-        let bits = self.tree.dims[dim].bits();
-        let (lo, hi) = hull(test, bits);
-        match lens.form {
-            Form::Hash(mask) | Form::ShortHash(mask) if common(test) & mask != mask => {
-                (0, lens.top)
-            }
-            Form::Hash(_) | Form::ShortHash(_) => (lens.apply(lo), lens.apply(lo)),
-            Form::Nothing | Form::Whole | Form::High => (lens.apply(lo), lens.apply(hi)),
-        }
-    }
-
-    /// A rule's entry in a leaf.
-    pub(super) fn entry(&self, [a, b, c]: [u8; 3], slot: u32) -> Entry {
-        let tests = self.tests(slot);
-        let [a, b, c] = [a, b, c].map(|lens| self.interval(lens, &tests));
-        let entry: [u32; ENTRY] = [slot, a.0, a.1, short(b.0, b.1), short(c.0, c.1)];
-        entry
-    }
-
     /// A leaf, or a pile when there are too many rules for one.
-    pub(super) fn leaf(&mut self, slots: &[u32], path: &Path) -> Child {
-        let mut views = self.views(slots, path);
-        views.truncate(3);
+    pub(super) fn leaf(&mut self, rows: &[Row<'_>], path: &Path) -> Child {
+        let mut views = self.views(rows, path);
+        views.truncate(VIEWS);
         let needs_long = |v: &View| self.tree.dims[usize::from(v.dim)].bits() > 0xffff;
         let long = views.iter().position(needs_long).map(|i| views.remove(i));
-        let long = long.map_or(BLIND, |v| self.tree.long_lens(&v));
-        let mut next = views.iter().map(|v| self.tree.short_lens(v));
-        let lenses = [
-            long,
-            next.next().unwrap_or(BLIND),
-            next.next().unwrap_or(BLIND),
-        ];
-        let entries: Vec<Entry> = slots.iter().map(|&s| self.entry(lenses, s)).collect();
-        Child::new(if slots.len() > BLOCK {
+        let long = long.map_or(BLIND, |v| self.tree.lens_of(&v, false));
+        let mut next = views.iter().map(|v| self.tree.lens_of(v, true));
+        let mut short = || next.next().unwrap_or(BLIND);
+        let lenses = [long, short(), short(), short()];
+        let entry = |row: &Row<'_>| self.tree.entry(lenses, row);
+        let entries: Vec<Entry> = rows.iter().map(entry).collect();
+        Child::new(if rows.len() > BLOCK {
             Part::Pile(self.tree.leaves.add_pile(lenses, &entries))
         } else {
             Part::Leaf(self.tree.leaves.add(lenses, &entries, 0))
         })
+    }
+}
+
+impl Tree {
+    /// Where a rule's packets lie when seen through a lens.
+    pub(super) fn interval(&self, lens: u8, tests: &Tests<'_>) -> (u32, u32) {
+        let lens = &self.lenses[usize::from(lens)];
+        let dim = usize::from(lens.dim);
+        match tests[dim] {
+            Some(test) if *lens != Lens::BLIND => {
+                let (lo, hi) = hull(test, self.dims[dim].bits());
+                lens.interval(lo, hi, common(test), &self.masks)
+            }
+            _ => (0, lens.absent),
+        }
+    }
+
+    /// A rule's entry in a leaf.
+    pub(super) fn entry(&self, lenses: [u8; VIEWS], row: &Row<'_>) -> Entry {
+        let [long, short @ ..] = lenses.map(|lens| self.interval(lens, &row.tests));
+        let [b, c, d] = short.map(|(lo, hi)| interval(lo, hi));
+        [row.slot, long.0, long.1, b, c, d]
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tidegate_ir::{Rule, Rules};
 
-use super::build::{Builder, LEAF, Path};
+use super::build::{Builder, LEAF, Path, Row};
 use super::leaf::BLOCK;
 use super::reading::Scope;
 use super::tree::{Bucket, Cell, Child, Node, Part, Tree};
@@ -234,15 +234,17 @@ impl Builder<'_> {
             Part::Rule(own) => {
                 let mut both = [own, slot];
                 both.sort_unstable_by_key(|&s| self.rules.key(s));
-                self.leaf(&both, path)
+                self.leaf(&both.map(|s| self.row(s)), path)
             }
             Part::Leaf(at) => {
-                let entry = self.entry(self.tree.leaves.get(at).lenses(), slot);
+                let lenses = self.tree.leaves.get(at).lenses();
+                let entry = self.tree.entry(lenses, &self.row(slot));
                 let at = self.tree.leaves.insert(at, entry, self.rules);
                 self.tidy(Child::new(Part::Leaf(at)), path)
             }
             Part::Pile(number) => {
-                let entry = self.entry(self.tree.leaves.lenses_of_pile(number), slot);
+                let lenses = self.tree.leaves.lenses_of_pile(number);
+                let entry = self.tree.entry(lenses, &self.row(slot));
                 self.tree.leaves.insert_in_pile(number, entry, self.rules);
                 self.tidy(child, path)
             }
@@ -256,7 +258,7 @@ impl Builder<'_> {
     }
 
     fn insert_in_node(&mut self, node: usize, slot: u32, path: &mut Path) {
-        let tests = self.tests(slot);
+        let Row { tests, .. } = self.row(slot);
         let mut scratch = Vec::new();
         for i in 0..usize::from(self.tree.nodes[node].count) {
             let cut = self.tree.nodes[node].cuts[i];
@@ -284,13 +286,13 @@ impl Builder<'_> {
 
     fn insert_in_cell(&mut self, node: usize, hash: u32, slot: u32, path: &mut Path) {
         let Some((at, i)) = self.tree.nodes[node].find(hash) else {
-            let (lens, cell) = self.cell(&[slot], path);
+            let (lens, cell) = self.cell(&[self.row(slot)], path);
             self.tree.nodes[node].place(hash, lens, cell);
             return self.relieve(node);
         };
         let lens = self.tree.nodes[node].buckets[at].lenses[i];
         let mut cell = self.tree.nodes[node].buckets[at].cells[i];
-        let (lo, hi) = self.interval(lens, &self.tests(slot));
+        let (lo, hi) = self.tree.interval(lens, &self.row(slot).tests);
         (cell.lo, cell.hi) = (cell.lo.min(lo), cell.hi.max(hi));
         cell.first = self.earlier(cell.child, cell.first, slot);
         cell.child = self.insert(cell.child, slot, path);
@@ -337,10 +339,10 @@ impl Builder<'_> {
         let entries = entries
             .iter()
             .flat_map(|&at| self.tree.leaves.get(at).entries());
-        let slots: Vec<u32> = entries.map(|e| e[0]).collect();
-        let better = match self.node(&slots, path) {
+        let rows = self.rows(entries.map(|e| e[0]));
+        let better = match self.node(&rows, path) {
             Some(node) => node,
-            None if matches!(child.part(), Part::Leaf(_)) && len > BLOCK => self.leaf(&slots, path),
+            None if matches!(child.part(), Part::Leaf(_)) && len > BLOCK => self.leaf(&rows, path),
             None => return child,
         };
         match child.part() {

@@ -4,9 +4,9 @@ use tidegate_ir::{Facts, Field};
 use tidegate_wire::Family;
 
 /// Fields that one tree can use.
-pub(super) const DIMS: usize = 14;
+pub(super) const DIMS: usize = 16;
 /// Fields among them whose values need more than 32 bits.
-pub(super) const WIDE: usize = 6;
+pub(super) const WIDE: usize = 4;
 /// Forms of values that one tree can use.
 pub(super) const LENSES: usize = 32;
 
@@ -39,29 +39,19 @@ impl Dim {
     }
 }
 
-/// How a value becomes a number of up to 32 bits. Whatever an interval encloses, the
-/// interval's ends enclose after that, too, or it becomes the interval of all numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Not at all: always 0.
-    Nothing,
-    /// As it is.
-    Whole,
-    /// Its upper 16 of 32 bits.
-    High,
-    /// A hash of its bits under the mask, in 32 bits.
-    Hash(u128),
-    /// The same in 16 bits.
-    ShortHash(u128),
-}
-
-/// A field and a form of its values.
+/// How the value of a field becomes a number of up to 32 bits. What is seen of an absent
+/// field lies in no interval but that of all numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lens {
     pub(super) dim: u8,
-    pub(super) form: Form,
-    /// The largest number there can be.
-    pub(super) top: u32,
+    /// How far the bits of a narrow value are moved to the right.
+    shift: u8,
+    /// Which are left then; of a wide value, which bits of its hash.
+    mask: u32,
+    /// Stands for absence; the largest number seen of a value is one less.
+    pub(super) absent: u32,
+    /// The bits of a wide value that are hashed: the number of their mask.
+    wide: Option<u16>,
 }
 
 /// The number of the lens that sees nothing; every tree has it.
@@ -70,30 +60,72 @@ pub(super) const BLIND: u8 = 0;
 impl Lens {
     pub(super) const BLIND: Lens = Lens {
         dim: 0,
-        form: Form::Nothing,
-        top: 0,
+        shift: 0,
+        mask: 0,
+        absent: 0xffff,
+        wide: None,
     };
 
-    pub(super) fn new(dim: u8, field: Field, form: Form) -> Lens {
-        let top = match form {
-            Form::Nothing => 0,
-            Form::High | Form::ShortHash(_) => 0xffff,
-            Form::Hash(_) => u32::MAX,
-            Form::Whole => u32::MAX >> 32u8.saturating_sub(field.row().bits),
-        };
-        Lens { dim, form, top }
-    }
-
-    #[inline]
-    pub(super) fn apply(&self, value: u128) -> u32 {
-        match self.form {
-            Form::Nothing => 0,
-            Form::Whole => narrow(value),
-            Form::High => narrow(value) >> 16,
-            Form::Hash(mask) => hash_wide(value & mask, 0),
-            Form::ShortHash(mask) => hash_wide(value & mask, 0) & 0xffff,
+    /// A narrow value as it is, or as much of it as 16 bits hold.
+    pub(super) fn whole(dim: u8, short: bool) -> Lens {
+        let most = if short { 0xffff } else { u32::MAX };
+        Lens {
+            dim,
+            mask: most,
+            absent: most,
+            ..Lens::BLIND
         }
     }
+
+    /// The upper 16 of 32 bits.
+    pub(super) fn high(dim: u8) -> Lens {
+        Lens {
+            shift: 16,
+            ..Lens::whole(dim, true)
+        }
+    }
+
+    /// A hash of a wide value's bits under a mask.
+    pub(super) fn hash(dim: u8, mask: u16, short: bool) -> Lens {
+        Lens {
+            wide: Some(mask),
+            ..Lens::whole(dim, short)
+        }
+    }
+
+    /// What is seen of a value.
+    #[inline]
+    fn apply(&self, narrow: u32, wide: u128, masks: &[u128]) -> u32 {
+        let seen = match self.wide {
+            None => narrow >> (self.shift % 32) & self.mask,
+            Some(mask) => hash_wide(wide & mask_of(masks, mask), 0) & self.mask,
+        };
+        seen.min(self.absent - 1)
+    }
+
+    /// The interval that what is seen lies in when the field is present and its value lies
+    /// between `lo` and `hi`, which share the bits `common`.
+    pub(super) fn interval(&self, lo: u128, hi: u128, common: u128, masks: &[u128]) -> (u32, u32) {
+        let told = match self.wide {
+            // Numbers grow with the values only while the bits above them stay the same.
+            None => {
+                let above = |v| narrow(v) >> (self.shift % 32) & !self.mask;
+                above(lo) == above(hi)
+            }
+            Some(mask) => common & mask_of(masks, mask) == mask_of(masks, mask),
+        };
+        let end = |v| self.apply(narrow(v), v, masks);
+        if told && lo <= hi {
+            (end(lo), end(hi))
+        } else {
+            (0, self.absent - 1)
+        }
+    }
+}
+
+#[inline]
+fn mask_of(masks: &[u128], number: u16) -> u128 {
+    masks.get(usize::from(number)).copied().unwrap_or(0)
 }
 
 /// The value in 32 bits, the largest there is when it needs more.
@@ -102,52 +134,50 @@ pub(super) fn narrow(value: u128) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-/// A packet's values.
+/// A packet's values; 0 for absent fields.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
-    pub(super) present: [bool; DIMS],
     pub(super) narrow: [u32; DIMS],
     pub(super) wide: [u128; WIDE],
-    /// What the lenses see. An absent field lies in the interval of all numbers only:
-    /// its low end is compared with `lo`, its high end with `hi`.
-    pub(super) lo: [u32; LENSES],
-    pub(super) hi: [u32; LENSES],
+    /// One bit for each field that is absent.
+    absent: u32,
 }
 
 impl Key {
     #[inline]
-    pub(super) fn new(dims: &[Dim], lenses: &[Lens], facts: &mut impl Facts) -> Key {
+    pub(super) fn new(dims: &[Dim], facts: &mut impl Facts) -> Key {
         let mut key = Key {
-            present: [false; DIMS],
             narrow: [0; DIMS],
             wide: [0; WIDE],
-            lo: [0; LENSES],
-            hi: [0; LENSES],
+            absent: 0,
         };
         for (i, dim) in dims.iter().enumerate().take(DIMS) {
-            if let Some(value) = facts.load(dim.field) {
-                key.present[i] = true;
-                key.narrow[i] = narrow(value);
-                if let Some(wide) = dim.wide {
-                    key.wide[usize::from(wide) % WIDE] = value;
-                }
+            let Some(value) = facts.load(dim.field) else {
+                key.absent |= 1 << i;
+                continue;
+            };
+            key.narrow[i] = narrow(value);
+            if let Some(wide) = dim.wide {
+                key.wide[usize::from(wide) % WIDE] = value;
             }
         }
-        for (i, lens) in lenses.iter().enumerate().take(LENSES) {
-            let at = usize::from(lens.dim) % DIMS;
-            (key.lo[i], key.hi[i]) = match lens.form {
-                Form::Nothing => (0, 0),
-                _ if !key.present[at] => (0, lens.top),
-                Form::Whole => (key.narrow[at], key.narrow[at]),
-                Form::High => (key.narrow[at] >> 16, key.narrow[at] >> 16),
-                Form::Hash(_) | Form::ShortHash(_) => {
-                    let wide = dims.get(at).and_then(|d| d.wide).unwrap_or(0);
-                    let seen = lens.apply(key.wide[usize::from(wide) % WIDE]);
-                    (seen, seen)
-                }
-            };
-        }
         key
+    }
+
+    /// What a lens sees of the packet.
+    #[inline]
+    pub(super) fn seen(&self, lens: &Lens, dims: &[Dim], masks: &[u128]) -> u32 {
+        let at = usize::from(lens.dim) % DIMS;
+        let wide = match lens.wide {
+            Some(_) => dims.get(at).and_then(|dim| dim.wide).unwrap_or(0),
+            None => 0,
+        };
+        let seen = lens.apply(self.narrow[at], self.wide[usize::from(wide) % WIDE], masks);
+        if self.absent >> at & 1 == 0 {
+            seen
+        } else {
+            lens.absent
+        }
     }
 }
 
@@ -159,15 +189,84 @@ fn mix(x: u64) -> u32 {
     ((half >> 32) as u32).max(1)
 }
 
-/// Spreads the values of one cut; other cuts and other trees have another `salt`.
+/// Spreads the values of one cut, which is some bits of a field. Other fields and other
+/// trees have another `salt`.
 #[inline]
-pub(super) fn hash_narrow(cell: u32, salt: u64) -> u32 {
-    mix(u64::from(cell) ^ salt)
+pub(super) fn hash_narrow(value: u32, mask: u32, salt: u64) -> u32 {
+    mix((u64::from(mask) << 32 | u64::from(value & mask)) ^ salt)
 }
 
-/// The same for values of more than 32 bits.
+/// The same for values of more than 32 bits, whose bits are already chosen.
 #[inline]
 pub(super) fn hash_wide(cell: u128, salt: u64) -> u32 {
     let high = ((cell >> 64) as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
     mix(cell as u64 ^ salt ^ high)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_ir::StepId;
+
+    use super::*;
+
+    struct Source(Option<u128>);
+
+    impl Facts for Source {
+        fn load(&mut self, _: Field) -> Option<u128> {
+            self.0
+        }
+        fn step(&mut self, _: StepId) -> bool {
+            false
+        }
+    }
+
+    /// What a lens sees of the values of an interval lies in the lens' interval.
+    #[test]
+    fn lenses_keep_what_lies_between() {
+        let masks = [u128::MAX << 64];
+        let lenses = [
+            Lens::whole(0, false),
+            Lens::whole(0, true),
+            Lens::high(0),
+            Lens::hash(0, 0, false),
+            Lens::hash(0, 0, true),
+            Lens::BLIND,
+        ];
+        let ends = [
+            0u128,
+            1,
+            80,
+            0xffff,
+            0x1_0000,
+            0x1_0001,
+            0xffff_fffe,
+            0xffff_ffff,
+            1 << 64,
+        ];
+        let dims = [Dim {
+            field: Field::Src,
+            wide: Some(0),
+        }];
+        let seen = |value, lens: &Lens| {
+            let key = Key::new(&dims, &mut Source(value));
+            key.seen(lens, &dims, &masks)
+        };
+        for lens in lenses {
+            for (lo, hi) in ends.iter().flat_map(|&lo| ends.map(|hi| (lo, hi))) {
+                let common = match lo ^ hi {
+                    0 => u128::MAX,
+                    differing => !(u128::MAX >> differing.leading_zeros()),
+                };
+                let (least, most) = lens.interval(lo, hi, common, &masks);
+                for v in ends.into_iter().filter(|&v| lo <= v && v <= hi) {
+                    let seen = seen(Some(v), &lens);
+                    assert!(
+                        least <= seen && seen <= most,
+                        "{lens:?} {lo:#x} {v:#x} {hi:#x}"
+                    );
+                }
+                assert!(seen(None, &lens) > most, "{lens:?}");
+            }
+        }
+    }
 }

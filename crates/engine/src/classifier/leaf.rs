@@ -1,63 +1,66 @@
 //! Leaves: a few rules each, with what sorts most of them out at a glance.
 //!
 //! All leaves lie in one list of words. A leaf is a word with its length and capacity, a
-//! word with its three lenses, and entries in the order of rules. An entry is a rule's
-//! slot, an interval of what the first lens sees, and shorter ones for the other two.
+//! word with its four lenses, and entries in the order of rules. An entry is a rule's
+//! slot, an interval of what the first lens sees, and shorter ones for the other three.
 
 use tidegate_ir::Rules;
 
-use super::key::{BLIND, Key, LENSES};
+use super::key::BLIND;
 
+/// Lenses of a leaf: one of 32 bits, the others of 16.
+pub(super) const VIEWS: usize = 4;
 /// Words of an entry.
-pub(super) const ENTRY: usize = 5;
+const ENTRY: usize = 3 + VIEWS - 1;
 /// Words before a leaf's entries.
 const HEAD: usize = 2;
 /// Entries in a block of a pile.
 pub(super) const BLOCK: usize = 64;
 
-/// Slot; first interval's ends; second interval in one word, high end above; third.
+/// Slot; first interval's ends; each other interval in one word, its high end above.
 pub(super) type Entry = [u32; ENTRY];
 
 /// Puts both ends of a 16-bit interval in one word.
-pub(super) fn short(lo: u32, hi: u32) -> u32 {
+pub(super) fn interval(lo: u32, hi: u32) -> u32 {
     lo.min(0xffff) | hi.min(0xffff) << 16
 }
 
 /// The smallest entry that encloses both, under the first one's slot.
 fn enclose(a: &Entry, b: &Entry) -> Entry {
-    let join = |a: u32, b: u32| short((a & 0xffff).min(b & 0xffff), (a >> 16).max(b >> 16));
-    [
-        a[0],
-        a[1].min(b[1]),
-        a[2].max(b[2]),
-        join(a[3], b[3]),
-        join(a[4], b[4]),
-    ]
+    let join = |a: u32, b: u32| interval((a & 0xffff).min(b & 0xffff), (a >> 16).max(b >> 16));
+    let mut hull = [a[0], a[1].min(b[1]), a[2].max(b[2]), 0, 0, 0];
+    for i in 3..ENTRY {
+        hull[i] = join(a[i], b[i]);
+    }
+    hull
 }
 
 /// The smallest entry that encloses some; its slot is the first one's.
 fn hull_of(entries: &[Entry]) -> Entry {
-    let none = [0, u32::MAX, 0, 0xffff, 0xffff];
+    let none = [0, u32::MAX, 0, 0xffff, 0xffff, 0xffff];
     let first = entries.first().copied().unwrap_or(none);
     entries.iter().fold(first, |hull, e| enclose(&hull, e))
 }
 
 /// What a leaf's lenses see of a packet.
 pub(super) struct Seen {
-    long: (u32, u32),
-    second: (u32, u32),
-    third: (u32, u32),
+    long: u32,
+    short: [u32; VIEWS - 1],
 }
 
 impl Seen {
     #[inline]
+    pub(super) fn new([long, short @ ..]: [u32; VIEWS]) -> Seen {
+        Seen { long, short }
+    }
+
+    #[inline]
     pub(super) fn lies_in(&self, entry: &Entry) -> bool {
-        (entry[1] <= self.long.0)
-            & (self.long.1 <= entry[2])
-            & (entry[3] & 0xffff <= self.second.0)
-            & (self.second.1 <= entry[3] >> 16)
-            & (entry[4] & 0xffff <= self.third.0)
-            & (self.third.1 <= entry[4] >> 16)
+        let mut inside = (entry[1] <= self.long) & (self.long <= entry[2]);
+        for (interval, seen) in entry[3..].iter().zip(self.short) {
+            inside &= (interval & 0xffff <= seen) & (seen <= interval >> 16);
+        }
+        inside
     }
 }
 
@@ -74,19 +77,9 @@ impl<'l> Leaf<'l> {
         self.entries
     }
 
-    pub(super) fn lenses(&self) -> [u8; 3] {
-        let [a, b, c, _] = self.lenses.to_le_bytes();
-        [a, b, c]
-    }
-
     #[inline]
-    pub(super) fn seen(&self, key: &Key) -> Seen {
-        let [a, b, c] = self.lenses().map(|l| usize::from(l) % LENSES);
-        Seen {
-            long: (key.lo[a], key.hi[a]),
-            second: (key.lo[b], key.hi[b]),
-            third: (key.lo[c], key.hi[c]),
-        }
+    pub(super) fn lenses(&self) -> [u8; VIEWS] {
+        self.lenses.to_le_bytes()
     }
 }
 
@@ -132,7 +125,7 @@ impl Leaves {
     }
 
     /// A new leaf; `room` for more entries than it has.
-    pub(super) fn add(&mut self, lenses: [u8; 3], entries: &[Entry], room: usize) -> u32 {
+    pub(super) fn add(&mut self, lenses: [u8; VIEWS], entries: &[Entry], room: usize) -> u32 {
         let capacity = entries.len() + room;
         let reused = self.unused.get_mut(capacity).and_then(Vec::pop);
         let at = reused.unwrap_or_else(|| {
@@ -141,9 +134,8 @@ impl Leaves {
             at as u32
         });
         let from = at as usize;
-        let [a, b, c] = lenses;
         self.words[from] = entries.len() as u32 | (capacity as u32) << 16;
-        self.words[from + 1] = u32::from_le_bytes([a, b, c, 0]);
+        self.words[from + 1] = u32::from_le_bytes(lenses);
         self.words[from + HEAD..][..entries.len() * ENTRY].copy_from_slice(entries.as_flattened());
         at
     }
@@ -212,7 +204,7 @@ impl Leaves {
     }
 
     /// A new pile.
-    pub(super) fn add_pile(&mut self, lenses: [u8; 3], entries: &[Entry]) -> u32 {
+    pub(super) fn add_pile(&mut self, lenses: [u8; VIEWS], entries: &[Entry]) -> u32 {
         let mut pile = Pile {
             blocks: Vec::new(),
             len: entries.len(),
@@ -243,11 +235,11 @@ impl Leaves {
     }
 
     /// The lenses of all leaves of a pile.
-    pub(super) fn lenses_of_pile(&self, number: u32) -> [u8; 3] {
+    pub(super) fn lenses_of_pile(&self, number: u32) -> [u8; VIEWS] {
         let blocks = &self.piles[number as usize].blocks;
         blocks
             .first()
-            .map_or([BLIND; 3], |&(_, at)| self.get(at).lenses())
+            .map_or([BLIND; VIEWS], |&(_, at)| self.get(at).lenses())
     }
 
     /// The block of a pile where a rule's entry is or belongs.

@@ -24,18 +24,19 @@ mod leaf;
 mod reading;
 mod tree;
 
-use tidegate_ir::{Cond, Edited, Facts, Rule, Rules, Truth, eval};
+use tidegate_ir::{Cond, Edited, Facts, Field, Rule, Rules, Truth, eval};
 use tidegate_wire::Family;
 
 use build::active;
-use key::Key;
 use reading::{Scope, guards, is_void};
 use tree::Tree;
 
-/// Rules tested one by one at the start of a chain before the tree is asked: what most
-/// packets meet stands at the top.
+/// Rules tested one by one at the start of a chain before the tree is asked, if they are
+/// as simple as what stands at the top for most packets to meet.
 const HEAD: usize = 3;
-/// The same where a walk goes on in the middle of a chain.
+/// Most parts of a simple rule.
+const SIMPLE: usize = 2;
+/// Rules tested one by one where a walk goes on in the middle of a chain.
 const NEXT: usize = 1;
 /// Shorter chains have no tree.
 const WORTHWHILE: usize = 10;
@@ -51,6 +52,8 @@ pub struct Classifier {
     family: Family,
     seed: u64,
     trees: Option<Trees>,
+    /// Simple rules at the start.
+    head: usize,
     /// Rules put in or taken out since the trees were made.
     edits: usize,
 }
@@ -60,8 +63,54 @@ struct Trees {
     whole: Tree,
     /// Rules with guards, by what stands before the guards.
     prelude: Tree,
-    /// All that guards say, less what others of them include.
-    guards: Vec<Cond>,
+    guards: Guards,
+}
+
+/// What rules' guards say.
+#[derive(Debug, Default)]
+struct Guards {
+    /// They drop packets with a shorter transport header, or without.
+    enough: u128,
+    /// Everything else.
+    others: Vec<Cond>,
+}
+
+impl Guards {
+    fn learn(&mut self, guard: &Cond) {
+        match header_wanted(guard) {
+            Some(len) => self.enough = self.enough.max(len),
+            None if self.others.contains(guard) => {}
+            None => self.others.push(guard.clone()),
+        }
+    }
+
+    /// Whether one of them may drop the packet.
+    #[inline]
+    fn fire(&self, facts: &mut impl Facts) -> bool {
+        let long = |len| (self.enough..=u128::from(u16::MAX)).contains(&len);
+        if self.enough > 0 && !facts.load(Field::L4Len).is_some_and(long) {
+            return true;
+        }
+        self.others.iter().any(|guard| match guard {
+            Cond::Test(test) => facts.load(test.field()).is_some_and(|v| test.holds(v)),
+            guard => eval(guard, facts, &mut ()) == Truth::True,
+        })
+    }
+}
+
+/// How many bytes of transport header a guard wants, if it is one of the usual kind.
+fn header_wanted(guard: &Cond) -> Option<u128> {
+    let Cond::Not(enough) = guard else {
+        return None;
+    };
+    match &**enough {
+        Cond::Test(test) if test.field() == Field::L4Len => {
+            let mut intervals = test.intervals()?;
+            let (lo, hi) = intervals.next()?;
+            (intervals.next().is_none() && hi >= u128::from(u16::MAX)).then_some(lo)
+        }
+        _ => None,
+    }
 }
 
 impl Classifier {
@@ -74,6 +123,7 @@ impl Classifier {
             family,
             seed,
             trees: worthwhile.then(|| Trees::new(rules, family, seed)),
+            head: head(rules),
             edits: 0,
         }
     }
@@ -86,17 +136,16 @@ impl Classifier {
             trees: self.trees.as_ref().filter(|_| !every),
             rules,
             next: from,
-            one_by_one: if from == 0 { HEAD } else { NEXT },
+            one_by_one: if from == 0 { self.head } else { NEXT },
             stretch: 0,
             longest: STRETCH,
-            packet: None,
         }
     }
 
     /// Puts a rule at a position.
     pub fn insert(&mut self, rules: &mut Rules, position: usize, rule: Rule) {
         let edited = rules.insert(position, rule);
-        self.edits += 1;
+        self.edited(rules);
         match &mut self.trees {
             Some(trees) => {
                 trees.moved(rules, &edited);
@@ -113,7 +162,7 @@ impl Classifier {
             trees.remove(rules, slot);
         }
         let (rule, edited) = rules.remove(position)?;
-        self.edits += 1;
+        self.edited(rules);
         if let Some(trees) = &mut self.trees {
             trees.moved(rules, &edited);
         }
@@ -127,11 +176,16 @@ impl Classifier {
             trees.remove(rules, slot);
         }
         let (old, slot) = rules.replace(position, rule)?;
-        self.edits += 1;
+        self.edited(rules);
         if let Some(trees) = &mut self.trees {
             trees.insert(rules, slot);
         }
         Some(old)
+    }
+
+    fn edited(&mut self, rules: &Rules) {
+        self.edits += 1;
+        self.head = head(rules);
     }
 
     /// Rules put in or taken out one by one since all were sorted together. When they are
@@ -157,7 +211,7 @@ impl Trees {
         let mut trees = Trees {
             whole: build(Scope::Whole, |_| true),
             prelude: build(Scope::Prelude, is_guarded),
-            guards: Vec::new(),
+            guards: Guards::default(),
         };
         for rule in rules.iter() {
             trees.learn_guards(rule);
@@ -165,13 +219,21 @@ impl Trees {
         trees
     }
 
-    fn learn_guards(&mut self, rule: &Rule) {
-        for guard in guards(rule) {
-            if !self.guards.iter().any(|g| includes(g, guard)) {
-                self.guards.retain(|g| !includes(guard, g));
-                self.guards.push(guard.clone());
-            }
+    /// The slot and the key of the first rule with key `from` or more that may do
+    /// something.
+    #[inline]
+    fn find(&self, rules: &Rules, from: u32, facts: &mut impl Facts) -> Option<(u32, u32)> {
+        let found = self.whole.find(rules, from, facts);
+        if !self.guards.fire(facts) {
+            return found;
         }
+        let guarded = self.prelude.find(rules, from, facts);
+        let key = |found: &Option<(u32, u32)>| found.map_or(u32::MAX, |f| f.1);
+        [found, guarded].into_iter().min_by_key(key)?
+    }
+
+    fn learn_guards(&mut self, rule: &Rule) {
+        guards(rule).for_each(|guard| self.guards.learn(guard));
     }
 
     fn insert(&mut self, rules: &Rules, slot: u32) {
@@ -198,35 +260,14 @@ impl Trees {
     }
 }
 
+/// How many of the first rules are simple.
+fn head(rules: &Rules) -> usize {
+    let simple = |rule: &&Rule| rule.cond.len() <= SIMPLE;
+    rules.iter().take(HEAD).take_while(simple).count()
+}
+
 fn is_guarded(rule: &Rule) -> bool {
     guards(rule).next().is_some()
-}
-
-/// Whether `a` holds whenever `b` does; `false` also where that is hard to say.
-fn includes(a: &Cond, b: &Cond) -> bool {
-    if a == b {
-        return true;
-    }
-    let (Cond::Not(a), Cond::Not(b)) = (a, b) else {
-        return false;
-    };
-    let (Cond::Test(a), Cond::Test(b)) = (&**a, &**b) else {
-        return false;
-    };
-    let single = |test: &tidegate_ir::Test| {
-        let mut intervals = test.intervals()?;
-        intervals.next().filter(|_| intervals.next().is_none())
-    };
-    let inside = |a: (u128, u128), b: (u128, u128)| b.0 <= a.0 && a.1 <= b.1;
-    a.field() == b.field() && single(a).zip(single(b)).is_some_and(|(a, b)| inside(a, b))
-}
-
-/// A packet's values for the two trees.
-#[derive(Debug)]
-struct Packet {
-    whole: Key,
-    /// When a guard may drop it.
-    prelude: Option<Key>,
 }
 
 /// Rules that may apply to one packet, in order. Valid as long as the packet stays as it
@@ -242,7 +283,6 @@ pub struct Candidates<'c> {
     /// How many came so the last time, and how many may.
     stretch: usize,
     longest: usize,
-    packet: Option<Packet>,
 }
 
 impl<'c> Candidates<'c> {
@@ -267,21 +307,7 @@ impl<'c> Candidates<'c> {
     }
 
     fn find(&mut self, trees: &Trees, facts: &mut impl Facts) -> Option<(u32, u32)> {
-        let packet = self.packet.get_or_insert_with(|| {
-            let fires = |g: &Cond| eval(g, facts, &mut ()) == Truth::True;
-            let odd = trees.guards.iter().any(fires);
-            Packet {
-                whole: trees.whole.key(facts),
-                prelude: odd.then(|| trees.prelude.key(facts)),
-            }
-        });
-        let mut found = trees.whole.find(&packet.whole, self.rules, self.next);
-        if let Some(prelude) = &packet.prelude {
-            let guarded = trees.prelude.find(prelude, self.rules, self.next);
-            let key = |found: &Option<(u32, u32)>| found.map_or(u32::MAX, |f| f.1);
-            found = [found, guarded].into_iter().min_by_key(key)?;
-        }
-        let (_, key) = found?;
+        let (slot, key) = trees.find(self.rules, self.next, facts)?;
         // What comes thick and fast is not worth looking for.
         let near = key - self.next < NEAR;
         self.stretch = if near {
@@ -290,7 +316,7 @@ impl<'c> Candidates<'c> {
             0
         };
         self.one_by_one = self.stretch;
-        found
+        Some((slot, key))
     }
 }
 

@@ -11,11 +11,18 @@ pub(super) enum Scope {
     Prelude,
 }
 
-fn parts(rule: &Rule) -> &[Cond] {
-    match &rule.cond {
-        Cond::All(list) => list,
-        single => std::slice::from_ref(single),
-    }
+/// The conditions of a rule that must all hold, also those that it shares.
+fn parts(rule: &Rule) -> impl Iterator<Item = &Cond> {
+    rule.cond.iter().flat_map(|cond| {
+        let own = match cond {
+            Cond::Shared(shared) => &**shared,
+            own => own,
+        };
+        match own {
+            Cond::All(list) => list.as_slice(),
+            single => std::slice::from_ref(single),
+        }
+    })
 }
 
 /// Whether a condition neither keeps state nor drops packets.
@@ -28,7 +35,7 @@ fn is_pure(cond: &Cond) -> bool {
 /// The parts of a rule that may be asked at any time: they keep no state, and nothing
 /// that does stands before them.
 fn harmless(rule: &Rule) -> impl Iterator<Item = &Cond> {
-    parts(rule).iter().take_while(|part| match part {
+    parts(rule).take_while(|part| match part {
         Cond::Test(_) => true,
         Cond::DropWhen(guard) => is_pure(guard),
         other => is_pure(other),
@@ -42,7 +49,7 @@ pub(super) fn tests(rule: &Rule, scope: Scope) -> impl Iterator<Item = &Test> {
         .filter_map(|part| match part {
             Cond::Test(test) => Some(test),
             Cond::Const(_) | Cond::All(_) | Cond::Any(_) | Cond::Not(_) => None,
-            Cond::DropWhen(_) | Cond::Call(_) => None,
+            Cond::Shared(_) | Cond::DropWhen(_) | Cond::Call(_) => None,
         })
 }
 

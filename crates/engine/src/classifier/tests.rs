@@ -137,6 +137,8 @@ fn part(random: &mut Random, family: Family) -> Cond {
         4 => Cond::drop_when(Cond::Call(StepId(2))),
         5 | 6 => Cond::drop_when(test(random, family).inverted_if(invert)),
         7 => Cond::any(vec![Cond::drop_when(test(random, family))]),
+        12 => Cond::all(vec![test(random, family), Cond::Call(StepId(3))]).shared(),
+        13 => test(random, family).shared().inverted_if(invert),
         8..12 => test(random, family).inverted_if(true),
         _ => test(random, family),
     }
@@ -163,14 +165,18 @@ fn rule(random: &mut Random, family: Family, id: u32) -> Rule {
         parts.push(part(random, family));
     }
     if random.one_in(2) {
-        parts.extend(transport(random));
+        let transport = transport(random);
+        match random.one_in(2) {
+            true => parts.push(Cond::all(transport).shared()),
+            false => parts.extend(transport),
+        }
     }
     for _ in 0..random.below(4) {
         parts.push(part(random, family));
     }
     Rule {
         id: RuleId(id),
-        cond: Cond::all(parts),
+        cond: parts.into_iter().collect(),
         effects: Box::default(),
         verdict: Verdict::Accept,
     }
@@ -216,7 +222,7 @@ fn fate(chain: &(Rules, Classifier), packet: &Packet, from: u32, every: bool) ->
     let mut hits = Vec::new();
     while let Some((slot, rule)) = candidates.next(&mut packet) {
         assert_eq!(rules.at_slot(slot).map(|r| r.id), Some(rule.id));
-        match eval(&rule.cond, &mut packet, &mut ()) {
+        match rule.cond.eval(&mut packet, &mut ()) {
             Truth::False => {}
             Truth::True => hits.push((rule.id.0, Truth::True)),
             Truth::Hotdrop => {
@@ -400,7 +406,8 @@ fn ports(n: u32) -> Rules {
         cond: Cond::all(vec![
             Cond::eq(Field::Src, 1),
             Cond::eq(Field::Dport, u128::from(id)),
-        ]),
+        ])
+        .into(),
         effects: Box::default(),
         verdict: Verdict::Accept,
     };
@@ -469,7 +476,7 @@ fn finds_the_guard_that_drops_an_odd_packet() {
             parts.push(Cond::eq(Field::Dport, 80));
             Rule {
                 id: RuleId(id),
-                cond: Cond::all(parts),
+                cond: parts.into_iter().collect(),
                 effects: Box::default(),
                 verdict: Verdict::Accept,
             }

@@ -3,8 +3,8 @@
 use tidegate_ir::{Facts, Rules};
 use tidegate_wire::Family;
 
-use super::key::{BLIND, Dim, Key, LENSES, Lens, hash_narrow, hash_wide};
-use super::leaf::Leaves;
+use super::key::{BLIND, DIMS, Dim, Key, LENSES, Lens, WIDE, hash_narrow, hash_wide};
+use super::leaf::{Leaves, Seen};
 
 /// Cuts of one node.
 pub(super) const CUTS: usize = 4;
@@ -215,8 +215,8 @@ impl Node {
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) dims: Vec<Dim>,
-    pub(super) lenses: Vec<Lens>,
-    /// Bits of cuts through wide fields.
+    pub(super) lenses: [Lens; LENSES],
+    /// Bits of cuts through wide fields, and of what lenses see of them.
     pub(super) masks: Vec<u128>,
     pub(super) nodes: Vec<Node>,
     pub(super) unused_nodes: Vec<u32>,
@@ -248,24 +248,25 @@ impl Search<'_> {
 }
 
 impl Tree {
-    #[inline]
-    pub(super) fn key(&self, facts: &mut impl Facts) -> Key {
-        Key::new(&self.dims, &self.lenses, facts)
-    }
-
     /// The slot and the key of the first rule with key `from` or more that may do
     /// something.
     #[inline]
-    pub(super) fn find(&self, key: &Key, rules: &Rules, from: u32) -> Option<(u32, u32)> {
+    pub(super) fn find(
+        &self,
+        rules: &Rules,
+        from: u32,
+        facts: &mut impl Facts,
+    ) -> Option<(u32, u32)> {
+        if self.root == Child::NONE {
+            return None;
+        }
         let mut search = Search {
-            key,
+            key: &Key::new(&self.dims, facts),
             rules,
             from,
             best: (u32::MAX, u32::MAX),
         };
-        if self.root != Child::NONE {
-            self.visit(self.root, &mut search);
-        }
+        self.visit(self.root, &mut search);
         let (order, slot) = search.best;
         (order != u32::MAX).then_some((slot, order))
     }
@@ -282,14 +283,20 @@ impl Tree {
 
     #[inline]
     pub(super) fn hash(&self, cut: &Cut, narrow: u32, wide: u128) -> u32 {
-        let salt = u64::from(cut.mask) << 32 | u64::from(cut.dim);
-        let salt = salt.wrapping_mul(0xa076_1d64_78bd_642f) ^ self.seed;
+        let salt = u64::from(cut.dim).wrapping_mul(0xa076_1d64_78bd_642f) ^ self.seed;
         if cut.wide.is_none() {
-            hash_narrow(narrow & cut.mask, salt)
-        } else {
-            let mask = self.masks.get(cut.mask as usize).copied().unwrap_or(0);
-            hash_wide(wide & mask, salt)
+            return hash_narrow(narrow, cut.mask, salt);
         }
+        let mask = self.masks.get(cut.mask as usize).copied().unwrap_or(0);
+        let salt = salt ^ u64::from(cut.mask).wrapping_mul(0xe703_7ed1_a0b4_28db);
+        hash_wide(wide & mask, salt)
+    }
+
+    /// What a lens sees of a packet.
+    #[inline]
+    pub(super) fn seen(&self, lens: u8, key: &Key) -> u32 {
+        let lens = &self.lenses[usize::from(lens) % LENSES];
+        key.seen(lens, &self.dims, &self.masks)
     }
 
     /// Looks all cuts up before it follows any, so that memory is asked for all cells at
@@ -298,26 +305,22 @@ impl Tree {
         const ROOM: usize = 16;
         let node = &self.nodes[number as usize];
         let key = search.key;
-        let mut found = [(u32::MAX, Child::NONE); ROOM];
-        found[0] = (search.rules.key(node.rest_first), node.rest);
+        let mut found = [(0, Child::NONE); ROOM];
+        found[0] = (node.rest_first, node.rest);
         let mut count = usize::from(node.rest != Child::NONE);
         for cut in node.cuts() {
-            let dim = usize::from(cut.dim) % key.narrow.len();
-            let wide = key.wide[usize::from(cut.wide.unwrap_or(0)) % key.wide.len()];
-            let hash = self.hash(cut, key.narrow[dim], wide);
+            let narrow = key.narrow[usize::from(cut.dim) % DIMS];
+            let wide = key.wide[usize::from(cut.wide.unwrap_or(0)) % WIDE];
+            let hash = self.hash(cut, narrow, wide);
             let mut at = node.home(hash);
             loop {
                 let bucket = &node.buckets[at];
                 let i =
-                    usize::from(bucket.tags[1] == hash) | usize::from(bucket.tags[2] == hash) << 1;
-                let i = i.min(CELLS - 1);
-                let cell = &bucket.cells[i];
-                let lens = usize::from(bucket.lenses[i]) % LENSES;
-                let hit = (bucket.tags[i] == hash)
-                    & key.present[dim]
-                    & (cell.lo <= key.lo[lens])
-                    & (key.hi[lens] <= cell.hi);
-                found[count % ROOM] = (search.rules.key(cell.first), cell.child);
+                    usize::from(bucket.tags[1] == hash) + 2 * usize::from(bucket.tags[2] == hash);
+                let cell = &bucket.cells[i % CELLS];
+                let seen = self.seen(bucket.lenses[i % CELLS], key);
+                let hit = (bucket.tags[i % CELLS] == hash) & (cell.lo <= seen) & (seen <= cell.hi);
+                found[count % ROOM] = (cell.first, cell.child);
                 count += usize::from(hit);
                 if !bucket.more {
                     break;
@@ -328,6 +331,9 @@ impl Tree {
                 }
                 at = node.after(at);
             }
+        }
+        for found in &mut found[..count] {
+            found.0 = search.rules.key(found.0);
         }
         while count > 0 {
             let mut least = 0;
@@ -350,9 +356,8 @@ impl Tree {
 
     #[inline]
     fn leaf(&self, at: u32, search: &mut Search<'_>) {
-        let key = search.key;
         let leaf = self.leaves.get(at);
-        let seen = leaf.seen(key);
+        let seen = Seen::new(leaf.lenses().map(|lens| self.seen(lens, search.key)));
         for entry in leaf.entries() {
             if seen.lies_in(entry) {
                 let order = search.rules.key(entry[0]);
@@ -373,11 +378,13 @@ impl Tree {
         };
         let blocks = pile.blocks();
         let before = blocks.partition_point(|(hull, _)| search.rules.key(hull[0]) <= search.from);
+        let lenses = self.leaves.lenses_of_pile(number);
+        let seen = Seen::new(lenses.map(|lens| self.seen(lens, search.key)));
         for (hull, at) in &blocks[before.saturating_sub(1)..] {
             if search.rules.key(hull[0]) >= search.best.0 {
                 return;
             }
-            if self.leaves.get(*at).seen(search.key).lies_in(hull) {
+            if seen.lies_in(hull) {
                 self.leaf(*at, search);
             }
         }

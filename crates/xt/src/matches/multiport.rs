@@ -3,6 +3,8 @@
 //! `--ports` holds when the source or the destination port is listed. Later
 //! fragments never match; a packet without its four port bytes is dropped on the spot.
 
+use std::sync::LazyLock;
+
 use tidegate_ir::{Cond, Field, Ranges};
 use tidegate_wire::{Family, proto};
 
@@ -133,7 +135,8 @@ fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
 }
 
 fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Cond {
-    let mut tests = header(4);
+    static WHOLE: LazyLock<Cond> = LazyLock::new(|| header(4).shared());
+    let mut tests = vec![WHOLE.clone()];
     let Some(given) = args.iter().next() else {
         return Cond::all(tests);
     };

@@ -187,13 +187,16 @@ pub fn wants_syn(args: &Args) -> bool {
 }
 
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
-    let mut tests = Vec::new();
-    if ctx.family == Family::V4 {
-        static TINY: LazyLock<Cond> =
-            LazyLock::new(|| Cond::drop_when(Cond::eq(Field::FragOff, 1)));
-        tests.push(TINY.clone());
-    }
-    tests.extend(header(20));
+    static WHOLE4: LazyLock<Cond> = LazyLock::new(|| {
+        let tiny = Cond::drop_when(Cond::eq(Field::FragOff, 1));
+        Cond::all(vec![tiny, header(20)]).shared()
+    });
+    static WHOLE6: LazyLock<Cond> = LazyLock::new(|| header(20).shared());
+    let whole = match ctx.family {
+        Family::V4 => &WHOLE4,
+        Family::V6 => &WHOLE6,
+    };
+    let mut tests = vec![LazyLock::force(whole).clone()];
     tests.extend(port_test(args, SPORT, Field::Sport));
     tests.extend(port_test(args, DPORT, Field::Dport));
     if let Some((value, mask)) = args.masked(FLAGS) {

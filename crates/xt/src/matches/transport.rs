@@ -1,7 +1,5 @@
 //! What the transport matches share: presence guards and port ranges.
 
-use std::sync::OnceLock;
-
 use tidegate_ir::{Cond, Field};
 
 use crate::{Args, Error, Input, ListCtx, Value, parse_port};
@@ -9,21 +7,10 @@ use crate::{Args, Error, Input, ListCtx, Value, parse_port};
 /// True when the packet has the first `len` bytes of its transport header; false for
 /// later fragments; a packet that is too short is dropped (`skb_header_pointer`
 /// fails and the kernel's match sets `hotdrop`).
-pub(super) fn header(len: u16) -> Vec<Cond> {
-    vec![Cond::eq(Field::FragOff, 0), guard(len)]
-}
-
-/// Drops packets with fewer than `len` bytes of transport header. All rules share it.
-fn guard(len: u16) -> Cond {
-    static GUARDS: [OnceLock<Cond>; 24] = [const { OnceLock::new() }; 24];
-    let make = || {
-        let enough = Cond::range(Field::L4Len, u128::from(len), u128::from(u16::MAX));
-        Cond::drop_when(enough.inverted_if(true))
-    };
-    match GUARDS.get(usize::from(len)) {
-        Some(shared) => shared.get_or_init(make).clone(),
-        None => make(),
-    }
+pub(super) fn header(len: u16) -> Cond {
+    let enough = Cond::range(Field::L4Len, u128::from(len), u128::from(u16::MAX));
+    let guard = Cond::drop_when(enough.inverted_if(true));
+    Cond::all(vec![Cond::eq(Field::FragOff, 0), guard])
 }
 
 /// The test of one port option; nothing when it is not given.
