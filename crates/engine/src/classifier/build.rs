@@ -81,7 +81,7 @@ impl Tree {
     ) -> Tree {
         let mut tree = Tree {
             dims: Vec::new(),
-            lenses: [Lens::BLIND; LENSES],
+            lenses: vec![Lens::BLIND],
             masks: Vec::new(),
             nodes: Vec::new(),
             unused_nodes: Vec::new(),
@@ -157,12 +157,11 @@ impl Tree {
         if let Some(at) = self.lenses.iter().position(|l| *l == lens) {
             return at as u8;
         }
-        let free = self.lenses[1..].iter().position(|l| *l == Lens::BLIND);
-        let Some(free) = free.map(|i| i + 1) else {
+        if self.lenses.len() == LENSES {
             return BLIND;
-        };
-        self.lenses[free] = lens;
-        free as u8
+        }
+        self.lenses.push(lens);
+        (self.lenses.len() - 1) as u8
     }
 
     /// A lens of 32 bits, or of 16 bits, which are others than those that the path has
@@ -177,7 +176,7 @@ impl Tree {
         let high = short && long_field && view.fixed >> 16 != 0xffff;
         self.lens(match high {
             true => Lens::high(view.dim),
-            false => Lens::whole(view.dim, short),
+            false => Lens::whole(view.dim, short || !long_field),
         })
     }
 

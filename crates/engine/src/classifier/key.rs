@@ -93,14 +93,16 @@ impl Lens {
         }
     }
 
-    /// What is seen of a value.
+    /// What is seen of a narrow value.
     #[inline]
-    fn apply(&self, narrow: u32, wide: u128, masks: &[u128]) -> u32 {
-        let seen = match self.wide {
-            None => narrow >> (self.shift % 32) & self.mask,
-            Some(mask) => hash_wide(wide & mask_of(masks, mask), 0) & self.mask,
-        };
-        seen.min(self.absent - 1)
+    fn apply_narrow(&self, value: u32) -> u32 {
+        (value >> (self.shift % 32) & self.mask).min(self.absent - 1)
+    }
+
+    /// What is seen of the bits of a wide value.
+    #[inline]
+    fn apply_wide(&self, bits: u128) -> u32 {
+        (hash_wide(bits, 0) & self.mask).min(self.absent - 1)
     }
 
     /// The interval that what is seen lies in when the field is present and its value lies
@@ -114,7 +116,10 @@ impl Lens {
             }
             Some(mask) => common & mask_of(masks, mask) == mask_of(masks, mask),
         };
-        let end = |v| self.apply(narrow(v), v, masks);
+        let end = |v| match self.wide {
+            None => self.apply_narrow(narrow(v)),
+            Some(mask) => self.apply_wide(v & mask_of(masks, mask)),
+        };
         if told && lo <= hi {
             (end(lo), end(hi))
         } else {
@@ -139,21 +144,28 @@ pub(super) fn narrow(value: u128) -> u32 {
 pub(super) struct Key {
     pub(super) narrow: [u32; DIMS],
     pub(super) wide: [u128; WIDE],
-    /// One bit for each field that is absent.
-    absent: u32,
+    /// What the lenses see.
+    pub(super) seen: [u32; LENSES],
 }
 
 impl Key {
     #[inline]
-    pub(super) fn new(dims: &[Dim], facts: &mut impl Facts) -> Key {
+    pub(super) fn new(
+        dims: &[Dim],
+        lenses: &[Lens],
+        masks: &[u128],
+        facts: &mut impl Facts,
+    ) -> Key {
         let mut key = Key {
             narrow: [0; DIMS],
             wide: [0; WIDE],
-            absent: 0,
+            seen: [0; LENSES],
         };
+        // All bits where the field is absent.
+        let mut absent = [0; DIMS];
         for (i, dim) in dims.iter().enumerate().take(DIMS) {
             let Some(value) = facts.load(dim.field) else {
-                key.absent |= 1 << i;
+                absent[i] = u32::MAX;
                 continue;
             };
             key.narrow[i] = narrow(value);
@@ -161,23 +173,18 @@ impl Key {
                 key.wide[usize::from(wide) % WIDE] = value;
             }
         }
-        key
-    }
-
-    /// What a lens sees of the packet.
-    #[inline]
-    pub(super) fn seen(&self, lens: &Lens, dims: &[Dim], masks: &[u128]) -> u32 {
-        let at = usize::from(lens.dim) % DIMS;
-        let wide = match lens.wide {
-            Some(_) => dims.get(at).and_then(|dim| dim.wide).unwrap_or(0),
-            None => 0,
-        };
-        let seen = lens.apply(self.narrow[at], self.wide[usize::from(wide) % WIDE], masks);
-        if self.absent >> at & 1 == 0 {
-            seen
-        } else {
-            lens.absent
+        for (seen, lens) in key.seen.iter_mut().zip(lenses) {
+            let at = usize::from(lens.dim) % DIMS;
+            let number = match lens.wide {
+                None => lens.apply_narrow(key.narrow[at]),
+                Some(mask) => {
+                    let wide = dims.get(at).and_then(|dim| dim.wide).unwrap_or(0);
+                    lens.apply_wide(key.wide[usize::from(wide) % WIDE] & mask_of(masks, mask))
+                }
+            };
+            *seen = (number | absent[at]) & lens.absent;
         }
+        key
     }
 }
 
@@ -248,8 +255,13 @@ mod tests {
             wide: Some(0),
         }];
         let seen = |value, lens: &Lens| {
-            let key = Key::new(&dims, &mut Source(value));
-            key.seen(lens, &dims, &masks)
+            let key = Key::new(
+                &dims,
+                std::slice::from_ref(lens),
+                &masks,
+                &mut Source(value),
+            );
+            key.seen[0]
         };
         for lens in lenses {
             for (lo, hi) in ends.iter().flat_map(|&lo| ends.map(|hi| (lo, hi))) {

@@ -6,7 +6,7 @@
 
 use tidegate_ir::Rules;
 
-use super::key::BLIND;
+use super::key::{BLIND, Key, LENSES};
 
 /// Lenses of a leaf: one of 32 bits, the others of 16.
 pub(super) const VIEWS: usize = 4;
@@ -50,7 +50,8 @@ pub(super) struct Seen {
 
 impl Seen {
     #[inline]
-    pub(super) fn new([long, short @ ..]: [u32; VIEWS]) -> Seen {
+    pub(super) fn new(lenses: [u8; VIEWS], key: &Key) -> Seen {
+        let [long, short @ ..] = lenses.map(|lens| key.seen[usize::from(lens) % LENSES]);
         Seen { long, short }
     }
 

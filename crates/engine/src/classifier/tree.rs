@@ -94,6 +94,13 @@ impl Bucket {
         more: false,
     };
 
+    /// Where the cell of a hash is.
+    #[inline]
+    pub(super) fn find(&self, hash: u32) -> Option<usize> {
+        let [a, b, c] = self.tags.map(|tag| tag == hash);
+        (a | b | c).then_some(usize::from(b) + 2 * usize::from(c))
+    }
+
     /// The cells there are, with their hashes and lenses.
     pub(super) fn used(&self) -> impl Iterator<Item = (u32, u8, &Cell)> {
         let all = self.tags.iter().zip(&self.lenses).zip(&self.cells);
@@ -171,7 +178,7 @@ impl Node {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
-            if let Some(i) = bucket.tags.iter().position(|&t| t == hash) {
+            if let Some(i) = bucket.find(hash) {
                 return Some((at, i));
             }
             if !bucket.more {
@@ -215,7 +222,7 @@ impl Node {
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) dims: Vec<Dim>,
-    pub(super) lenses: [Lens; LENSES],
+    pub(super) lenses: Vec<Lens>,
     /// Bits of cuts through wide fields, and of what lenses see of them.
     pub(super) masks: Vec<u128>,
     pub(super) nodes: Vec<Node>,
@@ -261,7 +268,7 @@ impl Tree {
             return None;
         }
         let mut search = Search {
-            key: &Key::new(&self.dims, facts),
+            key: &Key::new(&self.dims, &self.lenses, &self.masks, facts),
             rules,
             from,
             best: (u32::MAX, u32::MAX),
@@ -292,17 +299,10 @@ impl Tree {
         hash_wide(wide & mask, salt)
     }
 
-    /// What a lens sees of a packet.
-    #[inline]
-    pub(super) fn seen(&self, lens: u8, key: &Key) -> u32 {
-        let lens = &self.lenses[usize::from(lens) % LENSES];
-        key.seen(lens, &self.dims, &self.masks)
-    }
-
     /// Looks all cuts up before it follows any, so that memory is asked for all cells at
     /// once; then takes the ones found by their first rules, until these come too late.
     fn node(&self, number: u32, search: &mut Search<'_>) {
-        const ROOM: usize = 16;
+        const ROOM: usize = 8;
         let node = &self.nodes[number as usize];
         let key = search.key;
         let mut found = [(0, Child::NONE); ROOM];
@@ -315,19 +315,15 @@ impl Tree {
             let mut at = node.home(hash);
             loop {
                 let bucket = &node.buckets[at];
-                let i =
-                    usize::from(bucket.tags[1] == hash) + 2 * usize::from(bucket.tags[2] == hash);
-                let cell = &bucket.cells[i % CELLS];
-                let seen = self.seen(bucket.lenses[i % CELLS], key);
-                let hit = (bucket.tags[i % CELLS] == hash) & (cell.lo <= seen) & (seen <= cell.hi);
-                found[count % ROOM] = (cell.first, cell.child);
-                count += usize::from(hit);
-                if !bucket.more {
+                if let Some(i) = bucket.find(hash) {
+                    let cell = &bucket.cells[i];
+                    let seen = key.seen[usize::from(bucket.lenses[i]) % LENSES];
+                    found[count % ROOM] = (cell.first, cell.child);
+                    count += usize::from((cell.lo <= seen) & (seen <= cell.hi));
                     break;
                 }
-                if count == ROOM {
-                    count -= 1;
-                    self.visit(found[count].1, search);
+                if !bucket.more {
+                    break;
                 }
                 at = node.after(at);
             }
@@ -357,16 +353,15 @@ impl Tree {
     #[inline]
     fn leaf(&self, at: u32, search: &mut Search<'_>) {
         let leaf = self.leaves.get(at);
-        let seen = Seen::new(leaf.lenses().map(|lens| self.seen(lens, search.key)));
+        let seen = Seen::new(leaf.lenses(), search.key);
         for entry in leaf.entries() {
-            if seen.lies_in(entry) {
-                let order = search.rules.key(entry[0]);
-                if order >= search.from {
-                    if order < search.best.0 {
-                        search.best = (order, entry[0]);
-                    }
-                    return;
-                }
+            let order = search.rules.key(entry[0]);
+            if order >= search.best.0 {
+                return;
+            }
+            if seen.lies_in(entry) && order >= search.from {
+                search.best = (order, entry[0]);
+                return;
             }
         }
     }
@@ -379,7 +374,7 @@ impl Tree {
         let blocks = pile.blocks();
         let before = blocks.partition_point(|(hull, _)| search.rules.key(hull[0]) <= search.from);
         let lenses = self.leaves.lenses_of_pile(number);
-        let seen = Seen::new(lenses.map(|lens| self.seen(lens, search.key)));
+        let seen = Seen::new(lenses, search.key);
         for (hull, at) in &blocks[before.saturating_sub(1)..] {
             if search.rules.key(hull[0]) >= search.best.0 {
                 return;
