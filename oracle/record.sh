@@ -1,7 +1,7 @@
 #!/bin/bash
 # record.sh [FIRST COUNT]: record what this machine's kernel makes of the generated cases
-# (default 1 2000) and of attacks/ into recorded/.  Needs root and the tools below; touches nothing outside
-# its own network namespaces.
+# (default 1 2000), of attacks/ and of logs/ into recorded/.  Needs root and the tools
+# below; touches nothing outside its own network namespaces.
 set -euo pipefail
 cd "$(dirname "$0")"
 declare -A package=([ip]=iproute2 [nft]=nftables [iptables-legacy-restore]=iptables [python3]=python3)
@@ -13,4 +13,5 @@ XTABLES_LOCKFILE=$(mktemp)
 export XTABLES_LOCKFILE
 trap 'rm -f "$XTABLES_LOCKFILE"' EXIT
 python3 kernel/record.py "${1:-1}" "${2:-2000}" recorded
-python3 kernel/record_attacks.py recorded
+python3 kernel/record.py 1 210 recorded trackers
+python3 kernel/record_by_hand.py recorded attacks logs

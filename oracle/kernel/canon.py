@@ -4,7 +4,8 @@
 What is masked, and why:
   * IPv4 id (and header checksum) / IPv6 flow label of packets the router EMITS itself
     (REJECT, ICMP errors): the kernel draws them at random
-  * the checksum of a TCP packet delivered to the router itself, if it is half computed
+  * the checksum of a TCP packet delivered to the router itself or copied by NFLOG, if it
+    is half computed
   * the times that IPv4 timestamp options record (and the checksums over them)
   * conntrack id, use; timeouts compare with a tolerance (seconds pass; each warp may
     lose under one second); expectation timeouts likewise
@@ -212,7 +213,8 @@ def canon_step(s, fields):
     if s.get("events") and "events" in fields:
         o["events"] = sorted([e["ev"], e.get("text") or sort_key([e.get("tuple"), e.get("mask")])] for e in s["events"])
     if s.get("log") and "log" in fields:
-        o["log"] = [[x.get("prefix"), x.get("hook"), x.get("in"), x.get("out")] for x in s["log"]]
+        o["log"] = [[x.get(k) for k in ("prefix", "hook", "in", "out")] +
+                    ([x["group"], x["mark"], mask_partial(x["hex"])] if "hex" in x else []) for x in s["log"]]
     return o
 
 

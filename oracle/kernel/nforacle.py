@@ -1048,8 +1048,11 @@ class Router:
             res["out"] = out
         if loc:
             res["local"] = loc
+        def copied(l):      # what a rule asked for, not what helpers and trackers say
+            ours = not l.get("prefix", "").startswith("nf_ct_")
+            return {"hex": l.get("pay", b"").hex(), "mark": l.get("mark", 0)} if ours else {}
         ulog = [{"group": l["group"], "hook": l.get("hook"), "prefix": l.get("prefix", ""),
-                 "in": l.get("in"), "out": l.get("out")}
+                 "in": l.get("in"), "out": l.get("out"), **copied(l)}
                 for l in logs if l.get("group") != 7 and not l.get("lost") and not l.get("prefix", "").startswith("TRACE: ")]
         tr = [l["prefix"][7:].strip() for l in logs if l.get("prefix", "").startswith("TRACE: ")]
         if ulog:

@@ -82,6 +82,15 @@ fn status(bits: u32) -> Vec<&'static str> {
         .collect()
 }
 
+/// Name of the state, for protocols whose tracker has them.
+fn state_name(e: &Entry) -> Option<&'static str> {
+    match &e.proto {
+        ProtoState::Tcp(tcp) => Some(tcp.state.name()),
+        ProtoState::Sctp(sctp) => Some(sctp.state.name()),
+        ProtoState::Stateless | ProtoState::Udp { .. } | ProtoState::Gre { .. } => None,
+    }
+}
+
 /// One entry as the oracle reads it over ctnetlink.
 fn entry(e: &Entry, now: Time) -> Value {
     let orig = e.tuple(Dir::Original);
@@ -94,8 +103,10 @@ fn entry(e: &Entry, now: Time) -> Value {
         o.insert("mark".into(), e.mark.into());
     }
     o.insert("timeout".into(), e.remaining(now).into());
+    if let Some(name) = state_name(e) {
+        o.insert("state".into(), name.into());
+    }
     if let ProtoState::Tcp(tcp) = &e.proto {
-        o.insert("state".into(), tcp.state.name().into());
         let side = |f: fn(&tidegate_engine::conntrack::TcpSide) -> u8| {
             json!([f(&tcp.seen[0]), f(&tcp.seen[1])])
         };
@@ -277,8 +288,8 @@ fn tuple_text(t: &Tuple) -> String {
 fn text(e: &Entry, kind: EventKind, shows_state: bool) -> String {
     let orig = e.tuple(Dir::Original);
     let mut s = protocol(orig.proto);
-    if let Some(tcp) = e.tcp().filter(|_| shows_state) {
-        s = format!("{s} {}", tcp.state.name());
+    if let Some(name) = state_name(e).filter(|_| shows_state) {
+        s = format!("{s} {name}");
     }
     s = format!("{s} {}", tuple_text(orig));
     if !e.status.has(Status::SEEN_REPLY) {

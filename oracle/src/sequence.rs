@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::RouteType;
-use tidegate_engine::{Disposition, DropReason, Engine, Incoming, Outcome, Output, Role};
+use tidegate_engine::{Device, Disposition, DropReason, Engine, Incoming, Outcome, Output, Role};
 use tidegate_wire::Family;
 
 use crate::rules::Rules;
@@ -263,10 +263,24 @@ impl Router {
                     local.push(v);
                 }
                 // Helpers log where LOG is silent.
-                Output::Log { prefix, .. } if prefix.starts_with("nf_ct_") => {
-                    log.push(json!({"prefix": prefix, "hook": 0, "in": null, "out": null}));
+                Output::Log {
+                    prefix,
+                    input,
+                    output,
+                    ..
+                } if prefix.starts_with("nf_ct_") => {
+                    let (input, output) = (input.map(name), output.map(name));
+                    log.push(json!({"prefix": prefix, "hook": 0, "in": input, "out": output}));
                 }
                 Output::Log { line, .. } => log_lines.push(line.clone()),
+                Output::Nflog(copy) => {
+                    let dev = |d: &Option<Device>| d.as_ref().map(|d| d.name.clone());
+                    log.push(json!({
+                        "group": copy.group, "prefix": copy.prefix, "hook": copy.hook as u8,
+                        "in": dev(&copy.input), "out": dev(&copy.output),
+                        "hex": to_hex(&copy.bytes), "mark": copy.mark,
+                    }));
+                }
             }
         }
         if !local.is_empty() && !matches!(verdict, "forward" | "output") {

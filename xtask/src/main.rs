@@ -24,10 +24,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("tidegate-capture", &["tidegate-wire"]),
     ("tidegate-host", &["tidegate-wire", "tidegate-engine"]),
+    ("tidegate-sys", &[]),
+    (
+        "tidegate-datapath",
+        &[
+            "tidegate-wire",
+            "tidegate-engine",
+            "tidegate-host",
+            "tidegate-sys",
+        ],
+    ),
+    ("tidegate-logs", &["tidegate-engine", "tidegate-capture"]),
     (
         "tidegate-tools",
         &[
             "tidegate-wire",
+            "tidegate-conntrack",
             "tidegate-ir",
             "tidegate-xt",
             "tidegate-syntax",
@@ -36,12 +48,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "tidegate-daemon",
         &[
+            "tidegate-sys",
+            "tidegate-datapath",
             "tidegate-wire",
             "tidegate-ir",
             "tidegate-xt",
             "tidegate-syntax",
             "tidegate-engine",
             "tidegate-host",
+            "tidegate-logs",
             "tidegate-tools",
         ],
     ),
@@ -49,7 +64,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "tidegate",
         &[
             "tidegate-daemon",
+            "tidegate-datapath",
             "tidegate-host",
+            "tidegate-lab",
             "tidegate-tools",
             "tidegate-wire",
             "tidegate-ir",
@@ -82,6 +99,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-capture",
         ],
     ),
+    ("tidegate-lab", &["tidegate-wire", "tidegate-capture"]),
     ("xtask", &[]),
 ];
 

@@ -140,6 +140,11 @@ impl<W: Write> Writer<W> {
         self.finish(flags != 0 || !comment.is_empty())
     }
 
+    /// The output; what was written so far may be taken out of it.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Writes out what is still buffered.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use tidegate_conntrack::config::Config;
+use tidegate_conntrack::snapshot::{Snapshot, Writer};
 use tidegate_conntrack::{Attached, Conntrack, InHook, SECOND, Tracked};
 use tidegate_wire::{checksum, parse, proto};
 
@@ -36,12 +37,16 @@ fn track(ct: &mut Conntrack, pkt: &[u8]) -> Option<Attached> {
     }
 }
 
-fn with_flows(count: u32) -> (Conntrack, Vec<Vec<u8>>) {
-    let mut ct = Conntrack::new(Config {
+fn empty(count: u32) -> Conntrack {
+    Conntrack::new(Config {
         max: 0,
         buckets: count.max(1024),
         ..Config::default()
-    });
+    })
+}
+
+fn with_flows(count: u32) -> (Conntrack, Vec<Vec<u8>>) {
+    let mut ct = empty(count);
     let mut packets = Vec::new();
     for src in 0..count {
         // An ACK first: picked up in mid-stream.
@@ -87,5 +92,47 @@ fn life(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, established, life);
+/// A million connections written, in pieces of 4096 places, and put back.
+fn snapshot(c: &mut Criterion) {
+    const COUNT: u32 = 1_000_000;
+    let (ct, _) = with_flows(COUNT);
+    let write = || {
+        let mut out = Vec::with_capacity(COUNT as usize * 160);
+        let mut writer = Writer::new(SECOND, SECOND, &mut out);
+        while !writer.step(&ct, 4096, &mut out) {}
+        out
+    };
+    let mut group = c.benchmark_group("a million connections");
+    group.sample_size(10);
+    group.bench_function("written", |b| b.iter(|| black_box(write())));
+    let bytes = write();
+    println!("{} bytes", bytes.len());
+    group.bench_function("read", |b| {
+        b.iter(|| black_box(Snapshot::open(&bytes).map(|s| s.connections())));
+    });
+    group.bench_function("read and restored", |b| {
+        b.iter_batched(
+            || empty(COUNT),
+            |mut empty| {
+                if let Ok(snapshot) = Snapshot::open(&bytes) {
+                    black_box(empty.restore(SECOND, SECOND, &snapshot));
+                }
+                empty
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    let mut out = Vec::new();
+    let mut writer = Writer::new(SECOND, SECOND, &mut out);
+    group.bench_function("a piece of 4096", |b| {
+        b.iter(|| {
+            out.clear();
+            if writer.step(&ct, 4096, &mut out) {
+                writer = Writer::new(SECOND, SECOND, &mut out);
+            }
+        });
+    });
+}
+
+criterion_group!(benches, established, life, snapshot);
 criterion_main!(benches);

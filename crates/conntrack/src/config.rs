@@ -1,6 +1,7 @@
 //! Everything that sysctls and module parameters set.
 
-use crate::entry::{HelperKind, SctpConn, TcpConn};
+use crate::entry::HelperKind;
+use crate::event::event_mode;
 use alloc::vec::Vec;
 
 /// Index of the retransmission limit's timeout in [`Timeouts::tcp`].
@@ -11,11 +12,11 @@ pub const TCP_UNACKNOWLEDGED: usize = 11;
 /// Timeouts in seconds (`nf_conntrack_*_timeout*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// By [`TcpConn`] number, then [`TCP_MAX_RETRANS`] and [`TCP_UNACKNOWLEDGED`].
+    /// By [`crate::entry::TcpConn`] number, then [`TCP_MAX_RETRANS`] and [`TCP_UNACKNOWLEDGED`].
     pub tcp: [u32; 12],
     /// UDP before and after the two-second rule, UDPlite before and after a reply.
     pub udp: [u32; 2],
-    /// SCTP by [`SctpConn`] number.
+    /// SCTP by [`crate::entry::SctpConn`] number.
     pub sctp: [u32; 9],
     /// ICMP.
     pub icmp: u32,
@@ -38,43 +39,6 @@ impl Default for Timeouts {
             gre: [30, 180],
             generic: 600,
         }
-    }
-}
-
-impl Timeouts {
-    /// The timeout called `name`, without the `nf_conntrack_` prefix
-    /// (`tcp_timeout_established`, `udp_timeout_stream`, ...), for reading or setting.
-    pub fn by_name(&mut self, name: &str) -> Option<&mut u32> {
-        let tcp = |state: TcpConn| state as usize;
-        let sctp = |state: SctpConn| state as usize;
-        Some(match name {
-            "tcp_timeout_syn_sent" => &mut self.tcp[tcp(TcpConn::SynSent)],
-            "tcp_timeout_syn_recv" => &mut self.tcp[tcp(TcpConn::SynRecv)],
-            "tcp_timeout_established" => &mut self.tcp[tcp(TcpConn::Established)],
-            "tcp_timeout_fin_wait" => &mut self.tcp[tcp(TcpConn::FinWait)],
-            "tcp_timeout_close_wait" => &mut self.tcp[tcp(TcpConn::CloseWait)],
-            "tcp_timeout_last_ack" => &mut self.tcp[tcp(TcpConn::LastAck)],
-            "tcp_timeout_time_wait" => &mut self.tcp[tcp(TcpConn::TimeWait)],
-            "tcp_timeout_close" => &mut self.tcp[tcp(TcpConn::Close)],
-            "tcp_timeout_max_retrans" => &mut self.tcp[TCP_MAX_RETRANS],
-            "tcp_timeout_unacknowledged" => &mut self.tcp[TCP_UNACKNOWLEDGED],
-            "sctp_timeout_closed" => &mut self.sctp[sctp(SctpConn::Closed)],
-            "sctp_timeout_cookie_wait" => &mut self.sctp[sctp(SctpConn::CookieWait)],
-            "sctp_timeout_cookie_echoed" => &mut self.sctp[sctp(SctpConn::CookieEchoed)],
-            "sctp_timeout_established" => &mut self.sctp[sctp(SctpConn::Established)],
-            "sctp_timeout_shutdown_sent" => &mut self.sctp[sctp(SctpConn::ShutdownSent)],
-            "sctp_timeout_shutdown_recd" => &mut self.sctp[sctp(SctpConn::ShutdownRecd)],
-            "sctp_timeout_shutdown_ack_sent" => &mut self.sctp[sctp(SctpConn::ShutdownAckSent)],
-            "sctp_timeout_heartbeat_sent" => &mut self.sctp[sctp(SctpConn::HeartbeatSent)],
-            "udp_timeout" => &mut self.udp[0],
-            "udp_timeout_stream" => &mut self.udp[1],
-            "icmp_timeout" => &mut self.icmp,
-            "icmpv6_timeout" => &mut self.icmpv6,
-            "gre_timeout" => &mut self.gre[0],
-            "gre_timeout_stream" => &mut self.gre[1],
-            "generic_timeout" => &mut self.generic,
-            _ => return None,
-        })
     }
 }
 
@@ -108,8 +72,13 @@ pub struct Config {
     pub timestamp: bool,
     /// Verify transport checksums in PREROUTING (`nf_conntrack_checksum`).
     pub checksum: bool,
-    /// Record events.
+    /// Record events: somebody listens.
     pub events: bool,
+    /// About which entries (`nf_conntrack_events`, [`crate::event::event_mode`]).
+    pub events_mode: u8,
+    /// Which invalid packets are to be logged: 0 none, 255 all, else those of this
+    /// protocol (`nf_conntrack_log_invalid`). The caller logs.
+    pub log_invalid: u8,
     /// Pick up TCP connections in mid-stream (`nf_conntrack_tcp_loose`).
     pub tcp_loose: bool,
     /// Never call a segment out of window (`nf_conntrack_tcp_be_liberal`).
@@ -124,6 +93,11 @@ pub struct Config {
     pub helpers: Vec<HelperPort>,
     /// FTP helper: take announced third-party addresses literally (`loose`).
     pub ftp_loose: bool,
+    /// Most timers, entries and buckets that one [`crate::Conntrack::handle_timeout`], and
+    /// so one packet, looks at; 0 is unlimited. What is left then waits for the next one:
+    /// entries may stay in the table, and count, a little longer than they live, though no
+    /// packet meets them any more and no listing shows them.
+    pub at_once: u32,
 }
 
 impl Default for Config {
@@ -138,6 +112,8 @@ impl Default for Config {
             timestamp: false,
             checksum: true,
             events: false,
+            events_mode: event_mode::LISTENED,
+            log_invalid: 0,
             tcp_loose: true,
             tcp_be_liberal: false,
             tcp_ignore_invalid_rst: false,
@@ -145,42 +121,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             helpers: Vec::new(),
             ftp_loose: false,
+            at_once: 0,
         }
-    }
-}
-
-impl Config {
-    /// Sets the sysctl `net.netfilter.nf_conntrack_NAME`; `false` when there is none of
-    /// that name here.
-    pub fn set_sysctl(&mut self, name: &str, value: u32) -> bool {
-        let flag = match name {
-            "acct" => &mut self.acct,
-            "timestamp" => &mut self.timestamp,
-            "checksum" => &mut self.checksum,
-            "tcp_loose" => &mut self.tcp_loose,
-            "tcp_be_liberal" => &mut self.tcp_be_liberal,
-            "tcp_ignore_invalid_rst" => &mut self.tcp_ignore_invalid_rst,
-            _ => return self.set_number(name, value),
-        };
-        *flag = value != 0;
-        true
-    }
-
-    fn set_number(&mut self, name: &str, value: u32) -> bool {
-        let number = match name {
-            "max" => &mut self.max,
-            "buckets" => &mut self.buckets,
-            "expect_max" => &mut self.expect_max,
-            "tcp_max_retrans" => {
-                self.tcp_max_retrans = u8::try_from(value).unwrap_or(u8::MAX);
-                return true;
-            }
-            _ => match self.timeouts.by_name(name) {
-                Some(timeout) => timeout,
-                None => return false,
-            },
-        };
-        *number = value;
-        true
     }
 }

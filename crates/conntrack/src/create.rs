@@ -34,6 +34,7 @@ impl Entry {
             counters: [Counters::default(); 2],
             acct: false,
             tstamp: false,
+            watched: false,
             helper: None,
             expecting: [0; 4],
             master: None,
@@ -42,6 +43,7 @@ impl Entry {
             pending: 0,
             seqadj: None,
             ftp: None,
+            tags: [0; 2],
         }
     }
 }
@@ -65,6 +67,7 @@ impl Conntrack {
         entry.zone = zone;
         entry.acct = self.config.acct;
         entry.tstamp = self.config.timestamp;
+        entry.watched = self.config.events;
         entry.helper = self.automatic_helper(&reply);
         let expected = self.take_expectation(tuple, zone.id);
         match &expected {
@@ -102,7 +105,7 @@ impl Conntrack {
     }
 
     /// The helper in charge of the service a reply would come from.
-    fn automatic_helper(&self, reply: &Tuple) -> Option<crate::HelperKind> {
+    pub(crate) fn automatic_helper(&self, reply: &Tuple) -> Option<crate::HelperKind> {
         let mut ports = self.config.helpers.iter();
         let found = ports.find(|h| h.proto == reply.proto && h.port == { reply.src_id })?;
         Some(found.kind)
@@ -121,12 +124,12 @@ impl Conntrack {
         }
     }
 
-    fn full(&self, extra: u32) -> bool {
+    pub(crate) fn full(&self, extra: u32) -> bool {
         self.config.max != 0 && self.count + extra > self.config.max
     }
 
     /// Ensures that one more entry is allowed.
-    fn make_room(&mut self, now: Time, hash: u32) -> Result<(), DropReason> {
+    pub(crate) fn make_room(&mut self, now: Time, hash: u32) -> Result<(), DropReason> {
         if !self.full(1) || self.early_drop(hash) {
             return Ok(());
         }
@@ -160,26 +163,27 @@ impl Conntrack {
         false
     }
 
-    /// The collection after a full table: while it is filled to 95 percent, what is
-    /// unassured or closing goes.
-    pub(crate) fn collect_early(&mut self) {
+    /// A piece of the collection after a full table: while it is filled to 95 percent,
+    /// what is unassured or closing goes. Looks at `most` places from `from` on; returns
+    /// where to go on.
+    pub(crate) fn collect_early(&mut self, from: u32, most: u32) -> Option<u32> {
         let floor = self.config.max / 100 * 95;
-        if floor == 0 || self.count < floor {
-            return;
-        }
-        let victims: Vec<EntryId> = self
-            .slab
-            .iter()
-            .filter(|(_, e)| e.confirmed() && !e.status.has(Status::DYING))
-            .filter(|(_, e)| e.can_early_drop())
-            .map(|(id, _)| id)
-            .collect();
-        for id in victims {
-            if self.count < floor {
-                break;
+        // Those of the piece before: no packet holds them any more.
+        self.reap();
+        let end = from.saturating_add(most).min(self.slab.slots());
+        for index in from..end {
+            if floor == 0 || self.count < floor {
+                return None;
             }
-            self.delete(id);
+            if let Some((id, e)) = self.slab.at(index)
+                && e.confirmed()
+                && !e.status.has(Status::DYING)
+                && e.can_early_drop()
+            {
+                self.delete(id);
+            }
         }
+        (end < self.slab.slots()).then_some(end)
     }
 }
 

@@ -18,6 +18,12 @@ pub struct EntryId {
 }
 
 impl EntryId {
+    /// An id that no entry has.
+    pub(crate) const NOBODY: EntryId = EntryId {
+        generation: NonZeroU32::MIN,
+        index: u32::MAX,
+    };
+
     /// A 32-bit number for listings (`id=`), unique among living entries as long as
     /// there are fewer than four million.
     #[must_use]
@@ -74,7 +80,7 @@ impl Status {
 }
 
 /// How a packet relates to its connection (`enum ip_conntrack_info`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CtInfo {
     /// Original direction, a reply has been seen.
     Established = 0,
@@ -211,6 +217,8 @@ pub struct Entry {
     pub acct: bool,
     /// The entry has time stamps.
     pub tstamp: bool,
+    /// Somebody listened to events when the entry was made.
+    pub watched: bool,
     /// Helper in charge.
     pub helper: Option<HelperKind>,
     /// Expectations this entry has per class.
@@ -227,6 +235,9 @@ pub struct Entry {
     pub seqadj: Option<Box<SeqAdj>>,
     /// What the FTP helper remembers, allocated on first use.
     pub ftp: Option<Box<FtpState>>,
+    /// A number for each direction that the embedding engine may remember here; 0 at
+    /// first.
+    pub tags: [u64; 2],
 }
 
 /// The connection that announced another; known by its tuple even after it has ended.

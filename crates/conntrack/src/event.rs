@@ -1,8 +1,9 @@
 //! What happened to entries, for listeners (`conntrack -E`).
 
-use crate::Conntrack;
 use crate::entry::{Entry, EntryId, Status};
 use crate::expect::Expectation;
+use crate::tuple::{Dir, Tuple};
+use crate::{Conntrack, Time};
 use alloc::vec::Vec;
 
 /// Kind of an event.
@@ -27,6 +28,10 @@ pub struct Event {
     pub id: EntryId,
     /// Its contents.
     pub entry: Entry,
+    /// When.
+    pub at: Time,
+    /// Who asked for it from outside ([`Conntrack::acting_for`]).
+    pub by: Option<u32>,
 }
 
 /// An event about an expectation.
@@ -36,19 +41,72 @@ pub struct ExpectEvent {
     pub kind: EventKind,
     /// The expectation.
     pub expectation: Expectation,
+    /// Original tuple of the connection that announced it.
+    pub master: Option<Tuple>,
+    /// When.
+    pub at: Time,
+    /// Who asked for it from outside ([`Conntrack::acting_for`]).
+    pub by: Option<u32>,
+}
+
+/// Events of each kind kept until somebody takes them; what comes then is lost.
+pub const EVENTS_MAX: usize = 1 << 16;
+
+/// When events are recorded (`nf_conntrack_events`), given that somebody listens
+/// ([`crate::Config::events`]).
+pub mod event_mode {
+    /// Never.
+    pub const OFF: u8 = 0;
+    /// About all entries.
+    pub const ALL: u8 = 1;
+    /// About entries made while somebody listened.
+    pub const LISTENED: u8 = 2;
 }
 
 impl Conntrack {
+    /// From now on events say that `actor`, a number that listeners are told (a process
+    /// id), asked for what happens; `None` ends that.
+    pub fn acting_for(&mut self, actor: Option<u32>) {
+        self.actor = actor;
+    }
+
     /// Takes the expectation events recorded since the last call.
     pub fn expect_events(&mut self) -> Vec<ExpectEvent> {
         core::mem::take(&mut self.expect_events)
     }
 
+    /// How many events were lost since the last call, because nobody took those that
+    /// were there.
+    pub fn events_lost(&mut self) -> u64 {
+        core::mem::take(&mut self.events_lost)
+    }
+
+    /// Whether events about an entry with this `watched` flag are wanted.
+    fn listened_to(&self, watched: bool) -> bool {
+        self.config.events
+            && match self.config.events_mode {
+                event_mode::OFF => false,
+                event_mode::ALL => true,
+                _ => watched,
+            }
+    }
+
     pub(crate) fn report_expectation(&mut self, kind: EventKind, expectation: &Expectation) {
-        if self.config.events {
-            let expectation = expectation.clone();
-            self.expect_events.push(ExpectEvent { kind, expectation });
+        let master = self.slab.get(expectation.master);
+        if !self.listened_to(master.is_some_and(|m| m.watched)) {
+            return;
         }
+        if self.expect_events.len() >= EVENTS_MAX {
+            self.events_lost += 1;
+            return;
+        }
+        self.expect_events.push(ExpectEvent {
+            kind,
+            expectation: expectation.clone(),
+            master: master.map(|m| *m.tuple(Dir::Original)),
+            at: self.clock,
+            by: self.actor,
+        });
     }
 
     /// Takes the events recorded since the last call; none are recorded unless
@@ -64,15 +122,27 @@ impl Conntrack {
         };
         let changes = core::mem::take(&mut entry.pending);
         let nothing_new = changes == 0 || entry.status.has(Status::DYING);
-        if !self.config.events || (kind == EventKind::Update && nothing_new) {
+        if kind == EventKind::Update && nothing_new {
             return;
         }
-        let entry = entry.clone();
+        let watched = entry.watched;
+        if !self.listened_to(watched) {
+            return;
+        }
+        if self.events.len() >= EVENTS_MAX {
+            self.events_lost += 1;
+            return;
+        }
+        let Some(entry) = self.slab.get(id).cloned() else {
+            return;
+        };
         self.events.push(Event {
             kind,
             changes,
             id,
             entry,
+            at: self.clock,
+            by: self.actor,
         });
     }
 }

@@ -205,6 +205,13 @@ impl Expectations {
         })
     }
 
+    /// All of them, oldest first.
+    pub(crate) fn by_age(&self) -> Vec<&Expectation> {
+        let mut all: Vec<_> = self.slots.iter().flatten().collect();
+        all.sort_unstable_by_key(|(serial, _)| *serial);
+        all.into_iter().map(|(_, e)| e).collect()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Expectation> {
         self.slots.iter().filter_map(|p| Some(&p.as_ref()?.1))
     }
@@ -231,6 +238,7 @@ impl Conntrack {
         mut expectation: Expectation,
         policy: ExpectPolicy,
     ) -> Result<(), ExpectError> {
+        self.clock = self.clock.max(now);
         let hash = self.target_hash(&expectation.tuple);
         let master = expectation.master;
         let class = usize::from(expectation.class & 3);
@@ -252,6 +260,20 @@ impl Conntrack {
             entry.expecting[class] = entry.expecting[class].saturating_add(1);
         }
         self.stats.expect_create += 1;
+        Ok(())
+    }
+
+    /// Puts back an expectation with its deadline, unless it clashes with another.
+    pub(crate) fn expect_again(&mut self, expectation: Expectation) -> Result<(), ExpectError> {
+        let hash = self.target_hash(&expectation.tuple);
+        if self.conflict(hash, &expectation)?.is_some() {
+            return Err(ExpectError::Already);
+        }
+        if let Some(entry) = self.slab.get_mut(expectation.master) {
+            let held = &mut entry.expecting[usize::from(expectation.class & 3)];
+            *held = held.saturating_add(1);
+        }
+        self.expectations.insert(hash, expectation);
         Ok(())
     }
 
@@ -332,6 +354,40 @@ impl Conntrack {
             if at > now {
                 break;
             }
+            self.unexpect(self.target_hash(&tuple), slot);
+        }
+    }
+
+    /// The expectation that a connection with `tuple` in `zone` would fulfil
+    /// (`__nf_ct_expect_find`), active or not.
+    #[must_use]
+    pub fn expectation(&self, tuple: &Tuple, zone: u16) -> Option<&Expectation> {
+        let candidates = self.expectations.candidates(self.target_hash(tuple));
+        let mut found = candidates.map(|(_, e)| e);
+        found.find(|e| e.zone == zone && e.matches(tuple))
+    }
+
+    /// Removes the expectation that a connection with `tuple` would fulfil; `false` when
+    /// there is none.
+    pub fn forget_expectation(&mut self, tuple: &Tuple, zone: u16) -> bool {
+        let hash = self.target_hash(tuple);
+        let slot = {
+            let mut candidates = self.expectations.candidates(hash);
+            let found = candidates.find(|(_, e)| e.zone == zone && e.matches(tuple));
+            found.map(|(slot, _)| slot)
+        };
+        slot.is_some_and(|slot| self.unexpect(hash, slot).is_some())
+    }
+
+    /// Removes the expectations that `wanted` holds for.
+    pub fn forget_expectations_where(&mut self, wanted: impl Fn(&Expectation) -> bool) {
+        let slots = (0..).zip(&self.expectations.slots);
+        let gone: Vec<(u32, Tuple)> = slots
+            .filter_map(|(slot, place)| Some((slot, &place.as_ref()?.1)))
+            .filter(|(_, e)| wanted(e))
+            .map(|(slot, e)| (slot, e.tuple))
+            .collect();
+        for (slot, tuple) in gone {
             self.unexpect(self.target_hash(&tuple), slot);
         }
     }

@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod by_hand;
 pub mod config;
 pub mod entry;
 pub mod event;
@@ -15,7 +16,9 @@ pub mod helper;
 pub mod nat;
 pub mod reason;
 pub mod seqadj;
+pub mod snapshot;
 pub mod stats;
+pub mod sysctl;
 pub mod tuple;
 
 mod age;
@@ -23,6 +26,7 @@ mod classify;
 mod confirm;
 mod conntrack;
 mod create;
+mod logged;
 mod rng;
 mod slab;
 mod state;
@@ -31,7 +35,7 @@ mod timer;
 mod tracker;
 
 pub use config::{Config, HelperPort};
-pub use conntrack::{Conntrack, InHook, Template, Tracked};
+pub use conntrack::{Conntrack, Cursor, InHook, Template, Tracked};
 pub use entry::{
     Attached, CtInfo, Entry, EntryId, HelperKind, Master, ProtoState, Status, TcpSide, Zone,
 };
@@ -40,6 +44,7 @@ pub use expect::Expectation;
 pub use nat::{Manip, NatHook, NatRange};
 pub use reason::{DropReason, InvalidReason, Note};
 pub use stats::Stats;
+pub use sysctl::Sysctl;
 pub use tidegate_wire::Family;
 pub use tuple::{Dir, Tuple};
 

@@ -1,6 +1,7 @@
 //! Why a packet is INVALID, passed unchanged, or dropped.
 
 use crate::entry::{SctpConn, TcpClass, TcpConn};
+use crate::tuple::Dir;
 use core::fmt;
 
 /// Why a packet continues without an entry, state INVALID.
@@ -10,10 +11,14 @@ pub enum InvalidReason {
     NoL4Header,
     /// The transport header gives no tuple (cut short, or GRE version 1 without PPP).
     NoTuple,
-    /// The transport header or its length field does not fit the packet.
+    /// The packet ends before its transport header does.
+    ShortHeader,
+    /// A length field of the transport header does not fit the packet.
     Truncated,
     /// Transport checksum wrong.
     BadChecksum,
+    /// No transport checksum where there must be one (UDPlite).
+    NoChecksum,
     /// A TCP flag combination that no stack sends.
     BadFlags(u8),
     /// A first TCP segment that cannot open an entry.
@@ -24,6 +29,8 @@ pub enum InvalidReason {
     BadState {
         /// Class of the segment.
         class: TcpClass,
+        /// Its direction.
+        dir: Dir,
         /// State of the connection.
         state: TcpConn,
     },
@@ -50,19 +57,41 @@ pub enum InvalidReason {
         /// Highest acknowledgement of the other side.
         ack: u32,
     },
-    /// SCTP chunks that may not stand together, or none, or one of length 0.
-    BadChunks,
+    /// An SCTP packet without chunks.
+    NoChunks,
+    /// SCTP chunks that may not stand together, or one of length 0.
+    BadChunks {
+        /// Which chunk, counted from 0.
+        number: u32,
+        /// Its type.
+        kind: u8,
+        /// Its length field.
+        len: u16,
+        /// Whether one before it, or it, must stand alone.
+        alone: bool,
+    },
     /// A first SCTP packet with a chunk of a type that cannot open an association.
     ChunkCannotOpen(u8),
     /// The SCTP chunk is not legal in this state.
     BadChunkInState {
         /// Type of the chunk.
         kind: u8,
+        /// Direction of the packet.
+        dir: Dir,
         /// State of the association.
         state: SctpConn,
     },
     /// A wrong SCTP verification tag.
-    BadTag(u32),
+    BadTag {
+        /// The tag.
+        tag: u32,
+        /// The right one, 0 when it is not known.
+        known: u32,
+        /// Direction of the packet.
+        dir: Dir,
+    },
+    /// An SCTP tag that does not go with one of the packet's chunks.
+    ChunkTag(u32),
     /// ICMP in IPv6 or ICMPv6 in IPv4.
     WrongFamily,
     /// An ICMP type beyond the known ones.
@@ -80,8 +109,12 @@ pub enum InvalidReason {
         /// Address of the connection.
         inner: u128,
     },
-    /// A neighbour discovery redirect that is not credible.
-    BadRedirect,
+    /// A neighbour discovery redirect that is cut short.
+    ShortRedirect,
+    /// A neighbour discovery redirect that was not sent by a router on the link.
+    ForeignRedirect,
+    /// A neighbour discovery redirect without options.
+    BareRedirect,
 }
 
 impl fmt::Display for InvalidReason {
@@ -90,12 +123,14 @@ impl fmt::Display for InvalidReason {
         match *self {
             R::NoL4Header => f.write_str("no transport header"),
             R::NoTuple => f.write_str("transport header too short or unusable"),
+            R::ShortHeader => f.write_str("packet ends inside the transport header"),
             R::Truncated => f.write_str("truncated or malformed transport header"),
             R::BadChecksum => f.write_str("bad transport checksum"),
+            R::NoChecksum => f.write_str("transport checksum missing"),
             R::BadFlags(flags) => write!(f, "invalid tcp flag combination {flags:#04x}"),
             R::NewNotSyn(class) => write!(f, "a {class} cannot open a connection"),
             R::NotLoose => f.write_str("mid-stream segment and tcp_loose is off"),
-            R::BadState { class, state } => {
+            R::BadState { class, state, .. } => {
                 write!(f, "{class} is not valid in state {}", state.name())
             }
             R::SeqOverUpper { seq, bound, over } => write!(
@@ -109,15 +144,20 @@ impl fmt::Display for InvalidReason {
             R::RstBelowAck { seq, ack } => {
                 write!(f, "RST with seq {seq} below the acknowledged {ack}")
             }
-            R::BadChunks => f.write_str("SCTP chunks missing or out of place"),
+            R::NoChunks => f.write_str("SCTP packet without chunks"),
+            R::BadChunks { number, kind, .. } => {
+                write!(f, "SCTP chunk {number}, {}, is out of place", Chunk(kind))
+            }
             R::ChunkCannotOpen(kind) => {
                 write!(f, "SCTP chunk {} cannot open an association", Chunk(kind))
             }
-            R::BadChunkInState { kind, state } => {
+            R::BadChunkInState { kind, state, .. } => {
                 let (chunk, state) = (Chunk(kind), state.name());
                 write!(f, "SCTP chunk {chunk} is not valid in state {state}")
             }
-            R::BadTag(tag) => write!(f, "wrong SCTP verification tag {tag:#010x}"),
+            R::BadTag { tag, .. } | R::ChunkTag(tag) => {
+                write!(f, "wrong SCTP verification tag {tag:#010x}")
+            }
             R::WrongFamily => f.write_str("ICMP of the other address family"),
             R::UnknownIcmpType(ty) => write!(f, "unknown ICMP type {ty}"),
             R::IcmpNoRequest(ty) => write!(f, "ICMP type {ty} belongs to no request"),
@@ -128,7 +168,9 @@ impl fmt::Display for InvalidReason {
             R::IcmpErrorOuterDaddr { .. } => {
                 f.write_str("ICMP error is addressed to somebody else than the sender")
             }
-            R::BadRedirect => f.write_str("redirect is not credible"),
+            R::ShortRedirect => f.write_str("redirect is cut short"),
+            R::ForeignRedirect => f.write_str("redirect comes from no router on the link"),
+            R::BareRedirect => f.write_str("redirect without options"),
         }
     }
 }
@@ -140,6 +182,8 @@ pub enum Note {
     IgnoredInState {
         /// Class of the segment.
         class: TcpClass,
+        /// Its direction.
+        dir: Dir,
         /// State of the connection.
         state: TcpConn,
     },
@@ -164,6 +208,18 @@ pub enum Note {
         /// Lower bound, itself not allowed.
         bound: u32,
     },
+    /// The second out-of-window FIN or RST in a row, each from one side: the entry gets
+    /// a shorter life.
+    ClosesBothWays {
+        /// Class of the segment.
+        class: TcpClass,
+        /// Its direction.
+        dir: Dir,
+        /// Class of the other side's segment.
+        answered: TcpClass,
+        /// The new life in seconds.
+        seconds: u32,
+    },
     /// A retransmitted SYN does not refresh the timer.
     SynRetransmitted,
     /// A retransmitted SCTP INIT does not refresh the timer.
@@ -175,7 +231,7 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Note::IgnoredInState { class, state } => {
+            Note::IgnoredInState { class, state, .. } => {
                 write!(f, "{class} ignored in state {}", state.name())
             }
             Note::ChallengeAck => f.write_str("taken for a challenge ACK, state kept"),
@@ -190,6 +246,9 @@ impl fmt::Display for Note {
                 f,
                 "ignored: ACK {ack} under lower bound {bound} (possible overly delayed)"
             ),
+            Note::ClosesBothWays { seconds, .. } => {
+                write!(f, "both sides close: the entry ends in {seconds} s")
+            }
             Note::SynRetransmitted => f.write_str("retransmitted SYN, timer not refreshed"),
             Note::InitRetransmitted => f.write_str("retransmitted INIT, timer not refreshed"),
             Note::HeartbeatTag(tag) => {
@@ -200,7 +259,7 @@ impl fmt::Display for Note {
 }
 
 /// Why a packet was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
     /// The table is full.
     TableFull,

@@ -70,7 +70,7 @@ fn sysctls(words: std::str::SplitWhitespace<'_>) -> Config {
             "tcp_be_liberal" => config.tcp_be_liberal = value != 0,
             "tcp_ignore_invalid_rst" => config.tcp_ignore_invalid_rst = value != 0,
             "tcp_max_retrans" => config.tcp_max_retrans = value as u8,
-            other => *config.timeouts.by_name(other).unwrap() = value,
+            other => assert!(config.set_sysctl(other, value), "{other}={value}"),
         }
     }
     config

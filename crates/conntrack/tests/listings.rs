@@ -197,7 +197,7 @@ fn events_of_an_ftp_control_connection() {
     let lines: Vec<String> = ct
         .events()
         .iter()
-        .map(|e| event_line(e, NOW, Columns::default()))
+        .map(|e| event_line(e, Columns::default()))
         .collect();
     assert_eq!(
         lines,
@@ -248,7 +248,7 @@ fn an_ftp_expectation() {
         "299 l3proto = 2 proto=6 src=10.2.0.2 dst=10.1.0.2 sport=0 dport=2580 ftp"
     );
     assert_eq!(
-        expect_line(e, ct.entry(master), NOW),
+        expect_line(e, ct.entry(master).map(|m| m.tuple(Dir::Original)), NOW),
         "300 proto=6 src=10.2.0.2 dst=10.1.0.2 sport=0 dport=2580 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.1.0.2 master-dst=10.2.0.2 sport=41000 dport=21 class=0 helper=ftp"
     );
 }

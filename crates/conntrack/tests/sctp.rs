@@ -40,7 +40,7 @@ fn reasons_name_what_is_wrong() {
     let kinds = [
         (to(0, 0, b"data"), InvalidReason::ChunkCannotOpen(0)),
         (to(0, COOKIE_ACK, b""), InvalidReason::ChunkCannotOpen(11)),
-        (to(9, INIT, &init(1)), InvalidReason::BadTag(9)),
+        (to(9, INIT, &init(1)), InvalidReason::ChunkTag(9)),
         (to(0, INIT, b"short"), InvalidReason::Truncated),
         (damaged, InvalidReason::BadChecksum),
     ];

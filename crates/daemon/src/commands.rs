@@ -1,5 +1,6 @@
 //! What clients may ask for.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
@@ -7,10 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use tidegate_engine::conntrack::HelperPort;
-use tidegate_tools::{HostNames, Printed, Tool};
+use tidegate_logs::{Logs, drops_json, drops_text};
+use tidegate_tools::sysctl::TableSettings;
+use tidegate_tools::views::{self, IsLocal, View};
+use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl};
 use tidegate_wire::Family;
 
 use crate::config::Config;
@@ -21,17 +25,20 @@ use crate::plane::Plane;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
 use crate::status::{RulesStatus, Status};
+use crate::tracker::{ForClient, LiveTracker, users_of};
 
 /// What a client's request can reach.
 pub(crate) struct Commands {
     pub(crate) config: Config,
     pub(crate) plane: Arc<dyn Plane>,
     pub(crate) rules: Arc<LiveRules>,
+    pub(crate) tracker: LiveTracker,
+    pub(crate) logs: Arc<Logs>,
     pub(crate) since: Timestamp,
     /// Where each family's rules were read from.
     pub(crate) origin: Mutex<[Option<PathBuf>; 2]>,
     /// Whether rules have been changed since they were read.
-    pub(crate) changed: Arc<AtomicBool>,
+    pub(crate) changed: Arc<[AtomicBool; 2]>,
     pub(crate) wake: Mutex<Sender<Wake>>,
 }
 
@@ -43,6 +50,9 @@ const COMMANDS: &[(&str, Command)] = &[
     ("save", Commands::save),
     ("reload", Commands::reload),
     ("down", Commands::down),
+    ("sysctl", Commands::sysctl),
+    ("modprobe", Commands::modprobe),
+    ("lsmod", Commands::lsmod),
 ];
 
 impl Commands {
@@ -51,41 +61,96 @@ impl Commands {
     /// # Errors
     /// The client does not take the answer.
     pub(crate) fn answer(&self, request: &Request, reply: &mut Reply<'_>) -> io::Result<u8> {
-        let printed = self.printed(request);
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        let tracker = self.tracker.of(reply.caller());
+        if let Some(tool) = Tool::from_name(OsStr::new(&request.name)) {
+            let store = ForClient {
+                rules: &self.rules,
+                tracker,
+            };
+            let names = HostNames::default();
+            return Ok(tool.run_to(&words, &request.input, &store, &names, reply));
+        }
+        if let Some(view) = View::by_name(&request.name) {
+            let env = self.plane.with(|engine, _| engine.env().clone());
+            let env = env.map_err(io::Error::other)?;
+            let is_local: IsLocal = Arc::new(move |family, addr| env.is_local(family, addr));
+            return Ok(views::run(view, &words, &tracker, &is_local, reply));
+        }
+        let command = COMMANDS.iter().find(|c| c.0 == request.name);
+        let done = match command {
+            Some((_, command)) => command(self, request),
+            None => Err(anyhow!("this daemon knows no command `{}`", request.name)),
+        };
+        let printed = done.unwrap_or_else(|e| Printed {
+            err: format!("tidegate: {e:#}\n"),
+            status: 1,
+            ..Printed::default()
+        });
         reply.err(&printed.err)?;
         reply.out(&printed.out)?;
         Ok(printed.status)
     }
 
-    fn printed(&self, request: &Request) -> Printed {
-        if let Some(tool) = Tool::from_name(OsStr::new(&request.name)) {
-            let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
-            let names = HostNames::default();
-            return tool.run(&words, &request.input, &*self.rules, &names);
+    fn sysctl(&self, request: &Request) -> Result<Printed> {
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        let settings = TableSettings(&self.tracker);
+        Ok(sysctl::run(&words, &request.input, &settings))
+    }
+
+    /// How many rules give connections each helper there is.
+    fn users(&self) -> Result<impl Fn(&str) -> usize + Send + 'static> {
+        let mut users: HashMap<&'static str, usize> = HashMap::new();
+        for family in FAMILIES {
+            let look = self.rules.with(family, false, &mut |rules| {
+                for name in modules::helpers() {
+                    *users.entry(name).or_default() += users_of(rules, name);
+                }
+                Ok(false)
+            });
+            look.map_err(|f| anyhow!(f.render("tidegate", None)))?;
         }
-        let command = COMMANDS.iter().find(|c| c.0 == request.name);
-        let done = match command {
-            Some((_, command)) => command(self, request),
-            None => Err(anyhow::anyhow!(
-                "this daemon knows no command `{}`",
-                request.name
-            )),
+        Ok(move |name: &str| users.get(name).copied().unwrap_or(0))
+    }
+
+    fn modprobe(&self, request: &Request) -> Result<Printed> {
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        Ok(modules::modprobe(&self.tracker, &words, &self.users()?))
+    }
+
+    fn lsmod(&self, _: &Request) -> Result<Printed> {
+        let users = self.users()?;
+        self.plane
+            .with(move |engine, _| modules::lsmod(engine.conntrack(), &users))
+    }
+
+    fn drops(&self, json: bool) -> Result<Printed> {
+        let drops = self.plane.with(|engine, _| engine.drops().clone())?;
+        let out = if json {
+            let mut both = drops_json(&drops);
+            both["logs"] = serde_json::to_value(self.logs.status())?;
+            serde_json::to_string_pretty(&both)? + "\n"
+        } else {
+            drops_text(&drops) + &self.logs.status().text()
         };
-        done.unwrap_or_else(|e| Printed {
-            err: format!("tidegate: {e:#}\n"),
-            status: 1,
+        Ok(Printed {
+            out,
             ..Printed::default()
         })
     }
 
     fn status(&self, request: &Request) -> Result<Printed> {
+        let json = request.words.iter().any(|w| w == "--json");
+        if request.words.iter().any(|w| w == "--drops") {
+            return self.drops(json);
+        }
         let (connections, connections_max, helpers) = self.plane.with(|engine, _| {
             let ct = engine.conntrack();
             (ct.count(), ct.config().max, ct.config().helpers.clone())
         })?;
         let origin = locked(&self.origin).clone();
-        let changed = self.changed.load(Ordering::Relaxed);
-        let rules = FAMILIES.into_iter().zip(origin).map(|(family, file)| {
+        let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
+        let rules = rules.map(|((family, file), changed)| {
             let name = match family {
                 Family::V4 => "ipv4",
                 Family::V6 => "ipv6",
@@ -94,7 +159,7 @@ impl Commands {
                 family: name,
                 rules: self.rules.count(family),
                 file,
-                changed,
+                changed: changed.load(Ordering::Relaxed),
             }
         });
         let status = Status {
@@ -107,7 +172,6 @@ impl Commands {
             connections_max,
             helpers: helpers.iter().map(helper).collect(),
         };
-        let json = request.words.iter().any(|w| w == "--json");
         let out = if json {
             serde_json::to_string_pretty(&status)? + "\n"
         } else {
@@ -142,11 +206,13 @@ impl Commands {
         ];
         let mut origin = locked(&self.origin);
         for ((rules, file), origin) in read.into_iter().zip(origin.iter_mut()) {
-            let failed = |f: tidegate_syntax::Failure| anyhow::anyhow!(f.render("tidegate", None));
+            let failed = |f: tidegate_syntax::Failure| anyhow!(f.render("tidegate", None));
             self.rules.install(rules).map_err(failed)?;
             *origin = file;
         }
-        self.changed.store(false, Ordering::Relaxed);
+        self.changed
+            .iter()
+            .for_each(|c| c.store(false, Ordering::Relaxed));
         Ok(())
     }
 

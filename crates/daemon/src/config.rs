@@ -1,13 +1,17 @@
 //! The configuration file.
 
-use std::collections::BTreeMap;
+mod sysctls;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
+use tidegate_engine::TrackWhen;
 
 use crate::control::{DEFAULT_SOCKET, own_socket};
+
+pub use sysctls::Sysctls;
 
 /// Where the file is unless told otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/tidegate/tidegate.toml";
@@ -28,9 +32,11 @@ pub struct Config {
     /// What outlives the daemon.
     pub state: State,
     /// Settings by their kernel names.
-    pub sysctl: BTreeMap<String, i64>,
+    pub sysctl: Sysctls,
     /// Helper modules.
     pub modules: Modules,
+    /// Where LOG and NFLOG write.
+    pub log: tidegate_logs::Config,
 }
 
 /// `[rules]`
@@ -134,6 +140,18 @@ pub enum Track {
     Needed,
     /// Always.
     Always,
+    /// Never: there is no table nat, and rules that need connections are refused.
+    Never,
+}
+
+impl From<Track> for TrackWhen {
+    fn from(track: Track) -> Self {
+        match track {
+            Track::Needed => TrackWhen::Needed,
+            Track::Always => TrackWhen::Always,
+            Track::Never => TrackWhen::Never,
+        }
+    }
 }
 
 /// `[state]`
@@ -191,6 +209,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// The sample with the comment signs taken off its settings.
@@ -218,6 +238,29 @@ mod tests {
         assert_eq!(Config::parse(SAMPLE).unwrap(), Config::default());
     }
 
+    /// Names of all settings below a table.
+    fn names(table: &toml::Table) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        for (name, value) in table {
+            match value {
+                toml::Value::Table(below) => {
+                    all.extend(names(below).iter().map(|n| format!("{name}.{n}")));
+                }
+                _ => {
+                    all.insert(name.clone());
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_sample_has_every_setting() {
+        let defaults = toml::Table::try_from(Config::default()).unwrap();
+        let sample: toml::Table = toml::from_str(&uncommented()).unwrap();
+        assert_eq!(names(&sample), names(&defaults));
+    }
+
     #[test]
     fn mistakes_are_named_with_their_place() {
         for (text, wanted) in [
@@ -226,9 +269,26 @@ mod tests {
             ("[datapath]\nkind = \"kernel\"", "unknown variant `kernel`"),
             ("[datapath]\non_crash = \"ajar\"", "line 2"),
             ("[state]\nevery = -1", "line 2"),
+            ("[sysctl]\n\"net.x\" = \"1\"", "expected a whole number"),
+            ("[sysctl]\nnet.x = true", "line 2"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(wanted), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn settings_have_names_with_dots_slashes_or_of_several_keys() {
+        let config = Config::parse(
+            "[sysctl]\n\"net.netfilter.a\" = 1\n\"net/netfilter/b\" = 2\nnet.netfilter.c = 3\n",
+        );
+        let sysctl = config.unwrap().sysctl.0;
+        let wanted = [
+            ("net.netfilter.a", 1),
+            ("net.netfilter.b", 2),
+            ("net.netfilter.c", 3),
+        ];
+        let wanted = wanted.map(|(name, value)| (name.to_owned(), value));
+        assert!(sysctl.into_iter().eq(wanted));
     }
 }

@@ -4,19 +4,39 @@
 
 mod commands;
 pub mod config;
+pub mod connections;
 pub mod control;
 mod files;
 pub mod plane;
 mod rules;
 mod service;
 mod status;
+mod tracker;
+mod userspace;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use config::Config;
+pub use connections::ConnectionFile;
 pub use plane::Plane;
 pub use rules::LiveRules;
 pub use service::{StartPlane, run};
+pub use userspace::Userspace;
+
+/// Gives an engine's settings seeds and a hash key that nobody can foresee.
+///
+/// # Errors
+/// The kernel gives no randomness.
+pub fn seed(settings: &mut tidegate_engine::Config) -> std::io::Result<()> {
+    let number = || {
+        let mut bytes = [0; 8];
+        tidegate_sys::random(&mut bytes)?;
+        std::io::Result::Ok(u64::from_ne_bytes(bytes))
+    };
+    settings.seed = number()?;
+    settings.conntrack.seed = number()?;
+    tidegate_sys::random(&mut settings.conntrack.hash_key)
+}
 
 /// A lock whose holder may have failed: what it guards is changed last, as a whole.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,8 +1,8 @@
 //! What packets pass through, as the rest of the daemon sees it: somebody who owns an
 //! engine and runs work on it between packets.
 
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +10,24 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 use tidegate_engine::Engine;
 use tidegate_engine::conntrack::Time;
+use tidegate_logs::LogHandle;
+use tidegate_tools::conntrack::Hub;
+
+/// Who hears of what happens to packets; told on the datapath's thread, never waits.
+#[derive(Clone, Debug)]
+pub struct Ears {
+    /// Takes lines and packets for logs.
+    pub logs: LogHandle,
+    /// Takes events of connections.
+    pub events: Arc<Hub>,
+}
+
+impl Ears {
+    /// Something may have happened to connections.
+    pub(crate) fn batch(&self, engine: &mut Engine) {
+        self.events.publish(engine.conntrack_mut());
+    }
+}
 
 /// Work on the engine.
 pub type Job = Box<dyn FnOnce(&mut Engine, Time) + Send>;
@@ -23,6 +41,10 @@ pub struct Guarded {
     pub received: u64,
     /// Packets sent to the network.
     pub sent: u64,
+    /// Packets stopped by rules or by what every host refuses.
+    pub dropped: u64,
+    /// Packets lost for want of room or of a neighbour.
+    pub lost: u64,
 }
 
 /// What a plane says about itself.
@@ -44,6 +66,12 @@ pub trait Plane: Send + Sync {
     /// The plane has stopped.
     fn submit(&self, job: Job) -> Result<()>;
 
+    /// Lets packets meet the engine, whose rules have been loaded.
+    ///
+    /// # Errors
+    /// No permission, or the kernel refuses.
+    fn guard(&self) -> Result<()>;
+
     /// What it guards.
     fn report(&self) -> PlaneReport;
 
@@ -54,7 +82,7 @@ pub trait Plane: Send + Sync {
     fn stop(&self) -> Result<()>;
 }
 
-impl dyn Plane {
+impl dyn Plane + '_ {
     /// Runs work between two packets and waits for its result.
     ///
     /// # Errors
@@ -90,17 +118,17 @@ impl Idle {
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn start(engine: Engine) -> Result<Self> {
+    pub fn start(engine: Engine, ears: Ears) -> Result<Self> {
         let (jobs, taken) = channel();
         let thread = std::thread::Builder::new().name("idle".to_owned());
         Ok(Idle {
-            thread: Mutex::new(Some(thread.spawn(move || idle(engine, &taken))?)),
+            thread: Mutex::new(Some(thread.spawn(move || idle(engine, &taken, &ears))?)),
             jobs: Mutex::new(Some(jobs)),
         })
     }
 }
 
-fn idle(mut engine: Engine, jobs: &Receiver<Job>) {
+fn idle(mut engine: Engine, jobs: &Receiver<Job>, ears: &Ears) {
     loop {
         match jobs.recv_timeout(TICK) {
             Ok(job) => job(&mut engine, now()),
@@ -110,6 +138,7 @@ fn idle(mut engine: Engine, jobs: &Receiver<Job>) {
         if engine.poll_timeout().is_some_and(|at| at <= now()) {
             engine.handle_timeout(now());
         }
+        ears.batch(&mut engine);
     }
 }
 
@@ -124,6 +153,10 @@ impl Plane for Idle {
         let jobs = crate::locked(&self.jobs);
         let jobs = jobs.as_ref().ok_or_else(stopped)?;
         jobs.send(job).map_err(|_| stopped())
+    }
+
+    fn guard(&self) -> Result<()> {
+        Ok(())
     }
 
     fn report(&self) -> PlaneReport {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use tidegate_engine::{Counter, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, lower, save};
+use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, save};
 use tidegate_tools::{Store, Work};
 use tidegate_wire::Family;
 
@@ -26,8 +26,8 @@ pub struct LiveRules {
     plane: Arc<dyn Plane>,
     track: TrackWhen,
     sides: [Mutex<Side>; 2],
-    /// Called after each change.
-    changed: Box<dyn Fn() + Send + Sync>,
+    /// Called after each change with the family.
+    changed: Box<dyn Fn(Family) + Send + Sync>,
 }
 
 fn index(family: Family) -> usize {
@@ -41,15 +41,18 @@ fn index(family: Family) -> usize {
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 impl LiveRules {
-    /// No rules; `changed` hears of every change.
+    /// No rules; `changed` hears of every change and its family.
     pub fn new(
         plane: Arc<dyn Plane>,
         track: TrackWhen,
-        changed: Box<dyn Fn() + Send + Sync>,
+        changed: Box<dyn Fn(Family) + Send + Sync>,
     ) -> Self {
         let empty = |family| {
             Mutex::new(Side {
-                source: Ruleset::empty(family),
+                source: Ruleset {
+                    has_conntrack: track != TrackWhen::Never,
+                    ..Ruleset::empty(family)
+                },
                 steps: [0; 5].map(|_| 0..0),
             })
         };
@@ -64,8 +67,15 @@ impl LiveRules {
     /// Puts a whole ruleset in the place of the family's.
     ///
     /// # Errors
-    /// The rules loop; the datapath has stopped.
-    pub fn install(&self, rules: Ruleset) -> Result<(), Failure> {
+    /// The rules loop, or need connection tracking where there is none; the datapath has
+    /// stopped.
+    pub fn install(&self, mut rules: Ruleset) -> Result<(), Failure> {
+        rules.has_conntrack = self.track != TrackWhen::Never;
+        if !rules.has_conntrack {
+            for kind in rules.tables.iter().map(|t| t.kind) {
+                check_table(&rules, kind)?;
+            }
+        }
         let mut side = locked(&self.sides[index(rules.family)]);
         self.load(&mut side, rules, &[])
     }
@@ -110,7 +120,7 @@ impl LiveRules {
             source: rules,
             steps: lowered.steps,
         };
-        (self.changed)();
+        (self.changed)(side.source.family);
         Ok(())
     }
 }

@@ -7,19 +7,25 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tidegate_engine::TrackWhen;
+use tidegate_engine::conntrack::Sysctl;
+use tidegate_engine::conntrack::sysctl::Refused;
+use tidegate_logs::Logs;
 use tidegate_syntax::Failure;
+use tidegate_tools::modules;
+use tidegate_tools::sysctl::{Settings, TableSettings};
 
 use crate::commands::Commands;
-use crate::config::{Config, Track};
+use crate::config::Config;
+use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files::{self, Recorder};
-use crate::plane::Plane;
-use crate::rules::LiveRules;
+use crate::plane::{Ears, Plane};
+use crate::rules::{FAMILIES, LiveRules};
+use crate::tracker::LiveTracker;
 
 /// What wakes the daemon's main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +39,7 @@ pub(crate) enum Wake {
 }
 
 /// Makes the datapath.
-pub type StartPlane = dyn Fn(&Config) -> Result<Arc<dyn Plane>>;
+pub type StartPlane = dyn Fn(&Config, Ears) -> Result<Arc<dyn Plane>>;
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -47,8 +53,21 @@ pub fn run(config: Config, start: &StartPlane) -> Result<()> {
     let allowed = Allowed::new(config.control.group.as_deref())?;
     let (wake, woken) = channel();
     watch_signals(wake.clone())?;
-    let plane = start(&config)?;
-    let served = serve(&config, &plane, rules_at_start, allowed, wake, &woken);
+    let logs = Arc::new(Logs::start(config.log.clone())?);
+    let ears = Ears {
+        logs: logs.handle(),
+        events: Arc::default(),
+    };
+    let plane = start(&config, ears.clone())?;
+    let tracker = LiveTracker::new(plane.clone(), ears.events);
+    let served = set_up(&config, &tracker).and_then(|()| {
+        let parts = Parts {
+            plane: plane.clone(),
+            tracker,
+            logs,
+        };
+        serve(&config, parts, rules_at_start, allowed, wake, &woken)
+    });
     let stopped = plane.stop();
     served?;
     stopped?;
@@ -90,36 +109,80 @@ fn watch_signals(wake: Sender<Wake>) -> Result<()> {
 
 type AtStart = [(tidegate_syntax::Ruleset, Option<PathBuf>); 2];
 
+/// Settings and helper modules of the configuration.
+fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
+    let settings = TableSettings(tracker);
+    for (name, value) in &config.sysctl.0 {
+        let Some(sysctl) = Sysctl::by_name(name).filter(|_| settings.read(name).is_some()) else {
+            bail!("[sysctl]: no setting of connection tracking is called `{name}`");
+        };
+        let refused = |why: Refused| match why {
+            Refused::ReadOnly => anyhow!("[sysctl]: {name} can only be read"),
+            Refused::Invalid => {
+                let (least, most) = sysctl.range();
+                anyhow!("[sysctl]: {name} = {value}: it takes numbers from {least} to {most}")
+            }
+        };
+        settings.write(name, &value.to_string()).map_err(refused)?;
+    }
+    for line in &config.modules.load {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let loaded = modules::modprobe(tracker, &words, &|_| 0);
+        if loaded.status != 0 {
+            bail!("[modules]: `{line}`: {}", loaded.err.trim_end());
+        }
+    }
+    Ok(())
+}
+
+fn failed(f: Failure) -> anyhow::Error {
+    anyhow!(f.render("tidegate", None).trim_end().to_owned())
+}
+
+/// What the daemon is made of.
+struct Parts {
+    plane: Arc<dyn Plane>,
+    tracker: LiveTracker,
+    logs: Arc<Logs>,
+}
+
 fn serve(
     config: &Config,
-    plane: &Arc<dyn Plane>,
+    parts: Parts,
     at_start: AtStart,
     allowed: Allowed,
     wake: Sender<Wake>,
     woken: &Receiver<Wake>,
 ) -> Result<()> {
-    let changed = Arc::new(AtomicBool::new(false));
+    let changed = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
     let rules = {
         let (flag, wake) = (changed.clone(), Mutex::new(wake.clone()));
-        let changed = move || {
-            flag.store(true, Ordering::Relaxed);
+        let changed = move |family| {
+            let at = FAMILIES.iter().position(|&f| f == family).unwrap_or(0);
+            flag[at].store(true, Ordering::Relaxed);
             let _ = crate::locked(&wake).send(Wake::Changed);
         };
-        let track = match config.datapath.track {
-            Track::Needed => TrackWhen::Needed,
-            Track::Always => TrackWhen::Always,
-        };
-        Arc::new(LiveRules::new(plane.clone(), track, Box::new(changed)))
+        Arc::new(LiveRules::new(
+            parts.plane.clone(),
+            config.datapath.track.into(),
+            Box::new(changed),
+        ))
     };
-    let failed = |f: Failure| anyhow::anyhow!(f.render("tidegate", None).trim_end().to_owned());
     let [(v4, from4), (v6, from6)] = at_start;
     for ruleset in [v4, v6] {
         rules.install(ruleset).map_err(failed)?;
     }
-    changed.store(false, Ordering::Relaxed);
+    changed
+        .iter()
+        .for_each(|c| c.store(false, Ordering::Relaxed));
+    let mut connections = connections(config);
+    restore(connections.as_ref(), &*parts.plane);
+    parts.plane.guard()?;
     let commands = Arc::new(Commands {
         config: config.clone(),
-        plane: plane.clone(),
+        plane: parts.plane,
+        tracker: parts.tracker,
+        logs: parts.logs,
         rules: rules.clone(),
         since: Timestamp::now(),
         origin: Mutex::new([from4, from6]),
@@ -135,15 +198,43 @@ fn serve(
     tracing::info!("up; control socket {}", config.control.socket.display());
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    keep(config, &commands, woken);
+    keep(config, &commands, &mut connections, woken);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if let Some(Err(e)) = connections.map(|mut file| file.write(&*commands.plane)) {
+        tracing::error!("connections are not recorded: {e:#}");
+    }
     drop(server);
     Ok(())
 }
 
+/// How often records are made.
+fn every(config: &Config) -> Duration {
+    Duration::from_secs(u64::from(config.state.every.max(1)))
+}
+
+/// The file for connections, if they are to outlive the daemon.
+fn connections(config: &Config) -> Option<ConnectionFile> {
+    let file = || ConnectionFile::new(&config.state.directory, every(config));
+    config.state.connections.then(file)
+}
+
+/// Puts back connections; a daemon without them is better than none.
+fn restore(file: Option<&ConnectionFile>, plane: &dyn Plane) {
+    match file.map(|file| file.restore(plane)) {
+        Some(Ok(Some(back))) => tracing::info!("{} connections are back", back.connections),
+        Some(Err(e)) => tracing::error!("connections are not restored: {e:#}"),
+        Some(Ok(None)) | None => {}
+    }
+}
+
 /// Keeps records until it is time to stop.
-fn keep(config: &Config, commands: &Commands, woken: &Receiver<Wake>) {
-    let every = Duration::from_secs(u64::from(config.state.every.max(1)));
+fn keep(
+    config: &Config,
+    commands: &Commands,
+    connections: &mut Option<ConnectionFile>,
+    woken: &Receiver<Wake>,
+) {
+    let every = every(config);
     let mut recorder = Recorder::new();
     let mut due = Instant::now();
     loop {
@@ -157,6 +248,11 @@ fn keep(config: &Config, commands: &Commands, woken: &Receiver<Wake>) {
         }
         if let Err(e) = recorder.write(config, &commands.rules) {
             tracing::error!("the rules in force are not recorded: {e:#}");
+        }
+        if let Some(file) = connections
+            && let Err(e) = file.write_if_due(&*commands.plane)
+        {
+            tracing::error!("connections are not recorded: {e:#}");
         }
         due = Instant::now() + every;
     }

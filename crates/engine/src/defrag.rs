@@ -387,6 +387,7 @@ impl Queue {
         whole.out_name = last.out_name;
         whole.link = last.link;
         whole.to_host = last.to_host;
+        whole.as_sent = last.as_sent;
         whole.fragments = Some(Fragments {
             sizes,
             largest: self.largest,

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use tidegate_conntrack::snapshot::{Restored, Snapshot};
 use tidegate_conntrack::{self as ct, Conntrack, Time};
 use tidegate_ir::{RuleId, Ruleset, Step, TableKind};
 use tidegate_wire::Family;
 
 use crate::classifier::Classifier;
 use crate::defrag::{Defrag, DefragLimits};
+use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
+use crate::flow::FlowCache;
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
 use crate::random::Random;
@@ -24,6 +27,8 @@ pub enum TrackWhen {
     Needed,
     /// Always.
     Always,
+    /// Never; rules that need it are not loaded.
+    Never,
 }
 
 /// What the engine is made with.
@@ -58,7 +63,11 @@ impl Family4Or6 {
         Family4Or6 {
             counters: vec![Counter::default(); rules.rule_ids as usize],
             steps: rules.steps.iter().map(|s| s.fresh()).collect(),
-            tracked: track == TrackWhen::Always || rules.tracks_connections,
+            tracked: match track {
+                TrackWhen::Needed => rules.tracks_connections,
+                TrackWhen::Always => true,
+                TrackWhen::Never => false,
+            },
             nat: rules.table(TableKind::Nat).is_some(),
             classifiers: std::array::from_fn(|kind| {
                 let chains = rules.tables[kind].iter().flat_map(|t| &t.chains);
@@ -130,6 +139,10 @@ pub struct Incoming {
     pub family: Option<Family>,
     /// Whether the link layer addressed the frame to this host (`PACKET_HOST`).
     pub to_host: bool,
+    /// Payload bytes of each of the segments that the packet stands for, joined by the
+    /// receiving network card or to be cut by the sending one (GRO, GSO); 0 where it
+    /// stands for itself, `None` where that is not known.
+    pub segment: Option<u16>,
 }
 
 impl Incoming {
@@ -141,8 +154,21 @@ impl Incoming {
             link: LinkHeader::default(),
             family: None,
             to_host: true,
+            segment: None,
         }
     }
+}
+
+/// A locally sent packet's way out, as the kernel has chosen it: by its own tables,
+/// `SO_BINDTODEVICE`, a multicast interface and so on.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// Interface.
+    pub dev: IfIndex,
+    /// Mark.
+    pub mark: u32,
+    /// As [`Incoming::segment`].
+    pub segment: Option<u16>,
 }
 
 /// Decides packets.
@@ -155,6 +181,8 @@ pub struct Engine {
     pub(crate) defrag: Defrag,
     pub(crate) random: Random,
     pub(crate) stack: Stack,
+    pub(crate) flows: FlowCache,
+    pub(crate) drops: DropCounters,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -178,6 +206,8 @@ impl Engine {
             defrag: Defrag::default(),
             random: Random::new(config.seed),
             stack: Stack::default(),
+            flows: FlowCache::default(),
+            drops: DropCounters::default(),
             spare: Vec::new(),
             env,
             config,
@@ -211,16 +241,19 @@ impl Engine {
                 }
             }
         }
-        // The kernel keeps its hooks while connections need them.
+        // Unlike the kernel, which unhooks at once: a rule taken out and put back in
+        // must not cut what is translated.
         new.tracked |= slot.tracked && self.conntrack.count() > 0;
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
+        self.flows.begin_epoch();
         ready
     }
 
     /// Replaces the surroundings.
     pub fn set_env(&mut self, env: Arc<Env>) {
         self.env = env;
+        self.flows.begin_epoch();
     }
 
     /// The surroundings.
@@ -258,6 +291,12 @@ impl Engine {
         }
     }
 
+    /// Packets that went no further, and INVALID ones, by reason.
+    #[must_use]
+    pub fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
     /// Connections.
     #[must_use]
     pub fn conntrack(&self) -> &Conntrack {
@@ -267,6 +306,13 @@ impl Engine {
     /// Connections, for changing.
     pub fn conntrack_mut(&mut self) -> &mut Conntrack {
         &mut self.conntrack
+    }
+
+    /// Packets that passed the tables as an earlier packet of their flow did, without
+    /// walking them.
+    #[must_use]
+    pub fn followed(&self) -> u64 {
+        self.flows.followed
     }
 
     /// Bytes of fragments that wait for the rest of their packets; at most
@@ -296,7 +342,30 @@ impl Engine {
         mark: u32,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).send(packet, mark)
+        Run::new(self, now, trace).send(packet, mark, None)
+    }
+
+    /// As [`Engine::send`], for a packet that the kernel has routed already. It is routed
+    /// again only when a rule changed what routing depends on.
+    pub fn send_on<T: Trace>(
+        &mut self,
+        now: Time,
+        way: Outgoing,
+        packet: Vec<u8>,
+        trace: &mut T,
+    ) -> Outcome {
+        Run::new(self, now, trace).send(packet, way.mark, Some(way))
+    }
+
+    /// A packet that was to be transmitted, as it left the engine, finds nobody at its
+    /// next hop: what its sender is told (`ipv4_link_failure`, `ndisc_error_report`).
+    pub fn unreachable<T: Trace>(
+        &mut self,
+        now: Time,
+        packet: Vec<u8>,
+        trace: &mut T,
+    ) -> Vec<Output> {
+        Run::new(self, now, trace).unreachable(packet)
     }
 
     /// Takes back the outputs of an outcome, so that the next packet needs no list of
@@ -305,10 +374,22 @@ impl Engine {
     pub fn recycle(&mut self, mut outputs: Vec<Output>) -> Option<Vec<u8>> {
         let buffer = outputs.drain(..).rev().find_map(|output| match output {
             Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. } => Some(bytes),
-            Output::Log { .. } => None,
+            Output::Log { .. } | Output::Nflog(_) => None,
         });
         self.spare = outputs;
         buffer
+    }
+
+    /// Puts back connections at `now`, which is `wall` nanoseconds after 1970, and goes on
+    /// tracking and translating their packets whatever the rules say.
+    pub fn restore(&mut self, now: Time, wall: u64, snapshot: &Snapshot<'_>) -> Restored {
+        let restored = self.conntrack.restore(now, wall, snapshot);
+        let back = restored.families.iter().zip(restored.translated);
+        for (family, (&tracked, translated)) in self.families.iter_mut().zip(back) {
+            family.tracked |= tracked && self.config.track != TrackWhen::Never;
+            family.nat |= translated;
+        }
+        restored
     }
 
     /// Lets connections and fragments expire.

@@ -7,11 +7,13 @@
 mod chain6;
 pub mod classifier;
 mod defrag;
+mod drops;
 mod effects;
 mod emit;
 mod engine;
 pub mod env;
 mod facts;
+mod flow;
 mod fragment;
 mod hooks;
 mod log;
@@ -26,10 +28,12 @@ mod routing;
 mod run;
 mod tables;
 mod trace;
+mod tracker_log;
 
 pub use defrag::DefragLimits;
-pub use engine::{Config, Engine, Incoming, Ready, Survivor, Survivors, TrackWhen};
-pub use outcome::{Disposition, DropReason, FragmentError, Outcome, Output, Role};
+pub use drops::{DropCounters, DropKind, InvalidKind};
+pub use engine::{Config, Engine, Incoming, Outgoing, Ready, Survivor, Survivors, TrackWhen};
+pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};
 pub use tables::Counter;
 pub use tidegate_conntrack as conntrack;

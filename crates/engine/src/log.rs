@@ -1,12 +1,14 @@
-//! The kernel's LOG line (`nf_log_syslog`): same fields, same order, same blanks.
+//! The kernel's LOG line (`nf_log_syslog`): same fields, same order, same blanks; and
+//! NFLOG's copy of a packet (`nfnetlink_log`).
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use tidegate_ir::LogSpec;
+use tidegate_ir::{Hook, LogSpec, NflogSpec};
 use tidegate_wire::{Family, be16, be32, proto, tcp::Tcp, tcp::flags};
 
-use crate::env::Env;
+use crate::env::{Env, IfIndex};
+use crate::outcome::{Device, Nflog};
 use crate::packet::Packet;
 
 /// The line for `packet`, without a trailing newline; fields end with a blank each.
@@ -27,6 +29,28 @@ pub(crate) fn line(spec: &LogSpec, packet: &Packet, env: &Env) -> String {
         push(&mut out, format_args!("MARK=0x{:x} ", packet.mark));
     }
     out
+}
+
+/// The copy that NFLOG makes of `packet`.
+pub(crate) fn copy(spec: &NflogSpec, packet: &Packet, hook: Hook, env: &Env) -> Nflog {
+    let device = |index: IfIndex| Device {
+        index,
+        name: env
+            .interface(index)
+            .map_or_else(String::new, |i| i.name.clone()),
+    };
+    let bytes = &packet.bytes;
+    let wanted = spec.size.map_or(usize::MAX, |n| n as usize);
+    Nflog {
+        group: spec.group,
+        prefix: spec.prefix.clone(),
+        hook,
+        input: packet.in_dev.map(device),
+        output: packet.out_dev.map(device),
+        mark: packet.mark,
+        bytes: bytes.get(..wanted).unwrap_or(bytes).to_vec(),
+        len: bytes.len() as u32,
+    }
 }
 
 fn push(out: &mut String, args: std::fmt::Arguments<'_>) {

@@ -6,7 +6,7 @@ use tidegate_wire::Malformed;
 use crate::env::IfIndex;
 
 /// Why a packet went no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
     /// Not a packet the network layer takes in.
     Malformed(Malformed),
@@ -46,7 +46,7 @@ pub enum DropReason {
 }
 
 /// What was wrong with a fragment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FragmentError {
     /// Overlaps data already there; all fragments of the packet are discarded.
     Overlap,
@@ -97,6 +97,9 @@ pub enum Output {
         role: Role,
         /// Packet mark.
         mark: u32,
+        /// The way that [`crate::Engine::send_on`] was told still holds, and with it the
+        /// link-layer header that the packet was sent with.
+        as_sent: bool,
     },
     /// Network-layer bytes for a local socket.
     Deliver {
@@ -122,6 +125,38 @@ pub enum Output {
         /// Output interface.
         output: Option<IfIndex>,
     },
+    /// A packet for who listens to an NFLOG group.
+    Nflog(Box<Nflog>),
+}
+
+/// A copy of a packet as it was where a rule said NFLOG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nflog {
+    /// Group of listeners.
+    pub group: u16,
+    /// The rule's prefix.
+    pub prefix: String,
+    /// Where the rule was met.
+    pub hook: Hook,
+    /// Input interface.
+    pub input: Option<Device>,
+    /// Output interface.
+    pub output: Option<Device>,
+    /// Packet mark.
+    pub mark: u32,
+    /// The packet from its network header on, or as much of it as the rule wanted.
+    pub bytes: Vec<u8>,
+    /// Length of the whole packet.
+    pub len: u32,
+}
+
+/// An interface by number and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Number.
+    pub index: IfIndex,
+    /// Name; empty when it is not known.
+    pub name: String,
 }
 
 /// Result of one packet.

@@ -1,9 +1,10 @@
 //! One packet on its way through the hooks.
 
 use tidegate_conntrack::{Attached, InvalidReason, Template};
-use tidegate_wire::{Family, Layout, Malformed, parse};
+use tidegate_wire::{Family, Layout, Malformed, parse, proto};
 
 use crate::env::IfIndex;
+use crate::flow::Follow;
 use crate::options4;
 
 /// What connection tracking has attached to a packet.
@@ -49,7 +50,7 @@ pub(crate) struct Fragments {
 pub(crate) struct WayOut {
     pub(crate) dev: IfIndex,
     pub(crate) via: Option<u128>,
-    /// To everybody on the link.
+    /// To everybody on the link, or to a group.
     pub(crate) broadcast: bool,
 }
 
@@ -72,7 +73,7 @@ pub(crate) struct Packet {
     pub(crate) link: LinkHeader,
     /// Next hop of the route, when it is not the destination itself.
     pub(crate) next_hop: Option<u128>,
-    /// Sent by this host to everybody on the link.
+    /// Sent by this host to everybody on the link, or to a group it may be in itself.
     pub(crate) broadcast: bool,
     /// A new way out, decided while the packet was at OUTPUT.
     pub(crate) rerouted: Option<WayOut>,
@@ -84,6 +85,12 @@ pub(crate) struct Packet {
     pub(crate) to_host: bool,
     /// How many generated packets led to this one.
     pub(crate) depth: u8,
+    /// What an earlier packet of its flow met, where this one is to meet the same.
+    pub(crate) follow: Option<Follow>,
+    /// Leaves by the way the caller of [`crate::Engine::send_on`] named.
+    pub(crate) as_sent: bool,
+    /// As [`crate::Incoming::segment`].
+    pub(crate) segment: Option<u16>,
 }
 
 /// The link-layer header of a received frame.
@@ -137,7 +144,22 @@ impl Packet {
             looped: false,
             to_host: true,
             depth: 0,
+            follow: None,
+            as_sent: false,
+            segment: None,
         })
+    }
+
+    /// Length of the longest packet that comes of it when it is cut into its segments.
+    pub(crate) fn longest(&self) -> u32 {
+        match self.segment {
+            Some(payload @ 1..) if self.layout.proto == proto::TCP => {
+                let l4 = u32::from(self.layout.l4);
+                let tcp = self.l4().get(12).map_or(0, |b| u32::from(b >> 4) * 4);
+                self.layout.len.min(l4 + tcp + u32::from(payload))
+            }
+            _ => self.layout.len,
+        }
     }
 
     pub(crate) fn family(&self) -> Family {

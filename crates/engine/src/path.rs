@@ -5,8 +5,8 @@ use tidegate_ir::{Hook, RejectKind};
 use tidegate_wire::{Family, Malformed, proto};
 
 use crate::emit::{self, IcmpError};
-use crate::engine::Incoming;
-use crate::env::{IfIndex, RouteType, is_multicast};
+use crate::engine::{Engine, Incoming, Outgoing};
+use crate::env::{Env, IfIndex, RouteType, is_multicast};
 use crate::fragment;
 use crate::options4::{self, Here};
 use crate::options6::{self, Refused};
@@ -23,41 +23,76 @@ const MAX_DEPTH: u8 = 4;
 impl<T: Trace> Run<'_, T> {
     pub(crate) fn receive(mut self, incoming: Incoming, bytes: Vec<u8>) -> Outcome {
         let disposition = match Packet::new(bytes) {
-            Err(why) => Disposition::Dropped(DropReason::Malformed(why)),
+            Err(why) => self.dropped(DropReason::Malformed(why)),
             Ok(packet) if incoming.family.is_some_and(|f| f != packet.family()) => {
-                Disposition::Dropped(DropReason::Malformed(Malformed::Version))
+                self.dropped(DropReason::Malformed(Malformed::Version))
             }
-            Ok(_) if !incoming.to_host => Disposition::Dropped(DropReason::OtherHost),
-            Ok(packet) if refused_at_the_door(&packet) => Disposition::Dropped(DropReason::Martian),
+            Ok(_) if !incoming.to_host => self.dropped(DropReason::OtherHost),
+            Ok(packet) if refused_at_the_door(&packet) => self.dropped(DropReason::Martian),
             Ok(mut packet) => {
                 packet.link = incoming.link;
+                packet.segment = incoming.segment;
                 self.event(TraceEvent::Packet {
                     bytes: &packet.bytes,
                     role: Role::Forwarded,
                 });
                 self.set_input(&mut packet, incoming.dev);
-                self.finish(&mut packet, |run, p| {
+                let done = self.finish(&mut packet, |run, p| {
                     run.hop_by_hop_options(p)?;
                     run.input_path(p, Role::Forwarded)
-                })
+                });
+                self.keep_plan(&packet, done);
+                done
             }
         };
         self.outcome(disposition)
     }
 
-    pub(crate) fn send(mut self, bytes: Vec<u8>, mark: u32) -> Outcome {
+    pub(crate) fn send(mut self, bytes: Vec<u8>, mark: u32, on: Option<Outgoing>) -> Outcome {
         let disposition = match Packet::new(bytes) {
-            Err(why) => Disposition::Dropped(DropReason::Malformed(why)),
+            Err(why) => self.dropped(DropReason::Malformed(why)),
             Ok(mut packet) => {
                 packet.mark = mark;
+                packet.segment = on.and_then(|way| way.segment);
+                let on = on.map(|way| way.dev);
                 self.event(TraceEvent::Packet {
                     bytes: &packet.bytes,
                     role: Role::Own,
                 });
-                self.finish(&mut packet, |run, p| run.output_path(p, Role::Own))
+                let done = self.finish(&mut packet, |run, p| run.output_path(p, Role::Own, on));
+                self.keep_plan(&packet, done);
+                done
             }
         };
         self.outcome(disposition)
+    }
+
+    pub(crate) fn unreachable(mut self, bytes: Vec<u8>) -> Vec<Output> {
+        // Codes of RFC 792 and RFC 4443: host, address.
+        if let Ok(packet) = Packet::new(bytes) {
+            let code = match packet.family() {
+                Family::V4 => 1,
+                Family::V6 => 3,
+            };
+            self.emit_error(&packet, IcmpError::Unreachable(code));
+        }
+        self.outputs
+    }
+
+    /// What became of a packet holds for the next ones of its flow.
+    fn keep_plan(&mut self, packet: &Packet, done: Disposition) {
+        let Engine {
+            flows, conntrack, ..
+        } = &mut *self.engine;
+        let through = matches!(done, Disposition::Sent | Disposition::Delivered);
+        if through
+            && !T::ACTIVE
+            && let Tracking::Connection(a) = packet.tracking
+            && let Some(tag) = flows.keep(packet.mark)
+        {
+            conntrack.set_tag(a.id, a.dir, tag);
+        }
+        flows.recorder.spoil();
     }
 
     fn outcome(self, disposition: Disposition) -> Outcome {
@@ -66,6 +101,11 @@ impl<T: Trace> Run<'_, T> {
             outputs: self.outputs,
             looped: self.looped,
         }
+    }
+
+    fn dropped(&mut self, reason: DropReason) -> Disposition {
+        self.engine.drops.count_drop(&reason);
+        Disposition::Dropped(reason)
     }
 
     /// Runs a path and gives back the connection of a packet that did not make it.
@@ -84,7 +124,7 @@ impl<T: Trace> Run<'_, T> {
                     self.engine.conntrack.release(a.id);
                 }
                 self.event(TraceEvent::Dropped(reason));
-                Disposition::Dropped(reason)
+                self.dropped(reason)
             }
         }
     }
@@ -109,10 +149,15 @@ impl<T: Trace> Run<'_, T> {
     /// From an interface: PREROUTING, routing, then to a socket or onwards.
     fn input_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
         self.hook(packet, Hook::Prerouting)?;
-        let path = if packet.looped {
-            Path::Local
-        } else {
-            route_in(packet, &self.engine.env)
+        let planned = packet.follow.and_then(|f| self.engine.flows.path(f));
+        let path = match planned {
+            _ if packet.looped => Path::Local,
+            Some(path) => path,
+            None => {
+                let path = route_in(packet, &self.engine.env);
+                self.engine.flows.recorder.routed(path);
+                path
+            }
         };
         if packet.family() == Family::V4 && packet.layout.l4 > 20 {
             self.ipv4_options(packet, &path)?;
@@ -154,7 +199,7 @@ impl<T: Trace> Run<'_, T> {
             return Err(Stop::Drop(DropReason::TtlExceeded));
         }
         let mtu = self.mtu(dev);
-        if too_big(packet, mtu) && !self.is_aggregate(packet) {
+        if too_big(packet, mtu) && !self.segments_fit(packet, mtu) {
             self.emit_error(packet, IcmpError::TooBig(mtu));
             return Err(Stop::Drop(DropReason::TooBig));
         }
@@ -172,15 +217,38 @@ impl<T: Trace> Run<'_, T> {
         self.postrouting_path(packet, role)
     }
 
-    /// From a local socket: routing, OUTPUT, out.
-    fn output_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
-        let way = self.route_out(packet)?;
+    /// From a local socket: routing, unless the kernel has done that, OUTPUT, out.
+    fn output_path(
+        &mut self,
+        packet: &mut Packet,
+        role: Role,
+        on: Option<IfIndex>,
+    ) -> Result<Disposition, Stop> {
+        let way = match on {
+            Some(dev) => self.way_on(packet, dev),
+            None => self.route_out(packet)?,
+        };
+        packet.as_sent = on.is_some();
         self.set_output(packet, way);
         self.hook(packet, Hook::Output)?;
         if let Some(way) = packet.rerouted.take() {
+            packet.as_sent = false;
             self.set_output(packet, way);
         }
         self.postrouting_path(packet, role)
+    }
+
+    /// The way out that the kernel has chosen. Its next hop is in the packet's link-layer
+    /// header.
+    fn way_on(&self, packet: &Packet, dev: IfIndex) -> WayOut {
+        let env = &self.engine.env;
+        let to_all = packet.family() == Family::V4
+            && env.address_type(Family::V4, packet.dst(), None) == RouteType::Broadcast;
+        WayOut {
+            dev,
+            via: None,
+            broadcast: to_all || heard_by_own_group(packet, env),
+        }
     }
 
     /// The way out for a packet of this host.
@@ -209,6 +277,7 @@ impl<T: Trace> Run<'_, T> {
     /// on with the interface it began with. A loopback source cannot leave through
     /// another interface.
     pub(crate) fn reroute(&mut self, packet: &mut Packet) -> Result<(), Stop> {
+        self.engine.flows.recorder.spoil();
         let way = self.route_out(packet)?;
         let loopback_source = packet.family() == Family::V4 && packet.src() >> 24 == 127;
         if loopback_source && way.dev != self.engine.env.loopback() {
@@ -228,7 +297,9 @@ impl<T: Trace> Run<'_, T> {
             return self.loop_back(packet, dev, role);
         }
         let mtu = self.mtu(dev);
-        if fragment::needed(packet, mtu) && !self.is_aggregate(packet) {
+        // Whoever cuts it into segments may cut it into shorter ones.
+        let cut_anyway = packet.longest() < packet.layout.len && !packet.layout.dont_frag;
+        if fragment::needed(packet, mtu) && !cut_anyway && !self.segments_fit(packet, mtu) {
             return self.transmit_fragments(packet, dev, mtu, role);
         }
         let next_hop = packet.next_hop.unwrap_or(packet.dst());
@@ -239,6 +310,7 @@ impl<T: Trace> Run<'_, T> {
             bytes,
             role,
             mark: packet.mark,
+            as_sent: packet.as_sent,
         });
         Ok(Disposition::Sent)
     }
@@ -264,6 +336,7 @@ impl<T: Trace> Run<'_, T> {
                 bytes,
                 role,
                 mark: packet.mark,
+                as_sent: packet.as_sent,
             });
         }
         Ok(Disposition::Sent)
@@ -272,6 +345,7 @@ impl<T: Trace> Run<'_, T> {
     /// What this host broadcasts it receives itself: a copy passes POSTROUTING before the
     /// packet does and comes back in by the same interface (`ip_mc_output`).
     fn hear_own_broadcast(&mut self, packet: &Packet, dev: IfIndex, role: Role) {
+        self.engine.flows.recorder.spoil();
         let mut copy = Packet {
             borrows_connection: true,
             ..packet.clone()
@@ -346,10 +420,14 @@ impl<T: Trace> Run<'_, T> {
         }
     }
 
-    /// Whether the packet stands for several segments, joined by the receiving or to be
-    /// cut by the sending network card (GRO, GSO): no TCP sends more than its link
-    /// takes, and nothing larger than the link's MTU can have come in.
-    fn is_aggregate(&self, packet: &Packet) -> bool {
+    /// Whether the packet passes though it is longer than the link: it stands for several
+    /// segments that fit, joined by the receiving or to be cut by the sending network
+    /// card (GRO, GSO). Where nobody says so: no TCP sends more than its link takes, and
+    /// nothing larger than the link's MTU can have come in.
+    fn segments_fit(&self, packet: &Packet, mtu: u32) -> bool {
+        if packet.segment.is_some() {
+            return packet.longest() <= mtu;
+        }
         let sent_or_too_long = packet
             .in_dev
             .is_none_or(|dev| packet.layout.len > self.mtu(dev));
@@ -389,6 +467,7 @@ impl<T: Trace> Run<'_, T> {
     /// it is about, in the other direction (`nf_conntrack_attach`).
     fn emit(&mut self, bytes: Vec<u8>, about: &Packet) {
         if about.depth >= MAX_DEPTH {
+            self.dropped(DropReason::Depth);
             return;
         }
         let Ok(mut packet) = Packet::new(bytes) else {
@@ -411,7 +490,9 @@ impl<T: Trace> Run<'_, T> {
             bytes: &packet.bytes,
             role: Role::Emitted,
         });
-        self.finish(&mut packet, |run, p| run.output_path(p, Role::Emitted));
+        self.finish(&mut packet, |run, p| {
+            run.output_path(p, Role::Emitted, None)
+        });
     }
 }
 
@@ -439,6 +520,14 @@ fn answering(a: &Attached) -> Attached {
         dir,
         info,
     }
+}
+
+/// Whether this host's own sockets may be members of the group that it sends a datagram
+/// to. What is no datagram (IGMP, neighbour discovery) is for others.
+fn heard_by_own_group(packet: &Packet, env: &Env) -> bool {
+    env.settings.any_group
+        && packet.layout.proto == proto::UDP
+        && is_multicast(packet.family(), packet.dst())
 }
 
 /// Before FORWARD: longer than the link, and not to be fragmented by us

@@ -8,7 +8,7 @@ use crate::outcome::DropReason;
 use crate::packet::Packet;
 
 /// Where a received packet goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Path {
     /// To a local socket.
     Local,
@@ -48,7 +48,7 @@ fn route_in4(packet: &Packet, env: &Env) -> Path {
     let fits_group = || src >> 24 == 0 || way_back_fits(packet, env, 0);
     if is_multicast(family, dst) {
         // 224.0.0.1 is the group every interface has joined.
-        let joined = dst == 0xe000_0001 && !loopback(src);
+        let joined = (dst == 0xe000_0001 || env.settings.any_group) && !loopback(src);
         return only_if(joined && fits_group(), Path::Local);
     }
     if dst == limited_broadcast || (src == 0 && dst == 0) {
@@ -165,5 +165,5 @@ fn joined6(packet: &Packet, env: &Env) -> bool {
             .flat_map(|i| &i.addresses)
             .any(|a| a.family == Family::V6 && a.addr & 0xff_ffff == dst & 0xff_ffff)
     };
-    all_nodes || all_routers || solicited
+    all_nodes || all_routers || solicited || env.settings.any_group
 }

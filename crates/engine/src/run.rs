@@ -2,7 +2,7 @@
 
 use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
 use tidegate_ir::{
-    CtSpec, Effect, Expr, Field, Hook, LogSpec, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
+    CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
 };
 use tidegate_wire::Family;
 
@@ -11,12 +11,13 @@ use crate::effects;
 use crate::engine::{Engine, Family4Or6, index};
 use crate::env::Env;
 use crate::facts::View;
+use crate::flow::Recorder;
 use crate::hooks::{Stage, stages};
 use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
 use crate::tables::{self, Continue, Counter, Decision, Host};
-use crate::trace::{Trace, TraceEvent};
+use crate::trace::{Trace, TraceEvent, Watch};
 
 /// Why a packet leaves the way it was on.
 #[derive(Clone, Copy, Debug)]
@@ -70,11 +71,16 @@ impl<'e, T: Trace> Run<'e, T> {
         for &stage in stages(hook) {
             match stage {
                 Stage::Table(kind) if self.family(packet).rules.table(kind).is_none() => {}
+                Stage::Table(_) if packet.follow.is_some() => self.follow_table(packet),
                 Stage::Defrag => self.defrag(packet, hook)?,
                 Stage::Table(TableKind::Mangle) if hook == Hook::Output => {
                     self.mangle_output(packet)?;
+                    self.engine.flows.recorder.table_passed();
                 }
-                Stage::Table(kind) => self.table(packet, kind, hook)?,
+                Stage::Table(kind) => {
+                    self.table(packet, kind, hook)?;
+                    self.engine.flows.recorder.table_passed();
+                }
                 Stage::Conntrack => self.conntrack(packet, hook)?,
                 Stage::Nat(manip) => self.nat(packet, hook, manip)?,
                 Stage::Confirm => self.confirm(packet)?,
@@ -152,6 +158,7 @@ impl<'e, T: Trace> Run<'e, T> {
             env,
             random,
             stack,
+            flows,
             ..
         } = &mut *self.engine;
         let Family4Or6 {
@@ -172,6 +179,7 @@ impl<'e, T: Trace> Run<'e, T> {
             steps,
             random,
             trace: self.trace,
+            recorder: &mut flows.recorder,
             outputs: &mut self.outputs,
             now: self.now,
             hook,
@@ -211,10 +219,21 @@ impl<'e, T: Trace> Run<'e, T> {
             in_hook,
             template.as_ref(),
         );
+        if self
+            .engine
+            .conntrack
+            .config()
+            .logs_invalid(packet.layout.proto)
+        {
+            self.log_invalid(packet, &tracked);
+        }
         packet.tracking = match tracked {
             Tracked::Ct(attached) => Tracking::Connection(attached),
             Tracked::Untracked => Tracking::Untracked,
-            Tracked::Invalid(reason) => Tracking::Invalid(reason),
+            Tracked::Invalid(reason) => {
+                self.engine.drops.count_invalid(&reason);
+                Tracking::Invalid(reason)
+            }
             Tracked::Drop(reason) => return Err(reason.into()),
         };
         if T::ACTIVE {
@@ -223,8 +242,56 @@ impl<'e, T: Trace> Run<'e, T> {
                 tracking: &packet.tracking,
                 note,
             });
+        } else {
+            self.plan(packet);
         }
         Ok(())
+    }
+
+    /// Lets the packet follow the plan of its flow, or records it for one.
+    fn plan(&mut self, packet: &mut Packet) {
+        let Engine {
+            families,
+            conntrack,
+            env,
+            random,
+            flows,
+            ..
+        } = &mut *self.engine;
+        let Tracking::Connection(a) = packet.tracking else {
+            return flows.recorder.spoil();
+        };
+        let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
+        let mut facts = View {
+            packet,
+            conntrack,
+            env,
+            steps: &mut families[index(packet.family())].steps,
+            random,
+            now: self.now,
+        };
+        let Some(follow) = flows.follow(tag, packet, a.info, &mut facts) else {
+            return flows.record(packet, a.info);
+        };
+        flows.followed += 1;
+        packet.mark = flows.mark(follow).unwrap_or(packet.mark);
+        packet.follow = Some(follow);
+    }
+
+    /// Raises the counters of the table that the packet would walk now.
+    fn follow_table(&mut self, packet: &mut Packet) {
+        let Engine {
+            families, flows, ..
+        } = &mut *self.engine;
+        let counters = &mut families[index(packet.family())].counters;
+        let len = packet.layout.len;
+        if let Some(follow) = &mut packet.follow {
+            for &id in flows.next_table(follow) {
+                if let Some(counter) = counters.get_mut(id as usize) {
+                    counter.count(len);
+                }
+            }
+        }
     }
 
     /// The last hook: helper and sequence adjustment, then the entry enters the table
@@ -265,36 +332,6 @@ impl<'e, T: Trace> Run<'e, T> {
     }
 }
 
-impl<T: Trace> Run<'_, T> {
-    /// What a helper refuses it also logs, without interfaces (`nf_ct_helper_log`).
-    fn log_helper(&mut self, packet: &Packet, attached: &ct::Attached, why: &str) {
-        let entry = self.engine.conntrack.entry(attached.id);
-        let helper = entry.and_then(|e| e.helper).map_or("", HelperKind::name);
-        let spec = LogSpec {
-            level: 5,
-            prefix: format!("nf_ct_{helper}: dropping packet: {why} "),
-            tcp_sequence: true,
-            tcp_options: true,
-            ip_options: true,
-            uid: true,
-            mac_decode: false,
-        };
-        let bare = Packet {
-            in_dev: None,
-            out_dev: None,
-            ..packet.clone()
-        };
-        self.outputs.push(Output::Log {
-            level: spec.level,
-            line: log::line(&spec, &bare, &self.engine.env),
-            prefix: spec.prefix,
-            hook: Hook::Prerouting,
-            input: None,
-            output: None,
-        });
-    }
-}
-
 /// What routing depends on, per family.
 fn routing_inputs(p: &Packet) -> (u128, u128, u32, u8, u8) {
     let hop_limit = match p.family() {
@@ -313,6 +350,7 @@ pub(crate) struct AtTable<'r, T> {
     steps: &'r mut Vec<Box<dyn tidegate_ir::Step>>,
     random: &'r mut crate::random::Random,
     trace: &'r mut T,
+    recorder: &'r mut Recorder,
     outputs: &'r mut Vec<Output>,
     now: Time,
     pub(crate) hook: Hook,
@@ -322,7 +360,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
     type Trace = T;
 
     #[inline]
-    fn view(&mut self) -> (View<'_>, &mut T) {
+    fn view(&mut self) -> (View<'_>, Watch<'_, T>) {
         let view = View {
             packet: self.packet,
             conntrack: self.conntrack,
@@ -331,11 +369,16 @@ impl<T: Trace> Host for AtTable<'_, T> {
             random: self.random,
             now: self.now,
         };
-        (view, self.trace)
+        let watch = Watch {
+            trace: self.trace,
+            recorder: self.recorder,
+        };
+        (view, watch)
     }
 
     #[inline]
     fn counter(&mut self, id: RuleId) -> &mut Counter {
+        self.recorder.counted(id);
         let at = id.0 as usize;
         if at >= self.counters.len() {
             self.counters.resize(at + 1, Counter::default());
@@ -350,6 +393,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
 
     fn run_effects(&mut self, rule: &Rule) -> Continue {
         for effect in &rule.effects {
+            self.recorder.affected(effect);
             let decided = match effect {
                 Effect::Assign(field, expr) => {
                     self.assign(*field, *expr);
@@ -365,6 +409,11 @@ impl<T: Trace> Host for AtTable<'_, T> {
                         input: self.packet.in_dev,
                         output: self.packet.out_dev,
                     });
+                    None
+                }
+                Effect::Nflog(spec) => {
+                    let copy = log::copy(spec, self.packet, self.hook, self.env);
+                    self.outputs.push(Output::Nflog(Box::new(copy)));
                     None
                 }
                 Effect::TcpMss(mss) => {

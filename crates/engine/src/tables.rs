@@ -8,7 +8,7 @@ use tidegate_ir::{
 use crate::classifier::{Candidates, Classifier};
 use crate::facts::View;
 use crate::outcome::DropReason;
-use crate::trace::{Leaves, Trace, TraceEvent};
+use crate::trace::{Trace, TraceEvent, Watch};
 
 /// Packets and bytes of a rule or a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Counter {
 
 impl Counter {
     #[inline]
-    fn count(&mut self, bytes: u32) {
+    pub(crate) fn count(&mut self, bytes: u32) {
         self.packets += 1;
         self.bytes += u64::from(bytes);
     }
@@ -51,7 +51,7 @@ const MAX_DEPTH: usize = 4096;
 /// carried out.
 pub(crate) trait Host {
     type Trace: Trace;
-    fn view(&mut self) -> (View<'_>, &mut Self::Trace);
+    fn view(&mut self) -> (View<'_>, Watch<'_, Self::Trace>);
     fn run_effects(&mut self, rule: &Rule) -> Continue;
     fn counter(&mut self, id: RuleId) -> &mut Counter;
     fn packet_len(&self) -> u32;
@@ -79,7 +79,7 @@ pub(crate) fn walk<H: Host>(
     if H::Trace::ACTIVE
         && let Some(chain) = table.chain(base_id)
     {
-        host.view().1.event(TraceEvent::Table {
+        host.view().1.trace.event(TraceEvent::Table {
             table: table.kind,
             chain,
         });
@@ -137,10 +137,7 @@ pub(crate) fn walk<H: Host>(
 
 /// Whether an effect leaves everything as it is that a later rule can look at.
 fn changes_nothing(effect: &Effect) -> bool {
-    match effect {
-        Effect::Log(_) => true,
-        Effect::Assign(..) | Effect::TcpMss(_) | Effect::Nat(_) | Effect::Ct(_) => false,
-    }
+    matches!(effect, Effect::Log(_) | Effect::Nflog(_))
 }
 
 /// The jump stack, kept between packets so that a walk allocates nothing.
@@ -160,14 +157,14 @@ fn next_match<'t, H: Host>(
     chain: &'t Chain,
     candidates: &mut Candidates<'t>,
 ) -> Option<Result<&'t Rule, DropReason>> {
-    let (mut view, trace) = host.view();
+    let (mut view, mut watch) = host.view();
     while let Some((slot, rule)) = candidates.next(&mut view) {
-        let truth = rule.cond.eval(&mut view, &mut Leaves(&mut *trace));
+        let truth = rule.cond.eval(&mut view, &mut watch);
         if H::Trace::TESTS {
-            report_steps(&rule.cond, view.steps, trace);
+            report_steps(&rule.cond, view.steps, watch.trace);
         }
         if H::Trace::TESTS || H::Trace::ACTIVE && truth != Truth::False {
-            trace.event(TraceEvent::Rule {
+            watch.trace.event(TraceEvent::Rule {
                 table: kind,
                 chain,
                 index: chain.rules.position(slot)?,
@@ -202,7 +199,7 @@ fn policy<H: Host>(host: &mut H, table: &Table, base_id: ChainId) -> Decision {
     host.counter(base.policy_id).count(len);
     if H::Trace::ACTIVE {
         let id = base.policy_id;
-        host.view().1.event(TraceEvent::Policy {
+        host.view().1.trace.event(TraceEvent::Policy {
             table: table.kind,
             chain,
             policy: base.policy,

@@ -4,6 +4,7 @@ use tidegate_conntrack::{Attached, Note};
 use tidegate_ir::{Chain, Effect, Hook, Leaf, Policy, Rule, RuleId, Step, TableKind, Truth};
 
 use crate::env::IfIndex;
+use crate::flow::Recorder;
 use crate::outcome::{DropReason, Role};
 use crate::packet::Tracking;
 
@@ -108,14 +109,20 @@ impl Trace for () {
     fn event(&mut self, _: TraceEvent<'_>) {}
 }
 
-/// Passes the evaluator's leaves on as trace events.
-pub(crate) struct Leaves<'t, T>(pub(crate) &'t mut T);
+/// Those who watch the evaluator.
+pub(crate) struct Watch<'t, T> {
+    pub(crate) trace: &'t mut T,
+    pub(crate) recorder: &'t mut Recorder,
+}
 
-impl<T: Trace> tidegate_ir::Observer for Leaves<'_, T> {
+impl<T: Trace> tidegate_ir::Observer for Watch<'_, T> {
     #[inline]
     fn leaf(&mut self, leaf: Leaf<'_>) {
         if T::TESTS {
-            self.0.event(TraceEvent::Leaf(leaf));
+            self.trace.event(TraceEvent::Leaf(leaf));
+        }
+        if !T::ACTIVE {
+            self.recorder.tested(&leaf);
         }
     }
 }

@@ -300,6 +300,9 @@ fn check_output(output: &Output, whole: Option<bool>) {
         Output::Log { level, line, .. } => {
             assert!(*level <= 7 && !line.contains('\n'), "{line:?}");
         }
+        Output::Nflog(copy) => {
+            assert!(copy.bytes.len() <= copy.len as usize);
+        }
     }
 }
 

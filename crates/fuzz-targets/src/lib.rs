@@ -11,22 +11,25 @@ mod ftp;
 mod input;
 mod packets;
 mod rules;
+mod snapshot;
 mod wire;
 
 pub use capture::capture;
 pub use engine::engine;
 pub use ftp::ftp;
 pub use rules::rules;
+pub use snapshot::snapshot;
 pub use wire::wire;
 
 /// A target: fails by panicking.
 pub type Target = fn(&[u8]);
 
 /// All targets by name, as `fuzz/` and its corpora call them.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("capture", capture),
     ("engine", engine),
     ("ftp", ftp),
     ("rules", rules),
+    ("snapshot", snapshot),
     ("wire", wire),
 ];

@@ -48,6 +48,11 @@ fn rules() {
 }
 
 #[test]
+fn snapshot() {
+    replay("snapshot");
+}
+
+#[test]
 fn wire() {
     replay("wire");
 }

@@ -3,7 +3,7 @@
 
 mod file;
 mod live;
-mod netlink;
+pub mod netlink;
 mod sysctl;
 
 use std::fs;
@@ -19,6 +19,10 @@ use tidegate_wire::Family;
 
 use file::{File, Link, Selector, Tracking, Way};
 pub use file::{address, number};
+
+/// What the names of the live firewall's own devices begin with; they are no part of
+/// the host.
+pub const OWN_DEVICE: &str = "tg-";
 
 /// The index of loopback on every Linux machine.
 pub const LOOPBACK: IfIndex = IfIndex(1);

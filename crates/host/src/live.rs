@@ -16,7 +16,7 @@ use tidegate_wire::Family;
 use super::file::{
     Cidr, File, General, IfName, IpVersion, Kind, Link, Mac, Mark, Selector, To, Way, number, width,
 };
-use super::{netlink, sysctl};
+use super::{OWN_DEVICE, netlink, sysctl};
 
 /// Routes and rules are asked for by family.
 const FAMILIES: [(AddressFamily, IpVersion); 2] = [
@@ -120,6 +120,9 @@ impl Snapshot {
                 }
                 _ => {}
             }
+        }
+        if link.name.0.starts_with(OWN_DEVICE) {
+            return;
         }
         if message.header.flags.contains(LinkFlags::Up) {
             self.file.interfaces.push(link);

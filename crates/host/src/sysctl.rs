@@ -5,12 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use tidegate_engine::conntrack::Config as CtConfig;
+use tidegate_engine::conntrack::sysctl::{PREFIX, SYSCTLS};
 use tidegate_engine::env::{RpFilter, Settings};
 
 /// Where the kernel shows them, dots being slashes.
 const PROC: &str = "/proc/sys";
-/// What the names of connection tracking's begin with.
-const CONNTRACK: &str = "net.netfilter.nf_conntrack_";
 const DEFAULT_TTL: &str = "net.ipv4.ip_default_ttl";
 const RP_FILTER: &str = "net.ipv4.conf.all.rp_filter";
 /// Another name of the first of [`FLAGS`].
@@ -38,8 +37,8 @@ pub(crate) fn set(
     settings: &mut Settings,
     conntrack: &mut CtConfig,
 ) -> bool {
-    if let Some(rest) = name.strip_prefix(CONNTRACK) {
-        return conntrack.set_sysctl(rest, value);
+    if name.starts_with(PREFIX) {
+        return conntrack.set_sysctl(name, value);
     }
     if name == DEFAULT_TTL {
         settings.default_ttl = u8::try_from(value).unwrap_or(u8::MAX);
@@ -62,17 +61,8 @@ pub(crate) fn set(
 pub(crate) fn live() -> BTreeMap<String, u32> {
     let own = FLAGS.iter().map(|f| f.0).chain([DEFAULT_TTL, RP_FILTER]);
     let mut names: Vec<String> = own.map(str::to_owned).collect();
-    let (directory, prefix) = CONNTRACK.rsplit_once('.').unwrap_or(("", CONNTRACK));
-    let files = fs::read_dir(path(directory))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut scratch = CtConfig::default();
-    names.extend(files.filter_map(|f| {
-        let file = f.file_name().into_string().ok()?;
-        let known = scratch.set_sysctl(file.strip_prefix(prefix)?, 0);
-        known.then(|| format!("{directory}.{file}"))
-    }));
+    let kept = SYSCTLS.iter().filter(|s| !s.read_only());
+    names.extend(kept.map(|s| format!("{PREFIX}{}", s.name)));
     let with_value = |name: String| {
         let text = fs::read_to_string(path(&name)).ok()?;
         Some((name, text.trim().parse().ok()?))

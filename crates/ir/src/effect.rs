@@ -22,6 +22,8 @@ pub enum Effect {
     TcpMss(Mss),
     /// Writes a log line.
     Log(LogSpec),
+    /// Gives a copy of the packet to who listens.
+    Nflog(NflogSpec),
     /// Sets up a translation of the packet's connection. Its outcome is the verdict.
     Nat(NatSpec),
     /// Decides how connection tracking will treat the packet.
@@ -38,7 +40,7 @@ impl Effect {
                 let from = |f: &Field| f.is_connection();
                 field.is_connection() || matches!(expr, Expr::Mix { from: f, .. } if from(f))
             }
-            Effect::TcpMss(_) | Effect::Log(_) => false,
+            Effect::TcpMss(_) | Effect::Log(_) | Effect::Nflog(_) => false,
         }
     }
 
@@ -49,7 +51,7 @@ impl Effect {
         match self {
             Effect::Assign(field, _) => Some(*field),
             Effect::TcpMss(_) => Some(Field::Length),
-            Effect::Log(_) | Effect::Nat(_) | Effect::Ct(_) => None,
+            Effect::Log(_) | Effect::Nflog(_) | Effect::Nat(_) | Effect::Ct(_) => None,
         }
     }
 }
@@ -135,6 +137,17 @@ pub struct LogSpec {
     pub uid: bool,
     /// `--log-macdecode`.
     pub mac_decode: bool,
+}
+
+/// A copy of the packet (`struct nf_loginfo`, type ULOG).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NflogSpec {
+    /// Which listeners.
+    pub group: u16,
+    /// At most 63 bytes that go with the packet.
+    pub prefix: String,
+    /// Bytes of the packet to copy; `None` for all of it.
+    pub size: Option<u32>,
 }
 
 /// Where a translated address comes from.

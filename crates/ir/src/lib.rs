@@ -25,8 +25,8 @@ mod test;
 pub use cond::{Cond, Facts, Leaf, Observer, Truth, eval};
 pub use conds::Conds;
 pub use effect::{
-    CtSpec, Effect, Expr, LogSpec, Manip, Mss, NatSource, NatSpec, RejectKind, ZoneDir, ZoneId,
-    ZoneSpec,
+    CtSpec, Effect, Expr, LogSpec, Manip, Mss, NatSource, NatSpec, NflogSpec, RejectKind, ZoneDir,
+    ZoneId, ZoneSpec,
 };
 pub use field::{Field, FieldRow, Scope, ctstate, ctstatus};
 pub use rules::{

@@ -234,7 +234,10 @@ impl<'r, 'w> Line<'r, 'w> {
         let Some(draft) = self.drafts.get_mut(at) else {
             return Ok(());
         };
-        let arity = draft.ext.options.get(opt).map_or(0, Opt::arity);
+        let row = draft.ext.options.get(opt);
+        let arity = row.map_or(0, Opt::arity);
+        let warning = row.and_then(|o| o.warning);
+        self.warnings.extend(warning.map(str::to_owned));
         let mut args: Vec<&str> = arg.into_iter().collect();
         while args.len() < arity
             && let Some(word) = self.words.take_argument()

@@ -86,7 +86,7 @@ fn push_rule(
         Target::None => {}
         Target::Chain { name, goto } => {
             let letter = if *goto { 'g' } else { 'j' };
-            let _ = write!(out, " -{letter} {name}");
+            let _ = write!(out, " -{letter} {}", word(name));
         }
         Target::Extension(x) => {
             let _ = write!(out, " -j {}{}", x.ext.name, x.save(family));

@@ -84,6 +84,9 @@ const WORDS: &[&str] = &[
     "ACCEPT",
     "DROP",
     "LOG",
+    "NFLOG",
+    "--nflog-range",
+    "--nflog-prefix",
     "SNAT",
     "--to-source",
     "1.1.1.1:5-6",
@@ -121,6 +124,8 @@ const PHRASES: &[&str] = &[
     "-j REJECT --reject-with tcp-reset",
     "-g mine",
     "-j mine",
+    "-j mi\"ne",
+    "-g \"",
 ];
 
 fn line() -> impl Strategy<Value = Vec<String>> {

@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod host;
+mod lab;
 mod link;
 mod orders;
+mod release;
 mod replay;
 mod tools;
 mod up;
@@ -37,8 +39,24 @@ enum Command {
     Reload,
     /// Stop the running firewall; packets go their own ways again.
     Down,
+    /// Let packets pass again after the firewall has been killed.
+    Release(release::Args),
+    /// Show or set connection tracking's settings by their kernel names, as sysctl(8).
+    Sysctl(orders::Words),
+    /// Load or unload (-r) a helper by its module's name.
+    Modprobe(orders::Words),
+    /// List loaded helpers.
+    Lsmod,
+    /// Describe a helper.
+    Modinfo(orders::Words),
+    /// Connections as operators of eBPF datapaths list them: `ct list`.
+    Ct(orders::Words),
+    /// Translations in the same way: `nat list`.
+    Nat(orders::Words),
     /// Describe the running host for `replay --host`.
     Host(host::Args),
+    /// Try a firewall in a small network that vanishes afterwards.
+    Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
     /// Decide every packet of captures by rules.
@@ -47,21 +65,33 @@ enum Command {
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = tidegate_lab::hidden(&words) {
+        return code;
+    }
     if let Some(call) = tools::Call::recognize(&words) {
         return call.run();
     }
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match Cli::parse().command {
-        Command::Up(args) => up::run(&args),
+        Command::Up(args) => up::run(&args).map(done),
         Command::Status(args) => return orders::send("status", args.words()),
         Command::Save => return orders::send("save", Vec::new()),
         Command::Reload => return orders::send("reload", Vec::new()),
         Command::Down => return orders::send("down", Vec::new()),
-        Command::Host(args) => host::run(&args),
-        Command::Link(args) => link::run(&args),
-        Command::Replay(args) => replay::run(&args),
+        Command::Release(args) => release::run(&args).map(done),
+        Command::Sysctl(words) => return words.sysctl(),
+        Command::Modprobe(words) => return words.send("modprobe"),
+        Command::Lsmod => return orders::send("lsmod", Vec::new()),
+        Command::Modinfo(words) => return words.modinfo(),
+        Command::Ct(words) => return words.send("ct"),
+        Command::Nat(words) => return words.send("nat"),
+        Command::Host(args) => host::run(&args).map(done),
+        Command::Lab(args) => lab::run(&args),
+        Command::Link(args) => link::run(&args).map(done),
+        Command::Replay(args) => replay::run(&args).map(done),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tidegate: {error:#}");
             ExitCode::FAILURE

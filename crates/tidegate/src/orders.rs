@@ -1,9 +1,10 @@
-//! Commands that go to the daemon: `status`, `save`, `reload`, `down`.
+//! Commands that go to the daemon.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use tidegate_daemon::control::{Frame, Request, Unreachable, call, socket_path};
+use tidegate_tools::{Prepared, modules, sysctl};
 
 /// Arguments of `tidegate status`.
 #[derive(Debug, clap::Args)]
@@ -11,22 +12,64 @@ pub(crate) struct Status {
     /// As JSON.
     #[arg(long)]
     json: bool,
+    /// Dropped and INVALID packets by reason, and what became of log lines.
+    #[arg(long)]
+    drops: bool,
+}
+
+/// Arguments that the daemon reads itself.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Words {
+    /// As the tool of this name takes them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+impl Words {
+    /// Sends them under a command's name.
+    pub(crate) fn send(self, name: &str) -> ExitCode {
+        send(name, self.words)
+    }
+
+    /// `sysctl`: files are read where the command was typed.
+    pub(crate) fn sysctl(self) -> ExitCode {
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        match sysctl::prepare(&words) {
+            Prepared::Done(printed) => crate::tools::finish(&printed),
+            Prepared::Rules(input) => request(Request {
+                name: "sysctl".to_owned(),
+                words: self.words,
+                input,
+            }),
+        }
+    }
+
+    /// `modinfo`: needs no daemon.
+    pub(crate) fn modinfo(self) -> ExitCode {
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        crate::tools::finish(&modules::modinfo(&words))
+    }
 }
 
 impl Status {
     /// The request.
     pub(crate) fn words(&self) -> Vec<String> {
-        self.json.then(|| "--json".to_owned()).into_iter().collect()
+        let flags = [(self.json, "--json"), (self.drops, "--drops")];
+        let given = flags.iter().filter(|f| f.0);
+        given.map(|f| f.1.to_owned()).collect()
     }
 }
 
 /// Sends an order and prints the answer.
 pub(crate) fn send(name: &str, words: Vec<String>) -> ExitCode {
-    let request = Request {
+    request(Request {
         name: name.to_owned(),
         words,
         input: String::new(),
-    };
+    })
+}
+
+fn request(request: Request) -> ExitCode {
     match call(&socket_path(), &request, &mut print) {
         Ok(status) => ExitCode::from(status),
         Err(e) => {

@@ -5,11 +5,18 @@
 //! or by `TIDEGATE_STATE`; without one the running daemon is asked.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use tidegate_daemon::control::{Frame, Request, Unreachable, call, socket_path};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use tidegate_daemon::control::{
+    Call as Sent, Enough, Frame, Request, Unreachable, call, socket_path,
+};
 use tidegate_syntax::Failure;
 use tidegate_tools::{FileStore, HostNames, Prepared, Printed, Tool};
 
@@ -56,6 +63,9 @@ impl Call {
 
     /// Plays the tool.
     pub(crate) fn run(&self) -> ExitCode {
+        if self.state.is_none() && self.tool.streams() {
+            return self.stream();
+        }
         let printed = self.play();
         finish(&printed.unwrap_or_else(|failure| self.tool.refuse(&failure)))
     }
@@ -77,13 +87,49 @@ impl Call {
         Ok(self.tool.finish(&words, printed))
     }
 
-    /// Lets the daemon do the work.
-    fn ask(&self, words: &[&str], input: String) -> Result<Printed, Failure> {
-        let request = Request {
+    /// Prints what the daemon sends as it comes.
+    fn stream(&self) -> ExitCode {
+        let sent =
+            utf8(&self.words).map(
+                |words| match self.tool.prepare(&words, &HostNames::default()) {
+                    Prepared::Done(printed) => Err(printed),
+                    Prepared::Rules(input) => Ok(self.request(&words, input)),
+                },
+            );
+        let refuse = |failure: &Failure| finish(&self.tool.refuse(failure));
+        match sent {
+            Err(failure) => refuse(&failure),
+            Ok(Err(printed)) => finish(&printed),
+            Ok(Ok(request)) => match self.converse(&request) {
+                Ok(status) => ExitCode::from(status),
+                Err(e) => refuse(&self.unanswered(&e)),
+            },
+        }
+    }
+
+    /// Sends a request and prints the answer. What has no end ends in order at SIGINT
+    /// and SIGTERM: the daemon is told that it is enough and sends the rest.
+    fn converse(&self, request: &Request) -> Result<u8, Unreachable> {
+        let call = Sent::new(&socket_path(), request)?;
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        if self.tool.is_endless(&words, &HostNames::default()) {
+            let enough = call.enough().map_err(Unreachable::Broken)?;
+            say_at_signal(enough).map_err(Unreachable::Broken)?;
+        }
+        call.answer(&mut crate::orders::print)
+    }
+
+    fn request(&self, words: &[&str], input: String) -> Request {
+        Request {
             name: self.tool.name().to_owned(),
             words: words.iter().map(|&w| w.to_owned()).collect(),
             input,
-        };
+        }
+    }
+
+    /// Lets the daemon do the work.
+    fn ask(&self, words: &[&str], input: String) -> Result<Printed, Failure> {
+        let request = self.request(words, input);
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut take = |frame: &Frame| {
             match frame {
@@ -134,6 +180,22 @@ impl Call {
     }
 }
 
+/// Says that it is enough at the first SIGINT or SIGTERM; the second one kills.
+fn say_at_signal(enough: Enough) -> io::Result<()> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, asked.clone())?;
+        flag::register(signal, asked.clone())?;
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::Builder::new().spawn(move || {
+        if signals.forever().next().is_some() {
+            enough.say();
+        }
+    })?;
+    Ok(())
+}
+
 fn utf8(words: &[OsString]) -> Result<Vec<&str>, Failure> {
     let texts = words.iter().map(|w| {
         w.to_str().ok_or_else(|| {
@@ -162,9 +224,9 @@ fn without_offline(words: &[OsString]) -> (Vec<OsString>, Option<OsString>) {
 }
 
 /// Prints and says how to exit.
-fn finish(printed: &Printed) -> ExitCode {
-    let err = std::io::stderr().write_all(printed.err.as_bytes());
-    let mut stdout = std::io::stdout().lock();
+pub(crate) fn finish(printed: &Printed) -> ExitCode {
+    let err = io::stderr().write_all(printed.err.as_bytes());
+    let mut stdout = io::stdout().lock();
     let out = stdout
         .write_all(printed.out.as_bytes())
         .and_then(|()| stdout.flush());

@@ -2,117 +2,15 @@
 //! crash and restart. Needs no privileges.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "support/daemon.rs"]
+mod support;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate");
-
-struct Daemon {
-    dir: tempfile::TempDir,
-    child: Option<Child>,
-}
-
-impl Daemon {
-    fn new() -> Self {
-        Daemon {
-            dir: tempfile::tempdir().unwrap(),
-            child: None,
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).unwrap();
-    }
-
-    fn start(&mut self) {
-        self.child = Some(self.spawn());
-        let ends = Instant::now() + Duration::from_secs(20);
-        while UnixStream::connect(self.path("sock")).is_err() {
-            assert!(Instant::now() < ends, "the daemon does not come up");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn spawn(&self) -> Child {
-        self.write(
-            "conf",
-            &format!(
-                "[rules]\nv4 = {:?}\nv6 = {:?}\n[datapath]\nkind = \"none\"\n",
-                self.path("rules.v4"),
-                self.path("rules.v6")
-            ),
-        );
-        Command::new(PROGRAM)
-            .args(["up", "--config"])
-            .arg(self.path("conf"))
-            .arg("--socket")
-            .arg(self.path("sock"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    }
-
-    fn ask(&self, line: &str) -> Output {
-        self.command(line).output().unwrap()
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(line.split_whitespace())
-            .env("TIDEGATE_SOCKET", self.path("sock"))
-            .env_remove("TIDEGATE_STATE");
-        command
-    }
-
-    fn out(&self, line: &str) -> String {
-        let run = self.ask(line);
-        let err = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "{line}: {err}");
-        String::from_utf8(run.stdout).unwrap()
-    }
-
-    /// The rules without comments and counters.
-    fn rules(&self) -> Vec<String> {
-        let text = self.out("iptables-save");
-        let rules = text.lines().filter(|l| l.starts_with('-'));
-        rules.map(str::to_owned).collect()
-    }
-
-    /// Waits for the end and returns what was said.
-    fn ended(&mut self) -> (Option<i32>, String) {
-        let mut child = self.child.take().unwrap();
-        let mut text = String::new();
-        child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut text)
-            .unwrap();
-        (child.wait().unwrap().code(), text)
-    }
-
-    fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if self.child.is_some() {
-            self.kill();
-        }
-    }
-}
+use support::{Daemon, PROGRAM};
 
 #[test]
 fn tools_work_on_the_rules_in_force() {
@@ -152,6 +50,60 @@ fn tools_work_on_the_rules_in_force() {
     let gone = d.ask("iptables -L");
     assert_eq!(gone.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&gone.stderr).contains("no tidegate daemon is running"));
+}
+
+/// iptables' words where the kernel lacks `nf_conntrack`: of the table nat, as for any
+/// table that does not exist; of a rule, as for an extension that the kernel lacks.
+#[test]
+fn without_connection_tracking_what_needs_it_is_refused() {
+    let mut d = Daemon::new();
+    d.config = "track = \"never\"\n".to_owned();
+    d.start();
+    d.write("nat", "*nat\nCOMMIT\n");
+    d.write(
+        "state",
+        "*filter\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m state --state NEW -j ACCEPT\nCOMMIT\n",
+    );
+    d.write(
+        "ports",
+        "*filter\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n",
+    );
+    let no_nat = "(legacy): can't initialize iptables table `nat': Table does not exist (do you need to insmod?)\n\
+                  Perhaps iptables or your kernel needs to be upgraded.\n";
+    let unknown = "iptables: No chain/target/match by that name.\n";
+    let no_nat6 = no_nat.replace("iptables", "ip6tables");
+    for (line, status, said) in [
+        ("iptables -t nat -L", 3, no_nat),
+        ("ip6tables -t nat -P OUTPUT ACCEPT", 3, no_nat6.as_str()),
+        ("iptables -A INPUT -m state --state NEW", 1, unknown),
+        ("iptables -A INPUT -m conntrack --ctproto tcp", 1, unknown),
+        ("iptables -A INPUT -m connmark --mark 1", 1, unknown),
+        ("iptables -t raw -A OUTPUT -j CT --notrack", 1, unknown),
+        (
+            "iptables-save -t nat",
+            1,
+            "Cannot initialize: Table does not exist (do you need to insmod?)\n",
+        ),
+        (
+            "iptables-restore @nat",
+            2,
+            "iptables-restore: unable to initialize table 'nat'\nError occurred at line: 1\n",
+        ),
+        (
+            "iptables-restore @state",
+            1,
+            "iptables-restore: line 4 failed\n",
+        ),
+    ] {
+        let dir = format!("{}/", d.dir.path().display());
+        let run = d.ask(&line.replace('@', &dir));
+        let err = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(status), "{line}: {err}");
+        assert!(err.contains(said), "{line}: {err}");
+    }
+    assert!(d.rules().is_empty());
+    d.out(&format!("iptables-restore {}", d.path("ports").display()));
+    assert_eq!(d.rules(), ["-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT"]);
 }
 
 #[test]
@@ -211,6 +163,51 @@ fn rules_in_force_outlive_a_crash_and_files_a_stop() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(said.contains("rules.v4: line 2"), "{said}");
     assert_eq!(d.rules(), ["-A INPUT -j DROP"]);
+}
+
+#[test]
+fn connections_outlive_a_stop_and_a_crash() {
+    let mut d = Daemon::new();
+    d.start();
+    let make = |port: u16| {
+        format!(
+            "conntrack -I -p tcp -s 10.0.0.2 -d 10.0.1.2 --sport {port} --dport 22 \
+             --state ESTABLISHED -t 4000 -u ASSURED,SEEN_REPLY -m 7"
+        )
+    };
+    let listed = |d: &Daemon| {
+        let mut ports: Vec<String> = d
+            .out("conntrack -L")
+            .lines()
+            .filter(|l| l.contains("ESTABLISHED") && l.contains("[ASSURED] mark=7"))
+            .filter_map(|l| Some(l.split_once("sport=")?.1.split_once(' ')?.0.to_owned()))
+            .collect();
+        ports.sort();
+        ports
+    };
+    d.out(&make(4001));
+    d.out("down");
+    assert_eq!(d.ended().0, Some(0));
+    d.start();
+    assert_eq!(listed(&d), ["4001"]);
+    d.out(&make(4002));
+    // The record of both is longer than that of one.
+    let size = |d: &Daemon| std::fs::metadata(d.path("connections")).map_or(0, |m| m.len());
+    let one = size(&d);
+    let ends = Instant::now() + Duration::from_secs(20);
+    while size(&d) <= one {
+        assert!(Instant::now() < ends, "the connections are not recorded");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    d.kill();
+    d.start();
+    assert_eq!(listed(&d), ["4001", "4002"]);
+    // A damaged record is no reason not to start.
+    d.kill();
+    d.write("connections", "TGCONNS\nnonsense");
+    d.start();
+    assert!(listed(&d).is_empty());
+    assert!(d.path("connections.damaged").exists());
 }
 
 #[test]

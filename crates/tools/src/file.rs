@@ -16,15 +16,15 @@
 //! are written beside the file and moved over it, so that readers, crashes and full
 //! disks never see half a ruleset.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use tidegate_syntax::{Failure, parse_rules, save};
 use tidegate_wire::Family;
 
+use crate::replace::{beside, replace};
 use crate::{HostNames, Store, Work};
 
 /// The file and the family worked on.
@@ -98,44 +98,6 @@ impl Store for FileStore {
         }
         replace(&self.path, text.as_bytes()).map_err(failed)
     }
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    PathBuf::from(name)
-}
-
-/// Writes a file so that it is either as before or as now, whatever happens: to a
-/// temporary file, synced, moved over the old one. Permissions stay; a new file is its
-/// owner's alone.
-///
-/// # Errors
-/// Nothing was changed.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = beside(path, ".new");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)?;
-    if let Ok(old) = fs::metadata(path) {
-        file.set_permissions(old.permissions())?;
-    }
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&new, path));
-    if let Err(e) = written {
-        let _ = fs::remove_file(&new);
-        return Err(e);
-    }
-    let directory = match path.parent() {
-        Some(d) if !d.as_os_str().is_empty() => d,
-        _ => Path::new("."),
-    };
-    File::open(directory)?.sync_all()
 }
 
 /// The file cut at its headings.

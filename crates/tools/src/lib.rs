@@ -1,16 +1,23 @@
-//! The tools of iptables, wherever the rules are kept.
+//! The tools of iptables and conntrack, wherever rules and connections are kept.
 //!
 //! A [`Tool`] reads its command line and what it is fed, works on a [`Store`] and says
 //! what it would print. The state file ([`FileStore`]) is one store, the daemon's rules
-//! are another.
+//! and connections are another. Beside them: settings by their kernel names ([`sysctl`]),
+//! helpers as modules ([`modules`]) and the table as operators of eBPF datapaths look at
+//! theirs ([`views`]).
 #![forbid(unsafe_code)]
 
+pub mod conntrack;
 mod file;
 mod flags;
 mod iptables;
+pub mod modules;
 pub mod names;
+mod replace;
 mod restore;
 mod save;
+pub mod sysctl;
+pub mod views;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -20,8 +27,10 @@ use tidegate_syntax::{Failure, Ruleset};
 use tidegate_wire::Family;
 use tidegate_xt::Names;
 
-pub use file::{FileStore, replace};
+pub use conntrack::{Sink, Tracker};
+pub use file::FileStore;
 pub use names::HostNames;
+pub use replace::{Replacement, replace};
 
 /// One of the tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +44,20 @@ enum Job {
     Edit,
     Save,
     Restore,
+    /// `conntrack`, which works on connections of both families.
+    Track,
 }
 
 impl Tool {
     /// All tools.
-    pub const ALL: [Tool; 6] = [
+    pub const ALL: [Tool; 7] = [
         Tool::new(Family::V4, Job::Edit),
         Tool::new(Family::V6, Job::Edit),
         Tool::new(Family::V4, Job::Save),
         Tool::new(Family::V6, Job::Save),
         Tool::new(Family::V4, Job::Restore),
         Tool::new(Family::V6, Job::Restore),
+        Tool::new(Family::V4, Job::Track),
     ];
 
     const fn new(family: Family, job: Job) -> Self {
@@ -62,6 +74,7 @@ impl Tool {
             (Family::V6, Job::Save) => "ip6tables-save",
             (Family::V4, Job::Restore) => "iptables-restore",
             (Family::V6, Job::Restore) => "ip6tables-restore",
+            (_, Job::Track) => "conntrack",
         }
     }
 
@@ -72,7 +85,19 @@ impl Tool {
         Tool::ALL.into_iter().find(|t| t.name() == name)
     }
 
-    /// The family it works on.
+    /// Whether output may be long or without an end.
+    #[must_use]
+    pub fn streams(self) -> bool {
+        self.job == Job::Track
+    }
+
+    /// Whether the command goes on until it is told to stop (`conntrack -E`).
+    #[must_use]
+    pub fn is_endless(self, words: &[&str], names: &dyn Names) -> bool {
+        self.job == Job::Track && conntrack::is_endless(words, names)
+    }
+
+    /// The family whose rules it works on.
     #[must_use]
     pub const fn family(self) -> Family {
         self.family
@@ -86,6 +111,7 @@ impl Tool {
             Job::Edit => iptables::prepare(self, words, names),
             Job::Save => Ok(save::prepare(self, words)),
             Job::Restore => Ok(restore::prepare(self, words)),
+            Job::Track => Ok(conntrack::prepare(words, names)),
         };
         prepared.unwrap_or_else(|failure| Prepared::Done(self.refuse(&failure)))
     }
@@ -97,8 +123,48 @@ impl Tool {
             Job::Edit => iptables::run(self, words, store, names),
             Job::Save => save::run(self, words, store),
             Job::Restore => restore::run(self, words, input, store, names),
+            Job::Track => {
+                let mut printed = Printed::default();
+                printed.status = self.track(words, input, store, names, &mut printed);
+                Ok(printed)
+            }
         };
         printed.unwrap_or_else(|failure| self.refuse(&failure))
+    }
+
+    /// The same with output as it is made, for what is long (`conntrack -L`) or has no
+    /// end (`conntrack -E`); the exit status.
+    pub fn run_to(
+        self,
+        words: &[&str],
+        input: &str,
+        store: &dyn Store,
+        names: &dyn Names,
+        sink: &mut dyn Sink,
+    ) -> u8 {
+        if self.job == Job::Track {
+            return self.track(words, input, store, names, sink);
+        }
+        let printed = self.run(words, input, store, names);
+        // Whoever read may have gone; there is nobody to tell then.
+        let _ = sink.err(&printed.err).and_then(|()| sink.out(&printed.out));
+        printed.status
+    }
+
+    fn track(
+        self,
+        words: &[&str],
+        input: &str,
+        store: &dyn Store,
+        names: &dyn Names,
+        sink: &mut dyn Sink,
+    ) -> u8 {
+        let Some(tracker) = store.tracker() else {
+            let why = "conntrack: connections are tracked by a running daemon only";
+            let _ = sink.err(&Failure::Resource(why.to_owned()).render(self.name(), None));
+            return 1;
+        };
+        conntrack::run(words, input, tracker, names, sink)
     }
 
     /// What is done where the command was typed, once the rules have been worked on:
@@ -106,7 +172,7 @@ impl Tool {
     #[must_use]
     pub fn finish(self, words: &[&str], printed: Printed) -> Printed {
         match self.job {
-            Job::Edit | Job::Restore => printed,
+            Job::Edit | Job::Restore | Job::Track => printed,
             Job::Save => save::finish(words, printed),
         }
     }
@@ -143,6 +209,11 @@ pub trait Store {
     /// # Errors
     /// Those of `work`; the rules cannot be read or stored.
     fn with(&self, family: Family, change: bool, work: &mut Work<'_>) -> Result<(), Failure>;
+
+    /// The connections that these rules see, where there are any.
+    fn tracker(&self) -> Option<&dyn Tracker> {
+        None
+    }
 }
 
 /// What a tool prints and how it exits.

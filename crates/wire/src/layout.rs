@@ -3,7 +3,7 @@
 use crate::{Family, be16, be128, checksum, proto};
 
 /// Why a packet was refused before any hook (`ip_rcv_core`, `ip6_rcv_core`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Malformed {
     /// Shorter than its fixed network header.
     Truncated,

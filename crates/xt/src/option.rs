@@ -32,6 +32,8 @@ pub struct Opt {
     /// Text of the error when it is given twice, or at once after an option it
     /// excludes; `None` for the usual errors.
     pub twice: Option<&'static str>,
+    /// Printed on the error output when it is used.
+    pub warning: Option<&'static str>,
     /// Its lines in the help text, with their newlines.
     pub help: &'static str,
 }
@@ -51,6 +53,7 @@ impl Opt {
             needs: 0,
             replaces: 0,
             twice: None,
+            warning: None,
             help: "",
         }
     }
@@ -120,6 +123,13 @@ impl Opt {
     #[must_use]
     pub const fn twice(mut self, text: &'static str) -> Self {
         self.twice = Some(text);
+        self
+    }
+
+    /// With a warning against its use.
+    #[must_use]
+    pub const fn warning(mut self, text: &'static str) -> Self {
+        self.warning = Some(text);
         self
     }
 

@@ -33,6 +33,7 @@ pub static ALL: &[&Extension] = &[
     &targets::log::LOG,
     &targets::mark::MARK,
     &targets::masquerade::MASQUERADE,
+    &targets::nflog::NFLOG,
     &targets::notrack::NOTRACK,
     &targets::redirect::REDIRECT,
     &targets::reject::REJECT,

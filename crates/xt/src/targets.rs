@@ -11,6 +11,7 @@ pub mod mark;
 mod mark_forms;
 pub mod masquerade;
 mod nat_to;
+pub mod nflog;
 pub mod notrack;
 pub mod redirect;
 pub mod reject;

@@ -311,6 +311,19 @@ pub struct FtpState {
 }
 
 impl FtpState {
+    /// How many line ends of each direction are known, and where they are.
+    pub(crate) fn line_ends(&self) -> [(u8, [u32; 2]); 2] {
+        self.ends.map(|e| (e.known, e.seqs))
+    }
+
+    /// With these line ends known; `None` when there are too many.
+    pub(crate) fn with_line_ends(ends: [(u8, [u32; 2]); 2]) -> Option<FtpState> {
+        let fits = |&(known, seqs): &(u8, [u32; 2])| usize::from(known) <= seqs.len();
+        ends.iter().all(fits).then(|| FtpState {
+            ends: ends.map(|(known, seqs)| LineEnds { seqs, known }),
+        })
+    }
+
     /// Whether a segment of `dir` that starts at `seq` starts a line.
     #[must_use]
     pub fn starts_line(&self, dir: Dir, seq: u32) -> bool {

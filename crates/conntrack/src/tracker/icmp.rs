@@ -124,7 +124,7 @@ impl Conntrack {
 
 /// Type of an ICMP message whose header is whole and whose checksum is right.
 fn icmp_type(packet: &Packet<'_>, protocol: u8) -> Result<u8, InvalidReason> {
-    let &[ty, _, _, _, _, _, _, _] = packet.l4.first_chunk().ok_or(InvalidReason::Truncated)?;
+    let &[ty, _, _, _, _, _, _, _] = packet.l4.first_chunk().ok_or(InvalidReason::ShortHeader)?;
     if packet.checksum_ok(protocol) {
         Ok(ty)
     } else {
@@ -137,19 +137,19 @@ fn icmp_type(packet: &Packet<'_>, protocol: u8) -> Result<u8, InvalidReason> {
 fn redirected_at(packet: &Packet<'_>) -> Result<Option<usize>, InvalidReason> {
     const OPTION_AT: usize = 8 + 16 + 16;
     const REDIRECTED_HEADER: u8 = 4;
+    if packet.l4.len() < OPTION_AT {
+        return Err(InvalidReason::ShortRedirect);
+    }
     if packet.l4.get(1) != Some(&0) {
         return Ok(None);
     }
     let from_link_local = packet.layout.src(packet.pkt) >> 118 == 0xfe80 >> 6;
-    let option = be16(packet.l4, OPTION_AT).map(u16::to_be_bytes);
-    match option {
-        Some([kind, len]) if packet.layout.ttl(packet.pkt) == 255 && from_link_local => {
-            if len == 0 {
-                return Err(InvalidReason::BadRedirect);
-            }
-            Ok((kind == REDIRECTED_HEADER).then_some(OPTION_AT + 8))
-        }
-        _ => Err(InvalidReason::BadRedirect),
+    if packet.layout.ttl(packet.pkt) != 255 || !from_link_local {
+        return Err(InvalidReason::ForeignRedirect);
+    }
+    match be16(packet.l4, OPTION_AT).map(u16::to_be_bytes) {
+        None | Some([_, 0]) => Err(InvalidReason::BareRedirect),
+        Some([kind, _]) => Ok((kind == REDIRECTED_HEADER).then_some(OPTION_AT + 8)),
     }
 }
 

@@ -12,7 +12,7 @@ const STREAM_AFTER: u64 = 2 * SECOND;
 
 fn error(packet: &Packet<'_>) -> Option<InvalidReason> {
     let Some(check) = be16(packet.l4, 6) else {
-        return Some(InvalidReason::Truncated);
+        return Some(InvalidReason::ShortHeader);
     };
     let len = usize::from(be16(packet.l4, 4).unwrap_or(0));
     if len < 8 || len > packet.l4.len() {
@@ -43,7 +43,7 @@ pub(super) fn track(config: &Config, entry: &mut Entry, packet: &Packet<'_>) -> 
 
 fn error_lite(packet: &Packet<'_>) -> Option<InvalidReason> {
     let Some(check) = be16(packet.l4, 6) else {
-        return Some(InvalidReason::Truncated);
+        return Some(InvalidReason::ShortHeader);
     };
     let cover = match usize::from(be16(packet.l4, 4).unwrap_or(0)) {
         0 => packet.l4.len(),
@@ -52,9 +52,11 @@ fn error_lite(packet: &Packet<'_>) -> Option<InvalidReason> {
     if cover < 8 || cover > packet.l4.len() {
         return Some(InvalidReason::Truncated);
     }
+    if check == 0 {
+        return Some(InvalidReason::NoChecksum);
+    }
     // Linux up to 6.18 verifies with UDP's number in the pseudo-header.
-    (check == 0 || !packet.checksum_ok_over(proto::UDP, cover))
-        .then_some(InvalidReason::BadChecksum)
+    (!packet.checksum_ok_over(proto::UDP, cover)).then_some(InvalidReason::BadChecksum)
 }
 
 /// UDPlite: assured with the first packet after a reply.

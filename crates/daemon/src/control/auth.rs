@@ -52,6 +52,12 @@ impl Allowed {
     }
 }
 
+/// The process at the other end.
+pub(super) fn process(peer: &UnixStream) -> Option<u32> {
+    let peer = getsockopt(peer, PeerCredentials).ok()?;
+    u32::try_from(peer.pid()).ok()
+}
+
 /// Membership as the group database has it when asked.
 fn is_member(group: &Group, uid: Uid) -> bool {
     let user = User::from_uid(uid).ok().flatten();

@@ -45,19 +45,69 @@ pub fn call(
     request: &Request,
     take: &mut dyn FnMut(&Frame) -> io::Result<()>,
 ) -> Result<u8, Unreachable> {
-    let mut stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
-        io::ErrorKind::PermissionDenied => Unreachable::Forbidden,
-        _ => Unreachable::NotRunning(e),
-    })?;
-    let body = serde_json::to_vec(request).map_err(|e| Unreachable::Broken(e.into()))?;
-    // A refusal comes before the request has been read: look for it all the same.
-    let sent = Frame::Request(body).write(&mut stream);
-    loop {
-        match Frame::read(&mut stream, MAX_PIECE) {
-            Ok(Frame::Exit(FORBIDDEN)) => return Err(Unreachable::Forbidden),
-            Ok(Frame::Exit(status)) => return Ok(status),
-            Ok(frame) => take(&frame).map_err(Unreachable::Broken)?,
-            Err(e) => return Err(Unreachable::Broken(sent.err().unwrap_or(e))),
+    Call::new(socket, request)?.answer(take)
+}
+
+/// A request that has been sent.
+#[derive(Debug)]
+pub struct Call {
+    stream: UnixStream,
+    sent: io::Result<()>,
+}
+
+impl Call {
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// There is nobody to send it to.
+    pub fn new(socket: &Path, request: &Request) -> Result<Self, Unreachable> {
+        let mut stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => Unreachable::Forbidden,
+            _ => Unreachable::NotRunning(e),
+        })?;
+        let body = serde_json::to_vec(request).map_err(|e| Unreachable::Broken(e.into()))?;
+        let sent = Frame::Request(body).write(&mut stream);
+        Ok(Call { stream, sent })
+    }
+
+    /// What asks for the end of an answer that has none of its own; the rest of it still
+    /// comes.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn enough(&self) -> io::Result<Enough> {
+        self.stream.try_clone().map(Enough)
+    }
+
+    /// Hands the pieces of the answer to `take`; returns the exit status.
+    ///
+    /// # Errors
+    /// There is no answer, or `take` cannot write it.
+    pub fn answer(
+        mut self,
+        take: &mut dyn FnMut(&Frame) -> io::Result<()>,
+    ) -> Result<u8, Unreachable> {
+        loop {
+            match Frame::read(&mut self.stream, MAX_PIECE) {
+                Ok(Frame::Exit(FORBIDDEN)) => return Err(Unreachable::Forbidden),
+                Ok(Frame::Exit(status)) => return Ok(status),
+                Ok(frame) => take(&frame).map_err(Unreachable::Broken)?,
+                // A refusal may come before the request has been read: only without
+                // one does it matter that it could not be sent.
+                Err(e) => return Err(Unreachable::Broken(self.sent.err().unwrap_or(e))),
+            }
         }
+    }
+}
+
+/// Asks for the end of an answer.
+#[derive(Debug)]
+pub struct Enough(UnixStream);
+
+impl Enough {
+    /// Asks now.
+    pub fn say(&self) {
+        // When that fails there is nobody who could go on.
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 }

@@ -6,7 +6,9 @@
 
 mod auth;
 mod client;
+mod reply;
 mod server;
+mod slots;
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -14,8 +16,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use auth::Allowed;
-pub use client::{Unreachable, call};
-pub use server::{Reply, Server};
+pub use client::{Call, Enough, Unreachable, call};
+pub use reply::Reply;
+pub use server::Server;
 
 /// Where the socket is unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/tidegate/control.sock";

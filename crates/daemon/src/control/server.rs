@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,58 +15,15 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::chown;
 
 use super::client::FORBIDDEN;
-use super::{Allowed, Frame, MAX_REQUEST, PIECE, Request};
+use super::reply::{LOOK, Reply};
+use super::slots::Slots;
+use super::{Allowed, Frame, MAX_REQUEST, Request};
 
-/// Clients served at the same time; others wait to be accepted.
-const MAX_CLIENTS: usize = 64;
-/// How long a client may take between two pieces of its request, or to take a piece of
-/// the answer.
+/// How long a client may take between two pieces of its request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long an ending daemon waits for clients that are being served.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// Where an answer goes.
-pub struct Reply<'s> {
-    stream: &'s mut UnixStream,
-}
-
-impl Reply<'_> {
-    /// Sends text for standard output.
-    ///
-    /// # Errors
-    /// The client is gone or does not read.
-    pub fn out(&mut self, text: &str) -> io::Result<()> {
-        self.pieces(text, Frame::Out)
-    }
-
-    /// Sends text for standard error.
-    ///
-    /// # Errors
-    /// The client is gone or does not read.
-    pub fn err(&mut self, text: &str) -> io::Result<()> {
-        self.pieces(text, Frame::Err)
-    }
-
-    fn pieces(&mut self, text: &str, frame: fn(Vec<u8>) -> Frame) -> io::Result<()> {
-        for piece in text.as_bytes().chunks(PIECE) {
-            frame(piece.to_vec()).write(self.stream)?;
-        }
-        Ok(())
-    }
-
-    /// Whether the client has hung up, as far as can be seen without waiting.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        let mut byte = [0];
-        if self.stream.set_nonblocking(true).is_err() {
-            return true;
-        }
-        let seen = io::Read::read(&mut &*self.stream, &mut byte);
-        let restored = self.stream.set_nonblocking(false);
-        restored.is_err() || !matches!(seen, Err(e) if e.kind() == ErrorKind::WouldBlock)
-    }
-}
 
 /// Answers a request: sends what is to be printed and returns the exit status.
 pub(super) type Answer = dyn Fn(&Request, &mut Reply<'_>) -> io::Result<u8> + Send + Sync;
@@ -106,8 +63,10 @@ impl Server {
                     continue;
                 }
                 let (slot, answer) = (Slots::take(&taken), answer.clone());
+                let stop = asked.clone();
+                let slots = taken.clone();
                 let serve = move || {
-                    serve(stream, &*answer);
+                    serve(stream, &*answer, &stop, &slots);
                     drop(slot);
                 };
                 let started = std::thread::Builder::new().name("client".to_owned());
@@ -135,7 +94,7 @@ impl Drop for Server {
         if let Some(thread) = self.thread.take().filter(|_| woken) {
             let _ = thread.join();
         }
-        self.slots.wait_for_all();
+        self.slots.wait_for_all(FAREWELL);
     }
 }
 
@@ -164,10 +123,10 @@ fn refuse(mut stream: UnixStream) {
     let _ = Frame::Exit(FORBIDDEN).write(&mut stream);
 }
 
-fn serve(mut stream: UnixStream, answer: &Answer) {
+fn serve(mut stream: UnixStream, answer: &Answer, stop: &AtomicBool, slots: &Slots) {
     let prepared = stream
         .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
+        .and_then(|()| stream.set_write_timeout(Some(LOOK)));
     let request = prepared.and_then(|()| read_request(&mut stream));
     let request = match request {
         Ok(request) => request,
@@ -179,9 +138,7 @@ fn serve(mut stream: UnixStream, answer: &Answer) {
             return;
         }
     };
-    let mut reply = Reply {
-        stream: &mut stream,
-    };
+    let mut reply = Reply::new(&stream, stop, slots);
     let answered = catch_unwind(AssertUnwindSafe(|| answer(&request, &mut reply)));
     let status = match answered {
         Ok(Ok(status)) => status,
@@ -192,11 +149,11 @@ fn serve(mut stream: UnixStream, answer: &Answer) {
         Err(_) => {
             tracing::error!("`{}` failed inside; nothing was changed", request.name);
             let text = "tidegate: an internal error; nothing was changed\n";
-            let _ = Frame::Err(text.as_bytes().to_vec()).write(&mut stream);
+            let _ = Frame::Err(text.as_bytes().to_vec()).write(&mut reply);
             1
         }
     };
-    let _ = Frame::Exit(status).write(&mut stream);
+    let _ = Frame::Exit(status).write(&mut reply);
 }
 
 fn read_request(stream: &mut UnixStream) -> io::Result<Request> {
@@ -205,40 +162,5 @@ fn read_request(stream: &mut UnixStream) -> io::Result<Request> {
         Frame::Out(_) | Frame::Err(_) | Frame::Exit(_) => {
             Err(io::Error::new(ErrorKind::InvalidData, "not a request"))
         }
-    }
-}
-
-/// Counts clients.
-#[derive(Default)]
-struct Slots {
-    taken: Mutex<usize>,
-    freed: Condvar,
-}
-
-struct Slot(Arc<Slots>);
-
-impl Slots {
-    /// Waits until there is room.
-    fn take(slots: &Arc<Slots>) -> Slot {
-        let taken = slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |n: &mut usize| *n >= MAX_CLIENTS;
-        let waited = slots.freed.wait_while(taken, full);
-        *waited.unwrap_or_else(PoisonError::into_inner) += 1;
-        Slot(slots.clone())
-    }
-
-    /// Lets clients take the answers that are on their way.
-    fn wait_for_all(&self) {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let busy = |n: &mut usize| *n > 0;
-        let _ = self.freed.wait_timeout_while(taken, FAREWELL, busy);
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        *taken -= 1;
-        self.0.freed.notify_one();
     }
 }

@@ -7,19 +7,30 @@ use tidegate_engine::{Config, Engine};
 use tidegate_tools::{HostNames, Printed, Tool};
 
 use super::*;
-use crate::plane::Idle;
+use crate::plane::{Ears, Idle};
 
 struct Fixture {
     rules: LiveRules,
     plane: Arc<dyn Plane>,
 }
 
+fn ears() -> Ears {
+    let quiet = tidegate_logs::Config {
+        syslog: "".into(),
+        ..tidegate_logs::Config::default()
+    };
+    Ears {
+        logs: tidegate_logs::Logs::start(quiet).unwrap().handle(),
+        events: Arc::default(),
+    }
+}
+
 fn fixture() -> Fixture {
     let env = Env::new(Vec::new(), &[], &[], Settings::default());
     let engine = Engine::new(Config::default(), Arc::new(env));
-    let plane: Arc<dyn Plane> = Arc::new(Idle::start(engine).unwrap());
+    let plane: Arc<dyn Plane> = Arc::new(Idle::start(engine, ears()).unwrap());
     Fixture {
-        rules: LiveRules::new(plane.clone(), TrackWhen::Needed, Box::new(|| ())),
+        rules: LiveRules::new(plane.clone(), TrackWhen::Needed, Box::new(|_| ())),
         plane,
     }
 }

@@ -13,7 +13,7 @@ use crate::packet::Packet;
 pub(crate) use reset::reset;
 
 /// An ICMP error to send, in terms both families share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum IcmpError {
     /// Destination unreachable with this code.
     Unreachable(u8),

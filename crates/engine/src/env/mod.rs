@@ -150,6 +150,9 @@ pub struct Settings {
     pub icmp_errors_use_inbound_ifaddr: bool,
     /// `net.ipv4.fwmark_reflect` and its IPv6 twin.
     pub fwmark_reflect: bool,
+    /// The kernel behind this host's sockets knows which multicast groups they have
+    /// joined: every group counts as joined here.
+    pub any_group: bool,
 }
 
 impl Default for Settings {
@@ -162,6 +165,7 @@ impl Default for Settings {
             default_ttl: 64,
             icmp_errors_use_inbound_ifaddr: false,
             fwmark_reflect: false,
+            any_group: false,
         }
     }
 }

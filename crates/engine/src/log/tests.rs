@@ -280,3 +280,34 @@ fn ipv6_lines() {
         ),
     );
 }
+
+#[test]
+fn nflog_copies_as_much_as_the_rule_wants() {
+    let mut packet = ipv4(17, 0, 1, 0, &[], &[0, 1, 0, 2, 0, 9, 0, 0, 7]);
+    packet.mark = 0x1f;
+    let of_size = |size| NflogSpec {
+        group: 5,
+        prefix: "seen".to_owned(),
+        size,
+    };
+    let whole = copy(&of_size(None), &packet, Hook::Forward, &env());
+    let device = |n, name: &str| Device {
+        index: IfIndex(n),
+        name: name.to_owned(),
+    };
+    let wanted = Nflog {
+        group: 5,
+        prefix: "seen".to_owned(),
+        hook: Hook::Forward,
+        input: Some(device(2, "ctxr0")),
+        output: Some(device(3, "ctxr1")),
+        mark: 0x1f,
+        bytes: packet.bytes.clone(),
+        len: 29,
+    };
+    assert_eq!(whole, wanted);
+    for (size, kept) in [(0, 0), (24, 24), (29, 29), (4000, 29)] {
+        let cut = copy(&of_size(Some(size)), &packet, Hook::Forward, &env());
+        assert_eq!((cut.bytes.len(), cut.len), (kept, 29), "{size}");
+    }
+}

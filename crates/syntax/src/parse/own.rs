@@ -102,22 +102,10 @@ impl<'w> Line<'_, 'w> {
 
     fn jump(&mut self, name: &'w str, goto: bool) -> Result<(), Failure> {
         self.note(bit::JUMP)?;
-        if !goto {
-            if name.is_empty() {
-                return Err(Failure::usage("Invalid target name (too short)"));
-            }
-            if name.len() > CHAIN_MAX {
-                return Err(Failure::Usage(format!(
-                    "Invalid target name `{name}' ({CHAIN_MAX} chars max)"
-                )));
-            }
-            if name.contains(char::is_whitespace) {
-                return Err(Failure::Usage(format!("Invalid target name `{name}'")));
-            }
-            if let Some(ext) = find_target(name, self.reader.family) {
-                self.target = Some(self.drafts.len());
-                self.drafts.push(Draft::new(ext));
-            }
+        check_target_name(name)?;
+        if !goto && let Some(ext) = find_target(name, self.reader.family) {
+            self.target = Some(self.drafts.len());
+            self.drafts.push(Draft::new(ext));
         }
         self.jump = Some((name, goto));
         Ok(())
@@ -205,4 +193,20 @@ impl<'w> Line<'_, 'w> {
         let extensions: Vec<_> = self.drafts.iter().map(|d| d.ext).collect();
         help::text(self.reader.tool, self.reader.family, &extensions)
     }
+}
+
+/// Whether there can be a target or chain of this name.
+fn check_target_name(name: &str) -> Result<(), Failure> {
+    if name.is_empty() {
+        return Err(Failure::usage("Invalid target name (too short)"));
+    }
+    if name.len() > CHAIN_MAX {
+        return Err(Failure::Usage(format!(
+            "Invalid target name `{name}' ({CHAIN_MAX} chars max)"
+        )));
+    }
+    if name.contains(char::is_whitespace) {
+        return Err(Failure::Usage(format!("Invalid target name `{name}'")));
+    }
+    Ok(())
 }

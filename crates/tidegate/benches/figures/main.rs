@@ -11,6 +11,7 @@ mod measure;
 mod packets;
 mod replay;
 mod rules;
+mod scale;
 mod surroundings;
 mod traffic;
 
@@ -21,6 +22,7 @@ fn main() -> anyhow::Result<()> {
     let keep = std::env::args().find_map(|word| Some(word.strip_prefix("--keep=")?.into()));
     let dir: PathBuf = keep.unwrap_or_else(|| temporary.path().to_owned());
     packets::run()?;
+    scale::run()?;
     replay::run(&dir)?;
     rules::run()
 }

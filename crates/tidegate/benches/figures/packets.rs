@@ -135,32 +135,57 @@ fn scan(traffic: &Traffic, from: usize, rules: &Ruleset) -> Result<Duration> {
 }
 
 /// An engine that has seen the handshakes takes the rest.
-fn engine(traffic: &Traffic, opening: usize, rules: &Arc<Ruleset>) -> Result<Duration> {
-    let mut engine = Engine::new(Config::default(), router());
-    engine.load(rules.clone());
-    let mut now = 1_700_000_000_000_000_000;
-    let mut buffer = Vec::new();
-    let mut receive = |packet: &[u8], client: bool| {
-        now += PACE;
-        buffer.clear();
-        buffer.extend_from_slice(packet);
-        let incoming = Incoming::on(if client { INSIDE } else { OUTSIDE });
-        let outcome = engine.receive(now, incoming, std::mem::take(&mut buffer), &mut ());
-        ensure!(
-            outcome.disposition == Disposition::Sent,
-            "{:?}",
-            outcome.disposition
-        );
-        buffer = engine.recycle(outcome.outputs).unwrap_or_default();
-        Ok(())
-    };
-    for (packet, client) in traffic.packets(0).take(opening) {
-        receive(packet, client)?;
-    }
-    let run = || {
-        traffic
-            .packets(opening)
-            .try_for_each(|(packet, client)| receive(packet, client))
-    };
+pub(crate) fn engine(traffic: &Traffic, opening: usize, rules: &Arc<Ruleset>) -> Result<Duration> {
+    let mut receiver = Receiver::new(rules);
+    receiver.all(traffic.packets(0).take(opening))?;
+    let run = || receiver.all(traffic.packets(opening));
     Ok(timed(run)?.0)
+}
+
+/// A new engine takes the first packets of as many connections.
+pub(crate) fn opening(
+    traffic: &Traffic,
+    connections: usize,
+    rules: &Arc<Ruleset>,
+) -> Result<Duration> {
+    let mut receiver = Receiver::new(rules);
+    let run = || receiver.all(traffic.packets(0).take(connections));
+    Ok(timed(run)?.0)
+}
+
+/// An engine and what feeds it.
+struct Receiver {
+    engine: Engine,
+    now: u64,
+    buffer: Vec<u8>,
+}
+
+impl Receiver {
+    fn new(rules: &Arc<Ruleset>) -> Self {
+        let mut engine = Engine::new(Config::default(), router());
+        engine.load(rules.clone());
+        Receiver {
+            engine,
+            now: 1_700_000_000_000_000_000,
+            buffer: Vec::new(),
+        }
+    }
+
+    fn all<'p>(&mut self, packets: impl Iterator<Item = (&'p [u8], bool)>) -> Result<()> {
+        for (packet, client) in packets {
+            self.now += PACE;
+            self.buffer.clear();
+            self.buffer.extend_from_slice(packet);
+            let incoming = Incoming::on(if client { INSIDE } else { OUTSIDE });
+            let bytes = std::mem::take(&mut self.buffer);
+            let outcome = self.engine.receive(self.now, incoming, bytes, &mut ());
+            ensure!(
+                outcome.disposition == Disposition::Sent,
+                "{:?}",
+                outcome.disposition
+            );
+            self.buffer = self.engine.recycle(outcome.outputs).unwrap_or_default();
+        }
+        Ok(())
+    }
 }

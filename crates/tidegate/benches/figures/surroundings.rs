@@ -27,31 +27,38 @@ const ESTABLISHED: &str = "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED
 /// A hundred rules in FORWARD as people write them: hosts, networks, ports, lists of
 /// ports, interfaces. One lets new connections to the server in.
 pub(crate) fn rules(place: Established) -> String {
+    many(98, place)
+}
+
+/// The same with `count` of those rules.
+pub(crate) fn many(count: u32, place: Established) -> String {
     let mut text =
         "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n".to_owned();
     if place == Established::First {
         text.push_str(ESTABLISHED);
     }
-    for n in 0..98 {
+    for n in 0..count {
+        let (high, low, port) = (n / 200 % 250, n % 200, 10_000 + n % 50_000);
         // Writing to a String cannot fail.
         let _ = match n % 5 {
-            0 => writeln!(text, "-A FORWARD -s 10.200.{n}.0/24 -j DROP"),
+            0 => writeln!(text, "-A FORWARD -s 172.{high}.{low}.0/24 -j DROP"),
             1 => writeln!(
                 text,
-                "-A FORWARD -d 10.9.1.{n}/32 -p tcp -m tcp --dport 22 -j ACCEPT"
+                "-A FORWARD -d 10.7.{high}.{low}/32 -p tcp -m tcp --dport 22 -j ACCEPT"
             ),
             2 => writeln!(
                 text,
-                "-A FORWARD -i eth0 -p udp -m udp --dport {n} -j ACCEPT"
+                "-A FORWARD -i eth0 -p udp -m udp --dport {port} -j ACCEPT"
             ),
             3 => writeln!(
                 text,
                 "-A FORWARD -p tcp -m tcp --dport {} -j REJECT --reject-with tcp-reset",
-                9000 + n
+                500 + n % 8_000
             ),
             _ => writeln!(
                 text,
-                "-A FORWARD -p tcp -m multiport --dports 25,110,143,{n} -j DROP"
+                "-A FORWARD -p tcp -m multiport --dports 25,110,143,{} -j DROP",
+                500 + n % 8_000
             ),
         };
     }
@@ -75,6 +82,11 @@ pub(crate) fn load(text: &str) -> Result<Arc<Ruleset>> {
 
 /// A router between the clients and the server.
 pub(crate) fn router() -> Arc<Env> {
+    router_of(16)
+}
+
+/// The same with a network of this prefix length for the clients.
+pub(crate) fn router_of(clients: u8) -> Arc<Env> {
     let interface = |index, name: &str, addr: u128, len| Interface {
         index,
         name: name.to_owned(),
@@ -93,7 +105,7 @@ pub(crate) fn router() -> Arc<Env> {
     };
     Arc::new(Env::new(
         vec![
-            interface(INSIDE, "eth0", 0x0a00_0001, 16),
+            interface(INSIDE, "eth0", 0x0a00_0001, clients),
             interface(OUTSIDE, "eth1", 0x0a09_00fe, 24),
         ],
         &[],

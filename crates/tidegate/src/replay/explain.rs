@@ -185,6 +185,7 @@ fn effect_text(effect: &Effect) -> String {
         Effect::Assign(field, _) => format!("sets the {}", field.row().name),
         Effect::TcpMss(_) => "clamps the MSS".to_owned(),
         Effect::Log(_) => "writes a log line".to_owned(),
+        Effect::Nflog(spec) => format!("copies it to NFLOG group {}", spec.group),
         Effect::Nat(spec) => match spec.manip {
             tidegate_ir::Manip::Src => "translates the source".to_owned(),
             tidegate_ir::Manip::Dst => "translates the destination".to_owned(),

@@ -296,7 +296,7 @@ impl Session {
         let dev = decided.dev.and_then(|d| env.interface(d));
         let logs = decided.outputs.iter().filter_map(|o| match o {
             Output::Log { level, line, .. } => Some((*level, line.clone())),
-            Output::Transmit { .. } | Output::Deliver { .. } => None,
+            Output::Transmit { .. } | Output::Deliver { .. } | Output::Nflog(_) => None,
         });
         Record {
             number,
@@ -355,7 +355,7 @@ fn notes(env: &Env, walk: &Walk, decided: &Decided) -> Vec<String> {
                 bytes, role, dev, ..
             } => (bytes, *role, Some(*dev)),
             Output::Deliver { bytes, .. } => (bytes, Role::Own, None),
-            Output::Log { .. } => continue,
+            Output::Log { .. } | Output::Nflog(_) => continue,
         };
         let Some(brief) = parse(bytes).ok().map(|l| Brief::new(bytes, &l)) else {
             continue;

@@ -1,8 +1,8 @@
 //! What targets do, on values: the kernel's formulas applied by hand.
 
 use tidegate_ir::{
-    CtSpec, Effect, Expr, Field, Hook, Manip, Mss, NatSource, NatSpec, RejectKind, TableKind,
-    Verdict, ZoneDir, ZoneId, ZoneSpec,
+    CtSpec, Effect, Expr, Field, Hook, Manip, Mss, NatSource, NatSpec, NflogSpec, RejectKind,
+    TableKind, Verdict, ZoneDir, ZoneId, ZoneSpec,
 };
 use tidegate_wire::Family;
 use tidegate_xt::{LowerCtx, Outcome};
@@ -253,4 +253,13 @@ fn verdicts_and_the_rest() {
         other => panic!("{other:?}"),
     }
     assert_eq!(log.verdict, Verdict::Continue);
+    let rule = "-j NFLOG --nflog-group 5 --nflog-prefix seen --nflog-size 0 --nflog-threshold 9";
+    let nflog = outcome(Family::V6, input, rule);
+    let spec = NflogSpec {
+        group: 5,
+        prefix: "seen".to_owned(),
+        size: Some(0),
+    };
+    assert_eq!(nflog.effects, [Effect::Nflog(spec)]);
+    assert_eq!(nflog.verdict, Verdict::Continue);
 }

@@ -93,25 +93,30 @@ fn chunks(l4: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
 
 /// Which chunks there are, once their order is right (`do_basic_checks`).
 fn sound(packet: &Packet<'_>) -> Result<u32, InvalidReason> {
-    let right = crc32c::sctp(packet.l4).ok_or(InvalidReason::Truncated)?;
+    let right = crc32c::sctp(packet.l4).ok_or(InvalidReason::ShortHeader)?;
     let sent = be32(packet.l4, 8).map_or(0, u32::swap_bytes);
     if packet.verify && right != sent {
         return Err(InvalidReason::BadChecksum);
     }
     let (mut present, mut alone) = (0, false);
-    for (count, c) in chunks(packet.l4).enumerate() {
+    for (number, c) in (0..).zip(chunks(packet.l4)) {
         alone |= matches!(
             c.kind,
             chunk::INIT | chunk::INIT_ACK | chunk::SHUTDOWN_COMPLETE
         );
         let first = matches!(c.kind, chunk::COOKIE_ECHO | chunk::COOKIE_ACK);
-        if c.len == 0 || (count > 0 && (alone || first)) {
-            return Err(InvalidReason::BadChunks);
+        if c.len == 0 || (number > 0 && (alone || first)) {
+            return Err(InvalidReason::BadChunks {
+                number,
+                kind: c.kind,
+                len: c.len,
+                alone,
+            });
         }
         present |= bit(c.kind);
     }
     if chunks(packet.l4).next().is_none() {
-        return Err(InvalidReason::BadChunks);
+        return Err(InvalidReason::NoChunks);
     }
     Ok(present)
 }
@@ -128,7 +133,7 @@ fn open(packet: &Packet<'_>, tag: u32) -> Result<SctpState, InvalidReason> {
         match c.kind {
             chunk::INIT => {
                 if tag != 0 {
-                    return Err(InvalidReason::BadTag(tag));
+                    return Err(InvalidReason::ChunkTag(tag));
                 }
                 state.vtag[Dir::Reply.ix()] = c.init_tag().ok_or(InvalidReason::Truncated)?;
                 state.init[Dir::Original.ix()] = true;
@@ -177,8 +182,9 @@ fn judge(entry: &mut Entry, packet: &Packet<'_>, dir: Dir) -> Result<Accepted, I
     let ProtoState::Sctp(mut state) = entry.proto else {
         return Err(InvalidReason::NoTuple);
     };
-    if present & OWN_TAG_RULE == 0 && tag != state.vtag[dir.ix()] {
-        return Err(InvalidReason::BadTag(tag));
+    let known = state.vtag[dir.ix()];
+    if present & OWN_TAG_RULE == 0 && tag != known {
+        return Err(InvalidReason::BadTag { tag, known, dir });
     }
     let run = Run {
         tag,
@@ -233,6 +239,7 @@ impl Run {
         let old = state.state;
         let new = table::next(self.dir, c.kind, old).ok_or(InvalidReason::BadChunkInState {
             kind: c.kind,
+            dir: self.dir,
             state: old,
         })?;
         self.note_tags(state, c)?;
@@ -263,7 +270,7 @@ impl Run {
         if self.tag == wanted {
             Ok(true)
         } else {
-            Err(InvalidReason::BadTag(self.tag))
+            Err(InvalidReason::ChunkTag(self.tag))
         }
     }
 
@@ -286,7 +293,7 @@ impl Run {
             return Ok(true);
         }
         if self.bundled || tolerated {
-            return Err(InvalidReason::BadTag(self.tag));
+            return Err(InvalidReason::ChunkTag(self.tag));
         }
         if c.kind == chunk::HEARTBEAT {
             state.tag_failed = true;
@@ -294,7 +301,7 @@ impl Run {
             return Ok(false);
         }
         if !state.tag_failed || state.last_dir == self.dir {
-            return Err(InvalidReason::BadTag(self.tag));
+            return Err(InvalidReason::ChunkTag(self.tag));
         }
         state.tag_failed = false;
         state.vtag[self.dir.ix()] = self.tag;
@@ -324,7 +331,7 @@ impl Run {
                 let unasked = !state.init[other] && known != 0;
                 let collision = state.init[dir] && state.init[other];
                 if (unasked || collision) && known != tag {
-                    return Err(InvalidReason::BadTag(tag));
+                    return Err(InvalidReason::ChunkTag(tag));
                 }
                 state.vtag[other] = tag;
             }

@@ -86,7 +86,7 @@ pub(super) fn track(
                     return Verdict::Keep;
                 }
                 Window::Invalid(reason) => {
-                    run.out_of_window(entry, packet.now);
+                    *note = run.out_of_window(entry, packet.now);
                     return Verdict::Invalid(reason);
                 }
             }
@@ -138,6 +138,7 @@ impl Run<'_> {
         match next(self.dir, class, self.old) {
             Next::Invalid => Step::Done(Verdict::Invalid(InvalidReason::BadState {
                 class,
+                dir: self.dir,
                 state: self.old,
             })),
             Next::Ignore => self.ignore(tcp, note),
@@ -208,6 +209,7 @@ impl Run<'_> {
         }
         *note = Some(Note::IgnoredInState {
             class,
+            dir: self.dir,
             state: self.old,
         });
         Step::Done(Verdict::Keep)
@@ -351,26 +353,35 @@ impl Run<'_> {
 
     /// FIN and RST out of window from both sides: the sides close and our numbers are
     /// stale, so the entry gets a shorter life (`nf_tcp_handle_invalid`).
-    fn out_of_window(&self, entry: &mut Entry, now: Time) {
+    fn out_of_window(&self, entry: &mut Entry, now: Time) -> Option<Note> {
         let class = self.segment.class;
         let closes = |class| matches!(class, TcpClass::Rst | TcpClass::Fin);
         if !entry.status.has(Status::ASSURED)
             || entry.status.has(Status::FIXED_TIMEOUT)
             || !closes(class)
         {
-            return;
+            return None;
         }
         let left = entry.timeout.saturating_sub(now);
-        let life = Time::from(self.config.timeouts.tcp[TCP_UNACKNOWLEDGED]) * SECOND;
+        let seconds = self.config.timeouts.tcp[TCP_UNACKNOWLEDGED];
+        let life = Time::from(seconds) * SECOND;
         let dir = self.dir;
-        let Some(tcp) = entry.tcp_mut() else {
-            return;
-        };
+        let tcp = entry.tcp_mut()?;
+        let answered = tcp.last_class;
         if tcp.last_dir == dir || !closes(tcp.last_class) {
             tcp.last_class = class;
             tcp.last_dir = dir;
-        } else if left >= SHORT_LIFE && left > life {
-            entry.timeout = now.saturating_add(life);
+            return None;
         }
+        if left < SHORT_LIFE || left <= life {
+            return None;
+        }
+        entry.timeout = now.saturating_add(life);
+        Some(Note::ClosesBothWays {
+            class,
+            dir,
+            answered,
+            seconds,
+        })
     }
 }

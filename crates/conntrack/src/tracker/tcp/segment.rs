@@ -9,6 +9,9 @@ use tidegate_wire::tcp::{Options, Tcp, flags, option};
 /// Largest window scale (RFC 7323 section 2.3).
 const MAX_WSCALE: u8 = 14;
 
+/// Bytes of a header without options.
+const HEADER: usize = 20;
+
 /// A segment whose header is sound.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment<'a> {
@@ -81,10 +84,15 @@ impl<'a> Segment<'a> {
     /// Reads a header.
     ///
     /// # Errors
-    /// [`InvalidReason::Truncated`] when it does not fit the packet.
+    /// [`InvalidReason::ShortHeader`] and [`InvalidReason::Truncated`] when it does not
+    /// fit the packet.
     #[inline]
     pub(super) fn new(l4: &'a [u8]) -> Result<Segment<'a>, InvalidReason> {
-        let tcp = Tcp::new(l4).ok_or(InvalidReason::Truncated)?;
+        let tcp = Tcp::new(l4).ok_or(if l4.len() < HEADER {
+            InvalidReason::ShortHeader
+        } else {
+            InvalidReason::Truncated
+        })?;
         let flags = tcp.flags();
         let phantom = u32::from(flags & flags::SYN != 0) + u32::from(flags & flags::FIN != 0);
         let len = tcp.payload().len() as u32 + phantom;

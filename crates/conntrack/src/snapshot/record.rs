@@ -1,0 +1,615 @@
+//! The bodies of records.
+//!
+//! A *tuple* is source and destination address (4 or 16 bytes each, by the record's
+//! family), source and destination id (2 each).
+//!
+//! A **connection**: its number (8), family (1: 4 or 6), protocol (1), original tuple,
+//! reply tuple, status (4), mark (4), zone (2) and its directions (1), life left (8, ns),
+//! masquerade interface (4), which of the parts below there are (1, a bit each), protocol
+//! state: its kind (1) and its fields in the order of the structure. Then the parts:
+//!
+//! | bit | part |
+//! |---|---|
+//! | 0 | counters: packets and bytes of the original, of the reply direction (8 each) |
+//! | 1 | has time stamps: nothing |
+//! | 2 | age at the moment of writing (8, signed, ns) |
+//! | 3 | helper (1) |
+//! | 4 | master: its number (8), family (1), protocol (1), original tuple |
+//! | 5 | sequence adjustment, per direction: position, offset before, offset after (4 each) |
+//! | 6 | FTP, per direction: line ends known (1), their sequence numbers (4, 4) |
+//!
+//! An **expectation**: its master's number (8), family (1), protocol (1), tuple, source
+//! mask (16), source id mask (2), zone (2), class (1), flags (1), helper (1, 0 for none),
+//! helper of the child (1), what happens to the child (1), direction (1), address before
+//! translation (16), id before translation (2), life left (8, ns).
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::bytes::{In, put};
+use super::{CONNECTION, END, EXPECTATION};
+use crate::entry::{Counters, Entry, EntryId, HelperKind, Master, ProtoState, Status, Zone};
+use crate::expect::{Expectation, OnMatch, expect_flag};
+use crate::helper::ftp::FtpState;
+use crate::seqadj::{SeqAdj, SeqAdjDir};
+use crate::state::{SctpConn, SctpState, TcpClass, TcpConn, TcpSide, TcpState};
+use crate::tuple::{Dir, Tuple};
+use crate::{Family, SECOND, Time};
+use tidegate_wire::proto;
+
+/// Longest life that a timeout in seconds can give.
+const LONGEST: u64 = u32::MAX as u64 * SECOND;
+/// Largest window scale (RFC 7323 section 2.3).
+const MAX_WSCALE: u8 = 14;
+/// Status bits of a connection that can be restored.
+const STATUS: u32 = Status::EXPECTED
+    | Status::SEEN_REPLY
+    | Status::ASSURED
+    | Status::CONFIRMED
+    | Status::NAT_MASK
+    | Status::SEQ_ADJUST
+    | Status::NAT_DONE_MASK
+    | Status::FIXED_TIMEOUT
+    | Status::HELPER;
+
+mod part {
+    pub(super) const COUNTERS: u8 = 1;
+    pub(super) const STAMPS: u8 = 2;
+    pub(super) const AGE: u8 = 4;
+    pub(super) const HELPER: u8 = 8;
+    pub(super) const MASTER: u8 = 16;
+    pub(super) const SEQADJ: u8 = 32;
+    pub(super) const FTP: u8 = 64;
+}
+
+mod state {
+    pub(super) const NONE: u8 = 0;
+    pub(super) const TCP: u8 = 1;
+    pub(super) const SCTP: u8 = 2;
+    pub(super) const UDP: u8 = 3;
+    pub(super) const GRE: u8 = 4;
+}
+
+/// Helpers by their number less one.
+const HELPERS: [HelperKind; 1] = [HelperKind::Ftp];
+
+/// What a record holds.
+pub(super) enum Stored {
+    Connection(Box<StoredEntry>),
+    Expectation(Box<StoredExpectation>),
+    /// Connections and expectations before it.
+    End {
+        counts: [u32; 2],
+    },
+}
+
+/// A connection with its times still relative.
+pub(super) struct StoredEntry {
+    pub(super) id: u64,
+    /// Number of its master.
+    pub(super) master: Option<u64>,
+    /// Life left.
+    pub(super) life: Time,
+    /// Age, if it has a time of birth.
+    pub(super) age: Option<i64>,
+    /// Time until two-way UDP traffic counts as a stream.
+    pub(super) stream_in: i64,
+    /// The rest. Its master has a tuple, but no id that means anything.
+    pub(super) entry: Entry,
+}
+
+/// An expectation with its time still relative.
+pub(super) struct StoredExpectation {
+    pub(super) master: u64,
+    pub(super) life: Time,
+    pub(super) expectation: Expectation,
+}
+
+/// Whether an entry is to be written: listed, and not run out at `base`.
+pub(super) fn lasts(entry: &Entry, base: Time) -> bool {
+    entry.confirmed()
+        && !entry.status.has(Status::DYING | Status::NAT_CLASH)
+        && entry.timeout > base
+}
+
+fn number(id: EntryId) -> u64 {
+    u64::from(id.generation.get()) << 32 | u64::from(id.index)
+}
+
+/// `to - from` with a sign.
+fn difference(to: Time, from: Time) -> i64 {
+    (i128::from(to) - i128::from(from)).clamp(i64::MIN.into(), i64::MAX.into()) as i64
+}
+
+fn helper_number(helper: Option<HelperKind>) -> u8 {
+    let at = HELPERS.iter().position(|&h| Some(h) == helper);
+    at.map_or(0, |i| i as u8 + 1)
+}
+
+fn kind(out: &mut Vec<u8>, t: &Tuple) {
+    let family = match t.family {
+        Family::V4 => 4,
+        Family::V6 => 6,
+    };
+    out.extend_from_slice(&[family, t.proto]);
+}
+
+fn tuple(out: &mut Vec<u8>, t: &Tuple) {
+    for address in [t.src, t.dst] {
+        match t.family {
+            Family::V4 => out.extend_from_slice(&(address as u32).to_be_bytes()),
+            Family::V6 => out.extend_from_slice(&address.to_be_bytes()),
+        }
+    }
+    put::u16(out, t.src_id);
+    put::u16(out, t.dst_id);
+}
+
+pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Time) {
+    // A new field must find its place here.
+    let Entry {
+        tuples,
+        status,
+        mark,
+        zone,
+        timeout,
+        start,
+        proto,
+        counters,
+        acct,
+        tstamp,
+        watched: _,
+        helper,
+        expecting: _,
+        master,
+        children: _,
+        masq_index,
+        pending: _,
+        seqadj,
+        ftp,
+        tags: _,
+    } = entry;
+    put::u64(out, number(id));
+    kind(out, &tuples[0]);
+    tuples.iter().for_each(|t| tuple(out, t));
+    put::u32(out, status.0);
+    put::u32(out, *mark);
+    put::u16(out, zone.id);
+    out.push(zone.dirs);
+    put::u64(out, timeout.saturating_sub(base));
+    put::u32(out, *masq_index);
+    let parts = [
+        (*acct, part::COUNTERS),
+        (*tstamp, part::STAMPS),
+        (start.is_some(), part::AGE),
+        (helper.is_some(), part::HELPER),
+        (master.is_some(), part::MASTER),
+        (seqadj.is_some(), part::SEQADJ),
+        (ftp.is_some(), part::FTP),
+    ];
+    out.push(parts.iter().filter(|p| p.0).map(|p| p.1).sum());
+    protocol_state(out, proto, base);
+    if *acct {
+        for c in counters {
+            put::u64(out, c.packets);
+            put::u64(out, c.bytes);
+        }
+    }
+    if let Some(start) = *start {
+        put::i64(out, difference(base, start));
+    }
+    if helper.is_some() {
+        out.push(helper_number(*helper));
+    }
+    if let Some(master) = master {
+        put::u64(out, number(master.id));
+        kind(out, &master.tuple);
+        tuple(out, &master.tuple);
+    }
+    if let Some(seqadj) = seqadj {
+        for way in &seqadj.dirs {
+            put::u32(out, way.correction_pos);
+            put::u32(out, way.offset_before as u32);
+            put::u32(out, way.offset_after as u32);
+        }
+    }
+    if let Some(ftp) = ftp {
+        for (known, [a, b]) in ftp.line_ends() {
+            out.push(known);
+            put::u32(out, a);
+            put::u32(out, b);
+        }
+    }
+}
+
+fn protocol_state(out: &mut Vec<u8>, proto: &ProtoState, base: Time) {
+    match proto {
+        ProtoState::Stateless => out.push(state::NONE),
+        ProtoState::Tcp(tcp) => {
+            out.push(state::TCP);
+            for side in &tcp.seen {
+                for n in [side.end, side.maxend, side.maxwin, side.maxack] {
+                    put::u32(out, n);
+                }
+                out.extend_from_slice(&[side.scale, side.flags]);
+            }
+            let (dir, class) = (tcp.last_dir as u8, tcp.last_class as u8);
+            out.extend_from_slice(&[tcp.state as u8, dir, tcp.retrans, class]);
+            for n in [tcp.last_seq, tcp.last_ack, tcp.last_end] {
+                put::u32(out, n);
+            }
+            put::u16(out, tcp.last_win);
+            out.extend_from_slice(&[tcp.last_wscale, tcp.last_flags]);
+        }
+        ProtoState::Sctp(sctp) => {
+            out.extend_from_slice(&[state::SCTP, sctp.state as u8]);
+            sctp.vtag.iter().for_each(|&tag| put::u32(out, tag));
+            let [original, reply] = sctp.init.map(u8::from);
+            let (dir, failed) = (sctp.last_dir as u8, u8::from(sctp.tag_failed));
+            out.extend_from_slice(&[original, reply, dir, failed]);
+        }
+        ProtoState::Udp { stream_ts } => {
+            out.push(state::UDP);
+            put::i64(out, difference(*stream_ts, base));
+        }
+        ProtoState::Gre {
+            timeout,
+            stream_timeout,
+        } => {
+            out.push(state::GRE);
+            put::u32(out, *timeout);
+            put::u32(out, *stream_timeout);
+        }
+    }
+}
+
+pub(super) fn expectation(out: &mut Vec<u8>, e: &Expectation, base: Time) {
+    put::u64(out, number(e.master));
+    kind(out, &e.tuple);
+    tuple(out, &e.tuple);
+    out.extend_from_slice(&e.mask_src.to_be_bytes());
+    put::u16(out, e.mask_src_id);
+    put::u16(out, e.zone);
+    let on_match = match e.on_match {
+        OnMatch::Plain => 0,
+        OnMatch::FollowMaster => 1,
+    };
+    out.extend_from_slice(&[
+        e.class,
+        e.flags,
+        helper_number(e.helper),
+        helper_number(e.assign_helper),
+        on_match,
+        e.dir as u8,
+    ]);
+    out.extend_from_slice(&e.saved_addr.to_be_bytes());
+    put::u16(out, e.saved_id);
+    put::u64(out, e.timeout.saturating_sub(base));
+}
+
+/// What cannot be.
+type Absurd = &'static str;
+
+/// Reads a record's body.
+pub(super) fn read(kind: u8, body: &[u8]) -> Result<Stored, Absurd> {
+    let mut fields = In::new(body);
+    let stored = match kind {
+        CONNECTION => Stored::Connection(Box::new(read_connection(&mut fields)?)),
+        EXPECTATION => Stored::Expectation(Box::new(read_expectation(&mut fields)?)),
+        END => {
+            let mut count = || fields.u32().ok_or(LENGTH);
+            Stored::End {
+                counts: [count()?, count()?],
+            }
+        }
+        _ => return Err("kind"),
+    };
+    if fields.rest().is_empty() {
+        Ok(stored)
+    } else {
+        Err(LENGTH)
+    }
+}
+
+const LENGTH: Absurd = "length";
+
+fn read_kind(fields: &mut In<'_>) -> Result<(Family, u8), Absurd> {
+    let family = match fields.u8().ok_or(LENGTH)? {
+        4 => Family::V4,
+        6 => Family::V6,
+        _ => return Err("family"),
+    };
+    Ok((family, fields.u8().ok_or(LENGTH)?))
+}
+
+fn read_tuple(fields: &mut In<'_>, (family, proto): (Family, u8)) -> Result<Tuple, Absurd> {
+    let mut address = || match family {
+        Family::V4 => fields.v4(),
+        Family::V6 => fields.v6(),
+    };
+    let (src, dst) = (address().ok_or(LENGTH)?, address().ok_or(LENGTH)?);
+    Ok(Tuple {
+        src,
+        dst,
+        src_id: fields.u16().ok_or(LENGTH)?,
+        dst_id: fields.u16().ok_or(LENGTH)?,
+        family,
+        proto,
+    })
+}
+
+fn read_life(fields: &mut In<'_>) -> Result<Time, Absurd> {
+    let life = fields.u64().ok_or(LENGTH)?;
+    if life > LONGEST {
+        Err("life")
+    } else {
+        Ok(life)
+    }
+}
+
+/// A number that has been counted up to: there is always room for more.
+fn read_count(fields: &mut In<'_>) -> Result<u64, Absurd> {
+    match fields.u64().ok_or(LENGTH)? {
+        n if n >> 62 == 0 => Ok(n),
+        _ => Err("counter"),
+    }
+}
+
+fn read_dir(fields: &mut In<'_>) -> Result<Dir, Absurd> {
+    match fields.u8().ok_or(LENGTH)? {
+        0 => Ok(Dir::Original),
+        1 => Ok(Dir::Reply),
+        _ => Err("direction"),
+    }
+}
+
+/// A helper; `None` for the number 0.
+fn read_helper(fields: &mut In<'_>) -> Result<Option<HelperKind>, Absurd> {
+    match fields.u8().ok_or(LENGTH)? {
+        0 => Ok(None),
+        n => match HELPERS.get(usize::from(n) - 1) {
+            Some(&helper) => Ok(Some(helper)),
+            None => Err("helper"),
+        },
+    }
+}
+
+fn read_flag(fields: &mut In<'_>) -> Result<bool, Absurd> {
+    match fields.u8().ok_or(LENGTH)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err("flag"),
+    }
+}
+
+fn read_connection(fields: &mut In<'_>) -> Result<StoredEntry, Absurd> {
+    let id = fields.u64().ok_or(LENGTH)?;
+    let kind = read_kind(fields)?;
+    let mut entry = Entry::new([read_tuple(fields, kind)?, read_tuple(fields, kind)?]);
+    if entry.tuples.iter().any(|t| t.inverse().is_none()) {
+        return Err("tuple");
+    }
+    entry.status = Status(fields.u32().ok_or(LENGTH)?);
+    if entry.status.0 & !STATUS != 0 || !entry.status.has(Status::CONFIRMED) {
+        return Err("status");
+    }
+    entry.mark = fields.u32().ok_or(LENGTH)?;
+    entry.zone = Zone {
+        id: fields.u16().ok_or(LENGTH)?,
+        dirs: fields.u8().ok_or(LENGTH)?,
+    };
+    if !(Zone::ORIG..=Zone::BOTH).contains(&entry.zone.dirs) {
+        return Err("zone");
+    }
+    let life = read_life(fields)?;
+    entry.masq_index = fields.u32().ok_or(LENGTH)?;
+    let parts = fields.u8().ok_or(LENGTH)?;
+    if parts & 0x80 != 0 {
+        return Err("part");
+    }
+    let (state, stream_in) = read_state(fields, kind.1)?;
+    entry.proto = state;
+    let mut stored = StoredEntry {
+        id,
+        master: None,
+        life,
+        age: None,
+        stream_in,
+        entry,
+    };
+    stored.read_parts(fields, parts)?;
+    Ok(stored)
+}
+
+impl StoredEntry {
+    fn read_parts(&mut self, fields: &mut In<'_>, parts: u8) -> Result<(), Absurd> {
+        let has = |part| parts & part != 0;
+        let entry = &mut self.entry;
+        entry.acct = has(part::COUNTERS);
+        entry.tstamp = has(part::STAMPS);
+        if entry.acct {
+            for c in &mut entry.counters {
+                *c = Counters {
+                    packets: read_count(fields)?,
+                    bytes: read_count(fields)?,
+                };
+            }
+        }
+        if has(part::AGE) {
+            self.age = Some(fields.i64().ok_or(LENGTH)?);
+        }
+        if has(part::HELPER) {
+            entry.helper = Some(read_helper(fields)?.ok_or("helper")?);
+        }
+        if has(part::MASTER) {
+            let master = fields.u64().ok_or(LENGTH)?;
+            if master == self.id {
+                return Err("master");
+            }
+            self.master = Some(master);
+            let kind = read_kind(fields)?;
+            entry.master = Some(Box::new(Master {
+                id: EntryId::NOBODY,
+                tuple: read_tuple(fields, kind)?,
+            }));
+        }
+        if has(part::SEQADJ) {
+            entry.seqadj = Some(Box::new(read_seqadj(fields)?));
+        }
+        if has(part::FTP) {
+            entry.ftp = Some(Box::new(read_ftp(fields)?));
+        }
+        let tcp_only = entry.seqadj.is_some() || entry.ftp.is_some() || entry.helper.is_some();
+        if tcp_only && entry.tcp().is_none() {
+            return Err("part");
+        }
+        Ok(())
+    }
+}
+
+fn read_seqadj(fields: &mut In<'_>) -> Result<SeqAdj, Absurd> {
+    let mut way = || {
+        Some(SeqAdjDir {
+            correction_pos: fields.u32()?,
+            offset_before: fields.u32()? as i32,
+            offset_after: fields.u32()? as i32,
+        })
+    };
+    Ok(SeqAdj {
+        dirs: [way().ok_or(LENGTH)?, way().ok_or(LENGTH)?],
+    })
+}
+
+fn read_ftp(fields: &mut In<'_>) -> Result<FtpState, Absurd> {
+    let mut way = || Some((fields.u8()?, [fields.u32()?, fields.u32()?]));
+    let ends = [way().ok_or(LENGTH)?, way().ok_or(LENGTH)?];
+    FtpState::with_line_ends(ends).ok_or("line ends")
+}
+
+/// Protocol state, and how long until UDP may count as a stream.
+fn read_state(fields: &mut In<'_>, protocol: u8) -> Result<(ProtoState, i64), Absurd> {
+    let kind = fields.u8().ok_or(LENGTH)?;
+    let wanted = match protocol {
+        proto::TCP => state::TCP,
+        proto::SCTP => state::SCTP,
+        proto::UDP => state::UDP,
+        proto::GRE => state::GRE,
+        _ => state::NONE,
+    };
+    if kind != wanted {
+        return Err("protocol");
+    }
+    Ok(match kind {
+        state::TCP => (ProtoState::Tcp(read_tcp(fields)?), 0),
+        state::SCTP => (ProtoState::Sctp(read_sctp(fields)?), 0),
+        state::UDP => {
+            let stream_in = fields.i64().ok_or(LENGTH)?;
+            (ProtoState::Udp { stream_ts: 0 }, stream_in)
+        }
+        state::GRE => {
+            let timeout = fields.u32().ok_or(LENGTH)?;
+            let stream_timeout = fields.u32().ok_or(LENGTH)?;
+            let gre = ProtoState::Gre {
+                timeout,
+                stream_timeout,
+            };
+            (gre, 0)
+        }
+        _ => (ProtoState::Stateless, 0),
+    })
+}
+
+fn read_side(fields: &mut In<'_>) -> Option<TcpSide> {
+    Some(TcpSide {
+        end: fields.u32()?,
+        maxend: fields.u32()?,
+        maxwin: fields.u32()?,
+        maxack: fields.u32()?,
+        scale: fields.u8()?,
+        flags: fields.u8()?,
+    })
+}
+
+const CLASSES: [TcpClass; 6] = [
+    TcpClass::Syn,
+    TcpClass::SynAck,
+    TcpClass::Fin,
+    TcpClass::Ack,
+    TcpClass::Rst,
+    TcpClass::None,
+];
+
+/// The member of a table that the next byte names.
+fn read_member<T: Copy>(fields: &mut In<'_>, all: &[T]) -> Result<T, Absurd> {
+    let number = fields.u8().ok_or(LENGTH)?;
+    all.get(usize::from(number)).copied().ok_or("state")
+}
+
+fn read_tcp(fields: &mut In<'_>) -> Result<TcpState, Absurd> {
+    let seen = [
+        read_side(fields).ok_or(LENGTH)?,
+        read_side(fields).ok_or(LENGTH)?,
+    ];
+    let tcp = TcpState {
+        seen,
+        state: read_member(fields, &TcpConn::ALL)?,
+        last_dir: read_dir(fields)?,
+        retrans: fields.u8().ok_or(LENGTH)?,
+        last_class: read_member(fields, &CLASSES)?,
+        last_seq: fields.u32().ok_or(LENGTH)?,
+        last_ack: fields.u32().ok_or(LENGTH)?,
+        last_end: fields.u32().ok_or(LENGTH)?,
+        last_win: fields.u16().ok_or(LENGTH)?,
+        last_wscale: fields.u8().ok_or(LENGTH)?,
+        last_flags: fields.u8().ok_or(LENGTH)?,
+    };
+    let scales = [seen[0].scale, seen[1].scale, tcp.last_wscale];
+    if scales.iter().any(|&s| s > MAX_WSCALE) {
+        return Err("window scale");
+    }
+    Ok(tcp)
+}
+
+fn read_sctp(fields: &mut In<'_>) -> Result<SctpState, Absurd> {
+    Ok(SctpState {
+        state: read_member(fields, &SctpConn::ALL)?,
+        vtag: [fields.u32().ok_or(LENGTH)?, fields.u32().ok_or(LENGTH)?],
+        init: [read_flag(fields)?, read_flag(fields)?],
+        last_dir: read_dir(fields)?,
+        tag_failed: read_flag(fields)?,
+    })
+}
+
+fn read_expectation(fields: &mut In<'_>) -> Result<StoredExpectation, Absurd> {
+    let master = fields.u64().ok_or(LENGTH)?;
+    let kind = read_kind(fields)?;
+    let expectation = Expectation {
+        tuple: read_tuple(fields, kind)?,
+        mask_src: fields.v6().ok_or(LENGTH)?,
+        mask_src_id: fields.u16().ok_or(LENGTH)?,
+        master: EntryId::NOBODY,
+        zone: fields.u16().ok_or(LENGTH)?,
+        class: fields.u8().ok_or(LENGTH)?,
+        flags: fields.u8().ok_or(LENGTH)?,
+        helper: read_helper(fields)?,
+        assign_helper: read_helper(fields)?,
+        on_match: match fields.u8().ok_or(LENGTH)? {
+            0 => OnMatch::Plain,
+            1 => OnMatch::FollowMaster,
+            _ => return Err("action"),
+        },
+        dir: read_dir(fields)?,
+        saved_addr: fields.v6().ok_or(LENGTH)?,
+        saved_id: fields.u16().ok_or(LENGTH)?,
+        timeout: 0,
+    };
+    const FLAGS: u8 = expect_flag::PERMANENT | expect_flag::INACTIVE | expect_flag::USERSPACE;
+    if expectation.class > 3 || expectation.flags & !FLAGS != 0 {
+        return Err("class or flags");
+    }
+    Ok(StoredExpectation {
+        master,
+        life: read_life(fields)?,
+        expectation,
+    })
+}

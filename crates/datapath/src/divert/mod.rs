@@ -1,0 +1,211 @@
+//! Diverting packets: what the kernel sends and receives comes to us instead, and only
+//! what we inject reaches its sockets.
+//!
+//! For every guarded interface there is a pair of devices. One end, named after the
+//! interface, stays beside it; the far end is in a namespace of its own where nothing
+//! else is. What the kernel sends out of the interface is redirected to the near end and
+//! read at the far one; what is written to the far end comes out of the near one and is
+//! redirected to the interface, where the kernel takes it for received. Frames that
+//! really are received are dropped, unless their Ethernet source is a secret that only
+//! injected frames carry.
+
+mod filters;
+mod links;
+mod settings;
+
+use anyhow::{Context, Result, bail};
+use tidegate_sys::{Namespace, PacketOptions, PacketSocket, random, wire_filter};
+
+use filters::{Act, At, Ours, Place, Turn, Which};
+pub(crate) use links::{Device, Framing, list};
+
+/// Bytes of frames that may wait at an interface or at its door.
+const RECEIVE_BUFFER: u32 = 16 << 20;
+
+/// The device that swallows what the kernel must not see.
+const SINK: &str = "tg-sink";
+
+/// What keeps an interface guarded.
+#[derive(Debug)]
+pub(crate) struct Diversion {
+    /// The interface.
+    pub(crate) device: Device,
+    /// Our end of the pair beside it.
+    near: u32,
+}
+
+/// The sockets of a guarded interface.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// Frames of the interface itself; loopback has none.
+    pub(crate) wire: Option<PacketSocket>,
+    /// The kernel's frames: out of its sockets, and into them.
+    pub(crate) door: PacketSocket,
+    /// Ethernet address that frames into the door are for.
+    pub(crate) near_mac: [u8; 6],
+    /// Ethernet source that they have.
+    pub(crate) secret: [u8; 6],
+}
+
+/// A locally administered unicast address that nobody can guess.
+fn secret() -> Result<[u8; 6]> {
+    let mut mac = [0; 6];
+    random(&mut mac).context("random bytes")?;
+    mac[0] = mac[0] & 0xfc | 2;
+    Ok(mac)
+}
+
+impl Diversion {
+    /// Guards `device`, also where a predecessor has left it closed: it stays so until
+    /// its packets come to us.
+    ///
+    /// # Errors
+    /// The kernel refuses. The interface is as it was then.
+    pub(crate) fn install(device: &Device, helper: &Namespace) -> Result<(Self, Sockets)> {
+        let Some(framing) = device.framing else {
+            bail!("its framing is unknown here");
+        };
+        let near_mac = match framing {
+            Framing::Ethernet(mac) => mac,
+            Framing::Loopback | Framing::Bare => secret()?,
+        };
+        let (near, far) = links::pair(&links::own_name(device), Some(near_mac), helper)?;
+        let diversion = Diversion {
+            device: device.clone(),
+            near,
+        };
+        let done = diversion.connect(framing, far, helper, near_mac);
+        match done {
+            Ok(sockets) => Ok((diversion, sockets)),
+            Err(e) => {
+                let _ = links::remove(diversion.near);
+                Err(e)
+            }
+        }
+    }
+
+    fn connect(
+        &self,
+        framing: Framing,
+        far: u32,
+        helper: &Namespace,
+        near_mac: [u8; 6],
+    ) -> Result<Sockets> {
+        let index = self.device.index;
+        let secret = secret()?;
+        let all = PacketOptions {
+            filter: Vec::new(),
+            receive_buffer: RECEIVE_BUFFER,
+        };
+        let door = helper
+            .run(|| PacketSocket::open(far, &all))
+            .context("a packet socket")?;
+        let own = PacketOptions {
+            filter: wire_filter(secret),
+            ..all
+        };
+        let wire = match framing {
+            Framing::Loopback => None,
+            Framing::Ethernet(_) | Framing::Bare => {
+                Some(PacketSocket::open(index, &own).context("a packet socket")?)
+            }
+        };
+        filters::prepare(self.near)?;
+        let inject = Act::ReceiveOn(index);
+        let slots = (Place::FIRST, Turn::Redirect);
+        filters::add(self.near, At::Ingress, slots, Which::All, inject, 0)
+            .context("redirecting into the interface")?;
+        filters::prepare(index)?;
+        let place = Place::free(index)?;
+        if let Err(e) = self.divert(framing, place, secret) {
+            let _ = filters::remove(index, Ours::In(place));
+            return Err(e);
+        }
+        filters::remove(index, Ours::NotIn(place)).context("removing a predecessor's filters")?;
+        Ok(Sockets {
+            wire,
+            door,
+            near_mac,
+            secret,
+        })
+    }
+
+    /// Closes the interface to everything but us. Filters that a predecessor has left,
+    /// before ours or behind them, keep it closed on the way.
+    fn divert(&self, framing: Framing, place: Place, secret: [u8; 6]) -> Result<()> {
+        let index = self.device.index;
+        // What a predecessor has changed is still to be restored.
+        let before = filters::memo(index, At::Egress)?.unwrap_or(0);
+        let memo = before | settings::prepare(&self.device)?;
+        let out = Act::SendTo(self.near);
+        let slots = (place, Turn::Redirect);
+        filters::add(index, At::Egress, slots, Which::All, out, memo)
+            .context("redirecting what leaves the interface")?;
+        if framing != Framing::Loopback {
+            swallow(index, place)?;
+            let slots = (place, Turn::Pass);
+            filters::add(index, At::Ingress, slots, Which::From(secret), Act::Pass, 0)
+                .context("letting injected packets pass")?;
+        }
+        Ok(())
+    }
+
+    /// Follows changes of the interface.
+    pub(crate) fn follow(&mut self, device: &Device) -> Result<()> {
+        if let Some(Framing::Ethernet(mac)) = device.framing
+            && device.framing != self.device.framing
+        {
+            links::set_mac(self.near, mac)?;
+        }
+        self.device = device.clone();
+        Ok(())
+    }
+
+    /// Opens the interface again.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let opened = open(&self.device);
+        links::remove(self.near)?;
+        opened.map(|_| ())
+    }
+}
+
+/// Drops what comes in at device `index`: it goes to a device that is no more.
+fn swallow(index: u32, place: Place) -> Result<()> {
+    let sink = links::sink(SINK)?;
+    let slots = (place, Turn::Swallow);
+    let added = filters::add(index, At::Ingress, slots, Which::All, Act::SendTo(sink), 0);
+    links::remove(sink)?;
+    added.context("keeping received packets from the kernel")
+}
+
+/// Removes our filters from a device and what goes with them; returns whether there
+/// were any.
+pub(crate) fn open(device: &Device) -> Result<bool> {
+    let memo = filters::memo(device.index, At::Egress)?;
+    let opened = filters::remove(device.index, Ours::All)?;
+    if let Some(memo) = memo {
+        settings::restore(device, memo);
+    }
+    Ok(opened)
+}
+
+/// Removes every diversion from the calling thread's namespace; returns how many
+/// devices had one.
+pub(crate) fn remove_all() -> Result<usize> {
+    let mut opened = 0;
+    let mut faults = Vec::new();
+    for device in list()? {
+        let done = if device.ours() {
+            links::remove(device.index).map_err(Into::into)
+        } else {
+            open(&device).map(|had| opened += usize::from(had))
+        };
+        if let Err(e) = done {
+            faults.push(format!("{}: {e:#}", device.name));
+        }
+    }
+    if faults.is_empty() {
+        return Ok(opened);
+    }
+    bail!("{}", faults.join("; "))
+}

@@ -1,0 +1,286 @@
+//! The live firewall's datapath: packets of a running host go through the engine.
+//!
+//! [`Datapath::guard`] diverts the packets of the calling thread's network namespace: what
+//! interfaces receive and what local sockets send goes through the [`Engine`], and only
+//! what it lets pass goes on. Forwarding is the engine's. When the process dies the
+//! interfaces stay closed until [`release`] opens them.
+#![forbid(unsafe_code)]
+
+mod alone;
+mod divert;
+mod guardian;
+mod neighbour;
+mod offload;
+mod port;
+mod report;
+mod watch;
+mod wires;
+mod worker;
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::event::{EventfdFlags, eventfd};
+use tidegate_engine::conntrack::Time;
+use tidegate_engine::env::IfIndex;
+use tidegate_engine::{Config, Disposition, Engine, Output};
+use tidegate_host::Host;
+use tidegate_sys::Clock;
+
+use alone::Alone;
+use guardian::Guardian;
+pub use guardian::watch;
+pub use report::{Guarded, Report, Traffic};
+use watch::Watcher;
+use wires::{Wires, wake};
+pub use worker::Work;
+use worker::{Command, Worker};
+
+/// What becomes of the interfaces when the datapath ends without being told to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Crash {
+    /// Everything passes.
+    Open,
+    /// Nothing passes until [`release`].
+    #[default]
+    Closed,
+}
+
+/// How the datapath works.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Names of the interfaces to guard; `None` is all there are and all to come.
+    pub interfaces: Option<Vec<String>>,
+    /// What happens when the datapath fails.
+    pub crash: Crash,
+    /// Words with which this program, run again, calls [`watch`]: with [`Crash::Open`]
+    /// that other process opens the interfaces when this one is killed. Without any
+    /// words they stay closed then.
+    pub guardian: Vec<OsString>,
+}
+
+/// Sees what the datapath does. Called on its thread: must not block.
+pub trait Observer: Send {
+    /// A line of LOG.
+    fn output(&mut self, now: Time, output: &Output);
+
+    /// A packet that came by `dev`, or that a socket sent out of it, was decided.
+    fn decided(&mut self, now: Time, dev: IfIndex, disposition: &Disposition) {
+        let _ = (now, dev, disposition);
+    }
+
+    /// Between two batches of packets.
+    fn after_batch(&mut self, engine: &mut Engine, now: Time) {
+        let _ = (engine, now);
+    }
+}
+
+/// A running datapath. Dropping it stops it.
+pub struct Datapath {
+    worker: Wires,
+    notes: Arc<Mutex<Vec<String>>>,
+    stop_watcher: Arc<OwnedFd>,
+    /// What [`Datapath::guard`] sets to work.
+    waiting: Mutex<Option<Watcher>>,
+    threads: Mutex<Threads>,
+    guardian: Mutex<Option<Guardian>>,
+}
+
+#[derive(Debug, Default)]
+struct Threads {
+    worker: Option<JoinHandle<Result<()>>>,
+    watcher: Option<JoinHandle<Result<()>>>,
+}
+
+impl Datapath {
+    /// Makes an engine for the calling thread's network namespace; no packet meets it
+    /// before [`Datapath::guard`].
+    ///
+    /// # Errors
+    /// No permission (`CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_SYS_ADMIN` over the
+    /// namespace).
+    pub fn start(
+        options: Options,
+        engine_config: Config,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self> {
+        let (host, _) = Host::running()?;
+        let engine = Engine::new(engine_config, Arc::new(host.env));
+        let (commands, orders) = mpsc::channel();
+        let worker = Wires {
+            commands,
+            wake: Arc::new(event()?),
+        };
+        let notes = Arc::default();
+        let partial = options.interfaces.is_some();
+        let wake = Arc::clone(&worker.wake);
+        let run = Worker::new(engine, Clock::new(), observer, orders, wake, partial)?;
+        let crash = options.crash;
+        let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes))?;
+        let thread = spawn("datapath", move || {
+            let mut fuse = Fuse(Some(crash));
+            let done = run.run();
+            if done.is_ok() {
+                fuse.0 = None;
+            }
+            done
+        })?;
+        Ok(Datapath {
+            worker,
+            notes,
+            stop_watcher: Arc::new(event()?),
+            waiting: Mutex::new(Some(watcher)),
+            threads: Mutex::new(Threads {
+                worker: Some(thread),
+                watcher: None,
+            }),
+            guardian: Mutex::default(),
+        })
+    }
+
+    /// Guards the interfaces: when this returns, the packets of those that are there meet
+    /// the engine. What a predecessor that was killed has left closed stays so until
+    /// then. Called from a thread in the namespace of [`Datapath::start`].
+    ///
+    /// # Errors
+    /// Another datapath is at work here. The kernel does not tell, or refuses to open
+    /// what is not to be guarded any more.
+    pub fn guard(&self) -> Result<()> {
+        let Some(mut watcher) = lock(&self.waiting).take() else {
+            return Ok(());
+        };
+        let alone = Alone::new()?;
+        if let Some(words) = watcher.guardian() {
+            let guardian = Guardian::start(words).context("starting a guardian")?;
+            *lock(&self.guardian) = Some(guardian);
+        }
+        if let Err(e) = watcher.look().and_then(|()| watcher.open_others()) {
+            let _ = watcher.close();
+            return Err(e);
+        }
+        drop(alone);
+        let stop = Arc::clone(&self.stop_watcher);
+        let thread = spawn("watcher", move || watcher.run(&stop))?;
+        lock(&self.threads).watcher = Some(thread);
+        Ok(())
+    }
+
+    /// Does `work` between two batches and returns what it does.
+    ///
+    /// # Errors
+    /// The datapath has ended.
+    pub fn with<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine, Time) -> R + Send + 'static,
+    ) -> Result<R> {
+        let (answer, wait) = mpsc::sync_channel(1);
+        self.worker.tell(Command::Run(Box::new(move |engine, now| {
+            // Whoever asked may be gone.
+            let _ = answer.send(work(engine, now));
+        })))?;
+        wait.recv().map_err(|_| anyhow!("the datapath has ended"))
+    }
+
+    /// As [`Datapath::with`], without waiting for an answer.
+    ///
+    /// # Errors
+    /// The datapath has ended.
+    pub fn submit(&self, work: Work) -> Result<()> {
+        self.worker.tell(Command::Run(work))
+    }
+
+    /// What is guarded, what passed, and what is not enforced. Empty when the datapath
+    /// has ended.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let (answer, wait) = mpsc::sync_channel(1);
+        let asked = self.worker.tell(Command::Report(answer));
+        let mut report = asked
+            .ok()
+            .and_then(|()| wait.recv().ok())
+            .unwrap_or_default();
+        report.notes.clone_from(&lock(&self.notes));
+        if lock(&self.guardian).as_mut().is_some_and(|g| !g.waits()) {
+            let note = "nobody will open the interfaces if the daemon is killed: the guardian \
+                        process has ended";
+            report.notes.push(note.to_owned());
+        }
+        report
+    }
+
+    /// Opens all interfaces again and ends.
+    ///
+    /// # Errors
+    /// The datapath had failed, or something could not be removed.
+    pub fn stop(&self) -> Result<()> {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        let mut opened = Ok(());
+        if let Some(watcher) = threads.watcher {
+            wake(&self.stop_watcher)?;
+            opened = join(watcher);
+        }
+        if let Some(worker) = threads.worker {
+            // A loop that has failed is not there to be told.
+            let _ = self.worker.tell(Command::Stop);
+            join(worker)?;
+        }
+        opened?;
+        // One that is not dismissed tries once more what has failed here.
+        if let Some(guardian) = lock(&self.guardian).take() {
+            guardian.dismiss();
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
+/// Opens the interfaces when a thread fails and that is wished.
+struct Fuse(Option<Crash>);
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if self.0 == Some(Crash::Open) {
+            let _ = divert::remove_all();
+        }
+    }
+}
+
+fn event() -> Result<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("eventfd")
+}
+
+fn spawn(
+    name: &str,
+    work: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<JoinHandle<Result<()>>> {
+    let builder = std::thread::Builder::new().name(format!("tidegate-{name}"));
+    builder.spawn(work).context("a thread")
+}
+
+fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(anyhow!("a thread of the datapath has panicked")))
+}
+
+/// Removes every diversion from the calling thread's network namespace, whoever made it:
+/// for a guardian process, and after a crash. Returns how many interfaces had one.
+///
+/// # Errors
+/// A datapath is at work here, no permission, or the kernel refuses.
+pub fn release() -> Result<usize> {
+    let _alone = Alone::new()?;
+    divert::remove_all()
+}

@@ -1,0 +1,150 @@
+//! A guarded interface as the loop sees it.
+
+use tidegate_engine::conntrack::{SECOND, Time};
+use tidegate_engine::env::IfIndex;
+use tidegate_sys::{FramePort, Gso, OutFrame, VnetHeader};
+
+use crate::divert::{Device, Framing, Sockets};
+use crate::offload::split_tcp;
+use crate::report::Traffic;
+
+/// Which of an interface's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The interface itself: frames of the network.
+    Wire,
+    /// The door: frames of this host's sockets.
+    Door,
+}
+
+/// One direction's socket and what waits to be sent by it.
+pub(crate) struct Channel {
+    /// Taken out while its frames are being decided.
+    pub(crate) socket: Option<Box<dyn FramePort>>,
+    pub(crate) queue: Vec<OutFrame>,
+    /// Until then the interface is not tried with packets that it has to cut.
+    cut_until: Time,
+}
+
+/// An interface that does not cut packets is tried again after this: it may be told to.
+const TRY_AGAIN: Time = SECOND;
+
+impl Channel {
+    fn new(socket: impl FramePort + 'static) -> Self {
+        Channel {
+            socket: Some(Box::new(socket)),
+            queue: Vec::new(),
+            cut_until: 0,
+        }
+    }
+
+    /// Sends what is queued, and leaves the queue as it is. Returns how many packets
+    /// went and how many did not.
+    pub(crate) fn send(&mut self, now: Time) -> (u64, u64) {
+        let (mut sent, mut failed) = (0, 0);
+        let Some(socket) = self.socket.as_mut() else {
+            return (sent, failed);
+        };
+        let mut rest = self.queue.as_slice();
+        while !rest.is_empty() {
+            // A packet socket that goes past the queues sends no packet that the kernel
+            // has to cut for a card that does not (`__dev_direct_xmit`).
+            let whole = if now < self.cut_until {
+                rest.iter().take_while(|f| f.vnet.gso == Gso::None).count()
+            } else {
+                rest.len()
+            };
+            let done = socket.send(&rest[..whole]);
+            sent += done.sent as u64;
+            rest = &rest[done.sent..];
+            let Some((frame, others)) = rest.split_first() else {
+                break;
+            };
+            rest = others;
+            let segments = segments(frame);
+            let count = socket.send(&segments).sent;
+            if count > 0 {
+                sent += 1;
+                self.cut_until = now + TRY_AGAIN;
+            } else {
+                failed += 1;
+            }
+        }
+        (sent, failed)
+    }
+}
+
+/// A guarded interface.
+pub(crate) struct Port {
+    pub(crate) dev: IfIndex,
+    pub(crate) name: String,
+    pub(crate) framing: Framing,
+    pub(crate) mtu: u32,
+    /// No address resolution: everybody has our own address.
+    pub(crate) no_arp: bool,
+    pub(crate) wire: Option<Channel>,
+    pub(crate) door: Channel,
+    pub(crate) near_mac: [u8; 6],
+    pub(crate) secret: [u8; 6],
+    pub(crate) traffic: Traffic,
+}
+
+impl Port {
+    pub(crate) fn new(device: &Device, framing: Framing, sockets: Sockets) -> Self {
+        Port {
+            dev: IfIndex(device.index),
+            name: device.name.clone(),
+            framing,
+            mtu: device.mtu,
+            no_arp: device.no_arp,
+            wire: sockets.wire.map(Channel::new),
+            door: Channel::new(sockets.door),
+            near_mac: sockets.near_mac,
+            secret: sockets.secret,
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Follows changes of the interface.
+    pub(crate) fn change(&mut self, device: &Device) {
+        self.name.clone_from(&device.name);
+        self.mtu = device.mtu;
+        self.no_arp = device.no_arp;
+        if let Some(framing) = device.framing {
+            self.framing = framing;
+            if let Framing::Ethernet(mac) = framing {
+                self.near_mac = mac;
+            }
+        }
+    }
+
+    pub(crate) fn channel(&mut self, side: Side) -> Option<&mut Channel> {
+        match side {
+            Side::Wire => self.wire.as_mut(),
+            Side::Door => Some(&mut self.door),
+        }
+    }
+
+    /// Bytes of link-layer header in frames of the network and of this host's sockets.
+    pub(crate) fn head_len(&self) -> usize {
+        match self.framing {
+            Framing::Ethernet(_) | Framing::Loopback => 14,
+            Framing::Bare => 0,
+        }
+    }
+}
+
+/// The segments of a packet that the interface was to cut.
+fn segments(frame: &OutFrame) -> Vec<OutFrame> {
+    let VnetHeader { gso_size, ecn, .. } = frame.vnet;
+    let cut = match frame.vnet.gso {
+        Gso::Tcp4 | Gso::Tcp6 => split_tcp(&frame.body, gso_size, ecn),
+        Gso::None | Gso::Udp | Gso::Other(_) => None,
+    };
+    let segment = |body| OutFrame {
+        vnet: VnetHeader::default(),
+        body,
+        ..*frame
+    };
+    cut.into_iter().flatten().map(segment).collect()
+}

@@ -1,0 +1,586 @@
+//! The loop: one thread that owns the engine and all sockets.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::event::{Timespec, epoll};
+use tidegate_engine::conntrack::{SECOND, Time};
+use tidegate_engine::env::{Env, IfIndex, RouteType};
+use tidegate_engine::{Disposition, Engine, Incoming, LinkHeader, Outcome, Outgoing, Output};
+use tidegate_sys::{Clock, Frame, Gso, OutFrame, PacketKind};
+use tidegate_wire::{Family, parse};
+
+use crate::Observer;
+use crate::divert::{Device, Framing};
+use crate::neighbour::{Known, Neighbours, Settled, group_mac};
+use crate::offload::{self, Segments};
+use crate::port::{Port, Side};
+use crate::report::{Guarded, Report};
+
+/// Frames of one socket before the others get their turn.
+const BUDGET: usize = 256;
+/// Empty buffers kept for the next frames.
+const SPARE: usize = 1024;
+/// Buffers that have grown beyond this are given back.
+const SPARE_SIZE: usize = 1 << 17;
+/// How long commands from outside may take before packets get their turn, given that none
+/// takes longer itself.
+const TURN: Time = SECOND / 2000;
+/// Longest sleep: how often sockets are asked what they have lost.
+const SLEEP: Time = SECOND;
+
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+
+/// Something to do with the engine.
+pub type Work = Box<dyn FnOnce(&mut Engine, Time) + Send>;
+
+/// What the loop is told from outside.
+pub(crate) enum Command {
+    /// Something to do between two batches.
+    Run(Work),
+    /// A guarded interface.
+    Add(Box<Port>),
+    /// An interface that is guarded no more.
+    Remove(IfIndex),
+    /// An interface's name, address or MTU changed.
+    Change(Box<Device>),
+    /// Other surroundings.
+    Env(Arc<Env>),
+    /// What is going on?
+    Report(std::sync::mpsc::SyncSender<Report>),
+    Stop,
+}
+
+/// Where a packet came from, for the frames that come of it.
+#[derive(Clone, Copy)]
+struct Source {
+    slot: usize,
+    side: Side,
+    head: [u8; 14],
+    segments: Segments,
+}
+
+impl Source {
+    /// Of packets that the engine makes when none has come in.
+    const ENGINE: Source = Source {
+        slot: usize::MAX,
+        side: Side::Door,
+        head: [0; 14],
+        segments: Segments::NONE,
+    };
+}
+
+/// Keys of the poll set beyond the sockets'.
+const WAKE: u64 = u64::MAX;
+const NEIGHBOURS: u64 = u64::MAX - 1;
+
+pub(crate) struct Worker {
+    engine: Engine,
+    clock: Clock,
+    now: Time,
+    ports: Vec<Option<Port>>,
+    by_dev: HashMap<IfIndex, usize>,
+    neighbours: Neighbours,
+    observer: Box<dyn Observer>,
+    commands: Receiver<Command>,
+    wake: Arc<OwnedFd>,
+    poll: OwnedFd,
+    spare: Vec<Vec<u8>>,
+    stray: u64,
+    lost_asked: Time,
+    /// There are interfaces that are left to the kernel.
+    partial: bool,
+    /// Commands are waiting that had no turn yet.
+    behind: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        engine: Engine,
+        clock: Clock,
+        observer: Box<dyn Observer>,
+        commands: Receiver<Command>,
+        wake: Arc<OwnedFd>,
+        partial: bool,
+    ) -> Result<Self> {
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
+        let neighbours = Neighbours::new()?;
+        watch(&poll, &wake, WAKE)?;
+        watch(&poll, &neighbours, NEIGHBOURS)?;
+        Ok(Worker {
+            engine,
+            now: clock.now(),
+            clock,
+            ports: Vec::new(),
+            by_dev: HashMap::new(),
+            neighbours,
+            observer,
+            commands,
+            wake,
+            poll,
+            spare: Vec::new(),
+            stray: 0,
+            lost_asked: 0,
+            partial,
+            behind: false,
+        })
+    }
+
+    /// Runs until told to stop.
+    pub(crate) fn run(mut self) -> Result<()> {
+        let mut events = Vec::with_capacity(64);
+        let mut busy = false;
+        loop {
+            events.clear();
+            let timeout = self.timeout(busy || self.behind);
+            match epoll::wait(
+                &self.poll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e).context("waiting for packets"),
+            }
+            self.now = self.clock.now();
+            busy = false;
+            let mut told = self.behind;
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => told = true,
+                    NEIGHBOURS => {
+                        let settled = self.neighbours.hear()?;
+                        self.settle(settled);
+                    }
+                    key => busy |= self.pump(key),
+                }
+            }
+            self.expire();
+            self.flush();
+            if told && self.obey()? {
+                return Ok(());
+            }
+            self.observer.after_batch(&mut self.engine, self.now);
+        }
+    }
+
+    fn timeout(&self, busy: bool) -> Option<Timespec> {
+        let due = [self.engine.poll_timeout(), self.neighbours.deadline()];
+        let next = due.into_iter().flatten().min().unwrap_or(Time::MAX);
+        let wait = if busy {
+            0
+        } else {
+            next.saturating_sub(self.clock.now()).min(SLEEP)
+        };
+        Timespec::try_from(Duration::from_nanos(wait)).ok()
+    }
+
+    fn expire(&mut self) {
+        if self.engine.poll_timeout().is_some_and(|t| t <= self.now) {
+            self.engine.handle_timeout(self.now);
+        }
+        if self.neighbours.deadline().is_some_and(|t| t <= self.now) {
+            let settled = self.neighbours.give_up(self.now);
+            self.settle(settled);
+        }
+        if self.now.saturating_sub(self.lost_asked) >= SLEEP {
+            self.lost_asked = self.now;
+            self.ask_lost();
+        }
+    }
+
+    fn ask_lost(&mut self) {
+        for port in self.ports.iter_mut().flatten() {
+            for side in [Side::Wire, Side::Door] {
+                let socket = port.channel(side).and_then(|c| c.socket.as_mut());
+                port.traffic.lost += socket.map_or(0, |s| s.lost());
+            }
+        }
+    }
+
+    /// Carries out commands, as many as packets can wait for; `true` when the last one
+    /// has been.
+    fn obey(&mut self) -> Result<bool> {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.wake, &mut count);
+        let ends = self.clock.now().saturating_add(TURN);
+        while self.clock.now() < ends {
+            let Ok(command) = self.commands.try_recv() else {
+                self.behind = false;
+                return Ok(false);
+            };
+            match command {
+                Command::Run(work) => work(&mut self.engine, self.now),
+                Command::Add(port) => self.add(*port)?,
+                Command::Remove(dev) => self.remove(dev),
+                Command::Change(device) => {
+                    let dev = IfIndex(device.index);
+                    if let Some((_, port)) = port_of(&self.by_dev, &mut self.ports, dev) {
+                        port.change(&device);
+                    }
+                }
+                Command::Env(env) => self.engine.set_env(env),
+                Command::Report(to) => {
+                    self.ask_lost();
+                    let _ = to.send(self.report());
+                }
+                Command::Stop => return Ok(true),
+            }
+        }
+        self.behind = true;
+        Ok(false)
+    }
+
+    fn report(&self) -> Report {
+        let mut interfaces: Vec<Guarded> = self
+            .ports
+            .iter()
+            .flatten()
+            .map(|p| Guarded {
+                name: p.name.clone(),
+                index: p.dev.0,
+                traffic: p.traffic,
+            })
+            .collect();
+        interfaces.sort_by_key(|g| g.index);
+        Report {
+            interfaces,
+            stray: self.stray,
+            notes: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, mut port: Port) -> Result<()> {
+        self.remove(port.dev);
+        let free = self.ports.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.ports.len());
+        for side in [Side::Wire, Side::Door] {
+            let Some(socket) = port.channel(side).and_then(|c| c.socket.as_ref()) else {
+                continue;
+            };
+            watch(&self.poll, socket, key(slot, side))?;
+        }
+        self.by_dev.insert(port.dev, slot);
+        if slot == self.ports.len() {
+            self.ports.push(None);
+        }
+        self.ports[slot] = Some(port);
+        Ok(())
+    }
+
+    fn remove(&mut self, dev: IfIndex) {
+        // A socket leaves the poll set when it is closed.
+        if let Some(slot) = self.by_dev.remove(&dev) {
+            self.ports[slot] = None;
+        }
+        self.neighbours.forget(dev);
+    }
+
+    /// Decides frames of one socket; `true` when more may be waiting.
+    fn pump(&mut self, key: u64) -> bool {
+        let (slot, side) = place(key);
+        let socket = self
+            .ports
+            .get_mut(slot)
+            .and_then(Option::as_mut)
+            .and_then(|p| p.channel(side))
+            .and_then(|c| c.socket.take());
+        let Some(mut socket) = socket else {
+            return false;
+        };
+        // An interface that is down reports it once and is silent.
+        let got = socket
+            .receive(BUDGET, &mut |frame| self.frame(slot, side, &frame))
+            .unwrap_or(0);
+        let channel = self.ports[slot].as_mut().and_then(|p| p.channel(side));
+        if let Some(channel) = channel {
+            channel.socket = Some(socket);
+        }
+        got == BUDGET
+    }
+
+    fn frame(&mut self, slot: usize, side: Side, frame: &Frame<'_>) {
+        let Some(port) = self.ports[slot].as_mut() else {
+            return;
+        };
+        match side {
+            Side::Wire => port.traffic.received += 1,
+            Side::Door => port.traffic.from_sockets += 1,
+        }
+        let head_len = port.head_len();
+        let Some((head, ip)) = frame.bytes.split_at_checked(head_len) else {
+            return;
+        };
+        let mut source = Source {
+            slot,
+            side,
+            head: [0; 14],
+            segments: Segments::of(&frame.vnet),
+        };
+        source.head[..head_len].copy_from_slice(head);
+        if frame.vnet.gso == Gso::Udp {
+            let pieces = offload::split_udp(ip, frame.vnet.gso_size);
+            for piece in pieces.into_iter().flatten() {
+                self.decide(&source, frame, piece);
+            }
+            return;
+        }
+        let mut packet = self.spare.pop().unwrap_or_default();
+        packet.clear();
+        packet.extend_from_slice(ip);
+        offload::complete(&mut packet, &frame.vnet, head_len);
+        self.decide(&source, frame, packet);
+    }
+
+    fn decide(&mut self, source: &Source, frame: &Frame<'_>, packet: Vec<u8>) {
+        let Some(port) = self.ports[source.slot].as_ref() else {
+            return;
+        };
+        let dev = port.dev;
+        if self.partial && source.side == Side::Door && is_forwarded(self.engine.env(), &packet) {
+            self.stray += 1;
+            return;
+        }
+        let family = match (port.framing, frame.protocol) {
+            (Framing::Bare, _) => None,
+            (_, ETH_P_IP) => Some(Family::V4),
+            (_, ETH_P_IPV6) => Some(Family::V6),
+            _ => return,
+        };
+        let outcome = match source.side {
+            Side::Wire => {
+                let incoming = Incoming {
+                    link: LinkHeader::new(&source.head[..port.head_len()]),
+                    family,
+                    to_host: frame.kind != PacketKind::Other,
+                    segment: source.segments.payload(),
+                    ..Incoming::on(dev)
+                };
+                self.engine.receive(self.now, incoming, packet, &mut ())
+            }
+            Side::Door => {
+                let way = Outgoing {
+                    dev,
+                    mark: 0,
+                    segment: source.segments.payload(),
+                };
+                self.engine.send_on(self.now, way, packet, &mut ())
+            }
+        };
+        self.carry_out(source, dev, outcome);
+    }
+
+    fn carry_out(&mut self, source: &Source, dev: IfIndex, mut outcome: Outcome) {
+        if let Disposition::Dropped(_) = outcome.disposition
+            && let Some(port) = self.ports[source.slot].as_mut()
+        {
+            port.traffic.dropped += 1;
+        }
+        self.observer.decided(self.now, dev, &outcome.disposition);
+        self.put_out(source, &mut outcome.outputs);
+        self.engine.recycle(outcome.outputs);
+    }
+
+    fn put_out(&mut self, source: &Source, outputs: &mut Vec<Output>) {
+        for output in outputs.drain(..) {
+            match output {
+                Output::Transmit {
+                    dev,
+                    next_hop,
+                    bytes,
+                    as_sent,
+                    ..
+                } => self.transmit(source, dev, next_hop, bytes, as_sent),
+                Output::Deliver { dev, bytes, .. } => self.deliver(source, dev, bytes),
+                Output::Log { .. } | Output::Nflog(_) => self.observer.output(self.now, &output),
+            }
+        }
+    }
+
+    /// Puts a packet on an interface's queue, with a link-layer header.
+    fn transmit(
+        &mut self,
+        source: &Source,
+        dev: IfIndex,
+        next_hop: u128,
+        mut body: Vec<u8>,
+        as_sent: bool,
+    ) {
+        let Some((slot, port)) = port_of(&self.by_dev, &mut self.ports, dev) else {
+            self.stray += 1;
+            return;
+        };
+        let (family, protocol) = kind_of(&body);
+        let head_len = port.head_len();
+        let mut frame = OutFrame {
+            vnet: source.segments.apply(&mut body, head_len, port.mtu),
+            protocol,
+            head: [0; 14],
+            head_len: head_len as u8,
+            body,
+        };
+        let Some(wire) = port.wire.as_mut() else {
+            self.stray += 1;
+            return;
+        };
+        let Framing::Ethernet(own) = port.framing else {
+            wire.queue.push(frame);
+            return;
+        };
+        if as_sent && source.slot == slot && source.side == Side::Door {
+            frame.head = source.head;
+            wire.queue.push(frame);
+            return;
+        }
+        frame.head[6..12].copy_from_slice(&own);
+        frame.head[12..].copy_from_slice(&protocol.to_be_bytes());
+        let neighbour = (dev, family, next_hop);
+        let to = match group_mac(family, next_hop) {
+            Some(mac) => Known::Mac(mac),
+            None if port.no_arp => Known::Mac(own),
+            None => self.neighbours.ask(neighbour, self.now),
+        };
+        let to = match to {
+            Known::NotYet if is_broadcast(self.engine.env(), neighbour) => Known::Mac([0xff; 6]),
+            other => other,
+        };
+        match to {
+            Known::Mac(mac) => {
+                frame.head[..6].copy_from_slice(&mac);
+                wire.queue.push(frame);
+            }
+            Known::NotYet => {
+                if !self.neighbours.wait(neighbour, frame, self.now) {
+                    port.traffic.unsent += 1;
+                }
+            }
+        }
+    }
+
+    /// Puts a packet on the queue into this host's sockets.
+    fn deliver(&mut self, source: &Source, dev: IfIndex, mut body: Vec<u8>) {
+        let loopback = self.engine.env().loopback();
+        let dev = if self.by_dev.contains_key(&dev) {
+            dev
+        } else {
+            loopback
+        };
+        let Some((slot, port)) = port_of(&self.by_dev, &mut self.ports, dev) else {
+            self.stray += 1;
+            return;
+        };
+        let (_, protocol) = kind_of(&body);
+        let mut head = [0; 14];
+        let came_by = source.slot == slot && source.side == Side::Wire;
+        if came_by && matches!(port.framing, Framing::Ethernet(_)) {
+            head[..6].copy_from_slice(&source.head[..6]);
+        } else {
+            head[..6].copy_from_slice(&port.near_mac);
+        }
+        head[6..12].copy_from_slice(&port.secret);
+        head[12..].copy_from_slice(&protocol.to_be_bytes());
+        port.door.queue.push(OutFrame {
+            vnet: source.segments.apply(&mut body, 14, u32::MAX),
+            protocol,
+            head,
+            head_len: 14,
+            body,
+        });
+    }
+
+    /// Sends what has been waiting for neighbours; who sent what cannot be sent is told.
+    fn settle(&mut self, settled: Vec<Settled>) {
+        for one in settled {
+            let Some((_, port)) = port_of(&self.by_dev, &mut self.ports, one.key.0) else {
+                continue;
+            };
+            let (Some(mac), Some(wire)) = (one.mac, port.wire.as_mut()) else {
+                port.traffic.unsent += one.frames.len() as u64;
+                for frame in one.frames {
+                    let mut told = self.engine.unreachable(self.now, frame.body, &mut ());
+                    self.put_out(&Source::ENGINE, &mut told);
+                }
+                continue;
+            };
+            for mut frame in one.frames {
+                frame.head[..6].copy_from_slice(&mac);
+                wire.queue.push(frame);
+            }
+        }
+    }
+
+    /// Sends everything that is queued.
+    fn flush(&mut self) {
+        for port in self.ports.iter_mut().flatten() {
+            for side in [Side::Wire, Side::Door] {
+                let Some(channel) = port.channel(side) else {
+                    continue;
+                };
+                if channel.queue.is_empty() {
+                    continue;
+                }
+                let (sent, failed) = channel.send(self.now);
+                for frame in channel.queue.drain(..) {
+                    if self.spare.len() < SPARE && frame.body.capacity() <= SPARE_SIZE {
+                        self.spare.push(frame.body);
+                    }
+                }
+                match side {
+                    Side::Wire => port.traffic.sent += sent,
+                    Side::Door => port.traffic.to_sockets += sent,
+                }
+                port.traffic.unsent += failed;
+            }
+        }
+    }
+}
+
+fn watch(poll: &OwnedFd, fd: &impl AsFd, key: u64) -> Result<()> {
+    let data = epoll::EventData::new_u64(key);
+    epoll::add(poll, fd, data, epoll::EventFlags::IN).context("epoll")
+}
+
+fn key(slot: usize, side: Side) -> u64 {
+    slot as u64 * 2 + u64::from(side == Side::Door)
+}
+
+fn place(key: u64) -> (usize, Side) {
+    let side = if key & 1 == 0 { Side::Wire } else { Side::Door };
+    ((key / 2) as usize, side)
+}
+
+fn port_of<'a>(
+    by_dev: &HashMap<IfIndex, usize>,
+    ports: &'a mut [Option<Port>],
+    dev: IfIndex,
+) -> Option<(usize, &'a mut Port)> {
+    let slot = *by_dev.get(&dev)?;
+    let port = ports.get_mut(slot)?.as_mut()?;
+    Some((slot, port))
+}
+
+/// Family and Ethernet type of a packet.
+fn kind_of(packet: &[u8]) -> (Family, u16) {
+    match packet.first().map(|b| b >> 4) {
+        Some(6) => (Family::V6, ETH_P_IPV6),
+        _ => (Family::V4, ETH_P_IP),
+    }
+}
+
+/// Whether the kernel has forwarded a packet that it sends: it is not this host's own.
+fn is_forwarded(env: &Env, packet: &[u8]) -> bool {
+    let Ok(layout) = parse(packet) else {
+        return true;
+    };
+    let src = layout.src(packet);
+    src != 0 && !env.is_local(layout.family, src)
+}
+
+/// Whether an address stands for everybody on the link.
+fn is_broadcast(env: &Env, (dev, family, addr): crate::neighbour::Key) -> bool {
+    family == Family::V4 && env.address_type(family, addr, Some(dev)) == RouteType::Broadcast
+}

@@ -1,0 +1,12 @@
+//! The datapath on live packets: every test makes hosts in network namespaces of its own
+//! and guards one of them. Needs `ip`, `tc` and `ping`, and either root or
+//! `unshare -Urn`, which [`user::as_an_ordinary_user`] tries.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod life;
+mod net;
+mod paths;
+mod router;
+mod rules;
+mod talk;
+mod user;

@@ -1,0 +1,278 @@
+//! Hosts in network namespaces of their own, which go when nothing holds them.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tidegate_datapath::{Datapath, Observer, Options};
+use tidegate_engine::conntrack::Time;
+use tidegate_engine::{Config, Engine, Output};
+use tidegate_syntax::{lower, parse_rules};
+use tidegate_sys::Namespace;
+use tidegate_wire::Family;
+use tidegate_xt::NoNames;
+
+/// Says what is not tested, past the test runner's capture.
+pub(crate) fn skipped(why: &str) {
+    let _ = writeln!(io::stderr(), "SKIPPED: {why}");
+}
+
+/// Whether namespaces can be made here. Says so once when not.
+pub(crate) fn able() -> bool {
+    static ABLE: OnceLock<bool> = OnceLock::new();
+    *ABLE.get_or_init(|| {
+        if let Err(e) = Namespace::new() {
+            skipped(&format!(
+                "no network namespace can be made here ({e}): see as_an_ordinary_user"
+            ));
+            return false;
+        }
+        let missing = ["ip", "tc", "ping"].into_iter().find(|tool| {
+            let run = Command::new(tool).arg("-V").output();
+            run.is_err()
+        });
+        if let Some(tool) = missing {
+            skipped(&format!("the live tests need {tool}"));
+        }
+        missing.is_none()
+    })
+}
+
+/// A host.
+pub(crate) struct Host(Namespace);
+
+impl Host {
+    /// With loopback up and without duplicate address detection.
+    pub(crate) fn new() -> Self {
+        let host = Host(Namespace::new().unwrap());
+        host.sh("
+            sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0
+            ip link set lo up
+        ");
+        host
+    }
+
+    /// Does something there; sockets made there stay there.
+    pub(crate) fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.0.run(|| Ok(work())).unwrap()
+    }
+
+    /// What a shell script prints there.
+    pub(crate) fn try_sh(&self, script: &str) -> Result<String, String> {
+        let mut shell = Command::new("timeout");
+        shell.args(["60", "sh", "-ec", script]);
+        let run = self.run(|| shell.stdin(Stdio::null()).output()).unwrap();
+        let out = String::from_utf8_lossy(&run.stdout).into_owned();
+        if run.status.success() {
+            return Ok(out);
+        }
+        let err = String::from_utf8_lossy(&run.stderr);
+        Err(format!("{script}\n{}\n{out}{err}", run.status))
+    }
+
+    /// As [`Host::try_sh`], where nothing may fail.
+    pub(crate) fn sh(&self, script: &str) -> String {
+        self.try_sh(script).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// A link: our `name` to `peer` of another host.
+    pub(crate) fn link(&self, name: &str, other: &Host, peer: &str) {
+        let there = format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            other.0.as_fd().as_raw_fd()
+        );
+        self.sh(&format!(
+            "ip link add {name} type veth peer name {peer} netns {there}
+             ip link set {name} up"
+        ));
+        other.sh(&format!("ip link set {peer} up"));
+    }
+
+    /// Whether all of `count` echo requests are answered.
+    pub(crate) fn pings(&self, to: &str, size: usize) -> bool {
+        let script = format!("ping -n -q -c 3 -i 0.05 -W 2 -s {size} {to}");
+        self.try_sh(&script)
+            .is_ok_and(|said| said.contains(" 0% packet loss"))
+    }
+
+    /// That no echo request is answered.
+    pub(crate) fn silent(&self, to: &str) -> bool {
+        let script = format!("ping -n -q -c 3 -i 0.05 -W 0.3 {to} || true");
+        self.sh(&script).contains(" 100% packet loss")
+    }
+
+    /// Guards the host with rules of both families.
+    pub(crate) fn guard(&self, v4: &str, v6: &str) -> Guard {
+        self.guard_with(Options::default(), v4, v6)
+    }
+
+    pub(crate) fn guard_with(&self, options: Options, v4: &str, v6: &str) -> Guard {
+        let seen = Seen::default();
+        let observer = Box::new(seen.clone());
+        let datapath = self.run(|| Datapath::start(options, Config::default(), observer));
+        let guard = Guard {
+            datapath: datapath.unwrap(),
+            seen,
+        };
+        guard.load(Family::V4, v4);
+        guard.load(Family::V6, v6);
+        self.run(|| guard.datapath.guard()).unwrap();
+        guard
+    }
+
+    /// The program of the example, which can be killed.
+    pub(crate) fn guard_program(&self, words: &[&str]) -> Running {
+        let mut program = Command::new(example_path("guard"));
+        program.args(words).stdout(Stdio::piped());
+        let child = self.run(|| program.spawn()).unwrap();
+        let mut running = Running(child);
+        let out = running.0.stdout.as_mut().unwrap();
+        let mut said = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(out), &mut said).unwrap();
+        assert_eq!(said, "guarding\n");
+        running
+    }
+}
+
+/// A built example of this package.
+pub(crate) fn example_path(name: &str) -> std::path::PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let beside = own.with_file_name(name);
+    if beside.exists() {
+        return beside;
+    }
+    let built = own.parent().unwrap().with_file_name("examples").join(name);
+    assert!(
+        built.exists(),
+        "{}: cargo build --examples",
+        built.display()
+    );
+    built
+}
+
+/// A program that ends with this at the latest.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Running {
+    /// Asks it to end in order.
+    pub(crate) fn end(mut self) {
+        let pid = Pid::from_raw(self.0.id() as i32);
+        kill(pid, Signal::SIGTERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+pub(crate) struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Observer for Seen {
+    fn output(&mut self, _: Time, output: &Output) {
+        if let Output::Log { line, .. } = output {
+            self.0.lock().unwrap().push(line.clone());
+        }
+    }
+}
+
+/// A guarded host's datapath.
+pub(crate) struct Guard {
+    pub(crate) datapath: Datapath,
+    pub(crate) seen: Seen,
+}
+
+impl Guard {
+    pub(crate) fn load(&self, family: Family, rules: &str) {
+        let parsed = parse_rules(rules, family, &NoNames)
+            .unwrap_or_else(|e| panic!("{rules}: line {}: {}", e.line, e.render("test")));
+        let lowered = lower(&parsed).map_err(|e| e.render("test", None)).unwrap();
+        let rules = Arc::new(lowered.ruleset);
+        self.datapath.with(|engine, _| engine.load(rules)).unwrap();
+    }
+
+    /// Packets that the `n`th rule of the rules in force has counted, from 0.
+    pub(crate) fn counted(&self, family: Family, n: usize) -> u64 {
+        let count = move |engine: &mut Engine, _| {
+            let (_, _, rule) = engine.rules(family).rules().nth(n).unwrap();
+            engine.counter(family, rule.id).packets
+        };
+        self.datapath.with(count).unwrap()
+    }
+
+    pub(crate) fn traffic(&self, name: &str) -> tidegate_datapath::Traffic {
+        let report = self.datapath.report();
+        let found = report.interfaces.iter().find(|i| i.name == name);
+        found
+            .unwrap_or_else(|| panic!("{name}: {report:?}"))
+            .traffic
+    }
+}
+
+/// A filter table.
+pub(crate) fn filter(rules: &[&str]) -> String {
+    table("filter", &["INPUT", "FORWARD", "OUTPUT"], rules)
+}
+
+/// A nat table.
+pub(crate) fn nat(rules: &[&str]) -> String {
+    let chains = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"];
+    table("nat", &chains, rules)
+}
+
+fn table(name: &str, chains: &[&str], rules: &[&str]) -> String {
+    let mut text = format!("*{name}\n");
+    for chain in chains {
+        let _ = writeln!(text, ":{chain} ACCEPT [0:0]");
+    }
+    for rule in rules {
+        let _ = writeln!(text, "{rule}");
+    }
+    text + "COMMIT\n"
+}
+
+/// Waits until something holds; `false` when it takes too long.
+pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) {
+        if holds() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+/// The usual pair: client 10.0.0.2 and fd00::2, server 10.0.0.1 and fd00::1, joined by
+/// `eth0` of both.
+pub(crate) fn client_and_server() -> (Host, Host) {
+    let (client, server) = (Host::new(), Host::new());
+    client.link("eth0", &server, "eth0");
+    client.sh("ip addr add 10.0.0.2/24 dev eth0; ip addr add fd00::2/64 dev eth0 nodad");
+    server.sh("ip addr add 10.0.0.1/24 dev eth0; ip addr add fd00::1/64 dev eth0 nodad");
+    (client, server)
+}

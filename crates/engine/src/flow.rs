@@ -1,0 +1,301 @@
+//! The flow cache: what the tables made of a flow's packets, kept with its connection.
+//!
+//! The rules that an established packet meets depend on little: its flow and direction,
+//! the interfaces, its mark, and a few fields that differ from packet to packet. While
+//! one packet walks the tables, a [`Recorder`] notes the counters it raised and every
+//! test of such a field with its outcome. What comes of it is a [`Plan`]. The next packet
+//! of the flow for which all those tests come out the same would meet the same rules: it
+//! passes the tables by raising the plan's counters. Packets that a stateful test, a drop
+//! or an effect other than a constant mark had a part in leave no plan.
+//!
+//! Plans are shared by all flows they fit. A connection remembers one for each direction
+//! as a number that carries the epoch; a change of rules or surroundings begins a new
+//! epoch, and with it all plans are forgotten.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use tidegate_conntrack::CtInfo;
+use tidegate_ir::{Cond, Effect, Expr, Facts, Field, Leaf, RuleId, Scope, eval};
+use tidegate_wire::proto;
+
+use crate::env::IfIndex;
+use crate::packet::Packet;
+use crate::routing::Path;
+
+/// Most plans of one epoch; beyond, packets walk the tables.
+const MAX_PLANS: usize = 1 << 16;
+/// Most tests that a plan depends on.
+const MAX_GUARDS: usize = 16;
+/// Most counters that a plan raises.
+const MAX_TRAIL: usize = 256;
+/// Bits of a tag that number the plan; the others are the epoch.
+const PLAN_BITS: u32 = 20;
+/// Ends the part of a trail that belongs to one table.
+const END: u32 = u32::MAX;
+
+/// What the tables, and the routing between them, made of a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Plan {
+    start: Start,
+    /// Mark when the tables had been passed.
+    mark: u32,
+    /// Where a received packet went.
+    path: Option<Path>,
+    /// Tests that must come out as noted.
+    guards: Box<[(Cond, bool)]>,
+    /// Counters raised, table by table, each part closed by [`END`].
+    trail: Box<[u32]>,
+}
+
+/// What a packet brought along when its connection had been found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Start {
+    proto: u8,
+    info: CtInfo,
+    in_dev: Option<IfIndex>,
+    out_dev: Option<IfIndex>,
+    mark: u32,
+}
+
+impl Start {
+    /// `None` for packets that are not worth it, or whose presence tests could differ
+    /// from packet to packet: trackers of these protocols have seen a whole header.
+    fn of(packet: &Packet, info: CtInfo) -> Option<Start> {
+        let established = matches!(info, CtInfo::Established | CtInfo::EstablishedReply);
+        let whole = packet.fragments.is_none() && !packet.layout.is_fragment();
+        let own = packet.depth == 0 && !packet.borrows_connection;
+        let simple = matches!(
+            packet.layout.proto,
+            proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6
+        );
+        (established && whole && own && simple).then_some(Start {
+            proto: packet.layout.proto,
+            info,
+            in_dev: packet.in_dev,
+            out_dev: packet.out_dev,
+            mark: packet.mark,
+        })
+    }
+}
+
+/// Whether the value of a field is settled once a packet's [`Start`] and its connection
+/// are. An index over rules may look at such fields only: what it skips leaves no trace.
+pub(crate) fn is_settled(field: Field) -> bool {
+    matches!(
+        field,
+        Field::FragOff
+            | Field::L4Len
+            | Field::IcmpTypeCode
+            | Field::HasCt
+            | Field::CtState
+            | Field::Mark
+    ) || field.row().scope == Scope::Flow
+}
+
+/// Whether a test of the field comes out the same wherever in its walk the packet is.
+fn can_guard(field: Field) -> bool {
+    matches!(
+        field,
+        Field::TcpFlags
+            | Field::TcpOption(_)
+            | Field::Length
+            | Field::Tos
+            | Field::CtStatus
+            | Field::CtMark
+            | Field::CtReplSrc
+            | Field::CtReplDst
+            | Field::CtReplSport
+            | Field::CtReplDport
+    )
+}
+
+/// Notes what becomes of one packet.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    start: Option<Start>,
+    path: Option<Path>,
+    guards: Vec<(Cond, bool)>,
+    trail: Vec<u32>,
+}
+
+impl Recorder {
+    fn begin(&mut self, start: Start) {
+        self.start = Some(start);
+        self.path = None;
+        self.guards.clear();
+        self.trail.clear();
+    }
+
+    /// Leaves the packet without a plan.
+    #[inline]
+    pub(crate) fn spoil(&mut self) {
+        self.start = None;
+    }
+
+    /// A counter was raised.
+    #[inline]
+    pub(crate) fn counted(&mut self, id: RuleId) {
+        if self.start.is_some() {
+            self.trail.push(id.0);
+            if self.trail.len() > MAX_TRAIL {
+                self.spoil();
+            }
+        }
+    }
+
+    /// A table was left.
+    #[inline]
+    pub(crate) fn table_passed(&mut self) {
+        if self.start.is_some() {
+            self.trail.push(END);
+        }
+    }
+
+    /// A received packet was routed.
+    #[inline]
+    pub(crate) fn routed(&mut self, path: Path) {
+        self.path = Some(path);
+    }
+
+    /// A test was evaluated.
+    #[inline]
+    pub(crate) fn tested(&mut self, leaf: &Leaf<'_>) {
+        if self.start.is_some() {
+            self.note(leaf);
+        }
+    }
+
+    fn note(&mut self, leaf: &Leaf<'_>) {
+        let field = match leaf.cond {
+            Cond::Test(test) => test.field(),
+            Cond::Const(_) => return,
+            // Its outcome is its own affair.
+            _ => return self.spoil(),
+        };
+        if is_settled(field) {
+            return;
+        }
+        if !can_guard(field) || self.guards.len() >= MAX_GUARDS {
+            return self.spoil();
+        }
+        if !self.guards.iter().any(|(c, _)| c == leaf.cond) {
+            self.guards.push((leaf.cond.clone(), leaf.held));
+        }
+    }
+
+    /// An effect was carried out.
+    pub(crate) fn affected(&mut self, effect: &Effect) {
+        if !matches!(effect, Effect::Assign(Field::Mark, Expr::Masked { .. })) {
+            self.spoil();
+        }
+    }
+}
+
+/// A plan in use by a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Follow {
+    plan: u32,
+    /// Where in the trail the next table's part begins.
+    at: u32,
+}
+
+/// All plans of the present epoch.
+#[derive(Debug, Default)]
+pub(crate) struct FlowCache {
+    epoch: u64,
+    plans: Vec<Plan>,
+    numbers: HashMap<Plan, u32>,
+    /// Packets that followed a plan.
+    pub(crate) followed: u64,
+    pub(crate) recorder: Recorder,
+}
+
+impl FlowCache {
+    /// Forgets all plans: rules or surroundings have changed.
+    pub(crate) fn begin_epoch(&mut self) {
+        self.epoch += 1;
+        self.plans.clear();
+        self.numbers.clear();
+        self.recorder.spoil();
+    }
+
+    /// The plan that a connection's `tag` names, if it fits the packet.
+    #[inline]
+    pub(crate) fn follow(
+        &self,
+        tag: u64,
+        packet: &Packet,
+        info: CtInfo,
+        facts: &mut impl Facts,
+    ) -> Option<Follow> {
+        if tag >> PLAN_BITS != self.epoch + 1 {
+            return None;
+        }
+        let number = (tag & ((1 << PLAN_BITS) - 1)) as u32;
+        let plan = self.plans.get(number as usize)?;
+        let fits = Start::of(packet, info) == Some(plan.start)
+            && plan.guards.iter().all(|(cond, held)| {
+                (eval(cond, facts, &mut ()) == tidegate_ir::Truth::True) == *held
+            });
+        fits.then_some(Follow {
+            plan: number,
+            at: 0,
+        })
+    }
+
+    /// Starts to record a packet.
+    #[inline]
+    pub(crate) fn record(&mut self, packet: &Packet, info: CtInfo) {
+        match Start::of(packet, info) {
+            Some(start) if self.plans.len() < MAX_PLANS => self.recorder.begin(start),
+            _ => self.recorder.spoil(),
+        }
+    }
+
+    /// The packet got through: the tag under which its connection finds the plan.
+    pub(crate) fn keep(&mut self, mark: u32) -> Option<u64> {
+        let recorder = &mut self.recorder;
+        let plan = Plan {
+            start: recorder.start.take()?,
+            mark,
+            path: recorder.path,
+            guards: recorder.guards.as_slice().into(),
+            trail: recorder.trail.as_slice().into(),
+        };
+        let number = match self.numbers.entry(plan) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let number = self.plans.len() as u32;
+                self.plans.push(new.key().clone());
+                *new.insert(number)
+            }
+        };
+        Some((self.epoch + 1) << PLAN_BITS | u64::from(number))
+    }
+
+    /// Where the plan sends a received packet.
+    #[inline]
+    pub(crate) fn path(&self, follow: Follow) -> Option<Path> {
+        self.plans.get(follow.plan as usize)?.path
+    }
+
+    /// The mark that packets of the plan leave the tables with.
+    #[inline]
+    pub(crate) fn mark(&self, follow: Follow) -> Option<u32> {
+        Some(self.plans.get(follow.plan as usize)?.mark)
+    }
+
+    /// Counters of the next table on the packet's way.
+    #[inline]
+    pub(crate) fn next_table(&self, follow: &mut Follow) -> &[u32] {
+        let trail = self
+            .plans
+            .get(follow.plan as usize)
+            .and_then(|p| p.trail.get(follow.at as usize..))
+            .unwrap_or_default();
+        let len = trail.iter().position(|&id| id == END).unwrap_or(0);
+        follow.at += len as u32 + 1;
+        &trail[..len]
+    }
+}

@@ -1,0 +1,30 @@
+//! What the live firewall asks of the system and no safe crate offers: packet sockets
+//! and network namespaces. All unsafe code of the workspace is here.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod bpf;
+mod clock;
+mod namespace;
+mod packet;
+mod port;
+mod vnet;
+
+pub use bpf::{Insn, wire_filter};
+pub use clock::Clock;
+pub use namespace::Namespace;
+pub use packet::{PacketOptions, PacketSocket};
+pub use port::{Frame, FramePort, OutFrame, PacketKind, Sent};
+pub use vnet::{Gso, VnetHeader};
+
+/// Fills `buffer` with random bytes.
+///
+/// # Errors
+/// The kernel has no entropy (early boot).
+pub fn random(buffer: &mut [u8]) -> std::io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut buffer[filled..], flags)?;
+    }
+    Ok(())
+}

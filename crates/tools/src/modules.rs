@@ -1,0 +1,439 @@
+//! `modprobe`, `lsmod` and `modinfo` for the helpers.
+//!
+//! Helpers are always there for rules with `-j CT --helper`. Loading a helper's module by
+//! name does what it did on the kernels that the tutorials are about (up to 4.6, and with
+//! `nf_conntrack_helper=1` up to 5.19): connections to the helper's ports get it by
+//! themselves. Today's kernels never do that. There is no state besides the settings of
+//! the table: a module is loaded while its helper has ports.
+
+use tidegate_conntrack::{Config, Conntrack, Cursor, HelperKind, HelperPort};
+use tidegate_wire::proto;
+
+use super::{Printed, Tracker};
+
+/// Places for entries looked at between two packets.
+const PIECE: u32 = 256;
+
+/// Most ports a helper may watch (`MAX_PORTS`).
+const PORTS_MAX: usize = 8;
+
+/// A helper's module.
+struct Module {
+    name: &'static str,
+    /// Other names it is loaded by.
+    aliases: &'static [&'static str],
+    description: &'static str,
+    kind: HelperKind,
+    proto: u8,
+    port: u16,
+    parameters: &'static [(&'static str, &'static str)],
+}
+
+const MODULES: [Module; 1] = [Module {
+    name: "nf_conntrack_ftp",
+    aliases: &[
+        "ip_conntrack_ftp",
+        "nf_nat_ftp",
+        "ip_nat_ftp",
+        "nfct_helper_ftp",
+    ],
+    description: "Follows FTP control connections to the data connections they announce",
+    kind: HelperKind::Ftp,
+    proto: proto::TCP,
+    port: 21,
+    parameters: &[
+        (
+            "ports",
+            "ports of servers to watch, 21 unless given (array of ushort)",
+        ),
+        (
+            "loose",
+            "expect data connections with hosts other than the server and its client (bool)",
+        ),
+    ],
+}];
+
+/// Kernel modules whose work is always done here.
+const BUILT_IN: [&str; 24] = [
+    "ip_tables",
+    "ip6_tables",
+    "x_tables",
+    "iptable_filter",
+    "iptable_nat",
+    "iptable_mangle",
+    "iptable_raw",
+    "iptable_security",
+    "ip6table_filter",
+    "ip6table_nat",
+    "ip6table_mangle",
+    "ip6table_raw",
+    "ip6table_security",
+    "nf_conntrack",
+    "nf_conntrack_ipv4",
+    "nf_conntrack_ipv6",
+    "nf_conntrack_netlink",
+    "ip_conntrack",
+    "nf_nat",
+    "nf_nat_ipv4",
+    "nf_nat_ipv6",
+    "nf_defrag_ipv4",
+    "nf_defrag_ipv6",
+    "nf_log_syslog",
+];
+/// The same for extensions.
+const BUILT_IN_FAMILIES: [&str; 3] = ["ipt_", "ip6t_", "xt_"];
+
+fn plain(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// Names of all helpers that modules bring.
+pub fn helpers() -> impl Iterator<Item = &'static str> {
+    MODULES.iter().map(|m| m.kind.name())
+}
+
+fn find(name: &str) -> Option<&'static Module> {
+    const ALL: &[Module] = &MODULES;
+    let name = plain(name);
+    ALL.iter()
+        .find(|m| m.name == name || m.aliases.contains(&name.as_str()))
+}
+
+fn built_in(name: &str) -> bool {
+    let name = plain(name);
+    BUILT_IN.contains(&name.as_str()) || BUILT_IN_FAMILIES.iter().any(|f| name.starts_with(f))
+}
+
+impl Module {
+    fn loaded(&self, config: &Config) -> bool {
+        config.helpers.iter().any(|h| h.kind == self.kind)
+    }
+
+    fn load(&self, config: &mut Config, ports: &[u16], loose: bool) {
+        config.helpers.extend(ports.iter().map(|port| HelperPort {
+            kind: self.kind,
+            proto: self.proto,
+            port: *port,
+        }));
+        if self.kind == HelperKind::Ftp {
+            config.ftp_loose = loose;
+        }
+    }
+
+    fn unload(&self, config: &mut Config) {
+        config.helpers.retain(|h| h.kind != self.kind);
+        if self.kind == HelperKind::Ftp {
+            config.ftp_loose = false;
+        }
+    }
+}
+
+fn refused(text: &str) -> Printed {
+    Printed {
+        err: format!("{text}\n"),
+        status: 1,
+        ..Printed::default()
+    }
+}
+
+/// What `modprobe`'s options ask for.
+#[derive(Default)]
+struct Asked<'a> {
+    remove: bool,
+    quiet: bool,
+    dry: bool,
+    verbose: bool,
+    all: bool,
+    names: Vec<&'a str>,
+}
+
+const MODPROBE_HELP: &str = "\
+Usage:
+\tmodprobe [options] [-a] modulename [module parameters ...]
+\tmodprobe [options] -r modulename ...
+Options:
+\t-a, --all       load every module named
+\t-r, --remove    unload
+\t-q, --quiet     say nothing about modules that are unknown
+\t-n, --dry-run   do nothing
+\t-v, --verbose   say what is done
+\t-V, --version   show the version
+\t-h, --help      show this help
+
+Rules with -j CT --helper need no module. Loading a helper's module by name makes
+connections to its ports get the helper by themselves, as kernels up to 4.6 did.
+";
+
+impl<'a> Asked<'a> {
+    fn read(words: &[&'a str]) -> Result<Asked<'a>, Printed> {
+        let mut asked = Asked::default();
+        for word in words {
+            let letters: Vec<&str> = match word.strip_prefix('-') {
+                None | Some("") => {
+                    asked.names.push(word);
+                    continue;
+                }
+                Some(long) if long.starts_with('-') => vec![long],
+                Some(letters) => letters.split("").filter(|l| !l.is_empty()).collect(),
+            };
+            for letter in letters {
+                asked.option(letter)?;
+            }
+        }
+        if asked.names.is_empty() {
+            return Err(refused("modprobe: ERROR: missing parameters. See -h."));
+        }
+        Ok(asked)
+    }
+
+    fn option(&mut self, option: &str) -> Result<(), Printed> {
+        match option {
+            "r" | "-remove" => self.remove = true,
+            "a" | "-all" => self.all = true,
+            "q" | "-quiet" => self.quiet = true,
+            "n" | "-dry-run" | "-show" => self.dry = true,
+            "v" | "-verbose" => self.verbose = true,
+            // These choose how kmod finds and checks files.
+            "i" | "-ignore-install" | "b" | "-use-blacklist" | "f" | "-force" | "s" | "-syslog" => {
+            }
+            "h" | "-help" => {
+                return Err(Printed {
+                    out: MODPROBE_HELP.to_owned(),
+                    ..Printed::default()
+                });
+            }
+            "V" | "-version" => {
+                return Err(Printed {
+                    out: concat!("tidegate ", env!("CARGO_PKG_VERSION"), "\n").to_owned(),
+                    ..Printed::default()
+                });
+            }
+            long if long.starts_with('-') => {
+                return Err(refused(&format!("modprobe: unrecognized option '-{long}'")));
+            }
+            letter => {
+                return Err(refused(&format!("modprobe: invalid option -- '{letter}'")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `modprobe [-r] NAME [PARAMETER=VALUE ...]`. `in_use` says how many rules use a helper,
+/// by its name: those keep its module from being unloaded.
+///
+/// A module that is loaded already is left as it is, parameters included, as kmod does.
+pub fn modprobe(tracker: &dyn Tracker, words: &[&str], in_use: &dyn Fn(&str) -> usize) -> Printed {
+    let asked = match Asked::read(words) {
+        Ok(asked) => asked,
+        Err(printed) => return printed,
+    };
+    let mut printed = Printed::default();
+    let (names, parameters) = if asked.remove || asked.all {
+        (asked.names.as_slice(), &[][..])
+    } else {
+        asked.names.split_at(1)
+    };
+    for name in names {
+        let done = if asked.remove {
+            unload(tracker, name, &asked, in_use)
+        } else {
+            load(tracker, name, parameters, &asked)
+        };
+        match done {
+            Ok(line) if asked.verbose => printed.out += &line,
+            Ok(_) => {}
+            Err(text) => {
+                printed.err += &text;
+                printed.status = 1;
+            }
+        }
+    }
+    printed
+}
+
+/// Work on the table, or why it is out of reach.
+fn on_table<T: Send + 'static>(
+    tracker: &dyn Tracker,
+    work: impl FnOnce(&mut Conntrack) -> T + Send + 'static,
+) -> Result<T, String> {
+    let done = tracker.with(|ct, _| work(ct));
+    done.map_err(|f| f.render("modprobe", None))
+}
+
+fn load(
+    tracker: &dyn Tracker,
+    name: &str,
+    parameters: &[&str],
+    asked: &Asked<'_>,
+) -> Result<String, String> {
+    let Some(module) = find(name) else {
+        return match (built_in(name), asked.quiet) {
+            (true, _) => Ok(String::new()),
+            (false, true) => Err(String::new()),
+            (false, false) => Err(format!("modprobe: FATAL: Module {name} not found.\n")),
+        };
+    };
+    let read = read_parameters(module, parameters);
+    let good = read.is_some();
+    let settings = read.filter(|_| !asked.dry);
+    let loaded = on_table(tracker, move |ct| {
+        let loaded = module.loaded(ct.config());
+        if let Some((ports, loose)) = settings.filter(|_| !loaded) {
+            module.load(ct.config_mut(), &ports, loose);
+        }
+        loaded
+    })?;
+    if loaded {
+        return Ok(String::new());
+    }
+    if !good {
+        return Err(format!(
+            "modprobe: ERROR: could not insert '{}': Invalid argument\n",
+            module.name
+        ));
+    }
+    let insmod = ["insmod", module.name].into_iter();
+    let words: Vec<&str> = insmod.chain(parameters.iter().copied()).collect();
+    Ok(format!("{}\n", words.join(" ")))
+}
+
+/// Ports and looseness; what is no parameter is passed over, as the kernel does.
+fn read_parameters(module: &Module, parameters: &[&str]) -> Option<(Vec<u16>, bool)> {
+    let (mut ports, mut loose) = (vec![module.port], false);
+    for parameter in parameters {
+        match parameter.split_once('=') {
+            Some(("ports", list)) => {
+                let read: Option<Vec<u16>> = list.split(',').map(|p| p.parse().ok()).collect();
+                ports = read.filter(|p| p.len() <= PORTS_MAX)?;
+            }
+            Some(("loose", text)) => loose = boolean(text)?,
+            None if *parameter == "loose" => loose = true,
+            _ => {}
+        }
+    }
+    Some((ports, loose))
+}
+
+/// A parameter that is on or off (`kstrtobool`).
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "y" | "Y" | "t" | "T" | "on" => Some(true),
+        "0" | "n" | "N" | "f" | "F" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn unload(
+    tracker: &dyn Tracker,
+    name: &str,
+    asked: &Asked<'_>,
+    in_use: &dyn Fn(&str) -> usize,
+) -> Result<String, String> {
+    let Some(module) = find(name) else {
+        return Err(match (built_in(name), asked.quiet) {
+            (true, _) => format!("modprobe: FATAL: Module {name} is builtin.\n"),
+            (false, true) => String::new(),
+            (false, false) => format!("modprobe: FATAL: Module {name} not found.\n"),
+        });
+    };
+    if !on_table(tracker, |ct| module.loaded(ct.config()))? {
+        return Ok(String::new());
+    }
+    if in_use(module.kind.name()) > 0 {
+        return Err(format!(
+            "modprobe: FATAL: Module {} is in use.\n",
+            module.name
+        ));
+    }
+    if !asked.dry {
+        // From here on nothing new gets the helper.
+        on_table(tracker, |ct| module.unload(ct.config_mut()))?;
+        let mut next = Some(Cursor::default());
+        while let Some(cursor) = next {
+            next = on_table(tracker, move |ct| {
+                ct.retire_helper(module.kind, cursor, PIECE)
+            })?;
+        }
+    }
+    Ok(format!("rmmod {}\n", module.name))
+}
+
+/// `lsmod`: what is loaded by name, and how many rules use it. Sizes are none: nothing
+/// is loaded into memory.
+pub fn lsmod(ct: &Conntrack, in_use: &dyn Fn(&str) -> usize) -> Printed {
+    let mut out = String::from("Module                  Size  Used by\n");
+    let mut loaded: Vec<&str> = Vec::new();
+    for module in MODULES.iter().filter(|m| m.loaded(ct.config())) {
+        let used = in_use(module.kind.name());
+        out += &format!("{:<19} {:>8}  {used}\n", module.name, 0);
+        loaded.push(module.name);
+    }
+    let users = loaded.join(",");
+    let tail = format!("{} {users}", loaded.len());
+    out += &format!("{:<19} {:>8}  {}\n", "nf_conntrack", 0, tail.trim_end());
+    Printed {
+        out,
+        ..Printed::default()
+    }
+}
+
+/// `modinfo NAME ...`.
+#[must_use]
+pub fn modinfo(words: &[&str]) -> Printed {
+    let mut printed = Printed::default();
+    let (mut field, mut names) = (None, Vec::new());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "-F" | "--field" => field = words.next().copied(),
+            "-p" | "--parameters" => field = Some("parm"),
+            "-d" | "--description" => field = Some("description"),
+            "-l" | "--license" => field = Some("license"),
+            "-n" | "--filename" => field = Some("filename"),
+            word if word.starts_with('-') => {
+                return refused(&format!("modinfo: unrecognized option '{word}'"));
+            }
+            word => names.push(word),
+        }
+    }
+    if names.is_empty() {
+        return refused("modinfo: ERROR: missing module or filename.");
+    }
+    for name in names {
+        match find(name) {
+            Some(module) => printed.out += &describe(module, field),
+            None if built_in(name) => {
+                printed.out += &format!(
+                    "name:           {}\nfilename:       (builtin)\n",
+                    plain(name)
+                );
+            }
+            None => {
+                printed.err += &format!("modinfo: ERROR: Module {name} not found.\n");
+                printed.status = 1;
+            }
+        }
+    }
+    printed
+}
+
+/// All of a module's fields, or the values of one.
+fn describe(module: &Module, field: Option<&str>) -> String {
+    let mut fields = vec![
+        ("filename", "(builtin)".to_owned()),
+        ("description", module.description.to_owned()),
+        ("license", env!("CARGO_PKG_LICENSE").to_owned()),
+        ("name", module.name.to_owned()),
+    ];
+    let aliases = module.aliases.iter().map(|a| ("alias", (*a).to_owned()));
+    let parameters = module.parameters.iter();
+    let parameters = parameters.map(|(name, what)| ("parm", format!("{name}:{what}")));
+    fields.extend(aliases.chain(parameters));
+    let lines = fields.into_iter().filter_map(|(name, value)| match field {
+        None => Some(format!("{:<16}{value}\n", format!("{name}:"))),
+        Some(wanted) if wanted == name => Some(format!("{value}\n")),
+        Some(_) => None,
+    });
+    lines.collect()
+}

@@ -1,0 +1,4 @@
+//! A record of connections.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tidegate_fuzz_targets::snapshot(data));
