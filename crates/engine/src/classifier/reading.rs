@@ -2,6 +2,8 @@
 
 use tidegate_ir::{Cond, Field, Rule, Test};
 
+use crate::flow::is_settled;
+
 /// Which of a rule's tests count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -32,12 +34,26 @@ fn is_pure(cond: &Cond) -> bool {
     pure
 }
 
+/// Whether the condition comes out the same for all packets of a flow that follow the
+/// same plan of the flow cache.
+fn is_lasting(cond: &Cond) -> bool {
+    let mut lasting = true;
+    cond.visit(&mut |c| {
+        if let Cond::Test(test) = c {
+            lasting &= is_settled(test.field());
+        }
+    });
+    lasting
+}
+
 /// The parts of a rule that may be asked at any time: they keep no state, and nothing
-/// that does stands before them.
+/// that does stands before them. What stands behind a guard that drops one packet of a
+/// flow and not the next tells nothing: whoever skipped the rule for its sake would leave
+/// the flow cache without knowing of the guard.
 fn harmless(rule: &Rule) -> impl Iterator<Item = &Cond> {
     parts(rule).take_while(|part| match part {
         Cond::Test(_) => true,
-        Cond::DropWhen(guard) => is_pure(guard),
+        Cond::DropWhen(guard) => is_pure(guard) && is_lasting(guard),
         other => is_pure(other),
     })
 }
@@ -69,35 +85,26 @@ pub(super) fn is_void(rule: &Rule) -> bool {
         .any(|part| *part == Cond::Const(false))
 }
 
-/// Fields that are read off the packet or its connection; others cost more than the
-/// tests they save.
+/// Fields that are read off the packet or its connection and say the same of all packets
+/// that follow one plan of the flow cache; others cost more than the tests they save.
 pub(super) fn is_cheap(field: Field) -> bool {
-    match field {
+    let read = matches!(
+        field,
         Field::Src
-        | Field::Dst
-        | Field::Proto
-        | Field::Tos
-        | Field::Ttl
-        | Field::Length
-        | Field::Sport
-        | Field::Dport
-        | Field::IcmpTypeCode
-        | Field::InName
-        | Field::OutName
-        | Field::Mark
-        | Field::CtState
-        | Field::CtMark
-        | Field::CtOrigSrc
-        | Field::CtOrigDst
-        | Field::CtOrigDport => true,
-        // Always the same where it could tell anything.
-        Field::FragOff | Field::L4Len | Field::HasCt => false,
-        Field::TcpFlags | Field::TcpOption(_) | Field::CtStatus | Field::CtDir => false,
-        Field::CtProto | Field::CtReplSrc | Field::CtReplDst | Field::CtOrigSport => false,
-        Field::CtReplSport | Field::CtReplDport | Field::CtExpire => false,
-        Field::SrcType | Field::DstType | Field::SrcTypeIn => false,
-        Field::DstTypeIn | Field::SrcTypeOut | Field::DstTypeOut => false,
-    }
+            | Field::Dst
+            | Field::Proto
+            | Field::Sport
+            | Field::Dport
+            | Field::IcmpTypeCode
+            | Field::InName
+            | Field::OutName
+            | Field::Mark
+            | Field::CtState
+            | Field::CtOrigSrc
+            | Field::CtOrigDst
+            | Field::CtOrigDport
+    );
+    read && is_settled(field)
 }
 
 /// About how many bits a test on a field sorts out, given how many it fixes.
@@ -106,7 +113,7 @@ pub(super) fn worth(field: Field, bits: u32) -> f64 {
         Field::Src | Field::Dst | Field::CtOrigSrc | Field::CtOrigDst => (1.0, 16.0),
         Field::Sport => (1.0, 12.0),
         Field::Dport | Field::CtOrigDport => (1.0, 10.0),
-        Field::Mark | Field::CtMark => (0.5, 8.0),
+        Field::Mark => (0.5, 8.0),
         Field::InName | Field::OutName => (0.1, 3.0),
         Field::IcmpTypeCode => (0.5, 3.0),
         Field::Proto => (0.2, 1.5),
