@@ -107,7 +107,7 @@ impl Rules {
     #[must_use]
     pub fn key(&self, slot: u32) -> u32 {
         let rank = self.ranks.get((slot >> BITS) as usize);
-        rank.copied().unwrap_or(0) << BITS | slot % BLOCK as u32
+        (rank.copied().unwrap_or(0) << BITS) | (slot % BLOCK as u32)
     }
 
     /// The first rule whose key is `key` or more: its slot and key.

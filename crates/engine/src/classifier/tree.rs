@@ -164,7 +164,7 @@ impl Node {
     /// Where the cell of a hash belongs.
     #[inline]
     pub(super) fn home(&self, hash: u32) -> usize {
-        (u64::from(hash) * self.buckets.len() as u64 >> 32) as usize
+        ((u64::from(hash) * self.buckets.len() as u64) >> 32) as usize
     }
 
     #[inline]
