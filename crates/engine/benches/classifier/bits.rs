@@ -1,45 +1,23 @@
-//! Which rules of a chain can apply at all, found without testing each one.
-//!
-//! Rules are taken in blocks of 64. For every field that a block's rules test, a column
-//! says for each interval of values which of them let the value pass, as the bits of one
-//! word (the bit vectors of Lakshman and Stiliadis, SIGCOMM 1998). The columns' words
-//! together leave a few candidates, which are then evaluated in full: a column may let
-//! through too much, never too little.
+//! Bit vectors over blocks of 64 rules (Lakshman and Stiliadis, SIGCOMM 1998), to compare
+//! with: for every field that a block's rules test, a column says for each interval of
+//! values which of them let the value pass.
 
-use tidegate_ir::{Chain, Cond, Facts, Field, Rule};
+use std::iter::once;
 
-/// Rules per block: the bits of a word.
+use tidegate_ir::{Facts, Field, Rule, Test, Truth};
+
+use crate::rivals::{Rival, tests};
+use crate::traffic::Header;
+
 const BLOCK: usize = u64::BITS as usize;
-/// Rules that are tested one by one before the columns are asked: what most packets
-/// meet stands at the top.
-const HEAD: usize = 3;
-/// Shorter chains have no index.
-const WORTHWHILE: usize = 8;
 
-/// Columns of a chain. Empty where testing one by one is no slower.
-#[derive(Debug, Default)]
-pub(crate) struct Index {
-    blocks: Vec<Block>,
-}
-
-/// Columns of up to 64 rules.
-#[derive(Debug, Default)]
-struct Block {
-    /// Tests before any guard.
-    before: Vec<Column>,
-    /// Guards: values that drop the packet.
-    guards: Vec<Column>,
-    /// Tests that count unless a guard in front of them has dropped the packet.
-    after: Vec<Column>,
-    /// The rules there are.
-    rules: u64,
-}
+/// A chain in blocks.
+pub(crate) struct Bits(Vec<Vec<Column>>);
 
 /// What the rules of a block make of one field.
-#[derive(Debug)]
 struct Column {
     field: Field,
-    /// Rules whose test holds when the packet has no such field.
+    /// Rules that do not test the field.
     absent: u64,
     /// Where the intervals after the first one begin.
     starts: Vec<u128>,
@@ -47,247 +25,90 @@ struct Column {
     words: Vec<u64>,
 }
 
-/// A test that a column can represent.
-struct Test {
-    field: Field,
-    /// Values for which it holds, unless inverted.
-    intervals: Vec<(u128, u128)>,
-    inverted: bool,
-}
+type Intervals = Vec<(u128, u128)>;
 
-impl Test {
-    fn of(cond: &Cond) -> Option<Test> {
-        let (field, intervals) = match cond {
-            Cond::Test(test) => match test.mask() {
-                Some((mask, wanted)) => (test.field(), vec![prefix(test.field(), mask, wanted)?]),
-                None => (test.field(), test.intervals()?.collect()),
-            },
-            Cond::Not(inner) => {
-                let test = Test::of(inner)?;
-                return Some(Test {
-                    inverted: !test.inverted,
-                    ..test
-                });
-            }
-            Cond::Const(_) | Cond::All(_) | Cond::Any(_) | Cond::DropWhen(_) | Cond::Call(_) => {
-                return None;
-            }
-        };
-        is_cheap(field).then_some(Test {
-            field,
-            intervals,
-            inverted: false,
-        })
-    }
-
-    fn holds(&self, value: u128) -> bool {
-        let inside = self
-            .intervals
-            .iter()
-            .any(|&(lo, hi)| lo <= value && value <= hi);
-        inside != self.inverted
-    }
-}
-
-/// The interval of values that agree with `wanted` in the bits of `mask`, when those are
-/// the field's leading ones.
-fn prefix(field: Field, mask: u128, wanted: u128) -> Option<(u128, u128)> {
-    let unused = 128 - u32::from(field.row().bits);
-    let open = (u128::MAX >> unused) & !mask;
-    let leading = open & open.wrapping_add(1) == 0;
-    (leading && wanted & open == 0).then_some((wanted, wanted | open))
-}
-
-/// Fields that are read off the packet; others cost more than the tests they save.
-fn is_cheap(field: Field) -> bool {
-    matches!(
-        field,
-        Field::Src
-            | Field::Dst
-            | Field::Proto
-            | Field::FragOff
-            | Field::L4Len
-            | Field::Sport
-            | Field::Dport
-            | Field::IcmpTypeCode
-            | Field::InName
-            | Field::OutName
-            | Field::Mark
-            | Field::CtState
-    )
-}
-
-/// A test with the rule it belongs to, counted within its block.
-type Placed = (usize, Test);
-
-impl Block {
-    fn new(rules: &[Rule]) -> Block {
-        let (mut before, mut guards, mut after) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, rule) in rules.iter().enumerate() {
-            let parts = match &rule.cond {
-                Cond::All(list) => list.as_slice(),
-                single => std::slice::from_ref(single),
-            };
-            let mut guarded = false;
-            for part in parts {
-                match part {
-                    Cond::DropWhen(inner) => match Test::of(inner) {
-                        Some(test) => guards.push((at, test)),
-                        None => break,
-                    },
-                    _ if !is_pure(part) => break,
-                    _ => {
-                        let place = if guarded { &mut after } else { &mut before };
-                        place.extend(Test::of(part).map(|test| (at, test)));
-                    }
-                }
-                guarded |= matches!(part, Cond::DropWhen(_));
-            }
-        }
-        Block {
-            before: columns(before, true),
-            guards: columns(guards, false),
-            after: columns(after, true),
-            rules: u64::MAX >> (BLOCK - rules.len().clamp(1, BLOCK)),
-        }
-    }
-
-    /// Rules that may apply or drop the packet.
-    #[inline]
-    fn candidates(&self, facts: &mut impl Facts) -> u64 {
-        let mut left = self.rules;
-        for column in &self.before {
-            left &= column.word(facts);
-        }
-        if left == 0 {
-            return 0;
-        }
-        let fires = self.guards.iter().fold(0, |w, c| w | c.word(facts));
-        for column in &self.after {
-            left &= column.word(facts) | fires;
-        }
-        left
-    }
-}
-
-/// Whether a condition neither keeps state nor drops packets.
-fn is_pure(cond: &Cond) -> bool {
-    let mut pure = true;
-    cond.visit(&mut |c| pure &= !matches!(c, Cond::Call(_) | Cond::DropWhen(_)));
-    pure
-}
-
-/// One column for each field. A rule's tests must all hold (`all`), or one of them.
-fn columns(mut tests: Vec<Placed>, all: bool) -> Vec<Column> {
-    tests.sort_by_key(|(at, test)| (test.field, *at));
-    tests
-        .chunk_by(|a, b| a.1.field == b.1.field)
-        .filter_map(|tests| Column::new(tests, all))
-        .collect()
+/// The intervals of a test, if they are known: bits below a prefix are one interval.
+fn intervals(test: &Test) -> Option<Intervals> {
+    let Some((mask, wanted)) = test.mask() else {
+        return Some(test.intervals()?.collect());
+    };
+    let open = (u128::MAX >> (128 - u32::from(test.field().row().bits))) & !mask;
+    (open & (open + 1) == 0).then(|| vec![(wanted, wanted | open)])
 }
 
 impl Column {
-    fn new(tests: &[Placed], all: bool) -> Option<Column> {
-        let mut starts: Vec<u128> = tests
-            .iter()
-            .flat_map(|(_, test)| &test.intervals)
-            .flat_map(|&(lo, hi)| [Some(lo), hi.checked_add(1)])
-            .flatten()
-            .filter(|&start| start > 0)
-            .collect();
+    fn new(field: Field, rules: &[(usize, Intervals)]) -> Column {
+        let ends = rules.iter().flat_map(|(_, list)| list);
+        let mut starts: Vec<u128> = ends.flat_map(|&(lo, hi)| [lo, hi + 1]).collect();
+        starts.retain(|&s| s > 0);
         starts.sort_unstable();
         starts.dedup();
-        let word = |holds: &dyn Fn(&Test) -> bool| {
-            tests
+        let absent = rules.iter().fold(u64::MAX, |w, (at, _)| w & !(1 << at));
+        let word = |v: u128| {
+            let failing = rules
                 .iter()
-                .filter(|(_, test)| holds(test) != all)
-                .fold(0, |word, (at, _)| word | 1 << at)
-                ^ if all { u64::MAX } else { 0 }
+                .filter(|(_, list)| !list.iter().any(|&(lo, hi)| lo <= v && v <= hi));
+            failing.fold(u64::MAX, |w, (at, _)| w & !(1 << at))
         };
-        let firsts = std::iter::once(&0).chain(&starts);
-        let words = firsts.map(|&v| word(&|test| test.holds(v))).collect();
-        Some(Column {
-            field: tests.first()?.1.field,
-            absent: word(&|test| test.inverted),
+        let words = once(0).chain(starts.iter().copied()).map(word).collect();
+        Column {
+            field,
+            absent,
             starts,
             words,
-        })
-    }
-
-    #[inline]
-    fn word(&self, facts: &mut impl Facts) -> u64 {
-        let Some(value) = facts.load(self.field) else {
-            return self.absent;
-        };
-        let interval = self.starts.partition_point(|&start| start <= value);
-        self.words.get(interval).copied().unwrap_or(u64::MAX)
-    }
-}
-
-impl Index {
-    pub(crate) fn new(chain: &Chain) -> Index {
-        let worthwhile = chain.rules.len() >= WORTHWHILE;
-        let rules = if worthwhile { &chain.rules[..] } else { &[] };
-        Index {
-            blocks: rules.chunks(BLOCK).map(Block::new).collect(),
         }
     }
 
-    /// The rules from `from` on that may apply, of `len` there are; `every` skips none.
     #[inline]
-    pub(crate) fn candidates(&self, from: usize, len: usize, every: bool) -> Candidates<'_> {
-        let one_by_one = if every || self.blocks.is_empty() {
-            len
-        } else {
-            len.min(from + HEAD)
-        };
-        Candidates {
-            index: self,
-            next: from,
-            one_by_one,
-            len,
-            block: one_by_one / BLOCK,
-            left: None,
+    fn word(&self, header: &mut Header) -> u64 {
+        match header.load(self.field) {
+            Some(v) => self.words[self.starts.partition_point(|&s| s <= v)],
+            None => self.absent,
         }
     }
 }
 
-/// Positions of rules that may apply, in order.
-pub(crate) struct Candidates<'i> {
-    index: &'i Index,
-    next: usize,
-    /// Up to here no rule is skipped.
-    one_by_one: usize,
-    len: usize,
-    block: usize,
-    /// Candidates of `block` that are still to come.
-    left: Option<u64>,
-}
-
-impl Candidates<'_> {
-    #[inline]
-    pub(crate) fn next(&mut self, facts: &mut impl Facts) -> Option<usize> {
-        if self.next < self.one_by_one {
-            self.next += 1;
-            return Some(self.next - 1);
-        }
-        if self.one_by_one == self.len {
-            return None;
-        }
-        loop {
-            let left = match self.left {
-                Some(left) => left,
-                None => {
-                    let seen = (self.one_by_one.saturating_sub(self.block * BLOCK)).min(BLOCK - 1);
-                    self.index.blocks.get(self.block)?.candidates(facts) & (u64::MAX << seen)
-                }
-            };
-            if left != 0 {
-                self.left = Some(left & (left - 1));
-                return Some(self.block * BLOCK + left.trailing_zeros() as usize);
+impl Bits {
+    pub(crate) fn new(rules: &[&Rule]) -> Bits {
+        let block = |rules: &[&Rule]| {
+            let mut told: Vec<(Field, usize, Intervals)> = Vec::new();
+            for (at, rule) in rules.iter().enumerate() {
+                let known = tests(rule).filter_map(|t| Some((t.field(), at, intervals(t)?)));
+                told.extend(known);
             }
-            self.left = None;
-            self.block += 1;
+            told.sort_by_key(|t| t.0);
+            let columns = told.chunk_by(|a, b| a.0 == b.0).map(|same| {
+                let rules: Vec<_> = same.iter().map(|t| (t.1, t.2.clone())).collect();
+                Column::new(same[0].0, &rules)
+            });
+            columns.collect()
+        };
+        Bits(rules.chunks(BLOCK).map(block).collect())
+    }
+}
+
+impl Rival for Bits {
+    fn first(&self, rules: &[&Rule], header: &mut Header) -> Option<usize> {
+        for (number, (columns, block)) in self.0.iter().zip(rules.chunks(BLOCK)).enumerate() {
+            let mut left = u64::MAX >> (BLOCK - block.len());
+            for column in columns {
+                left &= column.word(header);
+            }
+            while left != 0 {
+                let at = left.trailing_zeros() as usize;
+                if block[at].cond.eval(header, &mut ()) != Truth::False {
+                    return Some(number * BLOCK + at);
+                }
+                left &= left - 1;
+            }
         }
+        None
+    }
+
+    fn bytes(&self) -> usize {
+        let columns = self.0.iter().flatten();
+        columns
+            .map(|c| size_of::<Column>() + c.starts.len() * 16 + c.words.len() * 8)
+            .sum()
     }
 }

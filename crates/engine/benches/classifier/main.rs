@@ -1,180 +1,222 @@
-//! prototype bench
-#![allow(dead_code)]
+//! Measures the classifier alone: nanoseconds to find the first rule that applies, beside
+//! a walk over all rules, bit vectors and tuple space search on the same packets.
+//!
+//! `cargo bench -p tidegate-engine --bench classifier -- [--sizes=100,10000]
+//! [--sets=acl,fw] [--rounds=15]`. Times are the sum over groups of 1,000 packets of the
+//! best round of each group, which leaves out most of what other programs disturb.
 
+mod bits;
 mod random;
+mod rivals;
 mod sets;
 mod traffic;
+mod tuples;
 
+use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
+use bits::Bits;
 use random::Random;
+use rivals::{Linear, Rival};
 use tidegate_engine::classifier::Classifier;
-use tidegate_ir::{Chain, Facts, TableKind, Truth};
+use tidegate_ir::{Chain, Rule, TableKind, Truth};
 use tidegate_wire::Family;
 use tidegate_xt::NoNames;
-use traffic::{Header, like, linear, mixture, stranger};
+use traffic::{Header, like, mixture, stranger};
+use tuples::Tuples;
 
-fn chain(lines: &[String]) -> Chain {
-    let mut text =
-        String::from("*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n");
-    for l in lines {
-        text += "-A FORWARD";
-        text += l;
-        text += " -j ACCEPT\n";
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Packets of each kind.
+const PACKETS: usize = 20_000;
+/// Packets that are timed together.
+const GROUP: usize = 1_000;
+/// Tests that a rival may take for one kind of traffic; it sees fewer packets if need be.
+const PATIENCE: usize = 2_000_000;
+/// Rules that are put in one by one to measure an edit.
+const EDITS: usize = 1_000;
+
+/// What to measure.
+struct Wanted {
+    sizes: Vec<usize>,
+    sets: Option<String>,
+    rounds: usize,
+}
+
+fn wanted() -> Result<Wanted> {
+    let arg = |name: &str| std::env::args().find_map(|a| a.strip_prefix(name).map(str::to_owned));
+    let sizes = arg("--sizes=").unwrap_or_else(|| "10,100,1000,10000,100000".to_owned());
+    Ok(Wanted {
+        sizes: sizes
+            .split(',')
+            .map(str::parse)
+            .collect::<std::result::Result<_, _>>()?,
+        sets: arg("--sets="),
+        rounds: arg("--rounds=").map_or(Ok(15), |r| r.parse())?,
+    })
+}
+
+fn chain(lines: &[String]) -> Result<Chain> {
+    let mut text = String::from("*filter\n:FORWARD ACCEPT [0:0]\n");
+    for line in lines {
+        text += &format!("-A FORWARD{line} -j ACCEPT\n");
     }
     text += "COMMIT\n";
     let parsed =
-        tidegate_syntax::parse_rules(&text, Family::V4, &NoNames).unwrap_or_else(|e| panic!("{e}"));
-    let mut lowered = tidegate_syntax::lower(&parsed).unwrap();
-    let table = lowered.ruleset.tables[TableKind::Filter as usize]
-        .take()
-        .unwrap();
-    table
-        .chains
-        .into_iter()
-        .find(|c| c.name == "FORWARD")
-        .unwrap()
+        tidegate_syntax::parse_rules(&text, Family::V4, &NoNames).map_err(|e| format!("{e}"))?;
+    let lowered = tidegate_syntax::lower(&parsed).map_err(|e| format!("{e:?}"))?;
+    let mut tables = lowered.ruleset.tables.into_iter().flatten();
+    tables
+        .find(|t| t.kind == TableKind::Filter)
+        .and_then(|t| t.chains.into_iter().find(|c| c.name == "FORWARD"))
+        .ok_or_else(|| "no chain".into())
 }
 
-#[inline]
-fn classify(
-    classifier: &Classifier,
-    chain: &Chain,
-    h: &mut Header,
-    tried: &mut u32,
-) -> Option<u32> {
-    let mut candidates = classifier.candidates(&chain.rules, 0, false);
-    while let Some((slot, rule)) = candidates.next(h) {
-        *tried += 1;
-        if rule.cond.eval(h, &mut ()) != Truth::False {
-            return Some(slot);
+/// The classifier as a rival of the others.
+struct Tree<'c>(&'c Classifier, &'c Chain);
+
+impl Rival for Tree<'_> {
+    fn first(&self, _: &[&Rule], header: &mut Header) -> Option<usize> {
+        let Tree(classifier, chain) = self;
+        let mut candidates = classifier.candidates(&chain.rules, 0, false);
+        while let Some((slot, rule)) = candidates.next(header) {
+            if rule.cond.eval(header, &mut ()) != Truth::False {
+                // In a chain that has not been edited, slots are positions.
+                return Some(slot as usize);
+            }
         }
+        None
     }
-    None
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
 }
 
-/// Seconds of processor time.
-fn cpu() -> f64 {
-    std::thread::yield_now();
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse::<f64>().unwrap() * 1e-9
-}
-
-fn best_of<T>(rounds: usize, mut f: impl FnMut() -> T) -> f64 {
-    let mut best = f64::MAX;
+/// Nanoseconds a packet. Every answer must be one of `answers`.
+fn measure(rival: &dyn Rival, rules: &[&Rule], packets: &[Header], rounds: usize) -> f64 {
+    let mut best = vec![f64::MAX; packets.len().div_ceil(GROUP)];
     for _ in 0..rounds {
-        let t = cpu();
-        black_box(f());
-        best = best.min(cpu() - t);
+        for (group, best) in packets.chunks(GROUP).zip(&mut best) {
+            let start = Instant::now();
+            for packet in group {
+                black_box(rival.first(rules, &mut { *packet }));
+            }
+            *best = best.min(start.elapsed().as_secs_f64());
+        }
     }
-    best
+    best.iter().sum::<f64>() * 1e9 / packets.len() as f64
 }
 
-fn main() {
-    let arg = |name: &str| std::env::args().find_map(|a| a.strip_prefix(name).map(str::to_owned));
-    let sizes: Vec<usize> = arg("--sizes=")
-        .unwrap_or("1000,10000,100000".into())
-        .split(',')
-        .map(|s| s.parse().unwrap())
+/// The three kinds of traffic: like a rule, fields from different rules, random.
+fn traffic(chain: &Chain) -> [Vec<Header>; 3] {
+    let random = &mut Random(99);
+    let len = chain.rules.len() as u64;
+    let mut all = |make: &mut dyn FnMut(&mut Random) -> Header| -> Vec<Header> {
+        (0..PACKETS).map(|_| make(random)).collect()
+    };
+    [
+        all(&mut |r| {
+            let at = r.below(len) as usize;
+            like(r, &chain.rules[at], false)
+        }),
+        all(&mut |r| mixture(r, &chain.rules, false)),
+        all(&mut |r| stranger(r, &chain.rules, false)),
+    ]
+}
+
+/// Microseconds to put a rule in, and to take one out, at random places.
+fn edits(classifier: Classifier, chain: Chain) -> (f64, f64) {
+    let (mut classifier, mut rules) = (classifier, chain.rules);
+    let random = &mut Random(5);
+    let at: Vec<usize> = (0..EDITS)
+        .map(|_| random.below(rules.len() as u64) as usize)
         .collect();
-    let wanted = arg("--sets=");
-    let packets = 20_000;
-    let rounds: usize = arg("--rounds=").map_or(15, |r| r.parse().unwrap());
-    let mut chase: Vec<u32> = (0..1 << 20)
-        .map(|i: u32| i.wrapping_mul(0x9e3779b1) >> 12)
-        .collect::<Vec<_>>();
-    for i in 0..chase.len() {
-        chase[i] = (chase[i].wrapping_mul(5).wrapping_add(i as u32 * 7919 + 1)) & 0xfffff;
+    let copies: Vec<Rule> = at.iter().rev().map(|&i| rules[i].clone()).collect();
+    let start = Instant::now();
+    for (&at, rule) in at.iter().zip(copies) {
+        classifier.insert(&mut rules, at, rule);
     }
-    let chase: Vec<[u32; 5]> = chase.iter().map(|&x| [x; 5]).collect();
-    let steps = 200_000;
-    let mem = best_of(9, || {
-        let mut at = 0u32;
-        for i in 0..steps {
-            at = chase[at as usize][0] ^ (i & 0xfffff);
+    let inserted = start.elapsed();
+    let start = Instant::now();
+    for &at in &at {
+        black_box(classifier.remove(&mut rules, at));
+    }
+    let each = |time: std::time::Duration| time.as_secs_f64() * 1e6 / EDITS as f64;
+    (each(inserted), each(start.elapsed()))
+}
+
+fn set(name: &str, lines: &[String], rounds: usize) -> Result<()> {
+    let chain = chain(lines)?;
+    let rules: Vec<&Rule> = chain.rules.iter().collect();
+    let start = Instant::now();
+    let classifier = Classifier::new(&chain.rules, Family::V4, 7);
+    let built = start.elapsed();
+    let traffic = traffic(&chain);
+    let tree = Tree(&classifier, &chain);
+    let (bits, tuples) = (Bits::new(&rules), Tuples::new(&rules));
+    let fewer = (PATIENCE / rules.len()).clamp(20, 2_000);
+    for packet in traffic.iter().flat_map(|t| &t[..fewer.min(200)]) {
+        let expected = Linear.first(&rules, &mut { *packet });
+        for rival in [&tree as &dyn Rival, &bits, &tuples] {
+            let found = rival.first(&rules, &mut { *packet });
+            if found != expected {
+                return Err(format!("{name}: {found:?}, not {expected:?}: {packet:x?}").into());
+            }
         }
-        at
-    });
+    }
+    let per_rule = |rival: &dyn Rival| rival.bytes() as f64 / rules.len() as f64;
+    print!("{name:<11} {:>6} |", rules.len());
+    print!(
+        " {:>6.1} {:>4.0} |",
+        built.as_secs_f64() * 1e3,
+        per_rule(&tree)
+    );
+    for packets in &traffic {
+        print!(" {:>6.0}", measure(&tree, &rules, packets, rounds));
+    }
+    for rival in [&Linear as &dyn Rival, &bits, &tuples] {
+        let one = |packets: &Vec<Header>| measure(rival, &rules, &packets[..fewer], 3);
+        print!(
+            " | {:>8.0} {:>8.0} {:>5.0}",
+            one(&traffic[0]),
+            one(&traffic[2]),
+            per_rule(rival)
+        );
+    }
+    drop(rules);
+    let (inserted, removed) = edits(classifier, chain);
+    println!(" | {inserted:>6.1} {removed:>6.1}");
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let Wanted {
+        sizes,
+        sets,
+        rounds,
+    } = wanted()?;
     println!(
-        "random step in 20 MB: {:.1} ns",
-        mem * 1e9 / f64::from(steps)
+        "ns a packet: (a) like a rule, (b) fields from different rules, (c) random; B: bytes a rule"
     );
     println!(
-        "{:<11} {:>7} | {:>7} {:>6} | {:>7} {:>7} {:>7} | tried, nodes probes hits leaves entries",
-        "set", "rules", "build", "B/rule", "match", "near", "strange"
+        "{:<11} {:>6} | build ms B | {:^20} | {:^23} | {:^23} | {:^23} | {:^13}",
+        "set",
+        "rules",
+        "classifier a b c",
+        "linear a c",
+        "bit vectors a c B",
+        "tuple space a c B",
+        "edit us + -"
     );
     for (name, make) in sets::SETS {
-        if wanted
-            .as_ref()
-            .is_some_and(|w| !w.split(',').any(|x| x == *name))
-        {
-            continue;
-        }
-        for &n in &sizes {
-            let chain = chain(&make(n, 7));
-            let mut tree = None;
-            let built = best_of(3, || {
-                tree = Some(Classifier::new(&chain.rules, Family::V4, 7))
-            });
-            let tree = tree.unwrap();
-            let random = &mut Random(99);
-            let matching: Vec<Header> = (0..packets)
-                .map(|_| {
-                    let at = random.below(n as u64) as usize;
-                    like(random, &chain.rules[at], false)
-                })
-                .collect();
-            let near: Vec<Header> = (0..packets)
-                .map(|_| mixture(random, &chain.rules, false))
-                .collect();
-            let strange: Vec<Header> = (0..packets)
-                .map(|_| stranger(random, &chain.rules, false))
-                .collect();
-            print!(
-                "{name:<11} {n:>7} | {:>5.1}ms {:>6.1} |",
-                built * 1e3,
-                tree.bytes() as f64 / n as f64
-            );
-            let mut notes = String::new();
-            for packets in [&matching, &near, &strange] {
-                let (mut tried, mut hits) = (0, 0);
-                for (i, p) in packets.iter().enumerate() {
-                    let mut h = *p;
-                    let at = classify(&tree, &chain, &mut h, &mut tried);
-                    hits += usize::from(at.is_some());
-                    if at.is_none() && i % 100 == 0 || i % (n / 10).max(1) == 0 {
-                        assert_eq!(
-                            at.map(|a| a as usize),
-                            linear(&chain.rules, &mut h),
-                            "{p:x?}"
-                        );
-                    }
-                }
-                let c = packets.len() as f64;
-                let mut best = vec![f64::MAX; packets.len() / 1000];
-                for _ in 0..rounds {
-                    for (chunk, best) in packets.chunks(1000).zip(&mut best) {
-                        let t = Instant::now();
-                        let mut tried = 0;
-                        let mut sum = 0;
-                        for p in chunk {
-                            let mut h = *p;
-                            sum += classify(&tree, &chain, &mut h, &mut tried).unwrap_or(1);
-                        }
-                        black_box(sum);
-                        *best = best.min(t.elapsed().as_secs_f64());
-                    }
-                }
-                let time: f64 = best.iter().sum();
-                print!(" {:>7.1}", time * 1e9 / c);
-                notes += &format!(
-                    " | {:.0}% {:.2}",
-                    100. * hits as f64 / c,
-                    f64::from(tried) / c
-                );
+        let chosen = |list: &String| list.split(',').any(|own| own == *name);
+        if sets.as_ref().is_none_or(chosen) {
+            for &size in &sizes {
+                set(name, &make(size, 7), rounds)?;
             }
-            println!("{notes}");
         }
     }
+    Ok(())
 }

@@ -13,8 +13,11 @@ use std::fmt::Write as _;
 
 use crate::random::Random;
 
+/// Makes so many rules from a seed.
+type Make = fn(usize, u64) -> Vec<String>;
+
 /// All sets by name.
-pub(crate) const SETS: &[(&str, fn(usize, u64) -> Vec<String>)] = &[
+pub(crate) const SETS: &[(&str, Make)] = &[
     ("acl", |n, s| classbench(&ACL, n, s)),
     ("fw", |n, s| classbench(&FW, n, s)),
     ("ipc", |n, s| classbench(&IPC, n, s)),
@@ -196,19 +199,19 @@ fn prefix(random: &mut Random, world: u64, length: u8) -> String {
 
 fn port_range(random: &mut Random, class: Ports) -> Option<(u16, u16)> {
     Some(match class {
-        Ports::Any => return None,
-        Ports::High => (1024, 65535),
-        Ports::Low => (0, 1023),
-        Ports::Some if random.below(3) > 0 => RANGES[random.skewed(RANGES.len() as u64) as usize],
-        Ports::Some => {
+        Any => return None,
+        High => (1024, 65535),
+        Low => (0, 1023),
+        Part if random.below(3) > 0 => RANGES[random.skewed(RANGES.len() as u64) as usize],
+        Part => {
             let lo = random.below(60_000) as u16;
             (lo, lo + 1 + random.skewed(5_000) as u16)
         }
-        Ports::One if random.below(4) > 0 => {
+        One if random.below(4) > 0 => {
             let port = WELL_KNOWN[random.skewed(WELL_KNOWN.len() as u64) as usize];
             (port, port)
         }
-        Ports::One => {
+        One => {
             let port = random.below(65_536) as u16;
             (port, port)
         }

@@ -1,6 +1,6 @@
 //! Packets to look up.
 
-use tidegate_ir::{Cond, Facts, Field, Rule, Rules, StepId, Truth, ctstate};
+use tidegate_ir::{Cond, Facts, Field, Rule, Rules, StepId, ctstate};
 
 use crate::random::Random;
 
@@ -127,11 +127,4 @@ pub(crate) fn stranger(random: &mut Random, rules: &Rules, v6: bool) -> Header {
         dport: random.next() as u16,
         ..h
     }
-}
-
-/// The first rule that applies, found by testing one after the other.
-pub(crate) fn linear(rules: &Rules, header: &mut Header) -> Option<usize> {
-    rules
-        .iter()
-        .position(|r| r.cond.eval(header, &mut ()) != Truth::False)
 }
