@@ -51,6 +51,8 @@ pub(crate) struct Family4Or6 {
     /// By table, then by chain.
     pub(crate) classifiers: [Vec<Classifier>; 5],
     pub(crate) counters: Vec<Counter>,
+    /// Counters of rules that have been taken out.
+    pub(crate) unused: Vec<RuleId>,
     pub(crate) steps: Vec<Box<dyn Step>>,
     /// Connection tracking sees this family's packets.
     pub(crate) tracked: bool,
@@ -62,6 +64,7 @@ impl Family4Or6 {
     fn new(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
         Family4Or6 {
             counters: vec![Counter::default(); rules.rule_ids as usize],
+            unused: Vec::new(),
             steps: rules.steps.iter().map(|s| s.fresh()).collect(),
             tracked: match track {
                 TrackWhen::Needed => rules.tracks_connections,

@@ -1,8 +1,8 @@
 //! One table at one hook: chain traversal and counters (`ipt_do_table`).
 
 use tidegate_ir::{
-    Chain, ChainId, Cond, Conds, Effect, Hook, Policy, RejectKind, Rule, RuleId, Step, Table,
-    TableKind, Truth, Verdict,
+    Chain, ChainId, Cond, Conds, Hook, Policy, RejectKind, Rule, RuleId, Step, Table, TableKind,
+    Truth, Verdict,
 };
 
 use crate::classifier::{Candidates, Classifier};
@@ -108,8 +108,7 @@ pub(crate) fn walk<H: Host>(
             }
             at.next = candidates.next_key();
             match rule.verdict {
-                Verdict::Continue if rule.effects.iter().all(changes_nothing) => {}
-                Verdict::Continue => continue 'chain,
+                Verdict::Continue => {}
                 Verdict::Accept => return Decision::Accept,
                 Verdict::Drop => return Decision::Drop(DropReason::Rule(rule.id)),
                 Verdict::Reject(kind) => return Decision::Reject(kind, rule.id),
@@ -133,11 +132,6 @@ pub(crate) fn walk<H: Host>(
             None => return policy(host, table, base_id),
         }
     }
-}
-
-/// Whether an effect leaves everything as it is that a later rule can look at.
-fn changes_nothing(effect: &Effect) -> bool {
-    matches!(effect, Effect::Log(_) | Effect::Nflog(_))
 }
 
 /// The jump stack, kept between packets so that a walk allocates nothing.

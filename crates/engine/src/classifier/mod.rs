@@ -270,8 +270,8 @@ fn is_guarded(rule: &Rule) -> bool {
     guards(rule).next().is_some()
 }
 
-/// Rules that may apply to one packet, in order. Valid as long as the packet stays as it
-/// is.
+/// Rules that may apply to one packet, in order. The packet may change between two of them:
+/// each is looked for with the values of its time.
 #[derive(Debug)]
 pub struct Candidates<'c> {
     trees: Option<&'c Trees>,
