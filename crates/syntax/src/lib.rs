@@ -36,6 +36,7 @@ pub use model::{
     BasePolicy, Chain, Counters, Iface, Net, Proto, Rule, Ruleset, Slot, Spec, Table, Target,
     is_verdict,
 };
+pub use options::long_options;
 pub use parse::Reader;
 pub use restore::{
     CounterMode, Options as RestoreOptions, Printed, Refused, parse as parse_rules, restore,

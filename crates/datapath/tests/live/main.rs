@@ -6,6 +6,7 @@
 mod life;
 mod net;
 mod paths;
+mod ring;
 mod router;
 mod rules;
 mod talk;
