@@ -163,7 +163,7 @@ impl<'e, T: Trace> Run<'e, T> {
         } = &mut *self.engine;
         let Family4Or6 {
             rules,
-            indexes,
+            classifiers,
             counters,
             steps,
             ..
@@ -184,7 +184,7 @@ impl<'e, T: Trace> Run<'e, T> {
             now: self.now,
             hook,
         };
-        tables::walk(&mut at, table, &indexes[kind as usize], hook, stack)
+        tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack)
     }
 
     /// Locally sent packets are routed again when mangle changed what routing looks

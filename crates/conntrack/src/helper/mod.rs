@@ -1,7 +1,7 @@
 //! Helpers: connections that announce others in their payload.
 //!
 //! A helper is a file: what it reads is data, found by functions without state; what it
-//! does with that goes through the few operations of [`Helped`].
+//! does with that goes through the few operations of `Helped`.
 
 mod amanda;
 mod broadcast;
