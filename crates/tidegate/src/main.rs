@@ -5,6 +5,7 @@
 //! Everything else is a command of its own.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod host;
 mod lab;
 mod link;
@@ -37,6 +38,12 @@ enum Command {
     Save,
     /// Read the rules files again.
     Reload,
+    /// Try new rules, put them in force, and take them back unless confirmed.
+    Apply(apply::Args),
+    /// Keep the rules that are on trial.
+    Confirm,
+    /// Bring back the rules from before those on trial.
+    Rollback,
     /// Stop the running firewall; packets go their own ways again.
     Down,
     /// Let packets pass again after the firewall has been killed.
@@ -77,6 +84,9 @@ fn main() -> ExitCode {
         Command::Status(args) => return orders::send("status", args.words()),
         Command::Save => return orders::send("save", Vec::new()),
         Command::Reload => return orders::send("reload", Vec::new()),
+        Command::Apply(args) => apply::run(&args),
+        Command::Confirm => return orders::send("confirm", Vec::new()),
+        Command::Rollback => return orders::send("rollback", Vec::new()),
         Command::Down => return orders::send("down", Vec::new()),
         Command::Release(args) => release::run(&args).map(done),
         Command::Sysctl(words) => return words.sysctl(),
