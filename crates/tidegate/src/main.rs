@@ -6,10 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod course;
+mod explain;
+mod given;
 mod host;
 mod lab;
 mod link;
 mod orders;
+mod packets;
 mod release;
 mod replay;
 mod tools;
@@ -66,6 +70,8 @@ enum Command {
     Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
+    /// Say what the rules do to a packet described in words, and why.
+    Explain(explain::Args),
     /// Decide every packet of captures by rules.
     Replay(replay::Args),
 }
@@ -98,6 +104,7 @@ fn main() -> ExitCode {
         Command::Host(args) => host::run(&args).map(done),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
+        Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };
     match outcome {

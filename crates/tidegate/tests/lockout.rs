@@ -88,7 +88,7 @@ fn inside(script: &str) -> Option<Output> {
             .stdin(Stdio::null());
         command.output()
     };
-    let tried = run("ip link add a type veth peer name b && nsenter -V && python3 -c ''");
+    let tried = run("ip link add x0 type veth peer name x1 && nsenter -V && python3 -c ''");
     if !tried.as_ref().is_ok_and(|o| o.status.success()) {
         eprintln!("SKIPPED: no user namespace, ip, nsenter or python3 here: {tried:?}");
         return None;
