@@ -42,6 +42,8 @@ enum Command {
     Save,
     /// Read the rules files again.
     Reload,
+    /// Decide captured packets by old and by new rules and say what differs.
+    Whatif(replay::whatif::Args),
     /// Try new rules, put them in force, and take them back unless confirmed.
     Apply(apply::Args),
     /// Keep the rules that are on trial.
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         Command::Status(args) => return orders::send("status", args.words()),
         Command::Save => return orders::send("save", Vec::new()),
         Command::Reload => return orders::send("reload", Vec::new()),
+        Command::Whatif(args) => replay::whatif::run(&args),
         Command::Apply(args) => apply::run(&args),
         Command::Confirm => return orders::send("confirm", Vec::new()),
         Command::Rollback => return orders::send("rollback", Vec::new()),
