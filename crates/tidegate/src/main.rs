@@ -7,6 +7,7 @@
 
 mod apply;
 mod course;
+mod expect;
 mod explain;
 mod given;
 mod host;
@@ -42,6 +43,8 @@ enum Command {
     Save,
     /// Read the rules files again.
     Reload,
+    /// Put expectations written in files to rules.
+    Test(expect::Args),
     /// Decide captured packets by old and by new rules and say what differs.
     Whatif(replay::whatif::Args),
     /// Try new rules, put them in force, and take them back unless confirmed.
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Status(args) => return orders::send("status", args.words()),
         Command::Save => return orders::send("save", Vec::new()),
         Command::Reload => return orders::send("reload", Vec::new()),
+        Command::Test(args) => expect::run(&args),
         Command::Whatif(args) => replay::whatif::run(&args),
         Command::Apply(args) => apply::run(&args),
         Command::Confirm => return orders::send("confirm", Vec::new()),

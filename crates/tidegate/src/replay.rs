@@ -20,6 +20,7 @@ mod source;
 mod survey;
 mod totals;
 pub(crate) mod values;
+pub(crate) mod verdicts;
 pub(crate) mod walk;
 pub(crate) mod whatif;
 
