@@ -5,8 +5,10 @@
 //! [`Engine::send`]; what came of it is an [`Outcome`].
 
 mod chain6;
+pub mod classifier;
 mod defrag;
 mod drops;
+mod edit;
 mod effects;
 mod emit;
 mod engine;
@@ -15,7 +17,6 @@ mod facts;
 mod flow;
 mod fragment;
 mod hooks;
-mod index;
 mod log;
 mod nat;
 mod options4;
@@ -32,6 +33,7 @@ mod tracker_log;
 
 pub use defrag::DefragLimits;
 pub use drops::{DropCounters, DropKind, InvalidKind};
+pub use edit::{Edit, NotInPlace};
 pub use engine::{Config, Engine, Incoming, Outgoing, Ready, Survivor, Survivors, TrackWhen};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};

@@ -146,7 +146,7 @@ impl Run {
         Chain {
             name: chain.name.clone(),
             base,
-            rules,
+            rules: rules.into(),
         }
     }
 
@@ -178,7 +178,7 @@ impl Run {
         };
         Rule {
             id,
-            cond: Cond::all(conds),
+            cond: conds.into_iter().collect(),
             effects: outcome.effects.into(),
             verdict: outcome.verdict,
         }

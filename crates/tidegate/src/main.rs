@@ -6,13 +6,17 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod completions;
 mod course;
+mod doc;
 mod expect;
 mod explain;
 mod given;
 mod host;
+mod import;
 mod lab;
 mod link;
+mod manual;
 mod orders;
 mod packets;
 mod release;
@@ -22,7 +26,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A stateful firewall with the language of iptables.
 #[derive(Debug, Parser)]
@@ -69,8 +73,16 @@ enum Command {
     Ct(orders::Words),
     /// Translations in the same way: `nat list`.
     Nat(orders::Words),
+    /// Say what a match or target is for, with its options and an example.
+    Doc(doc::Args),
+    /// Print a script that lets a shell complete commands, iptables' among them.
+    Completions(completions::Args),
+    /// Write manual pages into a directory.
+    Man(manual::Args),
     /// Describe the running host for `replay --host`.
     Host(host::Args),
+    /// Read rules that other programs made, and say what was understood.
+    Import(import::Args),
     /// Try a firewall in a small network that vanishes afterwards.
     Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
@@ -108,7 +120,11 @@ fn main() -> ExitCode {
         Command::Modinfo(words) => return words.modinfo(),
         Command::Ct(words) => return words.send("ct"),
         Command::Nat(words) => return words.send("nat"),
+        Command::Doc(args) => doc::run(&args).map(done),
+        Command::Completions(args) => completions::run(&args, Cli::command()).map(done),
+        Command::Man(args) => manual::run(&args, Cli::command()).map(done),
         Command::Host(args) => host::run(&args).map(done),
+        Command::Import(args) => import::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
         Command::Explain(args) => explain::run(&args).map(done),
