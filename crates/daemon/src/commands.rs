@@ -18,6 +18,7 @@ use tidegate_tools::views::{self, IsLocal, View};
 use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl};
 use tidegate_wire::Family;
 
+use crate::apply::{self, Trials};
 use crate::config::Config;
 use crate::control::{Reply, Request};
 use crate::files;
@@ -33,6 +34,7 @@ pub(crate) struct Commands {
     pub(crate) config: Config,
     pub(crate) plane: Arc<dyn Plane>,
     pub(crate) rules: Arc<LiveRules>,
+    pub(crate) trials: Arc<Trials>,
     pub(crate) tracker: LiveTracker,
     pub(crate) logs: Arc<Logs>,
     pub(crate) since: Timestamp,
@@ -51,6 +53,13 @@ const COMMANDS: &[(&str, Command)] = &[
     ("save", Commands::save),
     ("reload", Commands::reload),
     ("down", Commands::down),
+    ("apply", Commands::apply),
+    ("confirm", |c, _| {
+        c.trials.confirm().map(|()| Printed::default())
+    }),
+    ("rollback", |c, _| {
+        c.trials.rollback().map(|()| Printed::default())
+    }),
     ("sysctl", Commands::sysctl),
     ("modprobe", Commands::modprobe),
     ("lsmod", Commands::lsmod),
@@ -187,6 +196,7 @@ impl Commands {
             since: self.since,
             socket: self.config.control.socket.clone(),
             plane: self.plane.report(),
+            trial: self.trials.left().map(|d| d.as_secs_f64().ceil() as u32),
             rules: rules.collect(),
             connections,
             connections_max,
@@ -203,7 +213,13 @@ impl Commands {
         })
     }
 
+    fn apply(&self, request: &Request) -> Result<Printed> {
+        let order = serde_json::from_str(&request.input)?;
+        apply::run(order, &self.config, &*self.plane, &self.trials)
+    }
+
     fn save(&self, _: &Request) -> Result<Printed> {
+        self.trials.none_running()?;
         let saved = files::save_all(&self.config, &self.rules)?;
         let line = |path: &PathBuf| format!("saved {}\n", path.display());
         Ok(Printed {
@@ -219,6 +235,7 @@ impl Commands {
 
     /// Reads the rules files again; both are good, or nothing changes.
     pub(crate) fn read_files(&self) -> Result<()> {
+        self.trials.none_running()?;
         let [v4, v6] = FAMILIES;
         let read = [
             files::from_file(&self.config, v4)?,

@@ -274,6 +274,21 @@ impl Engine {
         &mut self.shared
     }
 
+    /// Forgets connections, fragments and what stateful tests remember, as if nothing had
+    /// come in yet. Rules and their counters stay.
+    pub fn forget(&mut self) {
+        self.conntrack.flush();
+        self.defrag = Defrag::default();
+        self.shared = Shared::default();
+        for family in &mut self.families {
+            for (step, new) in family.steps.iter_mut().zip(&family.rules.steps) {
+                *step = new.fresh();
+                step.load(&mut self.shared);
+            }
+        }
+        self.flows.begin_epoch();
+    }
+
     /// Replaces the surroundings.
     pub fn set_env(&mut self, env: Arc<Env>) {
         self.env = env;
