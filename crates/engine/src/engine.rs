@@ -1,10 +1,11 @@
 //! The engine's state and its entry points.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidegate_conntrack::snapshot::{Restored, Snapshot};
 use tidegate_conntrack::{self as ct, Conntrack, Time};
-use tidegate_ir::{RuleId, Ruleset, Step, TableKind};
+use tidegate_ir::{RuleId, Ruleset, Shared, Step, TableKey, TableKind};
 use tidegate_wire::Family;
 
 use crate::defrag::{Defrag, DefragLimits};
@@ -174,6 +175,7 @@ pub struct Engine {
     pub(crate) random: Random,
     pub(crate) stack: Stack,
     pub(crate) flows: FlowCache,
+    pub(crate) shared: Shared,
     pub(crate) drops: DropCounters,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
@@ -198,6 +200,7 @@ impl Engine {
             random: Random::new(config.seed),
             stack: Stack::default(),
             flows: FlowCache::default(),
+            shared: Shared::default(),
             drops: DropCounters::default(),
             spare: Vec::new(),
             env,
@@ -216,7 +219,8 @@ impl Engine {
     /// connections stay. Returns the old rules, whose destruction takes its time.
     pub fn replace(&mut self, mut ready: Ready, survivors: &Survivors) -> Ready {
         let new = &mut ready.0;
-        let slot = &mut self.families[index(new.rules.family)];
+        let family = new.rules.family;
+        let slot = &mut self.families[index(family)];
         for s in &survivors.counters {
             let now = slot.counters.get(s.old.0 as usize);
             if let (Some(now), Some(c)) = (now, new.counters.get_mut(s.new.0 as usize)) {
@@ -238,7 +242,24 @@ impl Engine {
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
         self.flows.begin_epoch();
+        for step in &self.families[index(family)].steps {
+            step.load(&mut self.shared);
+        }
+        let steps = self.families.iter().flat_map(|f| &f.steps);
+        let named: HashSet<TableKey> = steps.filter_map(|s| s.table()).collect();
+        self.shared.retain(|key| named.contains(key));
         ready
+    }
+
+    /// The tables that rules share, such as the lists of `-m recent`.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The same, to be changed between two packets.
+    pub fn shared_mut(&mut self) -> &mut Shared {
+        &mut self.shared
     }
 
     /// Replaces the surroundings.

@@ -323,9 +323,9 @@ mod tests {
             let unused = 128 - u32::from(field.row().bits);
             Some(self.values[at]? & u128::MAX >> unused)
         }
-        fn step(&mut self, id: StepId) -> bool {
+        fn step(&mut self, id: StepId) -> Truth {
             self.calls.push(id.0);
-            id.0.is_multiple_of(2)
+            id.0.is_multiple_of(2).into()
         }
     }
 

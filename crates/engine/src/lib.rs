@@ -14,6 +14,7 @@ pub mod env;
 mod facts;
 mod flow;
 mod fragment;
+mod headers6;
 mod hooks;
 mod index;
 mod log;

@@ -180,7 +180,24 @@ pub trait Facts {
     /// The value of `field`, or `None` when the packet has no such thing.
     fn load(&mut self, field: Field) -> Option<u128>;
     /// Runs a stateful test.
-    fn step(&mut self, id: StepId) -> bool;
+    fn step(&mut self, id: StepId) -> Truth;
+    /// Bytes of the network packet.
+    fn packet(&self) -> &[u8] {
+        &[]
+    }
+    /// Whether this host sent the packet.
+    fn is_own(&self) -> bool {
+        false
+    }
+    /// A number for the packet's connection; no other one ever has the same.
+    fn connection(&mut self) -> Option<u64> {
+        None
+    }
+    /// Whether the connection of that number is in the table, and not closing (TCP in
+    /// TIME_WAIT or CLOSE).
+    fn is_open(&mut self, _connection: u64) -> bool {
+        false
+    }
 }
 
 /// One test as an observer sees it.
@@ -276,14 +293,14 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             (*b).into()
         }
         Cond::Call(id) => {
-            let held = facts.step(*id);
+            let truth = facts.step(*id);
             obs.leaf(Leaf {
                 cond,
                 value: None,
-                held,
+                held: truth == Truth::True,
                 inverted,
             });
-            held.into()
+            truth
         }
     }
 }
@@ -302,9 +319,9 @@ mod tests {
         fn load(&mut self, field: Field) -> Option<u128> {
             (field == Field::Dport).then_some(self.dport).flatten()
         }
-        fn step(&mut self, _: StepId) -> bool {
+        fn step(&mut self, _: StepId) -> Truth {
             self.calls += 1;
-            true
+            Truth::True
         }
     }
 

@@ -24,8 +24,8 @@ pub use effect::{
     CtSpec, Effect, Expr, LogSpec, Manip, Mss, NatSource, NatSpec, NflogSpec, RejectKind, ZoneDir,
     ZoneId, ZoneSpec,
 };
-pub use field::{Field, FieldRow, Scope, ctstate, ctstatus};
+pub use field::{Field, FieldRow, ReversePath, Scope, ctstate, ctstatus, exthdr, pkttype};
 pub use rules::{
     Base, Chain, ChainId, Hook, Policy, Rule, RuleId, Ruleset, Table, TableKind, Verdict,
 };
-pub use step::{Step, StepId, StepInput};
+pub use step::{Shared, SharedTable, Step, StepId, StepInput, TableKey};
