@@ -37,6 +37,7 @@ impl Facts for View<'_> {
             Field::InName => Some(p.in_name),
             Field::OutName => Some(p.out_name),
             Field::Mark => Some(u128::from(p.mark)),
+            Field::Priority => Some(u128::from(p.priority)),
             Field::L4Len
             | Field::Sport
             | Field::Dport

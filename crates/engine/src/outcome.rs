@@ -97,6 +97,8 @@ pub enum Output {
         role: Role,
         /// Packet mark.
         mark: u32,
+        /// Priority that a rule gave it (CLASSIFY); else 0.
+        priority: u32,
         /// The way that [`crate::Engine::send_on`] was told still holds, and with it the
         /// link-layer header that the packet was sent with.
         as_sent: bool,

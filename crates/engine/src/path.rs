@@ -4,6 +4,7 @@ use tidegate_conntrack::{Attached, CtInfo, Template};
 use tidegate_ir::{Hook, RejectKind};
 use tidegate_wire::{Family, Malformed, proto};
 
+use crate::act::Copy;
 use crate::emit::{self, IcmpError};
 use crate::engine::{Engine, Incoming, Outgoing};
 use crate::env::{Env, IfIndex, RouteType, is_multicast};
@@ -310,6 +311,7 @@ impl<T: Trace> Run<'_, T> {
             bytes,
             role,
             mark: packet.mark,
+            priority: packet.priority,
             as_sent: packet.as_sent,
         });
         Ok(Disposition::Sent)
@@ -336,6 +338,7 @@ impl<T: Trace> Run<'_, T> {
                 bytes,
                 role,
                 mark: packet.mark,
+                priority: packet.priority,
                 as_sent: packet.as_sent,
             });
         }
@@ -461,6 +464,50 @@ impl<T: Trace> Run<'_, T> {
         if let Some(bytes) = emit::icmp_error(about, &self.engine.env, error) {
             self.emit(bytes, about);
         }
+    }
+
+    /// Sends copies on their way (`nf_dup_ipv4`, `nf_dup_ipv6`); those without a route are
+    /// forgotten.
+    pub(crate) fn send_copies(&mut self, copies: Vec<Copy>) {
+        for Copy { mut packet, spec } in copies {
+            let env = &self.engine.env;
+            let family = packet.family();
+            let Some(route) = env.route(family, spec.gateway, 0, 0) else {
+                continue;
+            };
+            let dev = match route.kind {
+                RouteType::Local => Some(env.loopback()),
+                _ => route.dev,
+            };
+            let Some(dev) = dev else { continue };
+            let wanted = spec.dev.as_deref();
+            let name = env.interface(dev).map(|i| i.name.as_str());
+            if wanted.is_some() && wanted != name {
+                continue;
+            }
+            let way = WayOut {
+                dev,
+                via: Some(route.via.unwrap_or(spec.gateway)),
+                broadcast: false,
+            };
+            self.event(TraceEvent::Packet {
+                bytes: &packet.bytes,
+                role: Role::Emitted,
+            });
+            self.finish(&mut packet, |run, p| {
+                run.set_output(p, way);
+                run.hook(p, Hook::Output)?;
+                if let Some(way) = p.rerouted.take() {
+                    run.set_output(p, way);
+                }
+                run.postrouting_path(p, Role::Emitted)
+            });
+        }
+    }
+
+    /// Tells the sender that a header field makes no sense.
+    pub(crate) fn emit_problem(&mut self, about: &Packet, pointer: u32) {
+        self.emit_error(about, IcmpError::ParameterProblem(0, pointer));
     }
 
     /// Sends a packet of the firewall's own. It carries the connection of the packet

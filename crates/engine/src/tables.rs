@@ -33,6 +33,8 @@ pub(crate) enum Decision {
     Accept,
     Drop(DropReason),
     Reject(RejectKind, RuleId),
+    /// Drop, and tell the sender that the header field at this offset makes no sense.
+    Problem(u32, RuleId),
 }
 
 /// Where traversal goes on after a rule's effects ran.
@@ -55,6 +57,10 @@ pub(crate) trait Host {
     fn run_effects(&mut self, rule: &Rule) -> Continue;
     fn counter(&mut self, id: RuleId) -> &mut Counter;
     fn packet_len(&self) -> u32;
+    /// Whether the packet's rules are logged (TRACE).
+    fn is_traced(&self) -> bool;
+    /// Logs the rule that the packet met in a chain, counted from 1.
+    fn log_rule(&mut self, table: TableKind, chain: &tidegate_ir::Chain, kind: &str, number: usize);
 }
 
 struct Frame {
@@ -93,7 +99,12 @@ pub(crate) fn walk<H: Host>(
         };
         let Some((index, rule)) = next_match(host, table.kind, (chain, index), at.next) else {
             match stack.0.pop() {
-                Some(frame) => at = frame,
+                Some(frame) => {
+                    if host.is_traced() {
+                        host.log_rule(table.kind, chain, "return", chain.rules.len() + 1);
+                    }
+                    at = frame;
+                }
                 None => return policy(host, table, base_id),
             }
             continue;
@@ -104,6 +115,9 @@ pub(crate) fn walk<H: Host>(
         let rule = &chain.rules[index];
         let len = host.packet_len();
         host.counter(rule.id).count(len);
+        if host.is_traced() {
+            host.log_rule(table.kind, chain, kind_of(chain, rule), index + 1);
+        }
         if !rule.effects.is_empty()
             && let Continue::Decided(decision) = host.run_effects(rule)
         {
@@ -128,6 +142,20 @@ pub(crate) fn walk<H: Host>(
                 None => return policy(host, table, base_id),
             },
         }
+    }
+}
+
+/// What the kernel's trace calls a rule (`get_chainname_rulenum`): one without a condition
+/// that ends a chain passes for its policy, or for a return.
+fn kind_of(chain: &tidegate_ir::Chain, rule: &Rule) -> &'static str {
+    let ends = matches!(
+        rule.verdict,
+        Verdict::Accept | Verdict::Drop | Verdict::Return
+    );
+    match (ends && rule.effects.is_empty() && rule.cond == Cond::Const(true), &chain.base) {
+        (true, Some(_)) => "policy",
+        (true, None) => "return",
+        (false, _) => "rule",
     }
 }
 
@@ -191,6 +219,9 @@ fn policy<H: Host>(host: &mut H, table: &Table, base_id: ChainId) -> Decision {
     };
     let len = host.packet_len();
     host.counter(base.policy_id).count(len);
+    if host.is_traced() {
+        host.log_rule(table.kind, chain, "policy", chain.rules.len() + 1);
+    }
     if H::Trace::ACTIVE {
         let id = base.policy_id;
         host.view().1.trace.event(TraceEvent::Policy {

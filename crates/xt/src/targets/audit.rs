@@ -4,7 +4,7 @@
 use tidegate_ir::{Effect, Verdict};
 
 use crate::{
-    Arg, Case, Extension, Families, Help, Instance, Legal, ListCtx, Lower, Opt, Outcome, Value,
+    Arg, Extension, Families, Help, Instance, Legal, ListCtx, Lower, Opt, Outcome, Value,
     Words, bad, ok, saved,
 };
 

@@ -7,7 +7,7 @@ use tidegate_wire::Family;
 
 use crate::{
     Arg, Args, Case, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx, Lower,
-    LowerCtx, Opt, Outcome, Place, Refusal, Value, bad, ok, saved, text,
+    LowerCtx, Opt, Outcome, Place, Refusal, Value, bad, matches::recent::bare, ok, saved, text,
 };
 
 const GATEWAY: usize = 0;
@@ -36,7 +36,7 @@ const OPTIONS: &[Opt] = &[
                 let end = name.floor_char_boundary(NAME_MAX);
                 Ok(Value::Text(name[..end].to_owned()))
             },
-            show: |v, _| v.text().unwrap_or("").to_owned(),
+            show: |v, _| bare(v.text().unwrap_or("")),
         },
     )
     .help("  --oif NAME          Include oif in route calculation\n"),

@@ -1,13 +1,13 @@
 //! `-j TPROXY`: hands the packet to a transparent socket of this host without changing it
-//! (kernel `tproxy_tg4`, `tproxy_tg6_v1`). Without such a socket the packet is dropped.
+//! (kernel `tproxy_tg4`, `tproxy_tg6_v1`).
 
-use tidegate_ir::{Effect, Hook, TableKind, TproxySpec, Verdict};
+use tidegate_ir::{Hook, TableKind};
 use tidegate_wire::proto;
 
 use super::tee::ADDR;
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx,
-    Lower, LowerCtx, Opt, Outcome, Value, bad, number, ok, saved, text,
+    Lower, Opt, Value, bad, number, ok, saved, text,
 };
 
 const PORT: usize = 0;
@@ -44,7 +44,9 @@ const OPTIONS: &[Opt] = &[
 /// `-j TPROXY`.
 pub static TPROXY: Extension = Extension {
     name: "TPROXY",
-    lower: Lower::Target(lower),
+    lower: Lower::Target(|_, ctx| {
+        ctx.refuse_target("TPROXY: the sockets of the host are not known")
+    }),
     families: Families::Both,
     options: OPTIONS,
     help: Help::tail("\n").titled("TPROXY target options"),
@@ -87,17 +89,6 @@ fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
     let port = x.args.number(PORT).unwrap_or(0);
     let (value, mask) = x.args.masked(MARK).unwrap_or_default();
     format!(" TPROXY redirect {addr}:{port} mark {value:#x}/{mask:#x}")
-}
-
-fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Outcome {
-    let (value, mask) = args.masked(MARK).unwrap_or_default();
-    let spec = TproxySpec {
-        addr: args.addrs(IP).map(|a| a.0).filter(|&a| a != 0),
-        port: args.number(PORT).unwrap_or(0) as u16,
-        mark: value,
-        mask,
-    };
-    Outcome::effect(Effect::Tproxy(spec), Verdict::Accept)
 }
 
 const fn pre(case: Case) -> Case {
