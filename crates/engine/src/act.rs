@@ -3,6 +3,7 @@
 use tidegate_ir::{Chain, Effect, Hook, LogSpec, Manip, QueueSpec, RuleId, TableKind, TeeSpec};
 use tidegate_wire::{Family, be16, checksum};
 
+use crate::env::IfIndex;
 use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{LinkHeader, Packet, Tracking};
@@ -15,6 +16,8 @@ use crate::trace::Trace;
 /// A copy that TEE made and where it goes.
 pub(crate) struct Copy {
     pub(crate) packet: Packet,
+    /// The device that the packet was at.
+    pub(crate) at: Option<IfIndex>,
     pub(crate) spec: TeeSpec,
 }
 
@@ -32,6 +35,8 @@ impl<T: Trace> AtTable<'_, T> {
             Effect::Tee(spec) => self.tee(spec),
             Effect::Trace => self.packet.traced = true,
             Effect::Audit => self.audit(),
+            // Labels are a security module's, of which there is none.
+            Effect::ConnSecMark => {}
             Effect::StripTcpOptions(kinds) => {
                 return rewrite::strip_options(self.packet, kinds).err().map(drop);
             }
@@ -57,7 +62,7 @@ impl<T: Trace> AtTable<'_, T> {
     }
 
     fn queue(&mut self, spec: QueueSpec, rule: RuleId) -> Decision {
-        let dropped = Decision::Drop(DropReason::Target(rule));
+        let dropped = Decision::Drop(DropReason::Queue(rule));
         let queued = Queued {
             queue: queue::number(self.packet, spec),
             hook: self.hook,
@@ -99,6 +104,12 @@ impl<T: Trace> AtTable<'_, T> {
             ..self.packet.clone()
         };
         let family = packet.family();
+        // `ip_output` takes the device that the packet was at for the input interface.
+        let at = match self.hook {
+            Hook::Prerouting | Hook::Input | Hook::Forward => self.packet.in_dev,
+            Hook::Output => None,
+            Hook::Postrouting => self.packet.out_dev,
+        };
         if matches!(self.hook, Hook::Prerouting | Hook::Input) {
             packet.set_ttl(packet.ttl().wrapping_sub(1));
         }
@@ -109,6 +120,7 @@ impl<T: Trace> AtTable<'_, T> {
         }
         self.copies.push(Copy {
             packet,
+            at,
             spec: spec.clone(),
         });
     }

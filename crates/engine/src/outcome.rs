@@ -26,6 +26,8 @@ pub enum DropReason {
     JumpDepth,
     /// Connection tracking refused it.
     Conntrack(tidegate_conntrack::DropReason),
+    /// Nobody reads the queue it was for, or who reads it said so.
+    Queue(RuleId),
     /// A target could not do its work (MASQUERADE without an address, TCPMSS on a
     /// damaged header).
     Target(RuleId),
@@ -80,6 +82,11 @@ pub enum Role {
     Own,
     /// A packet the firewall made: a reset or an ICMP error.
     Emitted,
+    /// A copy that TEE made.
+    Copy {
+        /// POSTROUTING saw it with an input interface.
+        received: bool,
+    },
 }
 
 /// One thing that came out.

@@ -469,7 +469,15 @@ impl<T: Trace> Run<'_, T> {
     /// Sends copies on their way (`nf_dup_ipv4`, `nf_dup_ipv6`); those without a route are
     /// forgotten.
     pub(crate) fn send_copies(&mut self, copies: Vec<Copy>) {
-        for Copy { mut packet, spec } in copies {
+        for copy in copies {
+            let Copy {
+                mut packet,
+                at,
+                spec,
+            } = copy;
+            let role = Role::Copy {
+                received: at.is_some(),
+            };
             let env = &self.engine.env;
             let family = packet.family();
             let Some(route) = env.route(family, spec.gateway, 0, 0) else {
@@ -492,7 +500,7 @@ impl<T: Trace> Run<'_, T> {
             };
             self.event(TraceEvent::Packet {
                 bytes: &packet.bytes,
-                role: Role::Emitted,
+                role,
             });
             self.finish(&mut packet, |run, p| {
                 run.set_output(p, way);
@@ -500,7 +508,11 @@ impl<T: Trace> Run<'_, T> {
                 if let Some(way) = p.rerouted.take() {
                     run.set_output(p, way);
                 }
-                run.postrouting_path(p, Role::Emitted)
+                if let Some(dev) = at {
+                    p.in_dev = at;
+                    p.in_name = run.engine.env.name_number(dev);
+                }
+                run.postrouting_path(p, role)
             });
         }
     }

@@ -90,7 +90,7 @@ pub(crate) fn hash_mark(packet: &Packet, spec: &HashMark, conntrack: &Conntrack)
         packet_tuple(packet, spec)?
     };
     let (low, high) = (tuple.src.min(tuple.dst), tuple.src.max(tuple.dst));
-    let hash = jhash3(high, low, tuple.ports, spec.seed);
+    let hash = jhash3(low, high, tuple.ports, spec.seed);
     let hash = hash ^ (u32::from(tuple.proto) & u32::from(spec.proto_mask));
     let scaled = (u64::from(hash) * u64::from(spec.modulus)) >> 32;
     Some((scaled as u32).wrapping_add(spec.offset))

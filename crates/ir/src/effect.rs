@@ -36,6 +36,8 @@ pub enum Effect {
     Trace,
     /// A record for the audit log.
     Audit,
+    /// Hands a security label between packet and connection.
+    ConnSecMark,
     /// Overwrites TCP options with no-operations.
     StripTcpOptions(TcpOptions),
     /// Sets congestion bits of the TCP header.
@@ -56,7 +58,7 @@ impl Effect {
                 let from = |f: &Field| f.is_connection();
                 field.is_connection() || matches!(expr, Expr::Mix { from: f, .. } if from(f))
             }
-            Effect::HashMark(spec) => spec.of_connection,
+            Effect::ConnSecMark => true,
             _ => false,
         }
     }

@@ -2,10 +2,10 @@
 //! `connsecmark_tg`). No rule reads them and no module decides here, so they change
 //! nothing about a packet's fate.
 
-use tidegate_ir::{Hook, TableKind};
+use tidegate_ir::{Effect, Hook, TableKind, Verdict};
 
 use crate::{
-    Arg, Args, Case, Context, Error, Extension, Families, Legal, Opt, bad, matches::{osf::cut, recent::bare}, ok,
+    Arg, Args, Case, Context, Error, Extension, Families, Legal, Lower, Opt, Outcome, bad, matches::{osf::cut, recent::bare}, ok,
 };
 
 const SAVE: usize = 0;
@@ -43,6 +43,7 @@ pub static SECMARK: Extension = Extension {
 /// `-j CONNSECMARK`.
 pub static CONNSECMARK: Extension = Extension {
     name: "CONNSECMARK",
+    lower: Lower::Target(|_, _| Outcome::effect(Effect::ConnSecMark, Verdict::Continue)),
     families: Families::Both,
     options: &[
         Opt::new("save", Arg::Flag)
