@@ -238,14 +238,18 @@ impl Router {
                 Output::Transmit {
                     dev, bytes, role, ..
                 } => {
-                    // The oracle takes what first leaves for what was sent.
+                    // The oracle takes what first leaves for what was sent; a copy of what a
+                    // raw socket sends has the output device for its input.
                     let role_name = match role {
-                        Role::Forwarded | Role::Copy { received: true } => "fwd",
-                        Role::Own | Role::Copy { .. } if !left => {
+                        Role::Forwarded | Role::Copy => {
+                            left = true;
+                            "fwd"
+                        }
+                        Role::Own if !left => {
                             left = true;
                             "self"
                         }
-                        Role::Own | Role::Copy { .. } | Role::Emitted => "emit",
+                        Role::Own | Role::Emitted => "emit",
                     };
                     match role_name {
                         "fwd" => verdict = "forward",

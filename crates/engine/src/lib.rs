@@ -4,12 +4,12 @@
 //! outputs on every machine. A packet goes in through [`Engine::receive`] or
 //! [`Engine::send`]; what came of it is an [`Outcome`].
 
+mod act;
 mod chain6;
 mod defrag;
 mod drops;
 mod effects;
 mod emit;
-mod act;
 mod engine;
 pub mod env;
 mod facts;

@@ -83,10 +83,7 @@ pub enum Role {
     /// A packet the firewall made: a reset or an ICMP error.
     Emitted,
     /// A copy that TEE made.
-    Copy {
-        /// POSTROUTING saw it with an input interface.
-        received: bool,
-    },
+    Copy,
 }
 
 /// One thing that came out.

@@ -1,7 +1,7 @@
 //! The way of a packet between the hooks: in, through, out, around.
 
 use tidegate_conntrack::{Attached, CtInfo, Template};
-use tidegate_ir::{Hook, RejectKind};
+use tidegate_ir::{Hook, RejectKind, TeeSpec};
 use tidegate_wire::{Family, Malformed, proto};
 
 use crate::act::Copy;
@@ -475,32 +475,12 @@ impl<T: Trace> Run<'_, T> {
                 at,
                 spec,
             } = copy;
-            let role = Role::Copy {
-                received: at.is_some(),
-            };
-            let env = &self.engine.env;
-            let family = packet.family();
-            let Some(route) = env.route(family, spec.gateway, 0, 0) else {
+            let Some(way) = self.way_of_copy(packet.family(), &spec) else {
                 continue;
-            };
-            let dev = match route.kind {
-                RouteType::Local => Some(env.loopback()),
-                _ => route.dev,
-            };
-            let Some(dev) = dev else { continue };
-            let wanted = spec.dev.as_deref();
-            let name = env.interface(dev).map(|i| i.name.as_str());
-            if wanted.is_some() && wanted != name {
-                continue;
-            }
-            let way = WayOut {
-                dev,
-                via: Some(route.via.unwrap_or(spec.gateway)),
-                broadcast: false,
             };
             self.event(TraceEvent::Packet {
                 bytes: &packet.bytes,
-                role,
+                role: Role::Copy,
             });
             self.finish(&mut packet, |run, p| {
                 run.set_output(p, way);
@@ -512,9 +492,35 @@ impl<T: Trace> Run<'_, T> {
                     p.in_dev = at;
                     p.in_name = run.engine.env.name_number(dev);
                 }
-                run.postrouting_path(p, role)
+                run.postrouting_path(p, Role::Copy)
             });
         }
+    }
+
+    /// The route to the gateway. IPv4 takes it to be on the link that the rule names when
+    /// no route says so (`ip_route_output_key_hash_rcu`).
+    fn way_of_copy(&self, family: Family, spec: &TeeSpec) -> Option<WayOut> {
+        let env = &self.engine.env;
+        let route = env.route(family, spec.gateway, 0, 0);
+        let routed = route.and_then(|r| match r.kind {
+            RouteType::Local => Some((env.loopback(), None)),
+            _ => Some((r.dev?, r.via)),
+        });
+        let wanted = match spec.dev.as_deref() {
+            Some(name) => Some(env.interface_named(name)?.index),
+            None => None,
+        };
+        let (dev, via) = match (routed, wanted) {
+            (Some(way), None) => way,
+            (Some(way), Some(dev)) if way.0 == dev => way,
+            (_, Some(dev)) if family == Family::V4 => (dev, None),
+            _ => return None,
+        };
+        Some(WayOut {
+            dev,
+            via: Some(via.unwrap_or(spec.gateway)),
+            broadcast: false,
+        })
     }
 
     /// Tells the sender that a header field makes no sense.

@@ -47,5 +47,6 @@ pub(crate) fn number(packet: &Packet, spec: QueueSpec) -> u16 {
     let proto = u32::from(packet.layout.proto);
     let hash = jhash3(src.min(dst), src.max(dst), proto, 0);
     let count = u64::from(spec.last.saturating_sub(spec.first)) + 1;
-    spec.first.saturating_add(((u64::from(hash) * count) >> 32) as u16)
+    spec.first
+        .saturating_add(((u64::from(hash) * count) >> 32) as u16)
 }

@@ -131,9 +131,8 @@ fn packet_tuple(packet: &Packet, spec: &HashMark) -> Option<Tuple> {
     if layout.broken_chain {
         return Some(Tuple::default());
     }
-    let inner = icmp_inner(packet);
-    let (bytes, layout) = match &inner {
-        Some((bytes, layout)) => (*bytes, layout),
+    let (bytes, layout) = match icmp_quote(packet) {
+        Some(bytes) => (bytes, &parse_embedded(layout.family, bytes)?),
         None => (outer, layout),
     };
     if layout.broken_chain {
@@ -155,21 +154,21 @@ fn packet_tuple(packet: &Packet, spec: &HashMark) -> Option<Tuple> {
     Some(tuple)
 }
 
-/// The packet in an ICMP error (`get_inner_hdr`).
-fn icmp_inner(packet: &Packet) -> Option<(&[u8], Layout)> {
+/// What an ICMP error quotes (`get_inner_hdr`, `get_inner6_hdr`).
+fn icmp_quote(packet: &Packet) -> Option<&[u8]> {
     let layout = &packet.layout;
     let l4 = layout.l4(&packet.bytes);
-    let kind = *l4.first()?;
+    let quote = l4.get(8..)?;
+    let kind = l4[0];
     let error = match (layout.family, layout.proto) {
         (Family::V4, proto::ICMP) => matches!(kind, 3 | 4 | 5 | 11 | 12),
-        (Family::V6, proto::ICMPV6) => kind < 128,
+        (Family::V6, proto::ICMPV6) => (1..128).contains(&kind),
         _ => false,
     };
     if !error || layout.is_fragment() {
         return None;
     }
-    let bytes = l4.get(8..)?;
-    Some((bytes, parse_embedded(layout.family, bytes)?))
+    Some(quote)
 }
 
 /// The four bytes of ports or of a security index (`proto_ports_offset`).

@@ -152,7 +152,10 @@ fn kind_of(chain: &tidegate_ir::Chain, rule: &Rule) -> &'static str {
         rule.verdict,
         Verdict::Accept | Verdict::Drop | Verdict::Return
     );
-    match (ends && rule.effects.is_empty() && rule.cond == Cond::Const(true), &chain.base) {
+    match (
+        ends && rule.effects.is_empty() && rule.cond == Cond::Const(true),
+        &chain.base,
+    ) {
         (true, Some(_)) => "policy",
         (true, None) => "return",
         (false, _) => "rule",

@@ -75,7 +75,10 @@ const OPTIONS: &[Opt] = &[
 /// Reads `name src[,dst...]`.
 pub(crate) fn parse_set(input: &Input<'_>) -> Result<Value, Error> {
     let &[name, dirs] = input.args else {
-        return Err(Error::parameter(format!("--{} requires two args.", input.opt.name)));
+        return Err(Error::parameter(format!(
+            "--{} requires two args.",
+            input.opt.name
+        )));
     };
     if name.len() > NAME {
         return Err(Error::parameter(format!(

@@ -4,8 +4,8 @@
 use tidegate_ir::{Effect, Verdict};
 
 use crate::{
-    Arg, Extension, Families, Help, Instance, Legal, ListCtx, Lower, Opt, Outcome, Value,
-    Words, bad, ok, saved,
+    Arg, Extension, Families, Help, Instance, Legal, ListCtx, Lower, Opt, Outcome, Value, Words,
+    bad, ok, saved,
 };
 
 const TYPE: usize = 0;

@@ -4,8 +4,7 @@
 use tidegate_ir::{Effect, Expr, Field, Hook, TableKind, Verdict};
 
 use crate::{
-    Arg, Case, Error, Extension, Families, Input, Legal, Lower, Opt, Outcome, Value, bad, ok,
-    saved,
+    Arg, Case, Error, Extension, Families, Input, Legal, Lower, Opt, Outcome, Value, bad, ok, saved,
 };
 
 const CLASS: usize = 0;
@@ -64,11 +63,13 @@ const fn post(case: Case) -> Case {
 
 const CASES: &[Case] = &[
     post(ok("-j CLASSIFY --set-class 0000:ffff")),
-    post(saved(
-        "-j CLASSIFY --set-class 1:10",
-        "-j CLASSIFY --set-class 0001:0010",
-    )
-    .v6()),
+    post(
+        saved(
+            "-j CLASSIFY --set-class 1:10",
+            "-j CLASSIFY --set-class 0001:0010",
+        )
+        .v6(),
+    ),
     post(saved(
         "-j CLASSIFY --set-class 1ffff:1fffe",
         "-j CLASSIFY --set-class ffff:fffe",

@@ -122,7 +122,11 @@ pub static HMARK: Extension = Extension {
 
 /// A prefix length; what is too long is a whole IPv4 address.
 fn parse_prefix(input: &Input<'_>) -> Result<Value, Error> {
-    let len = number::whole(input.text(), 0, u64::from(text::full_mask(input.ctx.family).count_ones()));
+    let len = number::whole(
+        input.text(),
+        0,
+        u64::from(text::full_mask(input.ctx.family).count_ones()),
+    );
     match (len, input.ctx.family) {
         (Some(len), _) => Ok(Value::Number(len)),
         (None, Family::V4) => Ok(Value::Number(32)),
@@ -160,9 +164,7 @@ fn finish(args: &mut Args, ctx: &Context<'_>) -> Result<(), Error> {
         return wrong("--hmark-rnd is mandatory");
     }
     if args.has(SPI_MASK) && (args.has(SPORT_MASK) || args.has(DPORT_MASK)) {
-        return wrong(
-            "you cannot use --hmark-spi-mask and --hmark-?port-mask,at the same time",
-        );
+        return wrong("you cannot use --hmark-spi-mask and --hmark-?port-mask,at the same time");
     }
     if !(SRC..=PROTO_MASK).any(|o| args.has(o)) {
         return wrong("you have to specify --hmark-tuple at least");

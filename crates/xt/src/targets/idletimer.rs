@@ -3,7 +3,9 @@
 
 use crate::{
     Arg, Args, Case, Extension, Families, Instance, Legal, ListCtx, Lower, Opt, Place, Refusal,
-    bad, matches::{osf::cut, recent::bare}, ok, saved,
+    bad,
+    matches::{osf::cut, recent::bare},
+    ok, saved,
 };
 
 const TIMEOUT: usize = 0;

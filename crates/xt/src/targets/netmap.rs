@@ -35,7 +35,12 @@ pub static NETMAP: Extension = Extension {
     options: OPTIONS,
     legal: Legal {
         tables: &[TableKind::Nat],
-        hooks: &[Hook::Prerouting, Hook::Input, Hook::Output, Hook::Postrouting],
+        hooks: &[
+            Hook::Prerouting,
+            Hook::Input,
+            Hook::Output,
+            Hook::Postrouting,
+        ],
         ..Legal::ANYWHERE
     },
     list: |x, ctx| {
@@ -97,7 +102,10 @@ const CASES: &[Case] = &[
     pre(ok("-j NETMAP --to dead::/64").v6()),
     pre(saved("-j NETMAP --to 1.2.3.4", "-j NETMAP --to 1.2.3.4/32")),
     pre(saved("-j NETMAP --to dead::1", "-j NETMAP --to dead::1/128").v6()),
-    pre(saved("-j NETMAP --to 1.2.3.4/16", "-j NETMAP --to 1.2.0.0/16")),
+    pre(saved(
+        "-j NETMAP --to 1.2.3.4/16",
+        "-j NETMAP --to 1.2.0.0/16",
+    )),
     pre(saved(
         "-j NETMAP --to 1.2.3.4/255.255.0.0",
         "-j NETMAP --to 1.2.0.0/16",
@@ -106,8 +114,14 @@ const CASES: &[Case] = &[
         "-j NETMAP --to 1.2.3.4/255.0.255.0",
         "-j NETMAP --to 1.2.3.4/32",
     )),
-    pre(saved("-j NETMAP --to 1.2.3.4/33", "-j NETMAP --to 1.2.3.4/32")),
-    pre(saved("-j NETMAP --to 1.2.3.4/0", "-j NETMAP --to 0.0.0.0/0")),
+    pre(saved(
+        "-j NETMAP --to 1.2.3.4/33",
+        "-j NETMAP --to 1.2.3.4/32",
+    )),
+    pre(saved(
+        "-j NETMAP --to 1.2.3.4/0",
+        "-j NETMAP --to 0.0.0.0/0",
+    )),
     ok("-j NETMAP --to 1.2.3.0/24").at(TableKind::Nat, Hook::Postrouting),
     ok("-j NETMAP --to 1.2.3.0/24").at(TableKind::Nat, Hook::Input),
     ok("-j NETMAP --to 1.2.3.0/24").at(TableKind::Nat, Hook::Output),

@@ -73,7 +73,9 @@ fn parse_balance(input: &Input<'_>) -> Result<Value, Error> {
     };
     let (first, last) = (bound(first, 0)?, bound(last, MAX)?);
     if first >= last {
-        return Err(Error::parameter(format!("{first} should be less than {last}")));
+        return Err(Error::parameter(format!(
+            "{first} should be less than {last}"
+        )));
     }
     Ok(Value::Range(first, last))
 }
@@ -120,10 +122,19 @@ const CASES: &[Case] = &[
     saved("-j NFQUEUE", "-j NFQUEUE --queue-num 0"),
     ok("-j NFQUEUE --queue-num 65535").v6(),
     ok("-j NFQUEUE --queue-num 10 --queue-bypass"),
-    saved("-j NFQUEUE --queue-bypass", "-j NFQUEUE --queue-num 0 --queue-bypass"),
+    saved(
+        "-j NFQUEUE --queue-bypass",
+        "-j NFQUEUE --queue-num 0 --queue-bypass",
+    ),
     ok("-j NFQUEUE --queue-balance 0:6"),
-    saved("-j NFQUEUE --queue-balance :5", "-j NFQUEUE --queue-balance 0:5"),
-    saved("-j NFQUEUE --queue-balance 5:", "-j NFQUEUE --queue-balance 5:65535"),
+    saved(
+        "-j NFQUEUE --queue-balance :5",
+        "-j NFQUEUE --queue-balance 0:5",
+    ),
+    saved(
+        "-j NFQUEUE --queue-balance 5:",
+        "-j NFQUEUE --queue-balance 5:65535",
+    ),
     saved(
         "-j NFQUEUE --queue-balance 0:6 --queue-cpu-fanout --queue-bypass",
         "-j NFQUEUE --queue-balance 0:6 --queue-bypass --queue-cpu-fanout",

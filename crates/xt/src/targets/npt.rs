@@ -7,8 +7,8 @@ use tidegate_wire::Family;
 
 use super::tee;
 use crate::{
-    Arg, Args, Case, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx, Lower,
-    Opt, Outcome, Place, Refusal, Value, bad, number, ok, text,
+    Arg, Args, Case, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx, Lower, Opt,
+    Outcome, Place, Refusal, Value, bad, number, ok, text,
 };
 
 const FROM: usize = 0;

@@ -3,7 +3,9 @@
 
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Input, Instance, ListCtx, Opt, Value,
-    bad, matches::{osf::cut, recent::bare}, ok, saved,
+    bad,
+    matches::{osf::cut, recent::bare},
+    ok, saved,
 };
 
 const NAME: usize = 0;
@@ -114,7 +116,11 @@ fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
 fn list(x: &Instance, _: &ListCtx<'_>) -> String {
     let name = x.args.text(NAME).unwrap_or("");
     let shown = |opt| time(x.args.number(opt).unwrap_or(0));
-    format!(" name {name} interval {} ewmalog {}", shown(INTERVAL), shown(EWMA))
+    format!(
+        " name {name} interval {} ewmalog {}",
+        shown(INTERVAL),
+        shown(EWMA)
+    )
 }
 
 const CASES: &[Case] = &[

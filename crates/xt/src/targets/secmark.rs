@@ -5,7 +5,9 @@
 use tidegate_ir::{Effect, Hook, TableKind, Verdict};
 
 use crate::{
-    Arg, Args, Case, Context, Error, Extension, Families, Legal, Lower, Opt, Outcome, bad, matches::{osf::cut, recent::bare}, ok,
+    Arg, Args, Case, Context, Error, Extension, Families, Legal, Lower, Opt, Outcome, bad,
+    matches::{osf::cut, recent::bare},
+    ok,
 };
 
 const SAVE: usize = 0;
@@ -33,7 +35,9 @@ pub static SECMARK: Extension = Extension {
     legal: Legal::tables(TABLES),
     list: |x, _| format!(" SECMARK selctx {}", x.args.text(0).unwrap_or("")),
     cases: &[
-        security(ok("-j SECMARK --selctx system_u:object_r:firewalld_exec_t:s0")),
+        security(ok(
+            "-j SECMARK --selctx system_u:object_r:firewalld_exec_t:s0",
+        )),
         security(bad("-j SECMARK")),
         bad("-j SECMARK --selctx system_u:object_r:firewalld_exec_t:s0"),
     ],

@@ -20,10 +20,8 @@ fn low_bits(input: &Input<'_>, mask: u64) -> Result<Value, crate::Error> {
 }
 
 const OPTIONS: &[Opt] = &[
-    Opt::new("sack-perm", Arg::Flag)
-        .help("  --sack-perm                        Set SACK_PERM\n"),
-    Opt::new("timestamp", Arg::Flag)
-        .help("  --timestamp                        Set TIMESTAMP\n"),
+    Opt::new("sack-perm", Arg::Flag).help("  --sack-perm                        Set SACK_PERM\n"),
+    Opt::new("timestamp", Arg::Flag).help("  --timestamp                        Set TIMESTAMP\n"),
     Opt::new(
         "wscale",
         Arg::Special {

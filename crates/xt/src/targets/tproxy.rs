@@ -25,8 +25,7 @@ const OPTIONS: &[Opt] = &[
     )
     .mandatory()
     .help("  --on-port port\t\t    Redirect connection to port, or the original port if 0\n"),
-    Opt::new("on-ip", ADDR)
-        .help("  --on-ip ip\t\t\t    Optionally redirect to the given IP\n"),
+    Opt::new("on-ip", ADDR).help("  --on-ip ip\t\t\t    Optionally redirect to the given IP\n"),
     Opt::new(
         "tproxy-mark",
         Arg::Special {
@@ -68,7 +67,11 @@ fn parse_port(input: &Input<'_>) -> Result<Value, Error> {
     let proto = input.ctx.proto_name();
     let port = match number::whole(word, 0, u32::MAX.into()) {
         Some(n) => Some(n & u64::from(u16::MAX)),
-        None => input.ctx.names.service(word, proto.as_deref()).map(u64::from),
+        None => input
+            .ctx
+            .names
+            .service(word, proto.as_deref())
+            .map(u64::from),
     };
     port.map(Value::Number)
         .ok_or_else(|| Error::parameter(format!("Port \"{word}\" does not resolve to anything.\n")))
@@ -99,10 +102,7 @@ const CASES: &[Case] = &[
     pre(ok(
         "-p tcp -j TPROXY --on-port 12345 --on-ip 10.0.0.1 --tproxy-mark 0x23/0xff",
     )),
-    pre(ok(
-        "-p udp -j TPROXY --on-port 12345 --on-ip 2001:db8::1 --tproxy-mark 0x23/0xff",
-    )
-    .v6()),
+    pre(ok("-p udp -j TPROXY --on-port 12345 --on-ip 2001:db8::1 --tproxy-mark 0x23/0xff").v6()),
     pre(saved(
         "-p udp -j TPROXY --on-port 12345",
         "-p udp -j TPROXY --on-port 12345 --on-ip 0.0.0.0 --tproxy-mark 0x0/0x0",
