@@ -36,7 +36,7 @@ class Target(gen.G):
         def to(_chain):
             net = r.choice(NETS[fam])
             addr, length = net.split("/")
-            return "-j NETMAP --to " + pick(r, net, net, addr + "/%d" % (int(length) + 4), r.choice(hosts(fam)))
+            return "-j NETMAP --to " + pick(r, net, net, addr + "/%d" % (int(length) + (4 if fam == 4 else 0)), r.choice(hosts(fam)))
         return self.some("nat", CHAINS["nat"], to)
 
     def r_tcpoptstrip(self):
@@ -95,7 +95,9 @@ class Target(gen.G):
             target = "DNPT" if chain in ("PREROUTING", "OUTPUT") else "SNPT"
             short = pick(r, 64, 64, 48, 56)
             return "-j %s --src-pfx %s --dst-pfx %s/%d" % (target, a, prefix(b, short), short)
-        return self.some("mangle", ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"], how)
+        # a raw socket does not say where its ICMP header is, so errors from there stay as they are
+        yield from self.some("mangle", ["PREROUTING", "INPUT"], how)
+        yield from self.some("mangle", ["OUTPUT", "POSTROUTING"], how, r.choice(["-p tcp", "-p udp"]))
 
     def r_nothing(self):
         """targets that leave the packet alone"""

@@ -140,7 +140,7 @@ fn node(src: u128, family: Family, seed: u32, nodes: u32) -> u32 {
             jhash(&[word(0), word(1), word(2), word(3)], seed)
         }
     };
-    (u64::from(hash) * u64::from(nodes) >> 32) as u32
+    ((u64::from(hash) * u64::from(nodes)) >> 32) as u32
 }
 
 /// Lookup3 over one or four words (`jhash_1word`, `jhash2`).
