@@ -109,7 +109,8 @@ pub(crate) fn walk<H: Host>(
             }
             continue;
         };
-        if let Err(drop) = rule {
+        let dropped = rule.err();
+        if let Some((drop, false)) = dropped {
             return Decision::Drop(drop);
         }
         let rule = &chain.rules[index];
@@ -117,6 +118,10 @@ pub(crate) fn walk<H: Host>(
         host.counter(rule.id).count(len);
         if host.is_traced() {
             host.log_rule(table.kind, chain, kind_of(chain, rule), index + 1);
+        }
+        if let Some((drop, true)) = dropped {
+            host.run_effects(rule);
+            return Decision::Drop(drop);
         }
         if !rule.effects.is_empty()
             && let Continue::Decided(decision) = host.run_effects(rule)
@@ -173,13 +178,13 @@ impl std::fmt::Debug for Stack {
 }
 
 /// The first rule from `from` on whose condition holds, or that dropped the packet
-/// while being tested.
+/// while being tested; then whether it held all the same.
 fn next_match<H: Host>(
     host: &mut H,
     kind: TableKind,
     (chain, index): (&tidegate_ir::Chain, &Index),
     from: usize,
-) -> Option<(usize, Result<(), DropReason>)> {
+) -> Option<(usize, Result<(), (DropReason, bool)>)> {
     let (mut view, mut watch) = host.view();
     let mut candidates = index.candidates(from, chain.rules.len(), H::Trace::TESTS);
     while let Some(index) = candidates.next(&mut view) {
@@ -200,7 +205,10 @@ fn next_match<H: Host>(
         match truth {
             Truth::False => {}
             Truth::True => return Some((index, Ok(()))),
-            Truth::Hotdrop => return Some((index, Err(DropReason::Hotdrop(rule.id)))),
+            Truth::Hotdrop | Truth::HotdropTaken => {
+                let taken = truth == Truth::HotdropTaken;
+                return Some((index, Err((DropReason::Hotdrop(rule.id), taken))));
+            }
         }
     }
     None

@@ -167,6 +167,9 @@ pub enum Truth {
     True,
     /// The packet is to be dropped at once, whatever the rules say.
     Hotdrop,
+    /// The same, but the rule holds: it counts and has its effects first (a kernel match
+    /// that sets `hotdrop` and yet is true, being inverted).
+    HotdropTaken,
 }
 
 impl From<bool> for Truth {
@@ -260,7 +263,7 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             for c in list {
                 match walk(c, facts, obs, inverted) {
                     Truth::True => {}
-                    stop @ (Truth::False | Truth::Hotdrop) => return stop,
+                    stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
                 }
             }
             Truth::True
@@ -269,7 +272,7 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             for c in list {
                 match walk(c, facts, obs, inverted) {
                     Truth::False => {}
-                    stop @ (Truth::True | Truth::Hotdrop) => return stop,
+                    stop @ (Truth::True | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
                 }
             }
             Truth::False
@@ -277,11 +280,11 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
         Cond::Not(c) => match walk(c, facts, obs, !inverted) {
             Truth::True => Truth::False,
             Truth::False => Truth::True,
-            Truth::Hotdrop => Truth::Hotdrop,
+            drop @ (Truth::Hotdrop | Truth::HotdropTaken) => drop,
         },
         Cond::DropWhen(c) => match walk(c, facts, obs, !inverted) {
             Truth::False => Truth::True,
-            Truth::True | Truth::Hotdrop => Truth::Hotdrop,
+            Truth::True | Truth::Hotdrop | Truth::HotdropTaken => Truth::Hotdrop,
         },
         Cond::Const(b) => {
             obs.leaf(Leaf {

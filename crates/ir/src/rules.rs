@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use tidegate_wire::Family;
 
-use crate::{Cond, Effect, RejectKind, Step};
+use crate::{Cond, Effect, Field, RejectKind, Step};
 
 /// The five points where rules see a packet (uapi `enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -154,6 +154,16 @@ impl Rule {
             if let Cond::In(field, _) | Cond::Bits { field, .. } = c {
                 found |= field.is_connection();
             }
+        });
+        found
+    }
+
+    /// Whether the rule looks at what connections have carried.
+    #[must_use]
+    pub fn needs_accounting(&self) -> bool {
+        let mut found = false;
+        self.cond.visit(&mut |c| {
+            found |= matches!(c, Cond::In(Field::CtOrigPackets, _));
         });
         found
     }

@@ -7,6 +7,7 @@ mod clock;
 mod namespace;
 mod packet;
 mod port;
+mod ring;
 mod vnet;
 
 pub use bpf::{Insn, wire_filter};

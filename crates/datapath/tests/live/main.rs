@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod life;
+mod links;
 mod net;
 mod paths;
+mod ring;
 mod router;
 mod rules;
 mod talk;

@@ -134,47 +134,17 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
 fn node(src: u128, family: Family, seed: u32, nodes: u32) -> u32 {
     // Addresses are hashed as a little-endian machine has them in memory.
     let hash = match family {
-        Family::V4 => jhash(&[(src as u32).swap_bytes()], seed),
-        Family::V6 => {
-            let word = |i: u32| ((src >> (96 - 32 * i)) as u32).swap_bytes();
-            jhash(&[word(0), word(1), word(2), word(3)], seed)
-        }
+        Family::V4 => jhash((src as u32).swap_bytes(), seed),
+        // Of an IPv6 address the kernel takes the first word only.
+        Family::V6 => jhash(((src >> 96) as u32).swap_bytes(), seed),
     };
     ((u64::from(hash) * u64::from(nodes)) >> 32) as u32
 }
 
-/// Lookup3 over one or four words (`jhash_1word`, `jhash2`).
-fn jhash(words: &[u32], seed: u32) -> u32 {
-    let start = 0xdead_beef_u32
-        .wrapping_add((words.len() as u32) << 2)
-        .wrapping_add(seed);
-    let [mut a, mut b, mut c] = [start; 3];
-    let mut rest = words;
-    if let &[x, y, z, ref more @ ..] = words
-        && !more.is_empty()
-    {
-        [a, b, c] = [a.wrapping_add(x), b.wrapping_add(y), c.wrapping_add(z)];
-        [a, b, c] = mix(a, b, c);
-        rest = more;
-    }
-    a = a.wrapping_add(rest.first().copied().unwrap_or(0));
-    last(a, b, c)
-}
-
-fn mix(mut a: u32, mut b: u32, mut c: u32) -> [u32; 3] {
-    a = a.wrapping_sub(c) ^ c.rotate_left(4);
-    c = c.wrapping_add(b);
-    b = b.wrapping_sub(a) ^ a.rotate_left(6);
-    a = a.wrapping_add(c);
-    c = c.wrapping_sub(b) ^ b.rotate_left(8);
-    b = b.wrapping_add(a);
-    a = a.wrapping_sub(c) ^ c.rotate_left(16);
-    c = c.wrapping_add(b);
-    b = b.wrapping_sub(a) ^ a.rotate_left(19);
-    a = a.wrapping_add(c);
-    c = c.wrapping_sub(b) ^ b.rotate_left(4);
-    b = b.wrapping_add(a);
-    [a, b, c]
+/// Lookup3 over one word (`jhash_1word`).
+fn jhash(word: u32, seed: u32) -> u32 {
+    let start = 0xdead_beef_u32.wrapping_add(4).wrapping_add(seed);
+    last(start.wrapping_add(word), start, start)
 }
 
 fn last(mut a: u32, mut b: u32, mut c: u32) -> u32 {

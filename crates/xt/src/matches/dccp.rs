@@ -4,7 +4,7 @@ use tidegate_ir::{Cond, Field, Truth};
 use tidegate_wire::proto;
 
 use super::{
-    pure::pure,
+    pure::turned,
     ranges::bang,
     transport::{header, port_test},
 };
@@ -134,10 +134,11 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
     }
     if let Some(option) = args.number(OPTION) {
         let kind = u8::try_from(option).unwrap_or(0);
-        let test = pure(ctx, format!("DCCP option {kind}"), move |input| {
+        let asks = format!("DCCP option {kind}");
+        let test = turned(ctx, asks, args.inverted(OPTION), move |input| {
             has_option(input.facts.packet(), kind)
         });
-        tests.push(test.inverted_if(args.inverted(OPTION)));
+        tests.push(test);
     }
     Cond::all(tests)
 }

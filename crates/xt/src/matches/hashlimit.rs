@@ -133,7 +133,7 @@ const OPTIONS: &[Opt] = &[
             show: |v, _| v.number().unwrap_or(0).to_string(),
         },
     )
-    .help("  --hashlimit-rate-interval        interval in seconds for hashlimit-rate-match\n"),
+    .help("  --hashlimit-rate-interval        interval in seconds for hashlimit-rate-match\n\n"),
 ];
 
 /// The order of the help text.
@@ -518,10 +518,10 @@ fn ports(input: &mut StepInput<'_>) -> Option<(u16, u16)> {
 impl HashLimit {
     fn key_of(config: &Config, input: &mut StepInput<'_>) -> Option<Key> {
         let side = |input: &mut StepInput<'_>, bit, field, mask: u128| {
-            let wanted = config.mode & bit != 0;
-            wanted
-                .then(|| input.facts.load(field).unwrap_or(0) & mask)
-                .unwrap_or(0)
+            if config.mode & bit == 0 {
+                return 0;
+            }
+            input.facts.load(field).unwrap_or(0) & mask
         };
         let src = side(input, SRC, Field::Src, config.masks.0);
         let dst = side(input, DST, Field::Dst, config.masks.1);

@@ -86,7 +86,7 @@ impl Config {
         } else {
             self.max
         };
-        max.max(if self.max == 0 { size } else { 0 }).min(LIMIT) as usize
+        max.max(size).min(LIMIT) as usize
     }
 }
 
@@ -112,10 +112,12 @@ struct Bucket {
 enum Kind {
     /// Credit for packets, or for bytes and how often it may be filled up at once.
     Credit { credit: u64, cap: u64, cost: u64 },
-    /// What came in the interval, and whether the last one had too much.
+    /// What came in the interval, how much may, and whether the last one had more than
+    /// the rate.
     Rate {
         current: u64,
         rate: u64,
+        burst: u64,
         interval: u64,
         over: bool,
     },
@@ -125,13 +127,17 @@ impl Bucket {
     fn new(config: &Config, now: u64) -> Self {
         let bytes = config.mode & BYTE_MODE != 0;
         let kind = if config.mode & MATCH_MODE != 0 {
+            let (rate, burst) = if bytes {
+                let rate = bytes_of(config.avg);
+                (rate, rate.saturating_mul(config.burst.max(1)))
+            } else {
+                let rate = RATE_SCALE / config.avg.max(1);
+                (rate, rate.saturating_add(config.burst))
+            };
             Kind::Rate {
                 current: 0,
-                rate: if bytes {
-                    bytes_of(config.avg)
-                } else {
-                    RATE_SCALE / config.avg.max(1)
-                },
+                rate,
+                burst,
                 interval: config.interval * TICKS,
                 over: false,
             }
@@ -168,6 +174,7 @@ impl Bucket {
                 rate,
                 interval,
                 over,
+                ..
             } => {
                 if delta < *interval {
                     return;
@@ -196,12 +203,12 @@ impl Bucket {
         match &mut self.kind {
             Kind::Rate {
                 current,
-                rate,
+                burst,
                 over,
                 ..
             } => {
                 *current += if bytes { len.into() } else { 1 };
-                !*over && *current <= *rate
+                !*over && *current <= *burst
             }
             Kind::Credit { credit, cap, cost } => {
                 let mut price = *cost;
@@ -377,7 +384,11 @@ mod tests {
 
     #[test]
     fn a_full_table_has_no_room() {
-        let mut t = Table::new(Config { max: 2, ..CONFIG });
+        let mut t = Table::new(Config {
+            size: 2,
+            max: 2,
+            ..CONFIG
+        });
         assert_eq!(
             [1, 2, 3].map(|s| at(&mut t, s, 0, 40)),
             [Some(true), Some(true), None]
@@ -406,12 +417,13 @@ mod tests {
         let mut t = Table::new(Config {
             mode: SRC | MATCH_MODE,
             avg: RATE_SCALE / 2,
+            burst: 1,
             interval: 1,
             expire: 10_000,
             ..CONFIG
         });
-        let hits = [0, 0, 0].map(|ms| at(&mut t, 1, ms, 40));
-        assert_eq!(hits, [Some(true), Some(true), Some(false)]);
+        let hits = [0, 0, 0, 0].map(|ms| at(&mut t, 1, ms, 40));
+        assert_eq!(hits, [Some(true), Some(true), Some(true), Some(false)]);
         assert_eq!(at(&mut t, 1, 1000, 40), Some(false), "too much before");
         assert_eq!(at(&mut t, 1, 2000, 40), Some(true));
     }

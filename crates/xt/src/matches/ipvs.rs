@@ -1,19 +1,11 @@
 //! `-m ipvs`: connections of the kernel's load balancer (kernel `ipvs_mt`).
 
-use tidegate_wire::Family;
-
 use super::ranges::blank_bang;
 use crate::{
     Arg, Case, Error, Extension, Help, Input, Lower, Opt, Value, Words, bad, number, ok, saved,
 };
 
 const IPVS_OPT: usize = 0;
-const VPROTO: usize = 1;
-const VADDR: usize = 2;
-const VPORT: usize = 3;
-const VDIR: usize = 4;
-const VMETHOD: usize = 5;
-const VPORTCTL: usize = 6;
 
 const DIRS: Words = Words {
     list: &[("ORIGINAL", 0), ("REPLY", 1)],
@@ -107,9 +99,6 @@ pub static IPVS: Extension = Extension {
     cases: CASES,
     ..Extension::MATCH
 };
-
-const _: [usize; 6] = [VPROTO, VADDR, VPORT, VDIR, VMETHOD, VPORTCTL];
-const _: fn(&Value, Family) -> String = |_, _| String::new();
 
 const CASES: &[Case] = &[
     ok("-m ipvs --ipvs"),

@@ -4,7 +4,7 @@ use tidegate_ir::Hook;
 use tidegate_wire::proto;
 
 use super::ranges::blank_bang;
-use crate::{Arg, Case, Error, Extension, Help, Input, Legal, Lower, Opt, Value, bad, ok, saved};
+use crate::{Arg, Case, Extension, Help, Input, Legal, Lower, Opt, Value, bad, ok, saved};
 
 const GENRE: usize = 0;
 /// Bytes of a name.
@@ -50,10 +50,6 @@ pub static OSF: Extension = Extension {
     legal: Legal {
         hooks: &[Hook::Prerouting, Hook::Input, Hook::Forward],
         ..Legal::protos(&[proto::TCP])
-    },
-    finish: |args, _| -> Result<(), Error> {
-        let _ = args;
-        Ok(())
     },
     list: |x, _| {
         let bang = blank_bang(&x.args, GENRE);

@@ -202,6 +202,7 @@ pub static POLICY: Extension = Extension {
         ..Legal::ANYWHERE
     },
     finish,
+    help: crate::Help::order(&[DIR, POL, STRICT, REQID, SPI, PROTO, MODE, SRC, DST, NEXT]),
     save,
     list,
     cases: CASES,

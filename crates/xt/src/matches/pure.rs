@@ -36,6 +36,21 @@ impl Step for Pure {
     }
 }
 
+/// The same, inverted or not by the test itself: where it drops the packet while inverted,
+/// the rule holds first (`SCCHECK` and its like: `hotdrop` is set and the result turned).
+pub(super) fn turned(
+    ctx: &mut LowerCtx<'_>,
+    asks: impl Into<String>,
+    invert: bool,
+    test: impl Fn(&mut StepInput<'_>) -> Truth + Send + Sync + 'static,
+) -> Cond {
+    pure(ctx, asks, move |input| match (test(input), invert) {
+        (Truth::Hotdrop, true) => Truth::HotdropTaken,
+        (truth, true) => (truth == Truth::False).into(),
+        (truth, false) => truth,
+    })
+}
+
 /// A condition that `test` decides; `asks` tells what about, for explanations.
 pub(super) fn pure<T: Into<Truth>>(
     ctx: &mut LowerCtx<'_>,

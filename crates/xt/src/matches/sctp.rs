@@ -2,11 +2,11 @@
 //! within the head of a chunk is dropped.
 
 use tidegate_ir::{Cond, Field, Truth};
-use tidegate_wire::{Family, be16, proto};
+use tidegate_wire::{be16, proto};
 
 use super::{
     dccp::ports,
-    pure::pure,
+    pure::turned,
     ranges::blank_bang,
     transport::{header, port_test, show_range, strict_ports},
 };
@@ -19,8 +19,11 @@ const SPORT: usize = 0;
 const DPORT: usize = 1;
 const CHUNKS: usize = 2;
 
-/// Number, name and the flags that have letters, from the highest bit.
-const TYPES: [(u8, &str, &[(u8, char)]); 21] = [
+/// Flags with their letters, from the highest bit.
+type Flags = &'static [(u8, char)];
+
+/// Number, name and the flags that have letters.
+const TYPES: [(u8, &str, Flags); 22] = [
     (0, "DATA", DATA_FLAGS),
     (1, "INIT", &[]),
     (2, "INIT_ACK", &[]),
@@ -36,14 +39,17 @@ const TYPES: [(u8, &str, &[(u8, char)]); 21] = [
     (12, "ECN_ECNE", &[]),
     (13, "ECN_CWR", &[]),
     (14, "SHUTDOWN_COMPLETE", &[(1, 'T')]),
-    (64, "I_DATA", DATA_FLAGS),
+    (64, "I_DATA", NO_FLAGS),
     (128, "ASCONF_ACK", &[]),
     (130, "RE_CONFIG", &[]),
     (132, "PAD", &[]),
     (192, "FORWARD_TSN", &[]),
     (193, "ASCONF", &[]),
+    (194, "I_FORWARD_TSN", &[]),
 ];
-const DATA_FLAGS: &[(u8, char)] = &[(8, 'I'), (4, 'U'), (2, 'B'), (1, 'E')];
+/// The tool reads these letters and forgets them.
+const NO_FLAGS: Flags = &[(0, 'I'), (0, 'U'), (0, 'B'), (0, 'E')];
+const DATA_FLAGS: Flags = &[(8, 'I'), (4, 'U'), (2, 'B'), (1, 'E')];
 
 const HELP: &str = "\t\t\t\t\t\t        chunktypes are present\nchunktypes - DATA INIT INIT_ACK SACK HEARTBEAT HEARTBEAT_ACK ABORT SHUTDOWN SHUTDOWN_ACK ERROR COOKIE_ECHO COOKIE_ACK ECN_ECNE ECN_CWR SHUTDOWN_COMPLETE ASCONF ASCONF_ACK FORWARD_TSN ALL NONE\n";
 
@@ -258,16 +264,15 @@ pub static SCTP: Extension = Extension {
     ..Extension::MATCH
 };
 
-const _: fn(&Value, Family) -> String = show_range;
-
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
     let mut tests = header(12);
     tests.extend(port_test(args, SPORT, Field::Sport));
     tests.extend(port_test(args, DPORT, Field::Dport));
     if let Some(chunks) = chunks(args) {
         let asks = format!("chunks {}", args.text(CHUNKS).unwrap_or(""));
-        let test = pure(ctx, asks, move |input| chunks.hold(input.facts.packet()));
-        tests.push(test.inverted_if(args.inverted(CHUNKS)));
+        tests.push(turned(ctx, asks, args.inverted(CHUNKS), move |input| {
+            chunks.hold(input.facts.packet())
+        }));
     }
     Cond::all(tests)
 }
@@ -298,7 +303,11 @@ const CASES: &[Case] = &[
         "-p sctp -m sctp --chunk-types any DATA:",
         "-p sctp -m sctp --chunk-types any DATA",
     ),
-    ok("-p sctp -m sctp --chunk-types any I_DATA,RE_CONFIG,PAD"),
+    ok("-p sctp -m sctp --chunk-types any I_DATA,RE_CONFIG,PAD,I_FORWARD_TSN"),
+    saved(
+        "-p sctp -m sctp --chunk-types any I_DATA:b",
+        "-p sctp -m sctp --chunk-types any I_DATA",
+    ),
     bad("-p sctp -m sctp --sport 10:1"),
     bad("-p sctp -m sctp --sport 65536"),
     bad("-m sctp --sport 1"),

@@ -7,7 +7,6 @@ use crate::{
 };
 
 const MATCH_SET: usize = 0;
-const RETURN: usize = 1;
 const COUNTERS: usize = 2;
 const SUBCOUNTERS: usize = 3;
 const PACKETS: [usize; 3] = [4, 5, 6];
@@ -85,8 +84,7 @@ pub(crate) fn parse_set(input: &Input<'_>) -> Result<Value, Error> {
             "setname `{name}' too long, max {NAME} characters."
         )));
     }
-    let mut count = 0;
-    for dir in dirs.split(',') {
+    for (count, dir) in dirs.split(',').enumerate() {
         if count == DIRS {
             return Err(Error::parameter("Can't be more src/dst options than 6."));
         }
@@ -95,7 +93,6 @@ pub(crate) fn parse_set(input: &Input<'_>) -> Result<Value, Error> {
                 "You must spefify (the comma separated list of) 'src' or 'dst'.",
             ));
         }
-        count += 1;
     }
     Ok(Value::Text(format!("{name} {dirs}")))
 }
@@ -146,8 +143,6 @@ fn listed(x: &Instance) -> String {
     };
     x.args.iter().map(one).collect()
 }
-
-const _: usize = RETURN;
 
 const CASES: &[Case] = &[
     ok("-m set --match-set foo src"),

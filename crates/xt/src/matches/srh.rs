@@ -8,7 +8,8 @@ use super::{
     ranges::{bang, blank_bang},
 };
 use crate::{
-    Arg, Args, Case, Extension, Families, Lower, LowerCtx, Opt, Vector, bad, no, ok, packets, yes,
+    Arg, Args, Case, Extension, Families, Lower, LowerCtx, Opt, Value, Vector, bad, no, ok,
+    packets, saved, yes,
 };
 
 const PREVIOUS: usize = 11;
@@ -29,6 +30,43 @@ const fn int(name: &'static str, max: u64, help: &'static str) -> Opt {
     )
     .invertible()
     .help(help)
+}
+
+/// One of three comparisons that share their number: the one given last counts. Until all
+/// are known, the number goes with how many options stood before it.
+const fn shared(name: &'static str, help: &'static str) -> Opt {
+    let arg = Arg::Special {
+        arity: 1,
+        parse: |input| {
+            let byte = Arg::Int {
+                min: 0,
+                max: 255,
+                hex: 0,
+            };
+            let number = byte.parse(input)?.number().unwrap_or(0);
+            Ok(Value::Range(number, input.given.iter().count() as u64))
+        },
+        show: |v, _| v.number().unwrap_or(0).to_string(),
+    };
+    Opt::new(name, arg).invertible().help(help)
+}
+
+/// The options that share their number.
+const SHARED: [[usize; 3]; 3] = [[1, 2, 3], [4, 5, 6], [7, 8, 9]];
+
+fn share(args: &mut Args) {
+    for group in SHARED {
+        let given = group.into_iter().filter_map(|opt| args.range(opt));
+        let Some((number, _)) = given.max_by_key(|g| g.1) else {
+            continue;
+        };
+        for opt in group {
+            if args.has(opt) {
+                let invert = args.inverted(opt);
+                args.set(opt, invert, Value::Number(number));
+            }
+        }
+    }
 }
 
 const fn net(name: &'static str, help: &'static str) -> Opt {
@@ -55,49 +93,40 @@ const OPTIONS: &[Opt] = &[
         255,
         "[!] --srh-next-hdr\t\tnext-hdr        Next Header value of SRH\n",
     ),
-    int(
+    shared(
         "srh-hdr-len-eq",
-        255,
         "[!] --srh-hdr-len-eq\t\thdr_len         Hdr Ext Len value of SRH\n",
     ),
-    int(
+    shared(
         "srh-hdr-len-gt",
-        255,
         "[!] --srh-hdr-len-gt\t\thdr_len         Hdr Ext Len value of SRH\n",
     ),
-    int(
+    shared(
         "srh-hdr-len-lt",
-        255,
         "[!] --srh-hdr-len-lt\t\thdr_len         Hdr Ext Len value of SRH\n",
     ),
-    int(
+    shared(
         "srh-segs-left-eq",
-        255,
         "[!] --srh-segs-left-eq\t\tsegs_left       Segments Left value of SRH\n",
     ),
-    int(
+    shared(
         "srh-segs-left-gt",
-        255,
         "[!] --srh-segs-left-gt\t\tsegs_left       Segments Left value of SRH\n",
     ),
-    int(
+    shared(
         "srh-segs-left-lt",
-        255,
         "[!] --srh-segs-left-lt\t\tsegs_left       Segments Left value of SRH\n",
     ),
-    int(
+    shared(
         "srh-last-entry-eq",
-        255,
         "[!] --srh-last-entry-eq \tlast_entry      Last Entry value of SRH\n",
     ),
-    int(
+    shared(
         "srh-last-entry-gt",
-        255,
         "[!] --srh-last-entry-gt \tlast_entry      Last Entry value of SRH\n",
     ),
-    int(
+    shared(
         "srh-last-entry-lt",
-        255,
         "[!] --srh-last-entry-lt \tlast_entry      Last Entry value of SRH\n",
     ),
     int(
@@ -119,9 +148,11 @@ const OPTIONS: &[Opt] = &[
     ),
 ];
 
-/// Where a number stands in the header, and what is asked about it; in the order of the
-/// option table.
-const NUMBERS: [(u8, u8, fn(u64) -> (u64, u64)); 11] = [
+/// First byte and length in the header, and the range that is asked for.
+type Number = (u8, u8, fn(u64) -> (u64, u64));
+
+/// The numbers of the header, in the order of the option table.
+const NUMBERS: [Number; 11] = [
     (0, 1, |n| (n, n)),
     (1, 1, |n| (n, n)),
     (1, 1, |n| (n + 1, u64::MAX)),
@@ -132,7 +163,11 @@ const NUMBERS: [(u8, u8, fn(u64) -> (u64, u64)); 11] = [
     (4, 1, |n| (n, n)),
     (4, 1, |n| (n + 1, u64::MAX)),
     (4, 1, |n| (0, n.wrapping_sub(1))),
-    (6, 2, |n| (n, n)),
+    // The kernel compares the tag without turning its bytes.
+    (6, 2, |n| {
+        let n = u64::from((n as u16).swap_bytes());
+        (n, n)
+    }),
 ];
 
 /// `-m srh`.
@@ -141,6 +176,10 @@ pub static SRH: Extension = Extension {
     lower: Lower::Match(lower),
     families: Families::Only(Family::V6),
     options: OPTIONS,
+    finish: |args, _| {
+        share(args);
+        Ok(())
+    },
     list: |x, ctx| {
         let one = |g: &crate::Given| {
             let row = &OPTIONS[g.opt];
@@ -219,6 +258,11 @@ const CASES: &[Case] = &[
     ok("-m srh ! --srh-psid a::/64 ! --srh-nsid b::/128 ! --srh-lsid c::/0").v6(),
     ok("-m srh --srh-psid a::1/64").v6(),
     ok("-m srh --srh-hdr-len-eq 1 --srh-hdr-len-gt 1").v6(),
+    saved(
+        "-m srh --srh-hdr-len-gt 1 --srh-hdr-len-eq 2",
+        "-m srh --srh-hdr-len-eq 2 --srh-hdr-len-gt 2",
+    )
+    .v6(),
     ok("-m srh").v6(),
     bad("-m srh --srh-tag 65536").v6(),
     bad("-m srh --srh-next-hdr 256").v6(),
@@ -229,7 +273,7 @@ const CASES: &[Case] = &[
 
 const VECTORS: &[Vector] = &[
     yes(
-        "-m srh --srh-next-hdr 59 --srh-segs-left-eq 1 --srh-last-entry-gt 0 --srh-tag 7",
+        "-m srh --srh-next-hdr 59 --srh-segs-left-eq 1 --srh-last-entry-gt 0 --srh-tag 1792",
         packets::SEGMENTS,
     ),
     yes(

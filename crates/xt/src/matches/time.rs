@@ -214,11 +214,11 @@ fn parse_week_days(input: &Input<'_>) -> Result<Value, Error> {
 /// A name of two or three letters.
 fn week_day(word: &str) -> Result<u32, Error> {
     let lower = word.to_ascii_lowercase();
-    let fits = |name: &&str| {
+    let fits = |name: &str| {
         let name = name.to_ascii_lowercase();
         lower == name || (lower.len() == 2 && name.starts_with(&lower))
     };
-    let at = WEEK.iter().position(|n| fits(&n));
+    let at = WEEK.iter().position(|n| fits(n));
     at.map(|at| at as u32 + 1).ok_or_else(|| {
         let shown: String = word.chars().take(3).collect();
         Error::parameter(format!("{shown} is not a valid day specifier"))

@@ -58,7 +58,7 @@ fn vectors_match_as_in_the_kernel() {
         let hit = match eval(&cond, &mut packet, &mut ()) {
             Truth::True => Hit::Yes,
             Truth::False => Hit::No,
-            Truth::Hotdrop => Hit::Drop,
+            Truth::Hotdrop | Truth::HotdropTaken => Hit::Drop,
         };
         if hit != v.hit {
             faults.push(format!("{} on {}: {hit:?}", v.rule, v.packet));
