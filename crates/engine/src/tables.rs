@@ -27,6 +27,9 @@ impl Counter {
     }
 }
 
+/// Why a test dropped the packet, and whether its rule's effects are carried out all the same.
+type Dropped = (DropReason, bool);
+
 /// What a table says about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
@@ -184,7 +187,7 @@ fn next_match<H: Host>(
     kind: TableKind,
     (chain, index): (&tidegate_ir::Chain, &Index),
     from: usize,
-) -> Option<(usize, Result<(), (DropReason, bool)>)> {
+) -> Option<(usize, Result<(), Dropped>)> {
     let (mut view, mut watch) = host.view();
     let mut candidates = index.candidates(from, chain.rules.len(), H::Trace::TESTS);
     while let Some(index) = candidates.next(&mut view) {
