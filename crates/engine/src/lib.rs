@@ -6,8 +6,10 @@
 
 mod act;
 mod chain6;
+pub mod classifier;
 mod defrag;
 mod drops;
+mod edit;
 mod effects;
 mod emit;
 mod engine;
@@ -17,7 +19,6 @@ mod flow;
 mod fragment;
 mod headers6;
 mod hooks;
-mod index;
 mod log;
 mod nat;
 mod options4;
@@ -36,6 +37,7 @@ mod tracker_log;
 
 pub use defrag::DefragLimits;
 pub use drops::{DropCounters, DropKind, InvalidKind};
+pub use edit::{Edit, NotInPlace};
 pub use engine::{Config, Engine, Incoming, Outgoing, Ready, Survivor, Survivors, TrackWhen};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};

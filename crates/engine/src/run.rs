@@ -180,7 +180,7 @@ impl<'e, T: Trace> Run<'e, T> {
         } = &mut *self.engine;
         let Family4Or6 {
             rules,
-            indexes,
+            classifiers,
             counters,
             steps,
             ..
@@ -204,7 +204,7 @@ impl<'e, T: Trace> Run<'e, T> {
             now: self.now,
             hook,
         };
-        let decision = tables::walk(&mut at, table, &indexes[kind as usize], hook, stack);
+        let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
         (decision, at.copies)
     }
 

@@ -1,12 +1,12 @@
 //! One table at one hook: chain traversal and counters (`ipt_do_table`).
 
 use tidegate_ir::{
-    ChainId, Cond, Hook, Policy, RejectKind, Rule, RuleId, Step, Table, TableKind, Truth, Verdict,
-    eval,
+    Chain, ChainId, Cond, Conds, Hook, Policy, RejectKind, Rule, RuleId, Step, Table, TableKind,
+    Truth, Verdict,
 };
 
+use crate::classifier::{Candidates, Classifier};
 use crate::facts::View;
-use crate::index::Index;
 use crate::outcome::DropReason;
 use crate::trace::{Trace, TraceEvent, Watch};
 
@@ -26,9 +26,6 @@ impl Counter {
         self.bytes += u64::from(bytes);
     }
 }
-
-/// Why a test dropped the packet, and whether its rule's effects are carried out all the same.
-type Dropped = (DropReason, bool);
 
 /// What a table says about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,19 +60,21 @@ pub(crate) trait Host {
     /// Whether the packet's rules are logged (TRACE).
     fn is_traced(&self) -> bool;
     /// Logs the rule that the packet met in a chain, counted from 1.
-    fn log_rule(&mut self, table: TableKind, chain: &tidegate_ir::Chain, kind: &str, number: usize);
+    fn log_rule(&mut self, table: TableKind, chain: &Chain, kind: &str, number: usize);
 }
 
 struct Frame {
     chain: ChainId,
-    next: usize,
+    /// The least key ([`tidegate_ir::Rules`]) of a rule that is still to be tested.
+    next: u32,
 }
 
-/// Walks `table`, whose chains have `indexes`, from its base chain at `hook`. Absent base chains accept.
+/// Walks `table`, whose chains have `classifiers`, from its base chain at `hook`. Absent
+/// base chains accept.
 pub(crate) fn walk<H: Host>(
     host: &mut H,
     table: &Table,
-    indexes: &[Index],
+    classifiers: &[Classifier],
     hook: Hook,
     stack: &mut Stack,
 ) -> Decision {
@@ -95,73 +94,88 @@ pub(crate) fn walk<H: Host>(
         chain: base_id,
         next: 0,
     };
-    loop {
+    'chain: loop {
         let place = at.chain.0 as usize;
-        let (Some(chain), Some(index)) = (table.chains.get(place), indexes.get(place)) else {
+        let (Some(chain), Some(own)) = (table.chains.get(place), classifiers.get(place)) else {
             return Decision::Drop(DropReason::JumpDepth);
         };
-        let Some((index, rule)) = next_match(host, table.kind, (chain, index), at.next) else {
-            match stack.0.pop() {
-                Some(frame) => {
-                    if host.is_traced() {
-                        host.log_rule(table.kind, chain, "return", chain.rules.len() + 1);
+        let mut returned = false;
+        let mut candidates = own.candidates(&chain.rules, at.next, H::Trace::TESTS);
+        while let Some(found) = next_match(host, table.kind, chain, &mut candidates) {
+            let rule = match found {
+                Ok(rule) => rule,
+                Err((drop, taken)) => {
+                    if let Some(rule) = taken {
+                        let len = host.packet_len();
+                        host.counter(rule.id).count(len);
+                        log_rule(host, table.kind, chain, rule);
+                        host.run_effects(rule);
                     }
-                    at = frame;
+                    return Decision::Drop(drop);
                 }
-                None => return policy(host, table, base_id),
+            };
+            let len = host.packet_len();
+            host.counter(rule.id).count(len);
+            log_rule(host, table.kind, chain, rule);
+            if !rule.effects.is_empty()
+                && let Continue::Decided(decision) = host.run_effects(rule)
+            {
+                return decision;
             }
-            continue;
-        };
-        let dropped = rule.err();
-        if let Some((drop, false)) = dropped {
-            return Decision::Drop(drop);
-        }
-        let rule = &chain.rules[index];
-        let len = host.packet_len();
-        host.counter(rule.id).count(len);
-        if host.is_traced() {
-            host.log_rule(table.kind, chain, kind_of(chain, rule), index + 1);
-        }
-        if let Some((drop, true)) = dropped {
-            host.run_effects(rule);
-            return Decision::Drop(drop);
-        }
-        if !rule.effects.is_empty()
-            && let Continue::Decided(decision) = host.run_effects(rule)
-        {
-            return decision;
-        }
-        at.next = index + 1;
-        match rule.verdict {
-            Verdict::Continue => {}
-            Verdict::Accept => return Decision::Accept,
-            Verdict::Drop => return Decision::Drop(DropReason::Rule(rule.id)),
-            Verdict::Reject(kind) => return Decision::Reject(kind, rule.id),
-            Verdict::Jump(chain) => {
-                if stack.0.len() >= MAX_DEPTH {
-                    return Decision::Drop(DropReason::JumpDepth);
+            at.next = candidates.next_key();
+            match rule.verdict {
+                Verdict::Continue => {}
+                Verdict::Accept => return Decision::Accept,
+                Verdict::Drop => return Decision::Drop(DropReason::Rule(rule.id)),
+                Verdict::Reject(kind) => return Decision::Reject(kind, rule.id),
+                Verdict::Jump(chain) => {
+                    if stack.0.len() >= MAX_DEPTH {
+                        return Decision::Drop(DropReason::JumpDepth);
+                    }
+                    stack.0.push(at);
+                    at = Frame { chain, next: 0 };
+                    continue 'chain;
                 }
-                stack.0.push(at);
-                at = Frame { chain, next: 0 };
+                Verdict::Goto(chain) => {
+                    at = Frame { chain, next: 0 };
+                    continue 'chain;
+                }
+                Verdict::Return => {
+                    returned = true;
+                    break;
+                }
             }
-            Verdict::Goto(chain) => at = Frame { chain, next: 0 },
-            Verdict::Return => match stack.0.pop() {
-                Some(frame) => at = frame,
-                None => return policy(host, table, base_id),
-            },
         }
+        match stack.0.pop() {
+            Some(frame) => {
+                if !returned && host.is_traced() {
+                    host.log_rule(table.kind, chain, "return", chain.rules.len() + 1);
+                }
+                at = frame;
+            }
+            None => return policy(host, table, base_id),
+        }
+    }
+}
+
+/// Logs the rule that a traced packet met.
+#[inline]
+fn log_rule<H: Host>(host: &mut H, table: TableKind, chain: &Chain, rule: &Rule) {
+    if host.is_traced() {
+        let number = chain.rules.iter().position(|r| r.id == rule.id);
+        host.log_rule(table, chain, kind_of(chain, rule), number.unwrap_or(0) + 1);
     }
 }
 
 /// What the kernel's trace calls a rule (`get_chainname_rulenum`): one without a condition
 /// that ends a chain passes for its policy, or for a return.
-fn kind_of(chain: &tidegate_ir::Chain, rule: &Rule) -> &'static str {
+fn kind_of(chain: &Chain, rule: &Rule) -> &'static str {
     let ends = matches!(
         rule.verdict,
         Verdict::Accept | Verdict::Drop | Verdict::Return
     );
     match (
-        ends && rule.effects.is_empty() && rule.cond == Cond::Const(true),
+        ends && rule.effects.is_empty() && rule.cond.is_empty(),
         &chain.base,
     ) {
         (true, Some(_)) => "policy",
@@ -180,19 +194,17 @@ impl std::fmt::Debug for Stack {
     }
 }
 
-/// The first rule from `from` on whose condition holds, or that dropped the packet
-/// while being tested; then whether it held all the same.
-fn next_match<H: Host>(
+/// The next rule whose condition holds, or that dropped the packet while being tested;
+/// then the rule too if it held all the same.
+fn next_match<'t, H: Host>(
     host: &mut H,
     kind: TableKind,
-    (chain, index): (&tidegate_ir::Chain, &Index),
-    from: usize,
-) -> Option<(usize, Result<(), Dropped>)> {
+    chain: &'t Chain,
+    candidates: &mut Candidates<'t>,
+) -> Option<Result<&'t Rule, (DropReason, Option<&'t Rule>)>> {
     let (mut view, mut watch) = host.view();
-    let mut candidates = index.candidates(from, chain.rules.len(), H::Trace::TESTS);
-    while let Some(index) = candidates.next(&mut view) {
-        let rule = chain.rules.get(index)?;
-        let truth = eval(&rule.cond, &mut view, &mut watch);
+    while let Some((slot, rule)) = candidates.next(&mut view) {
+        let truth = rule.cond.eval(&mut view, &mut watch);
         if H::Trace::TESTS {
             report_steps(&rule.cond, view.steps, watch.trace);
         }
@@ -200,24 +212,24 @@ fn next_match<H: Host>(
             watch.trace.event(TraceEvent::Rule {
                 table: kind,
                 chain,
-                index,
+                index: chain.rules.position(slot)?,
                 rule,
                 truth,
             });
         }
         match truth {
             Truth::False => {}
-            Truth::True => return Some((index, Ok(()))),
-            Truth::Hotdrop | Truth::HotdropTaken => {
-                let taken = truth == Truth::HotdropTaken;
-                return Some((index, Err((DropReason::Hotdrop(rule.id), taken))));
+            Truth::True => return Some(Ok(rule)),
+            Truth::Hotdrop => return Some(Err((DropReason::Hotdrop(rule.id), None))),
+            Truth::HotdropTaken => {
+                return Some(Err((DropReason::Hotdrop(rule.id), Some(rule))));
             }
         }
     }
     None
 }
 
-fn report_steps<T: Trace>(cond: &Cond, steps: &[Box<dyn Step>], trace: &mut T) {
+fn report_steps<T: Trace>(cond: &Conds, steps: &[Box<dyn Step>], trace: &mut T) {
     cond.visit(&mut |c| {
         if let Cond::Call(id) = c
             && let Some(step) = steps.get(id.0 as usize)

@@ -14,12 +14,16 @@
 extern crate alloc;
 
 mod cond;
+mod conds;
 mod effect;
 mod field;
 mod rules;
+mod sequence;
 mod step;
+mod test;
 
-pub use cond::{Cond, Facts, Leaf, Observer, Ranges, Truth, eval};
+pub use cond::{Cond, Facts, Leaf, Observer, Truth, eval};
+pub use conds::Conds;
 pub use effect::{
     CtSpec, Effect, Expr, HashMark, LogSpec, Manip, Mss, NatSource, NatSpec, NflogSpec, NptSpec,
     QueueSpec, RejectKind, TcpEcn, TcpOptions, TeeSpec, ZoneDir, ZoneId, ZoneSpec,
@@ -28,4 +32,6 @@ pub use field::{Field, FieldRow, ReversePath, Scope, ctstate, ctstatus, exthdr, 
 pub use rules::{
     Base, Chain, ChainId, Hook, Policy, Rule, RuleId, Ruleset, Table, TableKind, Verdict,
 };
+pub use sequence::{Edited, Rules};
 pub use step::{Shared, SharedTable, Step, StepId, StepInput, TableKey};
+pub use test::{Intervals, Ranges, Test};

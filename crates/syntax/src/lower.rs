@@ -154,7 +154,7 @@ impl Run {
         Chain {
             name: chain.name.clone(),
             base,
-            rules,
+            rules: rules.into(),
         }
     }
 
@@ -190,7 +190,7 @@ impl Run {
         }
         Rule {
             id,
-            cond: Cond::all(conds),
+            cond: conds.into_iter().collect(),
             effects: outcome.effects.into(),
             verdict: outcome.verdict,
         }

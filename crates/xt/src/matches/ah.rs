@@ -39,7 +39,7 @@ const OPTIONS6: &[Opt] = &[
 pub static AH: Extension = Extension {
     name: "ah",
     lower: Lower::Match(|args, _| {
-        let mut tests = header(12);
+        let mut tests = vec![header(12)];
         tests.push(ranges::test(args, SPI, Field::L4 { at: 4, len: 4 }));
         Cond::all(tests)
     }),

@@ -123,14 +123,14 @@ pub(super) fn ports(args: &Args, opt: usize, word: &str, ctx: &ListCtx<'_>) -> S
 }
 
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
-    let mut tests = header(12);
+    let mut tests = vec![header(12)];
     tests.extend(port_test(args, SPORT, Field::Sport));
     tests.extend(port_test(args, DPORT, Field::Dport));
     if let Some(types) = args.bits(TYPES) {
         // The type is bits 1 to 4 of byte 8.
         let one = |t| Cond::bits(Field::L4 { at: 8, len: 1 }, 0x1e, t << 1);
         let listed = (0..16u128).filter(|t| types & 1 << t != 0);
-        tests.push(Cond::Any(listed.map(one).collect()).inverted_if(args.inverted(TYPES)));
+        tests.push(Cond::any(listed.map(one).collect()).inverted_if(args.inverted(TYPES)));
     }
     if let Some(option) = args.number(OPTION) {
         let kind = u8::try_from(option).unwrap_or(0);

@@ -18,7 +18,7 @@ const OPTIONS: &[Opt] = &[Opt::new("espspi", ranges::RANGE)
 pub static ESP: Extension = Extension {
     name: "esp",
     lower: Lower::Match(|args, _| {
-        let mut tests = header(8);
+        let mut tests = vec![header(8)];
         tests.push(ranges::test(args, SPI, Field::L4 { at: 0, len: 4 }));
         Cond::all(tests)
     }),

@@ -32,7 +32,7 @@ pub static HELPER: Extension = Extension {
             Cond::range(Field::CtMasterHelper, 0, u128::MAX)
         } else {
             let starts = (1..=name.len().min(OWN)).map(|n| number(&name[..n]));
-            Cond::In(
+            Cond::within(
                 Field::CtMasterHelper,
                 tidegate_ir::Ranges::new(starts.map(|n| (n, n)).collect()),
             )

@@ -25,7 +25,7 @@ const OPTIONS: &[Opt] = &[
 pub static IPCOMP: Extension = Extension {
     name: "ipcomp",
     lower: Lower::Match(|args, _| {
-        let mut tests = header(4);
+        let mut tests = vec![header(4)];
         tests.push(ranges::test(args, SPI, Field::L4 { at: 2, len: 2 }));
         Cond::all(tests)
     }),

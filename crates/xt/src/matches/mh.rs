@@ -69,7 +69,7 @@ pub static MH: Extension = Extension {
     name: "mh",
     lower: Lower::Match(|args, _| {
         let nothing = Cond::eq(Field::L4 { at: 0, len: 1 }, proto::NONE.into());
-        let mut tests = header(6);
+        let mut tests = vec![header(6)];
         tests.push(Cond::DropWhen(Box::new(Cond::Not(Box::new(nothing)))));
         if let Some((lo, hi)) = args.range(TYPE) {
             let test = Cond::range(Field::L4 { at: 2, len: 1 }, lo.into(), hi.into());

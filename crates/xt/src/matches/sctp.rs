@@ -265,7 +265,7 @@ pub static SCTP: Extension = Extension {
 };
 
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
-    let mut tests = header(12);
+    let mut tests = vec![header(12)];
     tests.extend(port_test(args, SPORT, Field::Sport));
     tests.extend(port_test(args, DPORT, Field::Dport));
     if let Some(chunks) = chunks(args) {

@@ -34,7 +34,7 @@ fn parse(input: &Input<'_>) -> Result<Value, Error> {
 pub static TCPMSS: Extension = Extension {
     name: "tcpmss",
     lower: Lower::Match(|args, _| {
-        let mut tests = header(20);
+        let mut tests = vec![header(20)];
         let whole = Cond::range(Field::TcpOption(KIND), 0, 1);
         tests.push(Cond::DropWhen(Box::new(Cond::Not(Box::new(whole)))));
         tests.push(ranges::test(args, MSS, Field::TcpMss));
