@@ -230,8 +230,8 @@ fn fate(chain: &(Rules, Classifier), packet: &Packet, from: u32, every: bool) ->
         match rule.cond.eval(&mut packet, &mut ()) {
             Truth::False => {}
             Truth::True => hits.push((rule.id.0, Truth::True)),
-            Truth::Hotdrop => {
-                hits.push((rule.id.0, Truth::Hotdrop));
+            drop @ (Truth::Hotdrop | Truth::HotdropTaken) => {
+                hits.push((rule.id.0, drop));
                 break;
             }
         }
