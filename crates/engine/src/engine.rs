@@ -15,6 +15,7 @@ use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
+use crate::queue::Queues;
 use crate::random::Random;
 use crate::run::Run;
 use crate::tables::{Counter, Stack};
@@ -187,6 +188,7 @@ pub struct Engine {
     pub(crate) stack: Stack,
     pub(crate) flows: FlowCache,
     pub(crate) shared: Shared,
+    pub(crate) queues: Option<Box<dyn Queues>>,
     pub(crate) drops: DropCounters,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
@@ -213,6 +215,7 @@ impl Engine {
             stack: Stack::default(),
             flows: FlowCache::default(),
             shared: Shared::default(),
+            queues: None,
             drops: DropCounters::default(),
             spare: Vec::new(),
             env,
@@ -261,6 +264,11 @@ impl Engine {
         let named: HashSet<TableKey> = steps.filter_map(|s| s.table()).collect();
         self.shared.retain(|key| named.contains(key));
         ready
+    }
+
+    /// Who decides packets of queues (NFQUEUE); `None` for nobody.
+    pub fn set_queues(&mut self, queues: Option<Box<dyn Queues>>) {
+        self.queues = queues;
     }
 
     /// The tables that rules share, such as the lists of `-m recent`.

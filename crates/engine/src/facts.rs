@@ -37,6 +37,7 @@ impl Facts for View<'_> {
             Field::InName => Some(p.in_name),
             Field::OutName => Some(p.out_name),
             Field::Mark => Some(u128::from(p.mark)),
+            Field::Priority => Some(u128::from(p.priority)),
             Field::L4Len
             | Field::Sport
             | Field::Dport
@@ -179,11 +180,11 @@ impl View<'_> {
         let (p, env) = (self.packet, self.env);
         let (src, dst) = (p.src(), p.dst());
         let everybody = dst == 0xffff_ffff || dst >> 8 == 0xe0_0000;
-        if src >> 24 == 0 && everybody {
+        if src == 0 && everybody {
             return true;
         }
         // Broadcasts and groups are no source to answer from.
-        let one = dst >> 24 != 0 && dst != 0xffff_ffff && !is_multicast(Family::V4, dst);
+        let one = dst != 0 && dst != 0xffff_ffff && !is_multicast(Family::V4, dst);
         let own = if one { dst } else { 0 };
         self.leads_back(env.route(Family::V4, src, own, self.mark(how)), how)
     }

@@ -2,10 +2,11 @@
 
 use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
 use tidegate_ir::{
-    CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
+    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
 };
 use tidegate_wire::Family;
 
+use crate::act::Copy;
 use crate::defrag::{self, Defragged};
 use crate::effects;
 use crate::engine::{Engine, Family4Or6, index};
@@ -16,6 +17,7 @@ use crate::hooks::{Stage, stages};
 use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
+use crate::queue::Queues;
 use crate::tables::{self, Continue, Counter, Decision, Host};
 use crate::trace::{Trace, TraceEvent, Watch};
 
@@ -141,17 +143,30 @@ impl<'e, T: Trace> Run<'e, T> {
         kind: TableKind,
         hook: Hook,
     ) -> Result<(), Stop> {
-        match self.decide(packet, kind, hook) {
+        let (decision, copies) = self.decide(packet, kind, hook);
+        if !copies.is_empty() {
+            self.send_copies(copies);
+        }
+        match decision {
             Decision::Accept => Ok(()),
             Decision::Drop(reason) => Err(Stop::Drop(reason)),
             Decision::Reject(kind, id) => {
                 self.reject(packet, kind);
                 Err(Stop::Drop(DropReason::Reject(id)))
             }
+            Decision::Problem(pointer, id) => {
+                self.emit_problem(packet, pointer);
+                Err(Stop::Drop(DropReason::Target(id)))
+            }
         }
     }
 
-    fn decide(&mut self, packet: &mut Packet, kind: TableKind, hook: Hook) -> Decision {
+    fn decide(
+        &mut self,
+        packet: &mut Packet,
+        kind: TableKind,
+        hook: Hook,
+    ) -> (Decision, Vec<Copy>) {
         let Engine {
             families,
             conntrack,
@@ -160,6 +175,7 @@ impl<'e, T: Trace> Run<'e, T> {
             stack,
             flows,
             shared,
+            queues,
             ..
         } = &mut *self.engine;
         let Family4Or6 {
@@ -170,9 +186,11 @@ impl<'e, T: Trace> Run<'e, T> {
             ..
         } = &mut families[index(packet.family())];
         let Some(table) = rules.table(kind) else {
-            return Decision::Accept;
+            return (Decision::Accept, Vec::new());
         };
         let mut at = AtTable {
+            queues,
+            copies: Vec::new(),
             packet,
             conntrack,
             env,
@@ -186,7 +204,8 @@ impl<'e, T: Trace> Run<'e, T> {
             now: self.now,
             hook,
         };
-        tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack)
+        let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
+        (decision, at.copies)
     }
 
     /// Locally sent packets are routed again when mangle changed what routing looks
@@ -264,6 +283,9 @@ impl<'e, T: Trace> Run<'e, T> {
         let Tracking::Connection(a) = packet.tracking else {
             return flows.recorder.spoil();
         };
+        if packet.traced {
+            return flows.recorder.spoil();
+        }
         let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
         let mut facts = View {
             packet,
@@ -376,7 +398,10 @@ pub(crate) struct AtTable<'r, T> {
     random: &'r mut crate::random::Random,
     trace: &'r mut T,
     recorder: &'r mut Recorder,
-    outputs: &'r mut Vec<Output>,
+    pub(crate) outputs: &'r mut Vec<Output>,
+    pub(crate) queues: &'r mut Option<Box<dyn Queues>>,
+    /// Copies to be sent once the table has decided.
+    pub(crate) copies: Vec<Copy>,
     now: Time,
     pub(crate) hook: Hook,
 }
@@ -417,6 +442,15 @@ impl<T: Trace> Host for AtTable<'_, T> {
         self.packet.layout.len
     }
 
+    #[inline]
+    fn is_traced(&self) -> bool {
+        self.packet.traced
+    }
+
+    fn log_rule(&mut self, table: TableKind, chain: &Chain, kind: &str, number: usize) {
+        self.trace_line(table, chain, kind, number);
+    }
+
     fn run_effects(&mut self, rule: &Rule) -> Continue {
         for effect in &rule.effects {
             self.recorder.affected(effect);
@@ -454,6 +488,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
                     None
                 }
                 Effect::Nat(spec) => Some(self.set_up_nat(spec, rule.id)),
+                other => self.act(other, rule.id),
             };
             if T::ACTIVE {
                 self.trace.event(TraceEvent::Effect(effect));

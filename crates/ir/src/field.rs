@@ -71,6 +71,8 @@ pub enum Field {
     OutName,
     /// Packet mark.
     Mark,
+    /// Priority, which is a queueing discipline's class.
+    Priority,
     /// 1 when the packet belongs to a tracked connection, else 0. Always present.
     HasCt,
     /// Connection-tracking state, one of [`ctstate`]. Always present.
@@ -236,6 +238,7 @@ impl Field {
             Field::InName => row("input interface", 128, Flow, false),
             Field::OutName => row("output interface", 128, Flow, false),
             Field::Mark => row("mark", 32, Packet, true),
+            Field::Priority => row("priority", 32, Packet, true),
             Field::HasCt => row("tracked", 1, Packet, false),
             Field::CtState => row("ctstate", 3, Packet, false),
             Field::CtStatus => row("ctstatus", 16, Packet, false),

@@ -25,8 +25,8 @@ mod test;
 pub use cond::{Cond, Facts, Leaf, Observer, Truth, eval};
 pub use conds::Conds;
 pub use effect::{
-    CtSpec, Effect, Expr, LogSpec, Manip, Mss, NatSource, NatSpec, NflogSpec, RejectKind, ZoneDir,
-    ZoneId, ZoneSpec,
+    CtSpec, Effect, Expr, HashMark, LogSpec, Manip, Mss, NatSource, NatSpec, NflogSpec, NptSpec,
+    QueueSpec, RejectKind, TcpEcn, TcpOptions, TeeSpec, ZoneDir, ZoneId, ZoneSpec,
 };
 pub use field::{Field, FieldRow, ReversePath, Scope, ctstate, ctstatus, exthdr, pkttype};
 pub use rules::{

@@ -52,6 +52,12 @@ impl Extension {
         cases: &[],
         vectors: &[],
     };
+
+    /// A target that does nothing, to be filled in.
+    pub const TARGET: Extension = Extension {
+        lower: Lower::Target(|_, _| Outcome::verdict(Verdict::Continue)),
+        ..Extension::MATCH
+    };
 }
 
 /// What an extension means.
@@ -119,6 +125,12 @@ impl LowerCtx<'_> {
         let id = StepId(u32::try_from(self.steps.len()).unwrap_or(u32::MAX));
         self.steps.push(Box::new(step));
         Cond::Call(id)
+    }
+
+    /// Says that a target cannot act; its rule is read and saved, but never loaded.
+    pub fn refuse_target(&mut self, why: &'static str) -> Outcome {
+        self.refused = Some(why);
+        Outcome::verdict(Verdict::Continue)
     }
 
     /// Says that the rule cannot be decided; it is read and saved, but never loaded.

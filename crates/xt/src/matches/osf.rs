@@ -33,7 +33,7 @@ const OPTIONS: &[Opt] = &[
 ];
 
 /// The argument, as much of it as the kernel's structure holds.
-pub(super) fn cut(input: &Input<'_>, max: usize) -> Value {
+pub(crate) fn cut(input: &Input<'_>, max: usize) -> Value {
     let text = input.text();
     let end = (0..=max.min(text.len()))
         .rev()

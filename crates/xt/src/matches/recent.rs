@@ -84,7 +84,7 @@ const OPTIONS: &[Opt] = &[
 ];
 
 /// A name as the tool saves it, unless it could not be read again.
-pub(super) fn bare(name: &str) -> String {
+pub(crate) fn bare(name: &str) -> String {
     if name.contains([' ', '"', '\'', '\\']) || name.is_empty() {
         return text::quote(name);
     }

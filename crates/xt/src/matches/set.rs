@@ -52,7 +52,7 @@ const OPTIONS: &[Opt] = &[
         "match-set",
         Arg::Special {
             arity: 2,
-            parse,
+            parse: parse_set,
             show: |v, _| v.text().unwrap_or("").to_owned(),
         },
     )
@@ -72,9 +72,12 @@ const OPTIONS: &[Opt] = &[
 ];
 
 /// Reads `name src[,dst...]`.
-fn parse(input: &Input<'_>) -> Result<Value, Error> {
+pub(crate) fn parse_set(input: &Input<'_>) -> Result<Value, Error> {
     let &[name, dirs] = input.args else {
-        return Err(Error::parameter("--match-set requires two args."));
+        return Err(Error::parameter(format!(
+            "--{} requires two args.",
+            input.opt.name
+        )));
     };
     if name.len() > NAME {
         return Err(Error::parameter(format!(

@@ -358,7 +358,7 @@ impl Facts for Packet {
             Field::IcmpTypeCode => word(0),
             Field::TcpFlags => byte(13),
             Field::TcpOption(kind) => self.tcp_option(kind),
-            Field::Mark | Field::HasCt => outside.or(Some(0)),
+            Field::Mark | Field::Priority | Field::HasCt => outside.or(Some(0)),
             Field::CtState => outside.or(Some(ctstate::INVALID)),
             Field::InName | Field::OutName => outside.or(Some(0)),
             Field::TcpMss => {
