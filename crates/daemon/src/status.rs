@@ -115,6 +115,7 @@ mod tests {
                 kind: "userspace",
                 guarded: vec![guarded("eth0"), guarded("lo")],
                 gaps: vec!["wlan0 has no Ethernet header".to_owned()],
+                lost: Vec::new(),
             },
             rules: vec![
                 RulesStatus {

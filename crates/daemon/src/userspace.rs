@@ -61,6 +61,7 @@ impl Plane for Userspace {
 
     fn report(&self) -> PlaneReport {
         let report = self.0.report();
+        let lost = report.lost().to_vec();
         let mut gaps = report.notes;
         gaps.push(
             "a local sender whose packet OUTPUT drops sees no EPERM, only silence".to_owned(),
@@ -70,12 +71,13 @@ impl Plane for Userspace {
             received: i.traffic.received,
             sent: i.traffic.sent,
             dropped: i.traffic.dropped,
-            lost: i.traffic.lost + i.traffic.unsent,
+            lost: i.traffic.lost.total(),
         });
         PlaneReport {
             kind: "userspace",
             guarded: guarded.collect(),
             gaps,
+            lost,
         }
     }
 

@@ -33,7 +33,7 @@ use tidegate_sys::Clock;
 use alone::Alone;
 use guardian::Guardian;
 pub use guardian::watch;
-pub use report::{Guarded, Report, Traffic};
+pub use report::{Guarded, Lost, Report, Traffic};
 use watch::Watcher;
 use wires::{Wires, wake};
 pub use worker::Work;

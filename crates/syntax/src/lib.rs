@@ -39,7 +39,8 @@ pub use model::{
 pub use options::long_options;
 pub use parse::Reader;
 pub use restore::{
-    CounterMode, Options as RestoreOptions, Printed, Refused, parse as parse_rules, restore,
+    CounterMode, Options as RestoreOptions, Printed, Refused, Salvage, parse as parse_rules,
+    restore, salvage,
 };
 
 /// The version of iptables whose language this is.

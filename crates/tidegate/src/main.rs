@@ -11,6 +11,7 @@ mod doc;
 mod explain;
 mod given;
 mod host;
+mod import;
 mod lab;
 mod link;
 mod manual;
@@ -68,6 +69,8 @@ enum Command {
     Man(manual::Args),
     /// Describe the running host for `replay --host`.
     Host(host::Args),
+    /// Read rules that other programs made, and say what was understood.
+    Import(import::Args),
     /// Try a firewall in a small network that vanishes afterwards.
     Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args, Cli::command()).map(done),
         Command::Man(args) => manual::run(&args, Cli::command()).map(done),
         Command::Host(args) => host::run(&args).map(done),
+        Command::Import(args) => import::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
         Command::Explain(args) => explain::run(&args).map(done),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod life;
+mod links;
 mod net;
 mod paths;
 mod ring;

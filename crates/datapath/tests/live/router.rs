@@ -192,7 +192,7 @@ fn nobody_there() {
         let says = "From fd01::1 icmp_seq=1 Destination unreachable: Address unreachable";
         assert!(six.contains(says), "{six}");
     });
-    assert!(guard.traffic("eth1").unsent >= 2);
+    assert!(guard.traffic("eth1").lost.unresolved >= 2);
 }
 
 /// Segments that do not fit the next link are not passed on as parts of a large packet.
