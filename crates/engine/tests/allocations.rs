@@ -120,14 +120,14 @@ fn bytes_per_rule(count: u32, rule: impl Fn(u32) -> String) -> u64 {
         .map(|n| format!("-A FORWARD {} -j ACCEPT\n", rule(n)))
         .collect();
     let text = format!("*filter\n:FORWARD ACCEPT [0:0]\n{lines}COMMIT\n");
-    let source = parse_rules(&text, Family::V4, &NoNames).unwrap();
+    let source = parse_rules(&text, Family::V4, &NoNames).expect("rules");
     let mut ready = None;
     let measured = measure(|| {
-        let ruleset = lower(&source).unwrap().ruleset;
-        ready = Some(Ready::new(Arc::new(ruleset), TrackWhen::Needed));
+        let ruleset = lower(&source).expect("rules without loops").ruleset;
+        ready = Some(Ready::new(Arc::new(ruleset), TrackWhen::Needed, 7));
     });
     drop(ready);
-    u64::try_from(measured.bytes_current).unwrap() / u64::from(count)
+    u64::try_from(measured.bytes_current).expect("memory is taken") / u64::from(count)
 }
 
 /// 100,000 rules are to fit in 30 MB, and in 100 MB if they are the worst ones.
