@@ -90,16 +90,11 @@ impl Family4Or6 {
 pub struct Ready(Family4Or6);
 
 impl Ready {
-    /// Makes `rules` ready for an engine that tracks connections `track`.
+    /// Makes `rules` ready for an engine that tracks connections `track`. Nobody who can
+    /// choose rules or packets should know `seed`, lest they crowd the classifier's hash
+    /// tables.
     #[must_use]
-    pub fn new(rules: Arc<Ruleset>, track: TrackWhen) -> Self {
-        Ready::with_seed(rules, track, 0)
-    }
-
-    /// The same with the engine's seed, so that nobody can foretell which rules share a
-    /// place in the classifier's hash tables.
-    #[must_use]
-    pub fn with_seed(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
+    pub fn new(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
         Ready(Family4Or6::new(rules, track, seed))
     }
 
@@ -226,7 +221,7 @@ impl Engine {
     /// Replaces the rules of their family; counters and stateful tests start anew,
     /// connections stay.
     pub fn load(&mut self, rules: Arc<Ruleset>) {
-        let ready = Ready::with_seed(rules, self.config.track, self.config.seed);
+        let ready = Ready::new(rules, self.config.track, self.config.seed);
         self.replace(ready, &Survivors::default());
     }
 
