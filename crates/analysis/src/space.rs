@@ -103,10 +103,18 @@ fn full(field: Field) -> u128 {
 }
 
 impl Space {
-    /// The space for these rulesets, with at most `limit` diagram nodes.
+    /// The space for these rulesets and for questions about these intervals, with at most
+    /// `limit` diagram nodes.
     #[must_use]
-    pub fn new<'r>(rulesets: impl IntoIterator<Item = &'r Ruleset>, limit: usize) -> Self {
+    pub fn new<'r>(
+        rulesets: impl IntoIterator<Item = &'r Ruleset>,
+        questions: &[(Field, u128, u128)],
+        limit: usize,
+    ) -> Self {
         let mut looks: BTreeMap<Field, Looks> = BTreeMap::new();
+        for &(field, lo, hi) in questions {
+            looks.entry(field).or_default().interval(lo, hi);
+        }
         for field in ALWAYS {
             looks.entry(field).or_default();
         }

@@ -311,7 +311,7 @@ fn nothing_happens_that_was_not_thought_possible() {
         let mut r = Random(case * 2 + 1);
         let rules = ruleset(&mut r, false);
         let table = rules.table(TableKind::Filter).unwrap();
-        let mut space = Space::new([&rules], 1 << 20);
+        let mut space = Space::new([&rules], &[], 1 << 20);
         let all = possible(&mut space, Family::V4, Some(Hook::Input)).unwrap();
         let walk = Walk::new(&mut space, table, ChainId(0), all).unwrap();
         unreached += walk.reach.values().filter(|x| x.matches.is_empty()).count();
@@ -358,7 +358,7 @@ fn examples_do_what_is_said_of_them() {
         let mut r = Random(case * 2 + 7_000_001);
         let rules = ruleset(&mut r, true);
         let table = rules.table(TableKind::Filter).unwrap();
-        let mut space = Space::new([&rules], 1 << 20);
+        let mut space = Space::new([&rules], &[], 1 << 20);
         let all = possible(&mut space, Family::V4, Some(Hook::Input)).unwrap();
         let walk = Walk::new(&mut space, table, ChainId(0), all).unwrap();
         for (id, reach) in &walk.reach {

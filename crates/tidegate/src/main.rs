@@ -5,6 +5,7 @@
 //! Everything else is a command of its own.
 #![forbid(unsafe_code)]
 
+mod check;
 mod course;
 mod explain;
 mod given;
@@ -17,6 +18,7 @@ mod release;
 mod replay;
 mod tools;
 mod up;
+mod whole;
 
 use std::process::ExitCode;
 
@@ -63,6 +65,8 @@ enum Command {
     Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
+    /// Look for mistakes in rules.
+    Check(check::Args),
     /// Say what the rules do to a packet described in words, and why.
     Explain(explain::Args),
     /// Decide every packet of captures by rules.
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Command::Host(args) => host::run(&args).map(done),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
+        Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };
