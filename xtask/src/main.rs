@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "tidegate-engine",
         &["tidegate-wire", "tidegate-ir", "tidegate-conntrack"],
     ),
+    ("tidegate-analysis", &["tidegate-wire", "tidegate-ir"]),
     ("tidegate-capture", &["tidegate-wire"]),
     ("tidegate-host", &["tidegate-wire", "tidegate-engine"]),
     ("tidegate-sys", &[]),
@@ -63,6 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "tidegate",
         &[
+            "tidegate-analysis",
             "tidegate-daemon",
             "tidegate-datapath",
             "tidegate-host",

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod check;
 mod completions;
 mod course;
 mod doc;
@@ -23,6 +24,7 @@ mod release;
 mod replay;
 mod tools;
 mod up;
+mod whole;
 
 use std::process::ExitCode;
 
@@ -91,6 +93,8 @@ enum Command {
     Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
+    /// Look for mistakes in rules.
+    Check(check::Args),
     /// Say what the rules do to a packet described in words, and why.
     Explain(explain::Args),
     /// Decide every packet of captures by rules.
@@ -133,6 +137,7 @@ fn main() -> ExitCode {
         Command::Import(args) => import::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
+        Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };

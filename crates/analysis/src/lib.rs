@@ -1,0 +1,23 @@
+//! Sound reasoning about rules over the whole space of packets.
+//!
+//! A [`Space`] gives every value that rules can tell apart a code, and a set of packets is a
+//! binary decision diagram over these codes ([`bdd`]). [`Walk`] sends such sets through a
+//! table's chains and knows afterwards which packets can reach and match each rule.
+//!
+//! Sets are never too small: where a test keeps state or a value cannot be followed, both
+//! outcomes are taken to be possible. So "no packet can" is proved, while "some packet can"
+//! comes with an example for the evaluator to try ([`Example`]). Work is bounded by a
+//! number of diagram nodes; beyond it the answer is [`TooBig`], not a guess.
+#![forbid(unsafe_code)]
+
+pub mod bdd;
+mod example;
+mod possible;
+mod space;
+mod walk;
+
+pub use bdd::{Bdd, Set, TooBig};
+pub use example::{Example, Facts};
+pub use possible::possible;
+pub use space::{Case, Space};
+pub use walk::{Ending, Reach, Walk};

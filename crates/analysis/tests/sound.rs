@@ -1,0 +1,380 @@
+//! What the analysis says against what the evaluator does: random rulesets, random packets.
+//!
+//! `TIDEGATE_ANALYSIS_CASES` is the number of rulesets, `TIDEGATE_ANALYSIS_PACKETS` that of
+//! packets for each.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use tidegate_analysis::{Ending, Facts, Space, Walk, possible};
+use tidegate_ir::{
+    Base, Chain, ChainId, Cond, Effect, Expr, Field, Hook, Policy, Ranges, RejectKind, Rule,
+    RuleId, Ruleset, StepId, Table, TableKind, Truth, Verdict, ctstate,
+};
+use tidegate_wire::Family;
+
+/// xorshift64*: the same numbers on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 8
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len() as u64) as usize]
+    }
+}
+
+fn name(text: &str) -> u128 {
+    let mut bytes = [0; 16];
+    bytes[..text.len()].copy_from_slice(text.as_bytes());
+    u128::from_be_bytes(bytes)
+}
+
+const PORTS: [u128; 7] = [0, 22, 23, 80, 443, 1024, 65535];
+const ADDRESSES: [u128; 6] = [
+    0,
+    0x0a00_0000,
+    0x0a00_0001,
+    0x0aff_ffff,
+    0xc000_0207,
+    0xffff_ffff,
+];
+
+fn leaf(r: &mut Random) -> Cond {
+    let (a, b) = (r.of(&PORTS), r.of(&PORTS));
+    match r.below(13) {
+        0 | 1 => Cond::range(Field::Dport, a.min(b), a.max(b)),
+        2 => Cond::range(Field::Sport, a.min(b), a.max(b)),
+        3 => Cond::eq(Field::Proto, r.of(&[6, 17, 1])),
+        4 => {
+            let (lo, hi) = (r.of(&ADDRESSES), r.of(&ADDRESSES));
+            Cond::range(Field::Src, lo.min(hi), lo.max(hi))
+        }
+        5 => Cond::bits(
+            Field::Dst,
+            0xff00_00ff,
+            r.of(&[0x0a00_0001, 0xc000_0007, 1]),
+        ),
+        6 => Cond::bits(Field::TcpFlags, 0x17, r.of(&[2, 0x10, 0])),
+        7 | 8 => {
+            let states = (0..5).filter(|_| r.one_in(2)).map(|s| (s, s)).collect();
+            Cond::within(Field::CtState, Ranges::new(states))
+        }
+        9 => Cond::bits(Field::CtStatus, 0x20, 0x20),
+        10 => match r.one_in(2) {
+            true => Cond::eq(Field::InName, name("eth0")),
+            false => Cond::bits(Field::InName, u128::MAX << 104, name("eth")),
+        },
+        11 => Cond::bits(Field::Mark, 0xf, r.of(&[1, 2])),
+        _ => Cond::DropWhen(Box::new(Cond::Not(Box::new(Cond::range(
+            Field::L4Len,
+            r.of(&[4, 8, 20]),
+            65535,
+        ))))),
+    }
+}
+
+fn cond(r: &mut Random, depth: u64, steps: bool) -> Cond {
+    match r.below(8) {
+        0 if depth > 0 => Cond::any(vec![cond(r, depth - 1, steps), cond(r, depth - 1, steps)]),
+        1 if depth > 0 => Cond::Not(Box::new(cond(r, depth - 1, steps))),
+        2 | 3 if depth > 0 => Cond::all(vec![cond(r, depth - 1, steps), cond(r, depth - 1, steps)]),
+        4 if steps && r.one_in(2) => Cond::Call(StepId(0)),
+        5 if r.one_in(4) => Cond::Const(r.one_in(2)),
+        _ => leaf(r),
+    }
+}
+
+fn ruleset(r: &mut Random, plain: bool) -> Ruleset {
+    let mut ids = 0;
+    let mut id = || {
+        ids += 1;
+        RuleId(ids - 1)
+    };
+    let mut chains = Vec::new();
+    for at in 0..3u32 {
+        let rules = (0..2 + r.below(7)).map(|_| {
+            let further = (at < 2).then(|| ChainId(at + 1 + r.below(u64::from(2 - at)) as u32));
+            let verdict = match (r.below(8), further) {
+                (0, Some(to)) => Verdict::Jump(to),
+                (1, Some(to)) => Verdict::Goto(to),
+                (2, _) => Verdict::Return,
+                (3, _) => Verdict::Reject(RejectKind::TcpReset),
+                (4, _) => Verdict::Continue,
+                (5, _) => Verdict::Drop,
+                _ => Verdict::Accept,
+            };
+            let effects: Vec<Effect> = match r.below(6) {
+                0 if !plain => vec![Effect::Assign(
+                    Field::Mark,
+                    Expr::Masked {
+                        keep: r.of(&[0, !0xf]),
+                        xor: r.of(&[1, 2, 3]),
+                    },
+                )],
+                _ => Vec::new(),
+            };
+            Rule {
+                id: id(),
+                cond: cond(r, 3, !plain).into(),
+                effects: effects.into(),
+                verdict,
+            }
+        });
+        let rules = rules.collect();
+        chains.push(Chain {
+            name: format!("c{at}"),
+            base: (at == 0).then(|| Base {
+                hook: Hook::Input,
+                policy: if r.one_in(2) {
+                    Policy::Drop
+                } else {
+                    Policy::Accept
+                },
+                policy_id: id(),
+            }),
+            rules,
+        });
+    }
+    let mut set = Ruleset::empty(Family::V4);
+    let mut entry = [None; 5];
+    entry[Hook::Input as usize] = Some(ChainId(0));
+    set.tables[TableKind::Filter as usize] = Some(Table {
+        kind: TableKind::Filter,
+        chains,
+        entry,
+    });
+    set.rule_ids = ids;
+    set
+}
+
+fn packet(r: &mut Random) -> Facts {
+    let mut values = BTreeMap::new();
+    let near = |r: &mut Random, list: &[u128], max: u128| match r.below(4) {
+        0 => r.of(list).saturating_sub(1),
+        1 => (r.of(list) + 1).min(max),
+        2 => u128::from(r.next()) & max,
+        _ => r.of(list),
+    };
+    values.insert(Field::Src, near(r, &ADDRESSES, 0xffff_ffff));
+    values.insert(Field::Dst, near(r, &ADDRESSES, 0xffff_ffff));
+    let proto = r.of(&[6u128, 6, 17, 1, 50]);
+    values.insert(Field::Proto, proto);
+    values.insert(Field::Mark, u128::from(r.below(20)));
+    values.insert(Field::InName, name(r.of(&["eth0", "eth1", "et", "lo"])));
+    values.insert(Field::OutName, 0);
+    let fragment = u128::from(r.one_in(8)) * u128::from(1 + r.below(8191));
+    values.insert(Field::FragOff, fragment);
+    if fragment == 0 {
+        let len = u128::from(r.of(&[0u64, 1, 2, 3, 4, 7, 8, 13, 14, 19, 20, 40, 1480]));
+        values.insert(Field::L4Len, len);
+        for (field, bytes) in [(Field::Sport, 2), (Field::Dport, 4)] {
+            if len >= bytes {
+                values.insert(field, near(r, &PORTS, 65535));
+            }
+        }
+        if len >= 14 {
+            values.insert(Field::TcpFlags, u128::from(r.below(256)));
+        }
+        if proto == 1 && len >= 2 {
+            values.insert(
+                Field::IcmpTypeCode,
+                u128::from(r.of(&[0x0800u64, 0x0300, 0x0304])),
+            );
+        }
+    }
+    let state = u128::from(r.below(5));
+    let tracked = (ctstate::ESTABLISHED..=ctstate::NEW).contains(&state);
+    values.insert(Field::CtState, state);
+    values.insert(Field::HasCt, u128::from(tracked));
+    if tracked {
+        values.insert(Field::CtStatus, u128::from(r.below(64)));
+    }
+    Facts {
+        values,
+        steps: r.one_in(2),
+    }
+}
+
+/// What the evaluator does: rules that the packet met, whether they matched and what it was
+/// then, and its end.
+struct Way {
+    met: Vec<(RuleId, bool, Facts)>,
+    end: (Ending, RuleId),
+}
+
+fn evaluate(table: &Table, mut packet: Facts) -> Way {
+    let mut met = Vec::new();
+    let mut stack: Vec<(usize, usize)> = Vec::new();
+    let (mut chain, mut at) = (0, 0);
+    loop {
+        let Some(rule) = table.chains[chain].rules.get(at) else {
+            match stack.pop() {
+                Some(back) => (chain, at) = back,
+                None => break,
+            }
+            continue;
+        };
+        at += 1;
+        let truth = packet.eval(&rule.cond);
+        met.push((rule.id, truth == Truth::True, packet.clone()));
+        let end = |ending| (ending, rule.id);
+        match truth {
+            Truth::False => continue,
+            Truth::Hotdrop | Truth::HotdropTaken => {
+                return Way {
+                    met,
+                    end: end(Ending::Drop),
+                };
+            }
+            Truth::True => {}
+        }
+        for effect in &rule.effects {
+            if let Effect::Assign(field, expr) = effect {
+                let old = packet.values[field];
+                packet
+                    .values
+                    .insert(*field, expr.apply(old, 0) & 0xffff_ffff);
+            }
+        }
+        match rule.verdict {
+            Verdict::Continue => {}
+            Verdict::Accept => {
+                return Way {
+                    met,
+                    end: end(Ending::Accept),
+                };
+            }
+            Verdict::Drop => {
+                return Way {
+                    met,
+                    end: end(Ending::Drop),
+                };
+            }
+            Verdict::Reject(kind) => {
+                return Way {
+                    met,
+                    end: end(Ending::Reject(kind)),
+                };
+            }
+            Verdict::Jump(to) => {
+                stack.push((chain, at));
+                (chain, at) = (to.0 as usize, 0);
+            }
+            Verdict::Goto(to) => (chain, at) = (to.0 as usize, 0),
+            Verdict::Return => match stack.pop() {
+                Some(back) => (chain, at) = back,
+                None => break,
+            },
+        }
+    }
+    let base = table.chains[0].base.unwrap();
+    let ending = match base.policy {
+        Policy::Accept => Ending::Accept,
+        Policy::Drop => Ending::Drop,
+    };
+    Way {
+        met,
+        end: (ending, base.policy_id),
+    }
+}
+
+/// Whether a rule writes: its packets end as others than they came.
+fn wrote(table: &Table, id: RuleId) -> bool {
+    let mut rules = table.chains.iter().flat_map(|c| c.rules.iter());
+    rules.any(|r| r.id == id && !r.effects.is_empty())
+}
+
+fn count(variable: &str, default: u64) -> u64 {
+    let given = std::env::var(variable).ok();
+    given.and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// Whatever a packet meets, the analysis has thought possible.
+#[test]
+fn nothing_happens_that_was_not_thought_possible() {
+    let mut unreached = 0;
+    for case in 0..count("TIDEGATE_ANALYSIS_CASES", 150) {
+        let mut r = Random(case * 2 + 1);
+        let rules = ruleset(&mut r, false);
+        let table = rules.table(TableKind::Filter).unwrap();
+        let mut space = Space::new([&rules], &[], 1 << 20);
+        let all = possible(&mut space, Family::V4, Some(Hook::Input)).unwrap();
+        let walk = Walk::new(&mut space, table, ChainId(0), all).unwrap();
+        unreached += walk.reach.values().filter(|x| x.matches.is_empty()).count();
+        for _ in 0..count("TIDEGATE_ANALYSIS_PACKETS", 400) {
+            let packet = packet(&mut r);
+            assert!(
+                space.contains(all, &packet),
+                "case {case}: impossible {packet:?}"
+            );
+            let way = evaluate(table, packet);
+            for (id, matched, then) in &way.met {
+                let reach = walk
+                    .reach
+                    .get(id)
+                    .unwrap_or_else(|| panic!("case {case}: {id:?}"));
+                assert!(
+                    space.contains(reach.comes, then),
+                    "case {case}: {id:?} {then:?}"
+                );
+                let inside = !matched || space.contains(reach.matches, then);
+                assert!(inside, "case {case}: {id:?} matched {then:?}");
+            }
+            let last = &way.met.last().unwrap().2;
+            let (ending, by) = way.end;
+            let policy = by == table.chains[0].base.unwrap().policy_id;
+            let ended = walk.endings.iter().filter(|e| (e.0, e.1) == (ending, by));
+            let ended = ended
+                .map(|e| e.2)
+                .any(|s| policy || wrote(table, by) || space.contains(s, last));
+            assert!(ended, "case {case}: {ending:?} by {by:?}: {last:?}");
+        }
+    }
+    assert!(
+        unreached > 20,
+        "the rulesets shadow too little to test anything: {unreached}"
+    );
+}
+
+/// Without state and writes the sets are exact: every example does what is said of it.
+#[test]
+fn examples_do_what_is_said_of_them() {
+    let mut tried = 0;
+    for case in 0..count("TIDEGATE_ANALYSIS_CASES", 150) {
+        let mut r = Random(case * 2 + 7_000_001);
+        let rules = ruleset(&mut r, true);
+        let table = rules.table(TableKind::Filter).unwrap();
+        let mut space = Space::new([&rules], &[], 1 << 20);
+        let all = possible(&mut space, Family::V4, Some(Hook::Input)).unwrap();
+        let walk = Walk::new(&mut space, table, ChainId(0), all).unwrap();
+        for (id, reach) in &walk.reach {
+            let Some(example) = space.example(reach.matches) else {
+                continue;
+            };
+            let way = evaluate(table, example.clone());
+            let hit = way.met.iter().any(|m| m.0 == *id && m.1) || way.end.1 == *id;
+            assert!(hit, "case {case}: {example:?} does not hit {id:?}");
+            tried += 1;
+        }
+        for (ending, by, set) in &walk.endings {
+            let example = space.example(*set).unwrap();
+            let way = evaluate(table, example);
+            assert_eq!(way.end, (*ending, *by), "case {case}");
+        }
+    }
+    assert!(tried > 500, "{tried} examples");
+}

@@ -1,0 +1,298 @@
+//! `tidegate check`: what is wrong with a ruleset, where, and what to do about it.
+
+mod exact;
+mod finding;
+mod habits;
+pub(crate) mod lints;
+mod refused;
+mod source;
+
+use std::fs;
+use std::io::{self, IsTerminal, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use annotate_snippets::Renderer;
+use anyhow::{Context, Result};
+use clap::Parser;
+use serde_json::Value;
+use tidegate_analysis::Space;
+use tidegate_ir::{Hook, TableKind};
+use tidegate_syntax::{parse_rules, save};
+use tidegate_tools::HostNames;
+use tidegate_wire::Family;
+
+use crate::given::Given;
+use crate::replay::rules::Loaded;
+use crate::whole::{MOST_NODES, Whole};
+use finding::Finding;
+use lints::{LINTS, Level};
+use source::{Place, Source};
+
+const HELP: &str = "\
+A finding is silenced by a comment line before its rule, or anywhere for the whole file:
+  # tidegate: allow(TG124)
+  # tidegate: allow-file(TG020)
+
+Exit status: 0 nothing but notes; 1 rules cannot be read or are refused; 2 the command line
+is wrong; 3 there are warnings or errors.";
+
+/// Look for mistakes in rules.
+#[derive(Debug, Parser)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    given: Given,
+    /// One JSON array.
+    #[arg(long)]
+    json: bool,
+    /// Print all lints with an example each, as Markdown.
+    #[arg(long)]
+    list: bool,
+    /// IPv4 rules, as --rules.
+    #[arg(value_name = "FILE", conflicts_with = "rules")]
+    file: Option<PathBuf>,
+}
+
+/// Rules under examination.
+pub(crate) struct Subject<'a> {
+    loaded: &'a Loaded,
+    space: Space,
+    whole: Whole,
+}
+
+impl<'a> Subject<'a> {
+    /// Follows all packets through the rules.
+    fn new(loaded: &'a Loaded) -> Self {
+        let mut space = Space::new([&*loaded.lowered], &habits::questions(), MOST_NODES);
+        let whole = Whole::new(&mut space, &loaded.lowered);
+        Subject {
+            loaded,
+            space,
+            whole,
+        }
+    }
+
+    /// A command of the family's tool.
+    fn command(&self, table: TableKind, words: &str) -> String {
+        let tool = match self.loaded.source.family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        match table {
+            TableKind::Filter => format!("{tool} {words}"),
+            other => format!("{tool} -t {} {words}", other.name()),
+        }
+    }
+
+    /// What a rule says after its chain, without some of its matches.
+    fn spec(&self, place: &Place, without: &[&str]) -> String {
+        let rule = self.rule(place).map(|r| {
+            let mut spec = r.spec.clone();
+            spec.matches.retain(|m| !without.contains(&m.ext.name));
+            save::rule(&place.chain, &spec, self.loaded.source.family, None)
+        });
+        let text = rule.unwrap_or_default();
+        let start = format!("-A {} ", place.chain);
+        text.strip_prefix(&start).unwrap_or(&text).to_owned()
+    }
+
+    fn rule(&self, place: &Place) -> Option<&tidegate_syntax::Rule> {
+        let table = self.loaded.source.table(place.table)?;
+        table
+            .chain(&place.chain)?
+            .rules
+            .get(place.number.checked_sub(1)? as usize)
+    }
+
+    /// Whether a rule uses a match.
+    fn uses(&self, place: &Place, name: &str) -> bool {
+        self.rule(place)
+            .is_some_and(|r| r.spec.matches.iter().any(|m| m.ext.name == name))
+    }
+
+    /// The commands that move a rule to an earlier number.
+    fn moved(&self, place: &Place, to: u32) -> String {
+        let delete = self.deleted(place);
+        let insert = format!("-I {} {to} {}", place.chain, self.spec(place, &[]));
+        format!("{delete} && {}", self.command(place.table, &insert))
+    }
+
+    fn deleted(&self, place: &Place) -> String {
+        self.command(place.table, &format!("-D {} {}", place.chain, place.number))
+    }
+}
+
+/// Everything that is found in one family's rules, by place.
+pub(crate) fn examine(loaded: &Loaded, source: &Source) -> Vec<Finding> {
+    let mut subject = Subject::new(loaded);
+    let mut findings = Vec::new();
+    for (table, hook) in &subject.whole.unknown {
+        let text = format!(
+            "table {} at {} tells too many combinations of packets apart: what never matches there is unknown",
+            table.name(),
+            hook.chain_name()
+        );
+        findings.push(Finding::new("TG000", None, text));
+    }
+    exact::find(&mut subject, &mut findings);
+    habits::find(&mut subject, &mut findings);
+    findings.retain(|f| !source.allows(f.code, f.place.as_ref()));
+    findings.sort_by_key(|f| {
+        let line = f
+            .place
+            .as_ref()
+            .and_then(|p| source.line(p))
+            .map(|l| l.number);
+        (line, f.code)
+    });
+    findings
+}
+
+/// A family whose rules are open beside one whose rules are not.
+fn parity(all: &[Loaded]) -> Option<Finding> {
+    let of = |family| all.iter().find(|l| l.source.family == family);
+    let (v4, v6) = (of(Family::V4)?, of(Family::V6)?);
+    let input = |l: &Loaded| {
+        let table = l.lowered.table(TableKind::Filter)?;
+        table.chain(table.base_chain(Hook::Input)?).cloned()
+    };
+    let closed = input(v4).is_some_and(|c| habits::refuses_by_default(&c));
+    let open = input(v6).is_none_or(|c| c.rules.is_empty() && !habits::refuses_by_default(&c));
+    (closed && open).then(|| {
+        let text = "IPv4 INPUT refuses by default, IPv6 INPUT accepts everything: what listens on :: is open";
+        Finding::new("TG080", None, text)
+            .help("ip6tables -P INPUT DROP, with the rules of INPUT in IPv6 words and -p ipv6-icmp -j ACCEPT before")
+            .note("which services listen on ::: ss -ltunp '( src [::] )'")
+    })
+}
+
+/// A family's rules and their file.
+fn read(args: &Args) -> Result<Vec<(Source, Family)>> {
+    let v4 = args.file.as_ref().or(args.given.rules.as_ref());
+    let files = [(v4, Family::V4), (args.given.rules6.as_ref(), Family::V6)];
+    let mut sources = Vec::new();
+    if args.file.is_none() && args.given.is_live() {
+        for loaded in args.given.rules()?.0 {
+            let text = save::plain(&loaded.source);
+            sources.push((Source::new("rules in force", &text), loaded.source.family));
+        }
+    }
+    for (file, family) in files {
+        if let Some(file) = file {
+            let name = file.display().to_string();
+            let text = fs::read_to_string(file).with_context(|| name.clone())?;
+            sources.push((Source::new(&name, &text), family));
+        }
+    }
+    Ok(sources)
+}
+
+fn renderer() -> Renderer {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    match !plain && io::stdout().is_terminal() {
+        true => Renderer::styled(),
+        false => Renderer::plain(),
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A file cannot be read.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    if args.list {
+        out.write_all(list().as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let renderer = renderer();
+    let (mut json, mut loaded, mut worst, mut count) = (Vec::new(), Vec::new(), None, 0);
+    for (source, family) in read(args)? {
+        let rules = match parse_rules(&source.text, family, &HostNames::default()) {
+            Ok(rules) => rules,
+            Err(refused) => {
+                if args.json {
+                    writeln!(out, "{}", refused::json(&source, &refused, family))?;
+                } else {
+                    write!(
+                        out,
+                        "{}",
+                        refused::text(&source, &refused, family, &renderer)
+                    )?;
+                }
+                return Ok(ExitCode::FAILURE);
+            }
+        };
+        let rules = Loaded::new(rules).map_err(|f| anyhow::anyhow!(f.render("tidegate", None)))?;
+        for finding in examine(&rules, &source) {
+            worst = worst.max(Some(finding.level()));
+            count += 1;
+            match args.json {
+                true => json.push(finding.json(&source)),
+                false => writeln!(out, "{}\n", finding.render(&source, &renderer))?,
+            }
+        }
+        loaded.push(rules);
+    }
+    if let Some(finding) = parity(&loaded) {
+        worst = worst.max(Some(finding.level()));
+        count += 1;
+        let source = Source::default();
+        match args.json {
+            true => json.push(finding.json(&source)),
+            false => writeln!(out, "{}\n", finding.render(&source, &renderer))?,
+        }
+    }
+    if args.json {
+        writeln!(
+            out,
+            "{}",
+            serde_json::to_string_pretty(&Value::Array(json))?
+        )?;
+    } else if count == 0 {
+        writeln!(out, "nothing found")?;
+    } else {
+        writeln!(
+            out,
+            "{count} findings; what they mean: tidegate check --list"
+        )?;
+    }
+    Ok(match worst {
+        Some(Level::Warning | Level::Error) => ExitCode::from(3),
+        Some(Level::Note) | None => ExitCode::SUCCESS,
+    })
+}
+
+/// All lints as Markdown.
+pub(crate) fn list() -> String {
+    let mut out = String::from(
+        "# Lints of `tidegate check`\n\n\
+         Printed by `tidegate check --list`. A finding is silenced by `# tidegate: allow(CODE)` on the line\n\
+         before its rule, or by `# tidegate: allow-file(CODE)` for a whole file.\n",
+    );
+    for lint in LINTS {
+        out += &format!(
+            "\n## {} ({})\n\n{}\n\n",
+            lint.code,
+            lint.level.name(),
+            lint.what
+        );
+        out += &format!("When it is silent: {}\n", lint.silent);
+        if !lint.example.rules.is_empty() {
+            let family = if lint.example.v6 {
+                "IPv6 rules"
+            } else {
+                "IPv4 rules"
+            };
+            out += &format!(
+                "\n{family} that show it:\n\n```text\n{}```\n",
+                lint.example.rules
+            );
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

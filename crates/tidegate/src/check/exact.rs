@@ -1,0 +1,297 @@
+//! What is proved over the whole space of packets: rules that never match.
+
+use std::collections::HashMap;
+
+use tidegate_analysis::{Reach, Set, TooBig};
+use tidegate_ir::{Cond, Field, RuleId, Rules, TableKind, Verdict, ctstate};
+
+use super::Subject;
+use super::finding::{Finding, name};
+use super::source::Place;
+
+/// Dead rules that are looked into; of the others it is only said that they are dead.
+const LOOKED_INTO: usize = 300;
+/// Rules that are named as taking another one's packets.
+const NAMED: usize = 6;
+
+/// States and their names.
+pub(super) const STATES: [(u128, &str); 5] = [
+    (ctstate::INVALID, "INVALID"),
+    (ctstate::ESTABLISHED, "ESTABLISHED"),
+    (ctstate::RELATED, "RELATED"),
+    (ctstate::NEW, "NEW"),
+    (ctstate::UNTRACKED, "UNTRACKED"),
+];
+
+/// Finds dead rules, rules without purpose and chains without use.
+pub(super) fn find(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) {
+    for kind in TableKind::ALL {
+        if subject.loaded.lowered.table(kind).is_some() && subject.whole.knows(kind) {
+            // What a table gave before the limit was reached is still true.
+            let _ = table(subject, kind, findings);
+        }
+    }
+}
+
+/// A chain's rules that run, and what gets to them.
+struct Chain<'a> {
+    rules: &'a Rules,
+    reach: &'a std::collections::BTreeMap<RuleId, Reach>,
+    place: Place,
+}
+
+impl Chain<'_> {
+    fn at(&self, index: usize) -> Place {
+        Place {
+            number: index as u32 + 1,
+            ..self.place.clone()
+        }
+    }
+
+    fn comes(&self, index: usize) -> Set {
+        let id = self.rules.get(index).map(|r| r.id);
+        let reach = id.and_then(|id| self.reach.get(&id));
+        reach.map_or(Set::EMPTY, |r| r.comes)
+    }
+}
+
+fn table(
+    subject: &mut Subject<'_>,
+    kind: TableKind,
+    findings: &mut Vec<Finding>,
+) -> Result<(), TooBig> {
+    let reach = subject.whole.reach(&mut subject.space, kind)?;
+    let lowered = subject.loaded.lowered.clone();
+    let Some(table) = lowered.table(kind) else {
+        return Ok(());
+    };
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for origin in &subject.loaded.origin {
+        if origin.table == kind && origin.number > 0 {
+            *counts.entry(&origin.chain).or_default() += 1;
+        }
+    }
+    let mut looked_into = 0;
+    for lowered in &table.chains {
+        let count = counts.get(lowered.name.as_str()).copied().unwrap_or(0);
+        let chain = Chain {
+            rules: &lowered.rules,
+            reach: &reach,
+            place: Place {
+                table: kind,
+                chain: lowered.name.clone(),
+                number: 0,
+            },
+        };
+        if lowered.base.is_none() && chain.comes(0).is_empty() {
+            if count > 0 {
+                let place = Some(chain.place.clone());
+                let text = format!(
+                    "chain {} of table {} is never used",
+                    lowered.name,
+                    kind.name()
+                );
+                findings.push(
+                    Finding::new("TG013", place, text)
+                        .help(subject.command(kind, &format!("-F {}", lowered.name)))
+                        .help(subject.command(kind, &format!("-X {}", lowered.name))),
+                );
+            }
+            continue;
+        }
+        for (index, rule) in lowered.rules.iter().enumerate() {
+            let matches = reach.get(&rule.id).map_or(Set::EMPTY, |r| r.matches);
+            if matches.is_empty() {
+                looked_into += 1;
+                findings.extend(dead(subject, &chain, index, looked_into <= LOOKED_INTO)?);
+            } else if kind != TableKind::Raw {
+                findings.extend(states_left(subject, &chain, index, matches)?);
+            }
+        }
+        behind_a_verdict(subject, &chain, count, findings);
+    }
+    Ok(())
+}
+
+/// Rules behind one that takes everything have no lowered form.
+fn behind_a_verdict(
+    subject: &Subject<'_>,
+    chain: &Chain<'_>,
+    count: usize,
+    findings: &mut Vec<Finding>,
+) {
+    let Some(last) = chain.rules.len().checked_sub(1) else {
+        return;
+    };
+    for index in chain.rules.len()..count {
+        let place = chain.at(index);
+        let text = format!(
+            "rule {} can never match: rule {} takes everything",
+            name(&place),
+            last + 1
+        );
+        let moved = subject.moved(&place, last as u32 + 1);
+        findings.push(
+            Finding::new("TG010", Some(place), text)
+                .other(chain.at(last), "takes everything")
+                .help(moved),
+        );
+    }
+}
+
+/// A rule that nothing matches: why.
+fn dead(
+    subject: &mut Subject<'_>,
+    chain: &Chain<'_>,
+    index: usize,
+    look: bool,
+) -> Result<Option<Finding>, TooBig> {
+    let rule = &chain.rules[index];
+    let place = chain.at(index);
+    let title = format!("rule {} can never match", name(&place));
+    if !look {
+        return Ok(Some(Finding::new("TG010", Some(place), title)));
+    }
+    let holds = subject.space.rule(&rule.cond)?.holds;
+    let first = chain.comes(0);
+    let own = subject.space.bdd.and(holds, first)?;
+    if own.is_empty() {
+        let why = match chain.place.number {
+            _ if rule.cond.iter().any(|c| *c == Cond::Const(false)) => {
+                "its conditions contradict each other"
+            }
+            _ => "no packet that gets to this chain fulfils its conditions",
+        };
+        let finding = Finding::new("TG012", Some(place.clone()), format!("{title}: {why}"));
+        return Ok(Some(finding.help(subject.deleted(&place))));
+    }
+    let taken = takers(subject, chain, index, own)?;
+    let alike = !taken.is_empty()
+        && rule.effects.is_empty()
+        && taken
+            .iter()
+            .all(|t| same(chain.rules[*t].verdict, rule.verdict));
+    let numbers: Vec<String> = taken.iter().map(|t| (t + 1).to_string()).collect();
+    let which = match numbers.len() {
+        1 => format!("rule {} takes all of its packets", numbers[0]),
+        _ => format!(
+            "rules {} together take all of its packets",
+            numbers.join(", ")
+        ),
+    };
+    let (code, text) = match alike {
+        true => (
+            "TG014",
+            format!(
+                "rule {} is redundant: {which} and treat them alike",
+                name(&place)
+            ),
+        ),
+        false => ("TG010", format!("{title}: {which}")),
+    };
+    let mut finding = Finding::new(code, Some(place.clone()), text);
+    for &t in &taken {
+        finding = finding.other(chain.at(t), "takes its packets");
+    }
+    let help = match (alike, taken.iter().min()) {
+        (false, Some(&before)) => subject.moved(&place, before as u32 + 1),
+        _ => subject.deleted(&place),
+    };
+    Ok(Some(finding.help(help)))
+}
+
+/// Whether two verdicts treat a packet alike.
+fn same(a: Verdict, b: Verdict) -> bool {
+    a == b && matches!(a, Verdict::Accept | Verdict::Drop | Verdict::Reject(_))
+}
+
+/// Which rules before `index` take the packets in `own`.
+fn takers(
+    subject: &mut Subject<'_>,
+    chain: &Chain<'_>,
+    index: usize,
+    own: Set,
+) -> Result<Vec<usize>, TooBig> {
+    let mut taken = Vec::new();
+    let mut left = own;
+    while taken.len() < NAMED && !left.is_empty() {
+        // The sets that get to rules only shrink, so the last one that still had some of
+        // these packets took them.
+        let (mut low, mut high) = (0, index);
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            let some = subject.space.bdd.and(left, chain.comes(middle))?;
+            if some.is_empty() {
+                high = middle;
+            } else {
+                low = middle;
+            }
+        }
+        let taker = &chain.rules[low];
+        let holds = subject.space.rule(&taker.cond)?.holds;
+        let rest = subject.space.bdd.minus(left, holds)?;
+        if rest == left || taken.contains(&low) {
+            break;
+        }
+        taken.push(low);
+        left = rest;
+    }
+    taken.sort_unstable();
+    Ok(taken)
+}
+
+fn states(subject: &mut Subject<'_>, set: Set) -> Result<Vec<&'static str>, TooBig> {
+    let mut found = Vec::new();
+    for (state, name) in STATES {
+        let of = subject.space.within(Field::CtState, state, state)?;
+        if !subject.space.bdd.and(set, of)?.is_empty() {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
+/// A rule for new connections that only odd packets get to.
+fn states_left(
+    subject: &mut Subject<'_>,
+    chain: &Chain<'_>,
+    index: usize,
+    matches: Set,
+) -> Result<Option<Finding>, TooBig> {
+    let rule = &chain.rules[index];
+    if rule.cond.is_empty() {
+        return Ok(None);
+    }
+    let left = states(subject, matches)?;
+    let odd = |s: &&str| matches!(*s, "INVALID" | "UNTRACKED");
+    if !left.iter().all(odd) {
+        return Ok(None);
+    }
+    let holds = subject.space.rule(&rule.cond)?.holds;
+    let own = subject.space.bdd.and(holds, chain.comes(0))?;
+    let wanted = states(subject, own)?;
+    if !wanted.contains(&"NEW") {
+        return Ok(None);
+    }
+    let place = chain.at(index);
+    let text = format!(
+        "rule {} is reached only by {} packets",
+        name(&place),
+        left.join(" and ")
+    );
+    let mut finding = Finding::new("TG011", Some(place.clone()), text);
+    let mut first = index;
+    for (state, label) in STATES
+        .iter()
+        .filter(|s| wanted.contains(&s.1) && !left.contains(&s.1))
+    {
+        let of = subject.space.within(Field::CtState, *state, *state)?;
+        let some = subject.space.bdd.and(own, of)?;
+        for taker in takers(subject, chain, index, some)? {
+            first = first.min(taker);
+            finding = finding.other(chain.at(taker), format!("takes {label} packets"));
+        }
+    }
+    let help = subject.moved(&place, first as u32 + 1);
+    Ok(Some(finding.help(help)))
+}

@@ -1,0 +1,642 @@
+//! What rulesets need or should not have, asked of the sets of packets that pass.
+
+use tidegate_analysis::{Set, TooBig};
+use tidegate_engine::interface_number;
+use tidegate_ir::{
+    Chain, Cond, Conds, CtSpec, Effect, Field, Hook, Manip, NatSource, Policy, Rule, TableKind,
+    Verdict, ctstate,
+};
+use tidegate_wire::{Family, proto};
+
+use super::Subject;
+use super::finding::{Finding, name};
+use super::source::Place;
+use crate::whole::class;
+
+/// Intervals that the questions here tell apart.
+pub(super) fn questions() -> Vec<(Field, u128, u128)> {
+    let lo = interface_number("lo");
+    let one = |field, v| (field, v, v);
+    vec![
+        one(Field::InName, lo),
+        one(Field::Dport, 21),
+        one(Field::Dport, 5432),
+        one(Field::Sport, 53),
+        one(Field::Sport, 443),
+        one(Field::IcmpTypeCode, 0x0304),
+        (Field::IcmpTypeCode, 0x0200, 0x02ff),
+        (Field::IcmpTypeCode, 0x8700, 0x87ff),
+        (Field::IcmpTypeCode, 0x8800, 0x88ff),
+        (Field::Dport, 1024, 65_535),
+    ]
+}
+
+type Lint = fn(&mut Subject<'_>, &mut Vec<Finding>) -> Result<(), TooBig>;
+
+const LINTS: [Lint; 9] = [
+    empty, by_default, late, ftp, notrack, hidden, limits, ports, logs,
+];
+
+/// Asks everything.
+pub(super) fn find(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) {
+    for lint in LINTS {
+        // What cannot be followed is not claimed.
+        let _ = lint(subject, findings);
+    }
+}
+
+/// Rules of a table with their place.
+fn rules(subject: &Subject<'_>, kind: TableKind) -> Vec<(Place, Rule)> {
+    let mut all = Vec::new();
+    for chain in subject
+        .loaded
+        .lowered
+        .table(kind)
+        .iter()
+        .flat_map(|t| &t.chains)
+    {
+        for (index, rule) in chain.rules.iter().enumerate() {
+            let place = Place {
+                table: kind,
+                chain: chain.name.clone(),
+                number: index as u32 + 1,
+            };
+            all.push((place, rule.clone()));
+        }
+    }
+    all
+}
+
+fn base(subject: &Subject<'_>, kind: TableKind, hook: Hook) -> Option<Chain> {
+    let table = subject.loaded.lowered.table(kind)?;
+    table.chain(table.base_chain(hook)?).cloned()
+}
+
+fn policy_place(kind: TableKind, hook: Hook) -> Place {
+    Place {
+        table: kind,
+        chain: hook.chain_name().to_owned(),
+        number: 0,
+    }
+}
+
+/// Whether what no rule is about is refused.
+pub(super) fn refuses_by_default(chain: &Chain) -> bool {
+    let refuses = |v: Verdict| matches!(v, Verdict::Drop | Verdict::Reject(_));
+    let policy = chain.base.is_some_and(|b| b.policy == Policy::Drop);
+    policy
+        || chain
+            .rules
+            .iter()
+            .any(|r| r.cond.is_empty() && refuses(r.verdict))
+}
+
+/// Policy DROP and no rules.
+fn empty(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    for hook in [Hook::Input, Hook::Output] {
+        let Some(chain) = base(subject, TableKind::Filter, hook) else {
+            continue;
+        };
+        let drops = chain.base.is_some_and(|b| b.policy == Policy::Drop);
+        if drops && chain.rules.is_empty() {
+            let what = if hook == Hook::Input {
+                "input"
+            } else {
+                "output"
+            };
+            let text = format!(
+                "{0} has policy DROP and no rules: all {what} stops, your own session included",
+                chain.name
+            );
+            let place = Some(policy_place(TableKind::Filter, hook));
+            findings
+                .push(Finding::new("TG003", place, text).help(
+                    subject.command(TableKind::Filter, &format!("-P {} ACCEPT", chain.name)),
+                ));
+        }
+    }
+    Ok(())
+}
+
+/// What an INPUT chain that refuses by default has to let in.
+fn by_default(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let Some(chain) = base(subject, TableKind::Filter, Hook::Input) else {
+        return Ok(());
+    };
+    if !refuses_by_default(&chain) || chain.rules.is_empty() {
+        return Ok(());
+    }
+    let Some(pass) = subject.whole.pass(TableKind::Filter, Hook::Input) else {
+        return Ok(());
+    };
+    let accepted = pass.accepted(&mut subject.space)?;
+    let place = policy_place(TableKind::Filter, Hook::Input);
+    let lo = interface_number("lo");
+    let space = &mut subject.space;
+    let from_lo = class(space, &[(Field::InName, lo, lo)])?;
+    let outside = space.bdd.minus(accepted, from_lo)?;
+    let inside = space.bdd.and(accepted, from_lo)?;
+    let none = |space: &mut tidegate_analysis::Space, of: Set, fields: &[_]| {
+        let wanted = class(space, fields)?;
+        Ok(space.bdd.and(of, wanted)?.is_empty())
+    };
+    let family = subject.loaded.source.family;
+    let (own, icmp, too_big) = match family {
+        Family::V4 => (0x7f00_0001, proto::ICMP, (0x0304, 0x0304)),
+        Family::V6 => (1, proto::ICMPV6, (0x0200, 0x02ff)),
+    };
+    let icmp = u128::from(icmp);
+    let state = |s| (Field::CtState, s, s);
+    let local = [
+        state(ctstate::NEW),
+        (Field::Proto, 6, 6),
+        (Field::Src, own, own),
+        (Field::Dst, own, own),
+        (Field::Dport, 5432, 5432),
+    ];
+    if none(space, inside, &local)? {
+        let text = "INPUT refuses by default and lets nothing in over lo: local services \
+                    (databases, resolvers, health checks) cannot be reached from this host";
+        let help = subject.command(TableKind::Filter, "-I INPUT 1 -i lo -j ACCEPT");
+        findings.push(Finding::new("TG020", Some(place.clone()), text).help(help));
+    }
+    let space = &mut subject.space;
+    let answer = |number: u128, port: u128| {
+        [
+            state(ctstate::ESTABLISHED),
+            (Field::Proto, number, number),
+            (Field::Sport, port, port),
+            (Field::Dport, 1024, 65_535),
+        ]
+    };
+    if none(space, outside, &answer(17, 53))? && none(space, outside, &answer(6, 443))? {
+        let text = "INPUT refuses by default and accepts no ESTABLISHED packets: answers to what this host \
+                    asks (DNS, updates, time) are dropped";
+        let rule = "-I INPUT 1 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
+        let help = subject.command(TableKind::Filter, rule);
+        findings.push(Finding::new("TG021", Some(place.clone()), text).help(help));
+    }
+    let space = &mut subject.space;
+    let error = [
+        state(ctstate::RELATED),
+        (Field::Proto, icmp, icmp),
+        (Field::IcmpTypeCode, too_big.0, too_big.1),
+    ];
+    if none(space, outside, &error)? {
+        let text = "INPUT refuses by default and drops ICMP errors of its connections (\"fragmentation needed\", \
+                    \"packet too big\"): connections over smaller links hang once they send much";
+        let rule = "-I INPUT 1 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
+        let help = subject.command(TableKind::Filter, rule);
+        findings.push(Finding::new("TG071", Some(place.clone()), text).help(help));
+    }
+    if family == Family::V6 {
+        discovery(subject, outside, findings)?;
+    }
+    Ok(())
+}
+
+/// Neighbour discovery, which is never tracked.
+fn discovery(
+    subject: &mut Subject<'_>,
+    outside: Set,
+    findings: &mut Vec<Finding>,
+) -> Result<(), TooBig> {
+    for (kind, what) in [(135u128, "solicitation"), (136, "advertisement")] {
+        let wanted = class(
+            &mut subject.space,
+            &[
+                (Field::CtState, ctstate::UNTRACKED, ctstate::UNTRACKED),
+                (Field::Proto, 58, 58),
+                (Field::IcmpTypeCode, kind << 8, kind << 8 | 0xff),
+            ],
+        )?;
+        if subject.space.bdd.and(outside, wanted)?.is_empty() {
+            let place = Some(policy_place(TableKind::Filter, Hook::Input));
+            let text =
+                format!("IPv6 INPUT drops neighbour {what} ({kind}): the link stops working");
+            let rule = "-I INPUT 1 -p ipv6-icmp -j ACCEPT";
+            let help = subject.command(TableKind::Filter, rule);
+            findings.push(Finding::new("TG081", place, text).help(help));
+        }
+    }
+    Ok(())
+}
+
+/// The rule for established connections, far behind.
+fn late(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let Some(chain) = base(subject, TableKind::Filter, Hook::Input) else {
+        return Ok(());
+    };
+    let established = subject.space.within(Field::CtState, 1, 1)?;
+    let new = subject.space.within(Field::CtState, 3, 3)?;
+    for (index, rule) in chain.rules.iter().enumerate() {
+        let holds = subject.space.rule(&rule.cond)?.holds;
+        let all = subject.space.bdd.minus(established, holds)?.is_empty();
+        let only = subject.space.bdd.and(holds, new)?.is_empty();
+        if !all || !only || rule.verdict != Verdict::Accept {
+            continue;
+        }
+        if index < 5 {
+            return Ok(());
+        }
+        let place = Place {
+            number: index as u32 + 1,
+            ..policy_place(TableKind::Filter, Hook::Input)
+        };
+        let mut conflicts = Vec::new();
+        for (before, other) in chain.rules.iter().take(index).enumerate() {
+            let overlap = subject.space.rule(&other.cond)?.holds;
+            let overlap = subject.space.bdd.and(overlap, holds)?;
+            if !overlap.is_empty()
+                && (other.verdict != Verdict::Accept || !other.effects.is_empty())
+            {
+                conflicts.push((before + 1).to_string());
+            }
+        }
+        let text = format!(
+            "{} accepts ESTABLISHED only after {index} other rules",
+            name(&place)
+        );
+        let finding = Finding::new("TG022", Some(place.clone()), text);
+        findings.push(if conflicts.is_empty() {
+            finding
+                .note("moving it to the front is safe: no rule before it treats one of its packets otherwise (proved)")
+                .help(subject.moved(&place, 1))
+        } else {
+            finding.note(format!(
+                "moving it to the front would change what rules {} do with established packets",
+                conflicts.join(", ")
+            ))
+        });
+        return Ok(());
+    }
+    Ok(())
+}
+
+/// The intervals of a port that a rule asks for.
+fn intervals(conds: &Conds, field: Field) -> Option<Vec<(u128, u128)>> {
+    conds.iter().find_map(|c| of(c, field))
+}
+
+fn of(cond: &Cond, field: Field) -> Option<Vec<(u128, u128)>> {
+    match cond {
+        Cond::Test(test) if test.field() == field => Some(test.intervals()?.collect()),
+        Cond::All(list) => list.iter().find_map(|c| of(c, field)),
+        Cond::Any(list) => {
+            let all: Option<Vec<_>> = list.iter().map(|c| of(c, field)).collect();
+            all.map(|a| a.concat())
+        }
+        Cond::Shared(inner) => of(inner, field),
+        _ => None,
+    }
+}
+
+fn has_helper(subject: &Subject<'_>) -> bool {
+    rules(subject, TableKind::Raw).iter().any(|(_, r)| {
+        let helps = |e: &Effect| {
+            matches!(
+                e,
+                Effect::Ct(CtSpec::Template {
+                    helper: Some(_),
+                    ..
+                })
+            )
+        };
+        r.effects.iter().any(helps)
+    })
+}
+
+/// FTP without a helper; a helper with RELATED open.
+fn ftp(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let all = rules(subject, TableKind::Filter);
+    let accepts = || all.iter().filter(|(_, r)| r.verdict == Verdict::Accept);
+    if has_helper(subject) {
+        let related = subject.space.within(Field::CtState, 2, 2)?;
+        let new = subject.space.within(Field::CtState, 3, 3)?;
+        for (place, rule) in accepts() {
+            let holds = subject.space.rule(&rule.cond)?.holds;
+            let every = subject.space.bdd.minus(related, holds)?.is_empty();
+            let only = subject.space.bdd.and(new, holds)?.is_empty();
+            if every && only && place.chain != "OUTPUT" {
+                let text = format!(
+                    "{} accepts all that is RELATED: ICMP errors, and whatever the helper expects",
+                    name(place)
+                );
+                findings.push(Finding::new("TG042", Some(place.clone()), text).help(format!(
+                    "narrow it: -m conntrack --ctstate RELATED -p tcp --dport 1024: -j ACCEPT in {}, \
+                     and -p icmp for errors",
+                    place.chain
+                )));
+            }
+        }
+        return Ok(());
+    }
+    let ports = |r: &Rule| intervals(&r.cond, Field::Dport).unwrap_or_default();
+    let passive = accepts().any(|(_, r)| ports(r).iter().any(|p| p.0 >= 1024 && p.1 - p.0 >= 9));
+    for (place, rule) in accepts().filter(|_| !passive) {
+        let control = ports(rule)
+            .iter()
+            .any(|p| p.0 <= 21 && 21 <= p.1 && p.1 - p.0 < 10);
+        let new = subject.space.within(Field::CtState, 3, 3)?;
+        let holds = subject.space.rule(&rule.cond)?.holds;
+        if control && place.chain != "OUTPUT" && !subject.space.bdd.and(holds, new)?.is_empty() {
+            let text = format!(
+                "{} accepts FTP (21/tcp), but no rule assigns the ftp helper",
+                name(place)
+            );
+            findings.push(
+                Finding::new("TG040", Some(place.clone()), text)
+                    .note("data connections will be NEW, not RELATED, and dropped where the policy is DROP")
+                    .help(subject.command(
+                        TableKind::Raw,
+                        "-A PREROUTING -p tcp --dport 21 -j CT --helper ftp",
+                    )),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn exempts(rule: &Rule) -> bool {
+    let untracked = |e: &Effect| matches!(e, Effect::Ct(CtSpec::Untracked));
+    rule.effects.iter().any(untracked)
+}
+
+/// NOTRACK in one direction; translations that it hides packets from.
+fn notrack(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let all = rules(subject, TableKind::Raw);
+    let raw: Vec<_> = all.iter().filter(|(_, r)| exempts(r)).collect();
+    for (place, rule) in &raw {
+        let twins = [
+            (Field::Dport, Field::Sport, "sport"),
+            (Field::Sport, Field::Dport, "dport"),
+        ];
+        for (field, other, word) in twins {
+            let Some(wanted) = intervals(&rule.cond, field) else {
+                continue;
+            };
+            let answered = raw.iter().any(|(at, r)| {
+                let there = intervals(&r.cond, other);
+                at != place
+                    && there.is_none_or(|t| {
+                        t.iter()
+                            .any(|t| wanted.iter().any(|w| t.0 <= w.0 && w.1 <= t.1))
+                    })
+                    && (there_is_no(&r.cond, field) || at.chain != place.chain)
+            });
+            if !answered {
+                let (lo, hi) = wanted.first().copied().unwrap_or_default();
+                let range = if lo == hi {
+                    lo.to_string()
+                } else {
+                    format!("{lo}:{hi}")
+                };
+                let back = if place.chain == "PREROUTING" {
+                    "OUTPUT"
+                } else {
+                    "PREROUTING"
+                };
+                let text = format!(
+                    "{} exempts one direction only: answers make connections of their own",
+                    name(place)
+                );
+                let tcp = intervals(&rule.cond, Field::Proto).is_some_and(|p| p.contains(&(6, 6)));
+                let proto = if tcp { "tcp" } else { "udp" };
+                findings.push(Finding::new("TG052", Some(place.clone()), text).help(
+                    subject.command(
+                        TableKind::Raw,
+                        &format!("-A {back} -p {proto} --{word} {range} -j NOTRACK"),
+                    ),
+                ));
+            }
+        }
+    }
+    untranslated(subject, findings)
+}
+
+fn there_is_no(cond: &Conds, field: Field) -> bool {
+    intervals(cond, field).is_none()
+}
+
+fn untranslated(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let raw = rules(subject, TableKind::Raw);
+    let steps = |c: &Conds| {
+        let mut found = false;
+        c.visit(&mut |c| found |= matches!(c, Cond::Call(_)));
+        found
+    };
+    if raw.iter().any(|(_, r)| steps(&r.cond)) {
+        return Ok(());
+    }
+    let Some(pass) = subject.whole.pass(TableKind::Raw, Hook::Prerouting) else {
+        return Ok(());
+    };
+    let mut untracked = Set::EMPTY;
+    let mut by = None;
+    for (place, rule) in raw.iter().filter(|(_, r)| exempts(r)) {
+        if let Some(reach) = pass.walk.reach.get(&rule.id) {
+            untracked = subject.space.bdd.or(untracked, reach.matches)?;
+            by = Some(place.clone());
+        }
+    }
+    let Some(nat) = subject.whole.pass(TableKind::Nat, Hook::Prerouting) else {
+        return Ok(());
+    };
+    for (place, rule) in rules(subject, TableKind::Nat) {
+        let Some(reach) = nat.walk.reach.get(&rule.id) else {
+            continue;
+        };
+        let translates = rule.effects.iter().any(|e| matches!(e, Effect::Nat(_)));
+        if !translates || reach.matches.is_empty() {
+            continue;
+        }
+        if subject
+            .space
+            .bdd
+            .minus(reach.matches, untracked)?
+            .is_empty()
+            && let Some(by) = by.clone()
+        {
+            let text = format!(
+                "{} can never translate: all of its packets are UNTRACKED",
+                name(&place)
+            );
+            let help = subject.deleted(&by);
+            findings.push(
+                Finding::new("TG053", Some(place), text)
+                    .other(by, "exempts them from tracking")
+                    .help(help),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// INPUT rules that translated packets never see.
+fn hidden(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let Some(nat) = subject.whole.pass(TableKind::Nat, Hook::Prerouting) else {
+        return Ok(());
+    };
+    let nat_rules = rules(subject, TableKind::Nat);
+    let mut elsewhere = Vec::new();
+    for (place, rule) in &nat_rules {
+        let away = rule.effects.iter().any(|e| {
+            matches!(e, Effect::Nat(s) if s.manip == Manip::Dst && matches!(s.addr, NatSource::Range(..)))
+        });
+        if let (true, Some(reach)) = (away, nat.walk.reach.get(&rule.id)) {
+            elsewhere.push((place.clone(), reach.matches));
+        }
+    }
+    let Some(input) = subject.whole.pass(TableKind::Filter, Hook::Input) else {
+        return Ok(());
+    };
+    for (place, rule) in rules(subject, TableKind::Filter) {
+        let refuses = matches!(rule.verdict, Verdict::Drop | Verdict::Reject(_));
+        let Some(reach) = input.walk.reach.get(&rule.id) else {
+            continue;
+        };
+        let Some(ports) = intervals(&rule.cond, Field::Dport).filter(|_| refuses) else {
+            continue;
+        };
+        for (by, set) in &elsewhere {
+            if subject.space.bdd.and(*set, reach.matches)?.is_empty() {
+                continue;
+            }
+            let port = ports.first().map_or(0, |p| p.0);
+            let text = format!(
+                "{} refuses port {port}, but {} sends such packets elsewhere first: they go through FORWARD",
+                name(&place),
+                name(by)
+            );
+            let proto = intervals(&rule.cond, Field::Proto).is_some_and(|p| p.contains(&(17, 17)));
+            let proto = if proto { "udp" } else { "tcp" };
+            findings.push(
+                Finding::new("TG090", Some(place.clone()), text)
+                    .other(by.clone(), "translates them before INPUT")
+                    .help(subject.command(
+                        TableKind::Filter,
+                        &format!("-I FORWARD 1 -p {proto} -m conntrack --ctorigdstport {port} --ctdir ORIGINAL -j DROP"),
+                    ))
+                    .note("with Docker, put it into DOCKER-USER instead of FORWARD"),
+            );
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Limited ACCEPT rules whose excess is accepted as well.
+fn limits(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    for (place, rule) in rules(subject, TableKind::Filter) {
+        if rule.verdict != Verdict::Accept || !subject.uses(&place, "limit") {
+            continue;
+        }
+        let mut stopped = false;
+        for hook in [Hook::Input, Hook::Forward, Hook::Output] {
+            if subject.whole.is_unknown(TableKind::Filter, hook) {
+                return Ok(());
+            }
+            let Some(pass) = subject.whole.pass(TableKind::Filter, hook) else {
+                continue;
+            };
+            if let Some(reach) = pass.walk.reach.get(&rule.id) {
+                let stops = pass.stopped(&mut subject.space)?;
+                stopped |= !subject.space.bdd.and(stops, reach.matches)?.is_empty();
+            }
+        }
+        if !stopped {
+            let text = format!(
+                "{} limits nothing: what exceeds the limit is accepted by what follows",
+                name(&place)
+            );
+            let unlimited = subject.spec(&place, &["limit"]);
+            let rule = unlimited.replace("-j ACCEPT", "-j DROP");
+            let at = place.number + 1;
+            let help = subject.command(
+                TableKind::Filter,
+                &format!("-I {} {at} {rule}", place.chain),
+            );
+            findings.push(Finding::new("TG120", Some(place), text).help(help));
+        }
+    }
+    Ok(())
+}
+
+/// Rules that mistake ports for directions.
+fn ports(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let new = subject.space.within(Field::CtState, 3, 3)?;
+    let established = subject.space.within(Field::CtState, 1, 1)?;
+    for (place, rule) in rules(subject, TableKind::Filter) {
+        let mut reached = Set::EMPTY;
+        for hook in [Hook::Input, Hook::Forward] {
+            let pass = subject.whole.pass(TableKind::Filter, hook);
+            if let Some(reach) = pass.and_then(|p| p.walk.reach.get(&rule.id)) {
+                reached = subject.space.bdd.or(reached, reach.matches)?;
+            }
+        }
+        let comes_new = !subject.space.bdd.and(reached, new)?.is_empty();
+        let own_ports = [67, 68, 546, 547, 5353];
+        let source = intervals(&rule.cond, Field::Sport)
+            .filter(|s| s.iter().all(|p| p.1 < 1024 && !own_ports.contains(&p.0)));
+        let hole = source.is_some() && intervals(&rule.cond, Field::Dport).is_none();
+        if hole && comes_new && rule.verdict == Verdict::Accept {
+            let port = source.and_then(|s| s.first().copied()).map_or(0, |p| p.0);
+            let text = format!(
+                "{} lets in new connections to every port from source port {port}, which anybody can choose",
+                name(&place)
+            );
+            let at = place.number;
+            let spec = subject.spec(&place, &[]);
+            let spec = spec.replace("-j ACCEPT", "-m conntrack --ctstate ESTABLISHED -j ACCEPT");
+            let help = subject.command(
+                TableKind::Filter,
+                &format!("-R {} {at} {spec}", place.chain),
+            );
+            findings.push(Finding::new("TG064", Some(place.clone()), text).help(help));
+        }
+        let mut excludes = false;
+        rule.cond.visit(&mut |c| {
+            if let Cond::Not(inner) = c {
+                inner.visit(&mut |c| {
+                    excludes |= matches!(c, Cond::Test(t) if t.field() == Field::Dport)
+                });
+            }
+        });
+        if excludes && !subject.space.bdd.and(reached, established)?.is_empty() {
+            let text = format!(
+                "{} excludes destination ports, so it matches answers too: their destination port is the client's",
+                name(&place)
+            );
+            let spec = subject.spec(&place, &[]);
+            let spec = spec.replace(" -j ", " -m conntrack --ctstate NEW -j ");
+            let change = format!("-R {} {} {spec}", place.chain, place.number);
+            let help = subject.command(TableKind::Filter, &change);
+            findings.push(Finding::new("TG122", Some(place), text).help(help));
+        }
+    }
+    Ok(())
+}
+
+/// LOG without limit.
+fn logs(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    for kind in TableKind::ALL {
+        for (place, rule) in rules(subject, kind) {
+            let logs = rule.effects.iter().any(|e| matches!(e, Effect::Log(_)));
+            let mut limited = false;
+            rule.cond
+                .visit(&mut |c| limited |= matches!(c, Cond::Call(_)));
+            if logs && !limited {
+                let text = format!("{} logs every packet, however many there are", name(&place));
+                let spec = subject.spec(&place, &[]);
+                let spec = spec.replace(
+                    "-j LOG",
+                    "-m limit --limit 5/minute --limit-burst 10 -j LOG",
+                );
+                let change = format!("-R {} {} {spec}", place.chain, place.number);
+                let help = subject.command(kind, &change);
+                findings.push(Finding::new("TG124", Some(place), text).help(help));
+            }
+        }
+    }
+    Ok(())
+}

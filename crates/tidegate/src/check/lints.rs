@@ -1,0 +1,256 @@
+//! The lints: codes, what they mean, an example of each and when they stay silent.
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Worth knowing.
+    Note,
+    /// Most likely not what was meant.
+    Warning,
+    /// Cuts something off that has to work.
+    Error,
+}
+
+impl Level {
+    /// In one word.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Level::Note => "note",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        }
+    }
+}
+
+/// A lint.
+#[derive(Debug)]
+pub(crate) struct Lint {
+    /// Stable code.
+    pub(crate) code: &'static str,
+    /// How bad it is.
+    pub(crate) level: Level,
+    /// What it finds.
+    pub(crate) what: &'static str,
+    /// When it says nothing, although one might think.
+    pub(crate) silent: &'static str,
+    /// Rules that have it: chains as `iptables -A` and `-P` have them, per table.
+    pub(crate) example: Example,
+}
+
+/// Rules with a finding.
+#[derive(Debug)]
+pub(crate) struct Example {
+    /// IPv6 rules.
+    pub(crate) v6: bool,
+    /// As a rules file.
+    pub(crate) rules: &'static str,
+}
+
+const fn v4(rules: &'static str) -> Example {
+    Example { v6: false, rules }
+}
+
+const fn v6(rules: &'static str) -> Example {
+    Example { v6: true, rules }
+}
+
+/// All of them, by code.
+pub(crate) const LINTS: &[Lint] = &[
+    Lint {
+        code: "TG000",
+        level: Level::Note,
+        what: "A table tells more combinations of packets apart than can be followed; exact lints leave it out.",
+        silent: "The limit is three million diagram nodes for all tables of a family.",
+        example: v4(""),
+    },
+    Lint {
+        code: "TG003",
+        level: Level::Error,
+        what: "A chain whose policy is DROP has no rules: everything stops there, as after `iptables -F`.",
+        silent: "FORWARD may be like that: a host that does not forward needs no rules for it.",
+        example: v4(
+            "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG010",
+        level: Level::Warning,
+        what: "A rule can never match: earlier rules take all of its packets and treat them otherwise.",
+        silent: "Proved over all packets; a rule that is only covered while some limit lasts is not reported.",
+        example: v4(
+            "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -j REJECT\n-A INPUT -p tcp -m tcp --dport 443 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG011",
+        level: Level::Warning,
+        what: "Of the connection states a rule is for, only INVALID or UNTRACKED packets can get to it.",
+        silent: "Rules that ask for these states themselves.",
+        example: v4(
+            "*filter\n:INPUT ACCEPT [0:0]\n:fail2ban-ssh - [0:0]\n-A INPUT -m conntrack --ctstate RELATED -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j fail2ban-ssh\n-A fail2ban-ssh -s 192.0.2.1/32 -j DROP\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG012",
+        level: Level::Warning,
+        what: "No packet that can be at this place fulfils the rule's conditions.",
+        silent: "Says nothing about conditions that keep state.",
+        example: v4(
+            "*filter\n:INPUT ACCEPT [0:0]\n:web - [0:0]\n-A INPUT -p tcp -j web\n-A web -p udp -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG013",
+        level: Level::Note,
+        what: "A chain with rules is never used.",
+        silent: "Empty chains, which daemons keep for themselves.",
+        example: v4("*filter\n:INPUT ACCEPT [0:0]\n:old - [0:0]\n-A old -p tcp -j DROP\nCOMMIT\n"),
+    },
+    Lint {
+        code: "TG014",
+        level: Level::Note,
+        what: "A rule is redundant: earlier rules take all of its packets and treat them alike.",
+        silent: "As TG010.",
+        example: v4(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 20:25 -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG020",
+        level: Level::Warning,
+        what: "INPUT refuses by default, and nothing lets in what this host sends to itself over lo.",
+        silent: "Local services that no connection over lo reaches are not known; allow it where there are none.",
+        example: v4(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG021",
+        level: Level::Warning,
+        what: "INPUT refuses by default, and no rule can let in answers to what this host asks.",
+        silent: "Where any answer to a UDP or TCP question can be accepted.",
+        example: v4(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG022",
+        level: Level::Note,
+        what: "The rule that accepts ESTABLISHED comes late, although nearly all packets match it.",
+        silent: "Up to position 5. Whether it can move is proved, not assumed.",
+        example: v4(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 25 -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 443 -j ACCEPT\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG040",
+        level: Level::Warning,
+        what: "FTP is let in or through, but no rule gives its connections the ftp helper: data connections are unknown.",
+        silent: "Where rules open the passive ports themselves (a range of ten or more ports above 1023).",
+        example: v4(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 21 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG042",
+        level: Level::Note,
+        what: "A helper is in use, and RELATED is accepted whatever it is: everything that the helper expects comes in.",
+        silent: "Where the rule narrows RELATED by protocol, port or address.",
+        example: v4(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 21 -j CT --helper ftp\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 21 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG052",
+        level: Level::Warning,
+        what: "One direction of a service is exempted from tracking and the other is not.",
+        silent: "Rules without a port.",
+        example: v4(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 1234 -j NOTRACK\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG053",
+        level: Level::Warning,
+        what: "A translation can never see packets, because raw exempts all of them from tracking.",
+        silent: "Proved over all packets.",
+        example: v4(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A PREROUTING -p udp -j NOTRACK\n-A OUTPUT -p udp -j NOTRACK\nCOMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p udp -m udp --dport 53 -j DNAT --to-destination 192.0.2.53\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG064",
+        level: Level::Warning,
+        what: "New connections come in by their source port alone, which the sender chooses.",
+        silent: "Rules that also ask for a destination port or a state without NEW; DHCP (67, 68) and multicast DNS.",
+        example: v4(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m tcp --sport 80 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG071",
+        level: Level::Warning,
+        what: "INPUT refuses by default, and no rule can let in the ICMP errors that path MTU discovery needs.",
+        silent: "Where any such error of a known connection can be accepted.",
+        example: v4(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG080",
+        level: Level::Warning,
+        what: "IPv4 INPUT refuses by default and IPv6 INPUT accepts everything: what listens on :: is open.",
+        silent: "Only where both families are given.",
+        example: v4(""),
+    },
+    Lint {
+        code: "TG081",
+        level: Level::Error,
+        what: "IPv6 INPUT drops neighbour discovery: the link stops working.",
+        silent: "Where some solicitation and some advertisement can be accepted.",
+        example: v6(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG090",
+        level: Level::Warning,
+        what: "An INPUT rule refuses what a DNAT rule sends elsewhere before: the packets go through FORWARD and never see it.",
+        silent: "Rules that refuse everything or name no destination port.",
+        example: v4(
+            "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.4:3000\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m tcp --dport 8080 -j DROP\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG120",
+        level: Level::Warning,
+        what: "A limited ACCEPT without effect: what exceeds the limit is accepted by what follows.",
+        silent: "Where something behind it can stop one of its packets.",
+        example: v4(
+            "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p icmp -m icmp --icmp-type 8 -m limit --limit 1/second -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG122",
+        level: Level::Note,
+        what: "A destination port is excluded, and answers match too: their destination port is the client's.",
+        silent: "Rules that ask for a state without ESTABLISHED, or come after ESTABLISHED has been accepted.",
+        example: v4(
+            "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m multiport ! --dports 80,443 -j DROP\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG124",
+        level: Level::Note,
+        what: "A LOG rule without a limit: whoever sends fast enough fills the log.",
+        silent: "Rules in chains that are only entered through a limit are reported as well; allow them.",
+        example: v4(
+            "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m tcp --dport 23 -j LOG\nCOMMIT\n",
+        ),
+    },
+];
+
+/// The lint with that code.
+pub(crate) fn lint(code: &str) -> Option<&'static Lint> {
+    LINTS.iter().find(|l| l.code == code)
+}

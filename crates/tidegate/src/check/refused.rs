@@ -1,0 +1,121 @@
+//! Files that `iptables-restore` refuses, with what to do about it.
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde_json::{Value, json};
+use tidegate_syntax::Refused;
+use tidegate_wire::Family;
+
+use super::source::Source;
+
+/// A mistake that is known by what a line has.
+struct Known {
+    code: &'static str,
+    /// What is in the line.
+    line: &'static str,
+    /// What must not be in it.
+    without: &'static str,
+    what: &'static str,
+    help: &'static str,
+}
+
+const KNOWN: [Known; 4] = [
+    Known {
+        code: "TG041",
+        line: "-j CT",
+        without: "",
+        what: "-j CT is valid in table raw only",
+        help: "put the rule into *raw, in PREROUTING or OUTPUT: iptables -t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp",
+    },
+    Known {
+        code: "TG041",
+        line: "-j NOTRACK",
+        without: "",
+        what: "-j NOTRACK is valid in table raw only",
+        help: "put the rule into *raw: iptables -t raw -A PREROUTING ... -j NOTRACK",
+    },
+    Known {
+        code: "TG125",
+        line: "-m tcp",
+        without: "-p tcp",
+        what: "-m tcp needs -p tcp in the same rule",
+        help: "write -p tcp -m tcp",
+    },
+    Known {
+        code: "TG125",
+        line: "--dport",
+        without: "-p ",
+        what: "a port needs a protocol: -p tcp or -p udp",
+        help: "write -p tcp --dport, or one rule each for tcp and udp",
+    },
+];
+
+/// Number and text of the line to blame. What the kernel refuses is refused at COMMIT:
+/// then it is a rule of the table with a mistake that is known.
+fn line<'s>(source: &'s Source, refused: &Refused) -> (usize, &'s str) {
+    let lines: Vec<&str> = source.text.lines().collect();
+    let at = (refused.line as usize).saturating_sub(1);
+    let text = lines.get(at).copied().unwrap_or("");
+    if text.trim() != "COMMIT" {
+        return (at + 1, text);
+    }
+    let of_table = (0..at).rev().take_while(|i| !lines[*i].starts_with('*'));
+    let blamed = of_table.filter(|i| known(lines[*i]).is_some()).last();
+    blamed.map_or((at + 1, text), |i| (i + 1, lines[i]))
+}
+
+fn known(line: &str) -> Option<&'static Known> {
+    KNOWN
+        .iter()
+        .find(|k| line.contains(k.line) && (k.without.is_empty() || !line.contains(k.without)))
+}
+
+fn said(refused: &Refused, family: Family) -> String {
+    let tool = match family {
+        Family::V4 => "iptables-restore",
+        Family::V6 => "ip6tables-restore",
+    };
+    let text = refused.render(tool);
+    text.lines().next().unwrap_or("refused").to_owned()
+}
+
+/// For programs.
+pub(super) fn json(source: &Source, refused: &Refused, family: Family) -> Value {
+    let (number, text) = line(source, refused);
+    let known = known(text);
+    json!({
+        "error": said(refused, family),
+        "file": source.name,
+        "line": number,
+        "code": known.map(|k| k.code),
+        "help": known.map(|k| k.help),
+    })
+}
+
+/// For people.
+pub(super) fn text(
+    source: &Source,
+    refused: &Refused,
+    family: Family,
+    renderer: &Renderer,
+) -> String {
+    let (number, text) = line(source, refused);
+    let said = said(refused, family);
+    let known = known(text);
+    let title = Level::ERROR.primary_title(known.map_or(said.as_str(), |k| k.what));
+    let title = match known {
+        Some(k) => title.id(k.code),
+        None => title,
+    };
+    let mut group = Group::with_title(title).element(
+        Snippet::source(text)
+            .line_start(number)
+            .path(source.name.as_str())
+            .annotation(AnnotationKind::Primary.span(0..text.len())),
+    );
+    if let Some(known) = known {
+        group = group
+            .element(Level::NOTE.message(said.as_str()))
+            .element(Level::HELP.message(known.help));
+    }
+    format!("{}\n", renderer.render(&[group]))
+}

@@ -1,0 +1,169 @@
+use super::*;
+
+fn found(text: &str, family: Family) -> Vec<Finding> {
+    let source = Source::new("rules", text);
+    let loaded = Loaded::parse(text, "rules", family).unwrap();
+    examine(&loaded, &source)
+}
+
+fn codes(text: &str) -> Vec<&'static str> {
+    found(text, Family::V4).iter().map(|f| f.code).collect()
+}
+
+/// The examples of the documentation have what they are examples of, and a remedy.
+#[test]
+fn every_lint_has_an_example_that_shows_it() {
+    for lint in LINTS.iter().filter(|l| !l.example.rules.is_empty()) {
+        let family = if lint.example.v6 {
+            Family::V6
+        } else {
+            Family::V4
+        };
+        let found = found(lint.example.rules, family);
+        let of = found.iter().find(|f| f.code == lint.code);
+        let codes: Vec<_> = found.iter().map(|f| (f.code, &f.text)).collect();
+        let of = of.unwrap_or_else(|| panic!("{}: {codes:?}", lint.code));
+        assert!(!of.help.is_empty(), "{}: no remedy", lint.code);
+        let source = Source::new("rules", lint.example.rules);
+        let text = of.render(&source, &Renderer::plain());
+        assert!(text.contains(lint.code), "{text}");
+    }
+}
+
+#[test]
+fn the_documentation_is_what_is_printed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/lints.md");
+    let written = fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(
+        written,
+        list(),
+        "write it anew: tidegate check --list > docs/lints.md"
+    );
+}
+
+/// A ruleset as it should be.
+const GOOD: &str = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+    -A INPUT -i lo -j ACCEPT\n\
+    -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+    -A INPUT -m conntrack --ctstate INVALID -j DROP\n\
+    -A INPUT -p icmp -j ACCEPT\n\
+    -A INPUT -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -j ACCEPT\n\
+    -A INPUT -m limit --limit 5/min -j LOG\nCOMMIT\n";
+
+#[test]
+fn good_rules_have_no_findings() {
+    let found = found(GOOD, Family::V4);
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn shadowing_by_several_rules_together_is_found_and_named() {
+    let text = "*filter\n:INPUT ACCEPT [0:0]\n\
+        -A INPUT -p tcp -m tcp --dport 0:1000 -j ACCEPT\n\
+        -A INPUT -p tcp -m tcp --dport 1001:65535 -j ACCEPT\n\
+        -A INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 900:1100 -j DROP\nCOMMIT\n";
+    let found = found(text, Family::V4);
+    let dead = found.iter().find(|f| f.code == "TG010").unwrap();
+    let numbers: Vec<u32> = dead.others.iter().map(|o| o.0.number).collect();
+    assert_eq!(numbers, [1, 2]);
+    // One port less, and some packet gets through.
+    assert!(!codes(&text.replace("0:1000", "0:999")).contains(&"TG010"));
+}
+
+/// serverfault 766198: bans that do not stop new logins.
+#[test]
+fn state_tells_that_bans_come_too_late() {
+    let lint = lints::lint("TG011").unwrap();
+    let found = found(lint.example.rules, Family::V4);
+    let late = found.iter().find(|f| f.code == "TG011").unwrap();
+    assert!(
+        late.text.contains("only by INVALID and UNTRACKED"),
+        "{}",
+        late.text
+    );
+    let by: Vec<_> = late
+        .others
+        .iter()
+        .map(|o| (o.0.number, o.1.as_str()))
+        .collect();
+    assert!(
+        by.contains(&(2, "takes NEW packets")) && by.contains(&(1, "takes RELATED packets")),
+        "{by:?}"
+    );
+    assert!(late.help[0].contains("-I INPUT 1 -p tcp -m tcp --dport 22 -j fail2ban-ssh"));
+}
+
+#[test]
+fn findings_can_be_allowed() {
+    let text =
+        "*filter\n:INPUT ACCEPT [0:0]\n# tidegate: allow(TG124)\n-A INPUT -p tcp -j LOG\nCOMMIT\n";
+    assert_eq!(codes(text), [] as [&str; 0]);
+    assert_eq!(codes(&text.replace("allow(", "deny(")), ["TG124"]);
+}
+
+#[test]
+fn safe_moves_are_proved_and_unsafe_ones_are_not_promised() {
+    let lint = lints::lint("TG022").unwrap();
+    let safe = found(lint.example.rules, Family::V4);
+    let safe = safe.iter().find(|f| f.code == "TG022").unwrap();
+    assert!(safe.notes[0].contains("proved"));
+    let blocks = lint
+        .example
+        .rules
+        .replace("--dport 25 -j ACCEPT", "--dport 25 -j DROP");
+    let unsafe_one = found(&blocks, Family::V4);
+    let unsafe_one = unsafe_one.iter().find(|f| f.code == "TG022").unwrap();
+    assert!(
+        unsafe_one.notes[0].contains("would change what rules 3"),
+        "{:?}",
+        unsafe_one.notes
+    );
+}
+
+#[test]
+fn ipv6_left_open_beside_ipv4_is_found() {
+    let load = |text: &str, family| Loaded::parse(text, "rules", family).unwrap();
+    let open = "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n";
+    let pair = [load(GOOD, Family::V4), load(open, Family::V6)];
+    assert_eq!(parity(&pair).map(|f| f.code), Some("TG080"));
+    let closed = "*filter\n:INPUT DROP [0:0]\n-A INPUT -p ipv6-icmp -j ACCEPT\nCOMMIT\n";
+    let pair = [load(GOOD, Family::V4), load(closed, Family::V6)];
+    assert!(parity(&pair).is_none());
+}
+
+#[test]
+fn refused_files_say_what_to_do() {
+    for (rule, code) in [
+        ("-A INPUT -p tcp --dport 21 -j CT --helper ftp", "TG041"),
+        ("-A INPUT -j NOTRACK", "TG041"),
+        ("-A INPUT -p udp -m tcp --dport 53 -j ACCEPT", "TG125"),
+        ("-A INPUT --dport 53 -j ACCEPT", "TG125"),
+    ] {
+        let text = format!("*filter\n:INPUT ACCEPT [0:0]\n{rule}\nCOMMIT\n");
+        let refused = parse_rules(&text, Family::V4, &HostNames::default()).unwrap_err();
+        let source = Source::new("rules", &text);
+        let said = refused::json(&source, &refused, Family::V4);
+        assert_eq!(said["code"], code, "{rule}: {said}");
+    }
+}
+
+/// Every rule of thousands is different: nothing is reported, in seconds.
+#[test]
+fn many_rules_take_little_time() {
+    let mut text = String::from(
+        "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n\
+        -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n",
+    );
+    for i in 0..3000u32 {
+        text += &format!(
+            "-A INPUT -s 10.{}.{}.0/24 -p tcp -m tcp --dport {} -j ACCEPT\n",
+            i / 250,
+            i % 250,
+            1000 + i % 77
+        );
+    }
+    text += "-A INPUT -s 10.0.1.7/32 -p tcp -m tcp --dport 1001 -j DROP\nCOMMIT\n";
+    let found = found(&text, Family::V4);
+    let codes: Vec<_> = found.iter().map(|f| f.code).collect();
+    assert_eq!(codes, ["TG010"]);
+}
