@@ -7,6 +7,7 @@
 
 mod check;
 mod course;
+mod expect;
 mod explain;
 mod given;
 mod host;
@@ -69,6 +70,8 @@ enum Command {
     Check(check::Args),
     /// Say what the rules do to a packet described in words, and why.
     Explain(explain::Args),
+    /// Check expectations about rules.
+    Test(expect::Args),
     /// Decide every packet of captures by rules.
     Replay(replay::Args),
 }
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Command::Link(args) => link::run(&args).map(done),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args).map(done),
+        Command::Test(args) => expect::run(&args),
         Command::Replay(args) => replay::run(&args).map(done),
     };
     match outcome {
