@@ -7,6 +7,7 @@
 
 mod check;
 mod course;
+mod diff;
 mod expect;
 mod explain;
 mod given;
@@ -68,6 +69,8 @@ enum Command {
     Link(link::Args),
     /// Look for mistakes in rules.
     Check(check::Args),
+    /// Say which packets two rulesets treat differently.
+    Diff(diff::Args),
     /// Say what the rules do to a packet described in words, and why.
     Explain(explain::Args),
     /// Check expectations about rules.
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
         Command::Check(args) => check::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Explain(args) => explain::run(&args).map(done),
         Command::Test(args) => expect::run(&args),
         Command::Replay(args) => replay::run(&args).map(done),
