@@ -8,7 +8,6 @@
 mod check;
 mod course;
 mod diff;
-mod expect;
 mod explain;
 mod given;
 mod host;
@@ -73,8 +72,6 @@ enum Command {
     Diff(diff::Args),
     /// Say what the rules do to a packet described in words, and why.
     Explain(explain::Args),
-    /// Check expectations about rules.
-    Test(expect::Args),
     /// Decide every packet of captures by rules.
     Replay(replay::Args),
 }
@@ -107,7 +104,6 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Explain(args) => explain::run(&args).map(done),
-        Command::Test(args) => expect::run(&args),
         Command::Replay(args) => replay::run(&args).map(done),
     };
     match outcome {
