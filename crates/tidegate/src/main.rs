@@ -9,6 +9,7 @@ mod apply;
 mod check;
 mod completions;
 mod course;
+mod diff;
 mod doc;
 mod expect;
 mod explain;
@@ -95,6 +96,8 @@ enum Command {
     Link(link::Args),
     /// Look for mistakes in rules.
     Check(check::Args),
+    /// Say which packets two rulesets treat differently.
+    Diff(diff::Args),
     /// Say what the rules do to a packet described in words, and why.
     Explain(explain::Args),
     /// Decide every packet of captures by rules.
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
         Command::Check(args) => check::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };
