@@ -106,9 +106,9 @@ mod tests {
         fn load(&mut self, _: Field) -> Option<u128> {
             Some(1)
         }
-        fn step(&mut self, id: StepId) -> bool {
+        fn step(&mut self, id: StepId) -> Truth {
             self.0 += 1;
-            id.0 == 0
+            (id.0 == 0).into()
         }
     }
 

@@ -230,7 +230,7 @@ fn fate(chain: &(Rules, Classifier), packet: &Packet, from: u32, every: bool) ->
         match rule.cond.eval(&mut packet, &mut ()) {
             Truth::False => {}
             Truth::True => hits.push((rule.id.0, Truth::True)),
-            Truth::Hotdrop => {
+            Truth::Hotdrop | Truth::HotdropTaken => {
                 hits.push((rule.id.0, Truth::Hotdrop));
                 break;
             }
