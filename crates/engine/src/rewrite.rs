@@ -20,7 +20,7 @@ pub(crate) fn strip_options(packet: &mut Packet, kinds: &TcpOptions) -> Result<(
         return Err(Drop);
     }
     let header = usize::from(l4[12] >> 4) * 4;
-    let Some(bytes) = l4.get_mut(..header) else {
+    let Some(bytes) = l4.get_mut(..header).filter(|h| h.len() >= 20) else {
         return Err(Drop);
     };
     let before = bytes.to_vec();

@@ -50,7 +50,7 @@ pub struct Proto {
 /// Whether `name` is a verdict every chain knows.
 #[must_use]
 pub fn is_verdict(name: &str) -> bool {
-    matches!(name, "ACCEPT" | "DROP" | "RETURN")
+    matches!(name, "ACCEPT" | "DROP" | "QUEUE" | "RETURN")
 }
 
 /// What a rule does.
