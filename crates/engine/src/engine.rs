@@ -1,10 +1,11 @@
 //! The engine's state and its entry points.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidegate_conntrack::snapshot::{Restored, Snapshot};
 use tidegate_conntrack::{self as ct, Conntrack, Time};
-use tidegate_ir::{RuleId, Ruleset, Step, TableKind};
+use tidegate_ir::{RuleId, Ruleset, Shared, Step, TableKey, TableKind};
 use tidegate_wire::Family;
 
 use crate::classifier::Classifier;
@@ -14,6 +15,7 @@ use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
+use crate::queue::Queues;
 use crate::random::Random;
 use crate::run::Run;
 use crate::tables::{Counter, Stack};
@@ -180,6 +182,8 @@ pub struct Engine {
     pub(crate) random: Random,
     pub(crate) stack: Stack,
     pub(crate) flows: FlowCache,
+    pub(crate) shared: Shared,
+    pub(crate) queues: Option<Box<dyn Queues>>,
     pub(crate) drops: DropCounters,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
@@ -205,6 +209,8 @@ impl Engine {
             random: Random::new(config.seed),
             stack: Stack::default(),
             flows: FlowCache::default(),
+            shared: Shared::default(),
+            queues: None,
             drops: DropCounters::default(),
             spare: Vec::new(),
             env,
@@ -223,7 +229,8 @@ impl Engine {
     /// connections stay. Returns the old rules, whose destruction takes its time.
     pub fn replace(&mut self, mut ready: Ready, survivors: &Survivors) -> Ready {
         let new = &mut ready.0;
-        let slot = &mut self.families[index(new.rules.family)];
+        let family = new.rules.family;
+        let slot = &mut self.families[index(family)];
         for s in &survivors.counters {
             let now = slot.counters.get(s.old.0 as usize);
             if let (Some(now), Some(c)) = (now, new.counters.get_mut(s.new.0 as usize)) {
@@ -245,7 +252,44 @@ impl Engine {
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
         self.flows.begin_epoch();
+        for step in &self.families[index(family)].steps {
+            step.load(&mut self.shared);
+        }
+        let steps = self.families.iter().flat_map(|f| &f.steps);
+        let named: HashSet<TableKey> = steps.filter_map(|s| s.table()).collect();
+        self.shared.retain(|key| named.contains(key));
         ready
+    }
+
+    /// Who decides packets of queues (NFQUEUE); `None` for nobody.
+    pub fn set_queues(&mut self, queues: Option<Box<dyn Queues>>) {
+        self.queues = queues;
+    }
+
+    /// The tables that rules share, such as the lists of `-m recent`.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The same, to be changed between two packets.
+    pub fn shared_mut(&mut self) -> &mut Shared {
+        &mut self.shared
+    }
+
+    /// Forgets connections, fragments and what stateful tests remember, as if nothing had
+    /// come in yet. Rules and their counters stay.
+    pub fn forget(&mut self) {
+        self.conntrack.flush();
+        self.defrag = Defrag::default();
+        self.shared = Shared::default();
+        for family in &mut self.families {
+            for (step, new) in family.steps.iter_mut().zip(&family.rules.steps) {
+                *step = new.fresh();
+                step.load(&mut self.shared);
+            }
+        }
+        self.flows.begin_epoch();
     }
 
     /// Replaces the surroundings.
