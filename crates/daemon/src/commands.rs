@@ -12,11 +12,13 @@ use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use tidegate_engine::conntrack::HelperPort;
 use tidegate_logs::{Logs, drops_json, drops_text};
+use tidegate_tools::lists;
 use tidegate_tools::sysctl::TableSettings;
 use tidegate_tools::views::{self, IsLocal, View};
 use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl};
 use tidegate_wire::Family;
 
+use crate::apply::{self, Trials};
 use crate::config::Config;
 use crate::control::{Reply, Request};
 use crate::files;
@@ -32,6 +34,7 @@ pub(crate) struct Commands {
     pub(crate) config: Config,
     pub(crate) plane: Arc<dyn Plane>,
     pub(crate) rules: Arc<LiveRules>,
+    pub(crate) trials: Arc<Trials>,
     pub(crate) tracker: LiveTracker,
     pub(crate) logs: Arc<Logs>,
     pub(crate) since: Timestamp,
@@ -50,9 +53,18 @@ const COMMANDS: &[(&str, Command)] = &[
     ("save", Commands::save),
     ("reload", Commands::reload),
     ("down", Commands::down),
+    ("apply", Commands::apply),
+    ("confirm", |c, _| {
+        c.trials.confirm().map(|()| Printed::default())
+    }),
+    ("rollback", |c, _| {
+        c.trials.rollback().map(|()| Printed::default())
+    }),
     ("sysctl", Commands::sysctl),
     ("modprobe", Commands::modprobe),
     ("lsmod", Commands::lsmod),
+    ("recent", Commands::recent),
+    ("hashlimit", Commands::hashlimit),
 ];
 
 impl Commands {
@@ -124,6 +136,22 @@ impl Commands {
             .with(move |engine, _| modules::lsmod(engine.conntrack(), &users))
     }
 
+    fn recent(&self, request: &Request) -> Result<Printed> {
+        let words = request.words.clone();
+        self.plane.with(move |engine, now| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            lists::recent(engine.shared_mut(), &words, now)
+        })
+    }
+
+    fn hashlimit(&self, request: &Request) -> Result<Printed> {
+        let words = request.words.clone();
+        self.plane.with(move |engine, now| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            lists::hashlimit(engine.shared(), &words, now)
+        })
+    }
+
     fn drops(&self, json: bool) -> Result<Printed> {
         let drops = self.plane.with(|engine, _| engine.drops().clone())?;
         let lost = self.plane.report().lost;
@@ -168,6 +196,7 @@ impl Commands {
             since: self.since,
             socket: self.config.control.socket.clone(),
             plane: self.plane.report(),
+            trial: self.trials.left().map(|d| d.as_secs_f64().ceil() as u32),
             rules: rules.collect(),
             connections,
             connections_max,
@@ -184,7 +213,13 @@ impl Commands {
         })
     }
 
+    fn apply(&self, request: &Request) -> Result<Printed> {
+        let order = serde_json::from_str(&request.input)?;
+        apply::run(order, &self.config, &*self.plane, &self.trials)
+    }
+
     fn save(&self, _: &Request) -> Result<Printed> {
+        self.trials.none_running()?;
         let saved = files::save_all(&self.config, &self.rules)?;
         let line = |path: &PathBuf| format!("saved {}\n", path.display());
         Ok(Printed {
@@ -200,6 +235,7 @@ impl Commands {
 
     /// Reads the rules files again; both are good, or nothing changes.
     pub(crate) fn read_files(&self) -> Result<()> {
+        self.trials.none_running()?;
         let [v4, v6] = FAMILIES;
         let read = [
             files::from_file(&self.config, v4)?,

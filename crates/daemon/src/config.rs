@@ -3,6 +3,7 @@
 mod sysctls;
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -27,6 +28,8 @@ pub struct Config {
     pub rules: Rules,
     /// The control socket.
     pub control: Control,
+    /// Who must never be locked out.
+    pub manage: Manage,
     /// Where packets meet the rules.
     pub datapath: Datapath,
     /// What outlives the daemon.
@@ -91,6 +94,26 @@ impl Default for Control {
         Control {
             socket: own.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
             group: None,
+        }
+    }
+}
+
+/// `[manage]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manage {
+    /// Addresses from which this host is managed: `tidegate apply` refuses rules that
+    /// stop their new connections.
+    pub addresses: Vec<IpAddr>,
+    /// TCP ports of this host that they must reach.
+    pub ports: Vec<u16>,
+}
+
+impl Default for Manage {
+    fn default() -> Self {
+        Manage {
+            addresses: Vec::new(),
+            ports: vec![22],
         }
     }
 }

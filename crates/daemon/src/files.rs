@@ -15,7 +15,7 @@ use crate::config::{AfterCrash, Config};
 use crate::rules::{FAMILIES, LiveRules};
 
 /// The tool whose messages a family's file gets.
-fn tool(family: Family, job: &str) -> String {
+pub(crate) fn tool(family: Family, job: &str) -> String {
     match family {
         Family::V4 => format!("iptables-{job}"),
         Family::V6 => format!("ip6tables-{job}"),
@@ -37,6 +37,36 @@ fn record(config: &Config, family: Family) -> PathBuf {
         Family::V6 => "running.v6",
     };
     config.state.directory.join(name)
+}
+
+/// The rules before those on trial.
+fn before(config: &Config, family: Family) -> PathBuf {
+    let name = match family {
+        Family::V4 => "before.v4",
+        Family::V6 => "before.v6",
+    };
+    config.state.directory.join(name)
+}
+
+/// Keeps the rules that come back when rules on trial are not confirmed, or the daemon
+/// dies meanwhile.
+///
+/// # Errors
+/// A file cannot be written.
+pub(crate) fn keep_before(config: &Config, rules: &[Ruleset; 2]) -> Result<()> {
+    for rules in rules {
+        let path = before(config, rules.family);
+        let text = save::plain(rules);
+        replace(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// They are not needed any more.
+pub(crate) fn forget_before(config: &Config) {
+    for family in FAMILIES {
+        let _ = fs::remove_file(before(config, family));
+    }
 }
 
 /// Reads rules as `iptables-save` writes them; `None` when there is no file and none is
@@ -65,9 +95,10 @@ pub(crate) fn read(path: &Path, family: Family, required: bool) -> Result<Option
 pub(crate) fn at_start(config: &Config) -> Result<[(Ruleset, Option<PathBuf>); 2]> {
     let crashed = config.rules.after_crash == AfterCrash::Running;
     let find = |family| -> Result<_> {
-        let kept = record(config, family);
-        if crashed {
+        // Rules on trial when the daemon died were never confirmed.
+        for kept in [before(config, family), record(config, family)] {
             match read(&kept, family, false) {
+                _ if !crashed => {}
                 Ok(Some(rules)) => return Ok((rules, Some(kept))),
                 Ok(None) => {}
                 Err(e) => tracing::warn!("the record of the rules in force is left out: {e:#}"),
@@ -116,7 +147,7 @@ pub(crate) fn save_all(config: &Config, rules: &LiveRules) -> Result<Vec<PathBuf
     Ok(saved)
 }
 
-fn plain(failure: Failure) -> anyhow::Error {
+pub(crate) fn plain(failure: Failure) -> anyhow::Error {
     anyhow!("{}", failure.render("tidegate", None).trim_end().to_owned())
 }
 
@@ -151,6 +182,7 @@ impl Recorder {
 
 /// Removes the record: the daemon ends in order.
 pub(crate) fn forget_record(config: &Config) {
+    forget_before(config);
     for family in FAMILIES {
         let _ = fs::remove_file(record(config, family));
     }

@@ -18,11 +18,12 @@ use tidegate_syntax::Failure;
 use tidegate_tools::modules;
 use tidegate_tools::sysctl::{Settings, TableSettings};
 
+use crate::apply::Trials;
 use crate::commands::Commands;
 use crate::config::Config;
 use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
-use crate::files::{self, Recorder};
+use crate::files;
 use crate::plane::{Ears, Plane};
 use crate::rules::{FAMILIES, LiveRules};
 use crate::tracker::LiveTracker;
@@ -175,6 +176,9 @@ fn serve(
     changed
         .iter()
         .for_each(|c| c.store(false, Ordering::Relaxed));
+    let trials = Trials::new(config.clone(), rules.clone(), changed.clone());
+    trials.record()?;
+    files::forget_before(config);
     let mut connections = connections(config);
     restore(connections.as_ref(), &*parts.plane);
     parts.plane.guard()?;
@@ -183,7 +187,8 @@ fn serve(
         plane: parts.plane,
         tracker: parts.tracker,
         logs: parts.logs,
-        rules: rules.clone(),
+        trials: Arc::new(trials),
+        rules,
         since: Timestamp::now(),
         origin: Mutex::new([from4, from6]),
         changed,
@@ -235,7 +240,6 @@ fn keep(
     woken: &Receiver<Wake>,
 ) {
     let every = every(config);
-    let mut recorder = Recorder::new();
     let mut due = Instant::now();
     loop {
         match woken.recv_timeout(due.saturating_duration_since(Instant::now())) {
@@ -246,7 +250,7 @@ fn keep(
             },
             Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
         }
-        if let Err(e) = recorder.write(config, &commands.rules) {
+        if let Err(e) = commands.trials.record() {
             tracing::error!("the rules in force are not recorded: {e:#}");
         }
         if let Some(file) = connections

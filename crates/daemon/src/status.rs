@@ -33,6 +33,8 @@ pub(crate) struct Status {
     /// The datapath.
     #[serde(flatten)]
     pub(crate) plane: PlaneReport,
+    /// Seconds until rules on trial come off unless they are confirmed.
+    pub(crate) trial: Option<u32>,
     /// Rules of both families.
     pub(crate) rules: Vec<RulesStatus>,
     /// Connections tracked.
@@ -60,6 +62,12 @@ impl Status {
         let _ = writeln!(text, "enforcing   {}", self.enforcing());
         for rules in &self.rules {
             let _ = writeln!(text, "rules       {}", rules.text());
+        }
+        if let Some(left) = self.trial {
+            let _ = writeln!(
+                text,
+                "ON TRIAL    the rules before come back in {left} s unless `tidegate confirm` is given"
+            );
         }
         let max = match self.connections_max {
             0 => "unlimited".to_owned(),
@@ -117,6 +125,7 @@ mod tests {
                 gaps: vec!["wlan0 has no Ethernet header".to_owned()],
                 lost: Vec::new(),
             },
+            trial: Some(7),
             rules: vec![
                 RulesStatus {
                     family: "ipv4",
@@ -142,6 +151,7 @@ tidegate    up since 2026-11-25 10:00:00 UTC (1d 1h 2m 3s), pid 7
 enforcing   userspace datapath on eth0, lo
 rules       ipv4: 12 from /etc/iptables/rules.v4, changed since
 rules       ipv6: 0
+ON TRIAL    the rules before come back in 7 s unless `tidegate confirm` is given
 connections 3 of 65536
 helpers     ftp on 21
 NOT enforced: wlan0 has no Ethernet header

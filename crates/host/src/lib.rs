@@ -54,7 +54,7 @@ fn describe(taken: &live::Snapshot) -> Result<String> {
 }
 
 /// What replay needs to know about the machine that the rules run on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Host {
     /// Interfaces, routes, settings.
     pub env: Env,
@@ -90,7 +90,11 @@ impl Host {
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads the text of a description.
+    ///
+    /// # Errors
+    /// It says something impossible; line and key are named.
+    pub fn parse(text: &str) -> Result<Self> {
         let file = toml::from_str(text).map_err(|e| anyhow!("{}", e.to_string().trim_end()))?;
         Self::new(&file)
     }

@@ -5,9 +5,11 @@
 //! Everything else is a command of its own.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod completions;
 mod course;
 mod doc;
+mod expect;
 mod explain;
 mod given;
 mod host;
@@ -45,6 +47,16 @@ enum Command {
     Save,
     /// Read the rules files again.
     Reload,
+    /// Put expectations written in files to rules.
+    Test(expect::Args),
+    /// Decide captured packets by old and by new rules and say what differs.
+    Whatif(replay::whatif::Args),
+    /// Try new rules, put them in force, and take them back unless confirmed.
+    Apply(apply::Args),
+    /// Keep the rules that are on trial.
+    Confirm,
+    /// Bring back the rules from before those on trial.
+    Rollback,
     /// Stop the running firewall; packets go their own ways again.
     Down,
     /// Let packets pass again after the firewall has been killed.
@@ -61,6 +73,10 @@ enum Command {
     Ct(orders::Words),
     /// Translations in the same way: `nat list`.
     Nat(orders::Words),
+    /// Show or change the lists of `-m recent`: NAME, and `+ADDRESS`, `-ADDRESS` or `/`.
+    Recent(orders::Words),
+    /// Show the tables of `-m hashlimit`.
+    Hashlimit(orders::Words),
     /// Say what a match or target is for, with its options and an example.
     Doc(doc::Args),
     /// Print a script that lets a shell complete commands, iptables' among them.
@@ -95,6 +111,11 @@ fn main() -> ExitCode {
         Command::Status(args) => return orders::send("status", args.words()),
         Command::Save => return orders::send("save", Vec::new()),
         Command::Reload => return orders::send("reload", Vec::new()),
+        Command::Test(args) => expect::run(&args),
+        Command::Whatif(args) => replay::whatif::run(&args),
+        Command::Apply(args) => apply::run(&args),
+        Command::Confirm => return orders::send("confirm", Vec::new()),
+        Command::Rollback => return orders::send("rollback", Vec::new()),
         Command::Down => return orders::send("down", Vec::new()),
         Command::Release(args) => release::run(&args).map(done),
         Command::Sysctl(words) => return words.sysctl(),
@@ -103,6 +124,8 @@ fn main() -> ExitCode {
         Command::Modinfo(words) => return words.modinfo(),
         Command::Ct(words) => return words.send("ct"),
         Command::Nat(words) => return words.send("nat"),
+        Command::Recent(words) => return words.send("recent"),
+        Command::Hashlimit(words) => return words.send("hashlimit"),
         Command::Doc(args) => doc::run(&args).map(done),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(done),
         Command::Man(args) => manual::run(&args, Cli::command()).map(done),

@@ -20,7 +20,9 @@ mod source;
 mod survey;
 mod totals;
 pub(crate) mod values;
+pub(crate) mod verdicts;
 pub(crate) mod walk;
+pub(crate) mod whatif;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -185,7 +187,8 @@ fn replay(args: &Args, mut session: Session, mut sources: Sources) -> Result<()>
     let paint = Paint::for_stdout();
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let mut export = args.out.as_deref().map(Export::create).transpose()?;
-    let bar = progress(args);
+    let lines_there = !args.summary && io::stdout().is_terminal();
+    let bar = progress(&args.captures, lines_there);
     let lines = !args.summary;
     let mut text = String::new();
     let mut damage = Ok(());
@@ -268,11 +271,10 @@ fn fail_on_damage(sources: &mut Sources) -> Result<()> {
     last.map_or(Ok(()), |e| Err(e.into()))
 }
 
-/// A bar for long captures, when somebody looks and nothing else is printed there.
-fn progress(args: &Args) -> Option<ProgressBar> {
-    let sizes = args.captures.iter().filter_map(|p| p.metadata().ok());
+/// A bar for long captures, when somebody looks and no lines are printed there.
+fn progress(captures: &[PathBuf], lines_there: bool) -> Option<ProgressBar> {
+    let sizes = captures.iter().filter_map(|p| p.metadata().ok());
     let total: u64 = sizes.map(|m| m.len()).sum();
-    let lines_there = !args.summary && io::stdout().is_terminal();
     if total < LONG || lines_there || !io::stderr().is_terminal() {
         return None;
     }

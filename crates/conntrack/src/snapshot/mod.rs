@@ -32,7 +32,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::{Conntrack, Time};
+use crate::{Conntrack, EntryId, Time};
 use bytes::{In, put};
 use record::Stored;
 pub use restore::Restored;
@@ -89,13 +89,8 @@ impl Writer {
         let all = table.slab.slots();
         let end = self.next.saturating_add(places.max(1)).min(all);
         for index in self.next..end {
-            if let Some((id, entry)) = table.slab.at(index)
-                && record::lasts(entry, self.base)
-            {
-                framed(out, CONNECTION, |out| {
-                    record::connection(out, id, entry, self.base);
-                });
-                self.connections += 1;
+            if let Some((id, _)) = table.slab.at(index) {
+                self.add(table, id, out);
             }
         }
         self.next = end;
@@ -108,12 +103,28 @@ impl Writer {
             });
             self.expectations += 1;
         }
+        self.end(out);
+        true
+    }
+
+    /// Appends one connection, if it is still there and has not run out: for a snapshot of
+    /// chosen ones.
+    pub fn add(&mut self, table: &Conntrack, id: EntryId, out: &mut Vec<u8>) {
+        if let Some(entry) = table.entry(id).filter(|e| record::lasts(e, self.base)) {
+            framed(out, CONNECTION, |out| {
+                record::connection(out, id, entry, self.base);
+            });
+            self.connections += 1;
+        }
+    }
+
+    /// Completes a snapshot of chosen connections.
+    pub fn end(&mut self, out: &mut Vec<u8>) {
         framed(out, END, |out| {
             put::u32(out, self.connections);
             put::u32(out, self.expectations);
         });
         self.done = true;
-        true
     }
 
     /// Connections written so far.

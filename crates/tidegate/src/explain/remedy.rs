@@ -27,7 +27,7 @@ pub(super) enum Remedy {
 
 /// Looks for rules until everything passes.
 pub(super) fn find(question: &Question<'_>, rules: &Rules) -> Remedy {
-    let mut changed = Rules(rules.0.iter().map(copy).collect());
+    let mut changed = Rules(rules.0.iter().map(Loaded::copy).collect());
     let mut commands = Vec::new();
     while let Some((passed, explainer)) = question.refusal(&changed) {
         if commands.len() == MOST {
@@ -52,14 +52,6 @@ pub(super) fn find(question: &Question<'_>, rules: &Rules) -> Remedy {
         commands.push(format!("{tool}{table} {}", found.rule));
     }
     Remedy::Rules(commands)
-}
-
-fn copy(loaded: &Loaded) -> Loaded {
-    Loaded {
-        source: loaded.source.clone(),
-        lowered: loaded.lowered.clone(),
-        origin: loaded.origin.clone(),
-    }
 }
 
 /// A rule to be added.

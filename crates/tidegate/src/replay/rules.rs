@@ -83,6 +83,15 @@ impl Loaded {
         })
     }
 
+    /// The same rules again.
+    pub(crate) fn copy(&self) -> Self {
+        Loaded {
+            source: self.source.clone(),
+            lowered: self.lowered.clone(),
+            origin: self.origin.clone(),
+        }
+    }
+
     /// The rules as written, with what the engine has counted.
     pub(crate) fn counted(&self, engine: &Engine) -> Ruleset {
         let mut rules = self.source.clone();

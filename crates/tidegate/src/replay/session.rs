@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidegate_capture::{Direction, Frame};
-use tidegate_engine::conntrack::EntryId;
+use tidegate_engine::conntrack::{EntryId, Tuple};
 use tidegate_engine::env::{Env, IfIndex};
 use tidegate_engine::{Engine, Outcome, Output, Role, Trace};
+use tidegate_ir::RuleId;
 use tidegate_wire::{Family, parse};
 
 use super::brief::Brief;
@@ -66,6 +67,18 @@ pub(super) struct Session {
     spare: Vec<u8>,
     /// The engine's surroundings; they stay as they are.
     env: Arc<Env>,
+}
+
+/// What became of a packet, as far as two rulesets can differ in it.
+pub(super) struct Treated {
+    /// Its family.
+    pub(super) family: Family,
+    /// Verdict.
+    pub(super) fate: Fate,
+    /// The rule that let it pass or stopped it.
+    pub(super) rule: Option<RuleId>,
+    /// Where it came out, and with which ends.
+    pub(super) came_out: Option<(Option<IfIndex>, Option<Tuple>)>,
 }
 
 /// How closely a packet is watched.
@@ -134,6 +147,28 @@ impl Session {
         self.totals
             .count(decided.fate.heading(), self.walk.state.name());
         self.recycle(decided.outputs);
+    }
+
+    /// Decides a packet, counts it and says what is to be compared.
+    pub(super) fn treated(&mut self, source: usize, frame: &Frame<'_>) -> Treated {
+        let decided = self.decide(source, frame, Watch::Outcome);
+        self.totals.packets += 1;
+        let accepted = decided.fate == Fate::Accept;
+        let treated = Treated {
+            family: decided.family,
+            rule: match accepted {
+                true => self.walk.passed.map(|p| p.1),
+                false => decided.fate.rule(),
+            },
+            came_out: decided
+                .outputs
+                .iter()
+                .find_map(came_out)
+                .filter(|_| accepted),
+            fate: decided.fate,
+        };
+        self.recycle(decided.outputs);
+        treated
     }
 
     /// Decides a packet, counts it and hands its record to `report`.
@@ -322,6 +357,18 @@ impl Session {
     }
 }
 
+/// Where a packet itself came out: an interface or this host, and with which ends.
+fn came_out(output: &Output) -> Option<(Option<IfIndex>, Option<Tuple>)> {
+    let ends = |bytes: &[u8]| Tuple::from_packet(bytes, &parse(bytes).ok()?);
+    match output {
+        Output::Transmit {
+            dev, bytes, role, ..
+        } if *role != Role::Emitted => Some((Some(*dev), ends(bytes))),
+        Output::Deliver { bytes, .. } => Some((None, ends(bytes))),
+        Output::Transmit { .. } | Output::Log { .. } | Output::Nflog(_) => None,
+    }
+}
+
 fn run<T: Trace>(
     engine: &mut Engine,
     now: u64,
@@ -360,7 +407,7 @@ fn notes(env: &Env, walk: &Walk, decided: &Decided) -> Vec<String> {
         let Some(brief) = parse(bytes).ok().map(|l| Brief::new(bytes, &l)) else {
             continue;
         };
-        if role == Role::Emitted {
+        if matches!(role, Role::Emitted | Role::Copy) {
             notes.push(format!("answers {brief}"));
             continue;
         }

@@ -1,0 +1,151 @@
+//! The lockout lab: a real TCP connection from another network namespace into a guarded
+//! one, and rules that would cut it. Needs `unshare`, `ip`, `nsenter` and Python, no root.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::process::{Command, Output, Stdio};
+
+/// The guarded host is this namespace (192.0.2.1), the administrator's machine another
+/// (192.0.2.2). A program there writes a line every 50 ms over one connection and notes
+/// when each came back; what is typed over that connection knows it by SSH_CONNECTION.
+const SCRIPT: &str = r#"
+trap 'kill $far $server $daemon 2>/dev/null || true' EXIT
+unshare -n sleep 120 & far=$!
+for i in $(seq 100); do
+    test "$(readlink /proc/$far/ns/net)" = "$(readlink /proc/self/ns/net)" || break
+    sleep 0.05
+done
+ip link set lo up
+ip link add eth0 type veth peer name eth1 netns $far
+ip addr add 192.0.2.1/24 dev eth0
+ip link set eth0 up
+there() { nsenter -t $far -n "$@"; }
+there ip addr add 192.0.2.2/24 dev eth1
+there ip link set eth1 up
+python3 -c '
+import socket
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("192.0.2.1", 2200)); s.listen()
+print("ready", flush=True)
+c, _ = s.accept()
+while True:
+    line = c.recv(100)
+    if not line: break
+    c.sendall(line)
+' > $DIR/server & server=$!
+for i in $(seq 100); do grep -q ready $DIR/server && break; sleep 0.05; done
+$TIDEGATE up --socket $DIR/sock --rules $DIR/open 2>$DIR/log & daemon=$!
+for i in $(seq 200); do $TIDEGATE status >/dev/null 2>&1 && break; sleep 0.05; done
+there python3 -c '
+import socket, sys, time
+c = socket.create_connection(("192.0.2.1", 2200), source_address=("192.0.2.2", 40000))
+c.settimeout(60)
+ends = time.time() + 100
+while time.time() < ends:
+    c.sendall(b"x")
+    if not c.recv(100): break
+    print(time.time(), flush=True)
+    time.sleep(0.05)
+' > $DIR/beats &
+lines() { wc -l < $DIR/beats; }
+moves() { a=$(lines); for i in $(seq ${1:-100}); do sleep 0.1; test $(lines) -gt $((a + 3)) && return 0; done; return 1; }
+export SSH_CONNECTION='192.0.2.2 40000 192.0.2.1 2200'
+moves || { echo 'the connection does not come up'; cat $DIR/log; exit 9; }
+apply() { code=0; $TIDEGATE apply "$@" </dev/null >$DIR/out 2>$DIR/err || code=$?; }
+"#;
+
+const OPEN: &str =
+    "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\nCOMMIT\n";
+const CLOSED: &str = "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n";
+/// Keeps the session, refuses a new one.
+const NO_NEW: &str =
+    "*filter\n:INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\nCOMMIT\n";
+/// Sends the answers of the server nowhere.
+const DUMB: &str = "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp --sport 2200 -j DROP\nCOMMIT\n";
+/// Takes the connection's port elsewhere, for new connections.
+const ELSEWHERE: &str = "*nat\n-A PREROUTING -p tcp --dport 2200 -j REDIRECT --to-ports 22\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp --dport 2200 -j ACCEPT\nCOMMIT\n";
+const GOOD: &str =
+    "*filter\n:INPUT DROP [0:0]\n-A INPUT -s 192.0.2.2 -p tcp --dport 2200 -j ACCEPT\nCOMMIT\n";
+
+fn inside(script: &str) -> Option<Output> {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, rules) in [
+        ("open", OPEN),
+        ("closed", CLOSED),
+        ("no-new", NO_NEW),
+        ("dumb", DUMB),
+        ("elsewhere", ELSEWHERE),
+        ("good", GOOD),
+    ] {
+        std::fs::write(directory.path().join(name), rules).unwrap();
+    }
+    let run = |script: &str| {
+        let mut command = Command::new("timeout");
+        command
+            .args(["120", "unshare", "-Urn", "sh", "-ec", script])
+            .env("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))
+            .env("TIDEGATE_SOCKET", directory.path().join("sock"))
+            .env("DIR", directory.path())
+            .stdin(Stdio::null());
+        command.output()
+    };
+    let tried = run("ip link add x0 type veth peer name x1 && nsenter -V && python3 -c ''");
+    if !tried.as_ref().is_ok_and(|o| o.status.success()) {
+        eprintln!("SKIPPED: no user namespace, ip, nsenter or python3 here: {tried:?}");
+        return None;
+    }
+    Some(run(&format!("{SCRIPT}{script}")).unwrap())
+}
+
+fn succeeds(script: &str) {
+    if let Some(run) = inside(script) {
+        let out = String::from_utf8_lossy(&run.stdout);
+        let err = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{}\n{out}{err}", run.status);
+    }
+}
+
+#[test]
+fn rules_that_would_cut_the_connection_are_refused() {
+    succeeds(
+        "
+        for rules in closed no-new dumb elsewhere; do
+            apply $DIR/$rules
+            test $code = 3 || { echo $rules: $code; cat $DIR/err; exit 2; }
+            grep -q 'TG001 lockout' $DIR/err || exit 3
+            cp $DIR/err $DIR/err.$rules
+        done
+        grep -q 'your session 192.0.2.2:40000 → 192.0.2.1:2200 would be DROPPED by the INPUT policy (no rule matched; 1 examined)' $DIR/err.closed || { cat $DIR/err.closed; exit 4; }
+        ! grep -q 'your session' $DIR/err.no-new || exit 5
+        grep -q 'a new connection like it, 192.0.2.2 → 192.0.2.1:2200, would be DROPPED by the INPUT policy' $DIR/err.no-new || exit 6
+        grep -q \"(the server's packets) would be DROPPED by rule 1 of OUTPUT\" $DIR/err.dumb || { cat $DIR/err.dumb; exit 7; }
+        grep -q 'Add \"-A INPUT -s 192.0.2.2/32 -p tcp -m tcp --dport 2200 -j ACCEPT\" at the end of INPUT' $DIR/err.closed || exit 8
+        moves || exit 10
+        ",
+    );
+}
+
+#[test]
+fn forced_the_connection_is_cut_and_lives_again_when_the_rules_roll_back() {
+    succeeds(
+        "
+        apply --force-lockout --no-wait --timeout 4 $DIR/closed
+        test $code = 0 || { cat $DIR/err; exit 2; }
+        sleep 0.5; a=$(lines); sleep 1.5
+        test $(lines) = $a || { echo 'packets pass that rules drop'; exit 3; }
+        moves 400 || { echo 'the connection is dead'; cat $DIR/log; exit 4; }
+        $TIDEGATE iptables -S INPUT | grep -q 'P INPUT ACCEPT' || exit 5
+        test $($TIDEGATE conntrack -L -p tcp --dport 2200 2>/dev/null | wc -l) = 1 || exit 6
+        ",
+    );
+}
+
+#[test]
+fn what_lets_it_live_is_applied_under_it() {
+    succeeds(
+        "
+        echo y | $TIDEGATE apply --timeout 30 $DIR/good >$DIR/out 2>$DIR/err || { cat $DIR/err; exit 2; }
+        moves || exit 3
+        $TIDEGATE iptables -S INPUT | grep -q 'P INPUT DROP' || exit 4
+        ",
+    );
+}
