@@ -123,7 +123,9 @@ impl PacketSocket {
                             ..frame
                         });
                     };
-                    self.receive_some(1, &mut whole)?;
+                    if self.receive_some(1, &mut whole)? == 0 {
+                        self.cut += 1;
+                    }
                 }
                 Some((head, bytes)) => take(Frame {
                     kind,

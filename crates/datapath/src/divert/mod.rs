@@ -29,8 +29,8 @@ const MOST_SLOTS: u32 = 8192;
 const LEAST_SLOTS: u32 = 512;
 /// Frames of this host's sockets, which wait for room themselves, have fewer.
 const DOOR_SHARE: u32 = 4;
-/// Slots for frames to be sent, as many as are sent together.
-const SEND_SLOTS: u32 = 256;
+/// Frames to be sent go as soon as that many are together.
+const SEND_SHARE: u32 = 32;
 
 /// The device that swallows what the kernel must not see.
 const SINK: &str = "tg-sink";
@@ -125,7 +125,7 @@ impl Diversion {
             filter: Vec::new(),
             buffer: BUFFER,
             receive_ring: slots / DOOR_SHARE,
-            send_ring: SEND_SLOTS,
+            send_ring: slots / SEND_SHARE,
         };
         let door = helper
             .run(|| PacketSocket::open(far, &all))

@@ -98,6 +98,8 @@ fn tagged_frames_are_left_alone() {
         return;
     }
     let (client, server) = client_and_server();
+    // Nothing but the tagged frames is to be received.
+    client.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
     server.sh("ip link set eth0 address 02:00:00:00:00:01");
     let closed = filter(&["-A INPUT -j DROP"]);
     let guard = server.guard(&closed, &closed);

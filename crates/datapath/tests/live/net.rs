@@ -98,11 +98,16 @@ impl Host {
         other.sh(&format!("ip link set {peer} up"));
     }
 
-    /// Whether all of `count` echo requests are answered.
+    /// Whether all of three echo requests are answered. For the last answer `ping` waits
+    /// twice the longest round trip before it, or as long as between requests.
     pub(crate) fn pings(&self, to: &str, size: usize) -> bool {
-        let script = format!("ping -n -q -c 3 -i 0.05 -W 2 -s {size} {to}");
-        self.try_sh(&script)
-            .is_ok_and(|said| said.contains(" 0% packet loss"))
+        let script = format!("ping -n -c 3 -i 0.3 -W 2 -s {size} {to}");
+        let said = self.try_sh(&script).unwrap_or_else(|said| said);
+        let all = said.contains(" 0% packet loss");
+        if !all {
+            eprintln!("{said}");
+        }
+        all
     }
 
     /// That no echo request is answered.
