@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# live.sh RUNNER [FIRST COUNT]: generated cases, and a tenth as many for single trackers and helpers,
+# live.sh RUNNER [FIRST COUNT]: generated cases, a tenth as many for single trackers, helpers and targets, a third as
+# many for single matches,
 # through this machine's kernel and through RUNNER, compared. Needs root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 runner=$(realpath "${1:?RUNNER}")
 python3 "$here/kernel/selftest.py"
 python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "${3:-2000}" --b "$runner"
-for series in trackers helpers; do
+for series in trackers helpers targets; do
   python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 9) / 10))" --series $series --b "$runner"
 done
+python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 2) / 3))" --series matches --b "$runner"

@@ -24,7 +24,8 @@ const FAMILIES: [(Family, &str, &str); 2] =
 pub(crate) fn run(case: &Value) -> Result<Value> {
     let mut router = Router {
         engine: world::build(case)?,
-        now: 1_000 * SECOND,
+        // Seconds since 1970, where the date matters.
+        now: case.get("epoch").and_then(Value::as_u64).unwrap_or(1_000) * SECOND,
         rules: FAMILIES.map(|(family, ..)| Rules::empty(family)),
     };
     for (family, key, _) in FAMILIES {
@@ -231,21 +232,30 @@ impl Router {
         let mut local = Vec::new();
         let mut log: Vec<Value> = Vec::new();
         let mut log_lines: Vec<String> = Vec::new();
+        let mut left = false;
         let mut verdict = if fragment { "none" } else { "drop" };
         for o in &outcome.outputs {
             match o {
                 Output::Transmit {
                     dev, bytes, role, ..
                 } => {
+                    // The oracle takes what first leaves for what was sent; a copy of what a
+                    // raw socket sends has the output device for its input.
                     let role_name = match role {
-                        Role::Forwarded => "fwd",
-                        Role::Own => "self",
-                        Role::Emitted => "emit",
+                        Role::Forwarded | Role::Copy => {
+                            left = true;
+                            "fwd"
+                        }
+                        Role::Own if !left => {
+                            left = true;
+                            "self"
+                        }
+                        Role::Own | Role::Emitted => "emit",
                     };
-                    match role {
-                        Role::Forwarded => verdict = "forward",
-                        Role::Own => verdict = "output",
-                        Role::Emitted => {}
+                    match role_name {
+                        "fwd" => verdict = "forward",
+                        "self" if verdict != "forward" => verdict = "output",
+                        _ => {}
                     }
                     let order = env
                         .interfaces()
@@ -331,6 +341,7 @@ fn errno(outcome: &Outcome) -> Option<&'static str> {
         Disposition::Dropped(DropReason::NoRoute) => Some("ENETUNREACH"),
         Disposition::Dropped(DropReason::TooBig) => Some("EMSGSIZE"),
         Disposition::Dropped(DropReason::Martian) => Some("EINVAL"),
+        Disposition::Dropped(DropReason::Queue(_)) => None,
         Disposition::Dropped(_) => Some("EPERM"),
     }
 }

@@ -29,14 +29,16 @@ pub use userspace::Userspace;
 /// # Errors
 /// The kernel gives no randomness.
 pub fn seed(settings: &mut tidegate_engine::Config) -> std::io::Result<()> {
-    let number = || {
-        let mut bytes = [0; 8];
-        tidegate_sys::random(&mut bytes)?;
-        std::io::Result::Ok(u64::from_ne_bytes(bytes))
-    };
-    settings.seed = number()?;
-    settings.conntrack.seed = number()?;
+    settings.seed = unforeseen()?;
+    settings.conntrack.seed = unforeseen()?;
     tidegate_sys::random(&mut settings.conntrack.hash_key)
+}
+
+/// A random number.
+fn unforeseen() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    tidegate_sys::random(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// A lock whose holder may have failed: what it guards is changed last, as a whole.

@@ -11,8 +11,8 @@ use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, save
 use tidegate_tools::{Store, Work};
 use tidegate_wire::Family;
 
-use crate::locked;
 use crate::plane::Plane;
+use crate::{locked, unforeseen};
 
 /// A family's rules as they were loaded.
 struct Side {
@@ -108,7 +108,8 @@ impl LiveRules {
     /// Makes `rules` those in force. `seen` are the counters that they were made from.
     fn load(&self, side: &mut Side, mut rules: Ruleset, seen: &[Counter]) -> Result<(), Failure> {
         let lowered = lower(&rules)?;
-        let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track);
+        let seed = unforeseen().map_err(|e| stopped(e.into()))?;
+        let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track, seed);
         let survivors = Survivors {
             steps: kept_steps(&mut side.source, &mut rules, &side.steps, &lowered.steps),
             counters: number(&mut rules, seen, &mut ready),

@@ -130,6 +130,8 @@ fn new_id(counters: &mut Vec<Counter>, unused: &mut Vec<RuleId>) -> RuleId {
 /// chain it calls, which packets may not have reached before.
 fn is_entangled(rule: &Rule) -> bool {
     let mut calls = matches!(rule.verdict, Verdict::Jump(_) | Verdict::Goto(_));
+    // Loading it switches accounting on.
+    calls |= rule.needs_accounting();
     rule.cond
         .visit(&mut |c| calls |= matches!(c, Cond::Call(_)));
     calls

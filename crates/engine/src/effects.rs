@@ -10,6 +10,9 @@ use crate::packet::Packet;
 pub(crate) fn assign_packet(packet: &mut Packet, field: Field, expr: Expr, other: u128) {
     match field {
         Field::Mark => packet.mark = expr.apply(u128::from(packet.mark), other) as u32,
+        Field::Priority => {
+            packet.priority = expr.apply(u128::from(packet.priority), other) as u32;
+        }
         Field::Tos => {
             let new = expr.apply(u128::from(packet.tos()), other) as u8;
             packet.set_tos(new);

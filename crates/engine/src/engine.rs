@@ -1,10 +1,11 @@
 //! The engine's state and its entry points.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidegate_conntrack::snapshot::{Restored, Snapshot};
 use tidegate_conntrack::{self as ct, Conntrack, Time};
-use tidegate_ir::{RuleId, Ruleset, Step, TableKind};
+use tidegate_ir::{RuleId, Ruleset, Shared, Step, TableKey, TableKind};
 use tidegate_wire::Family;
 
 use crate::classifier::Classifier;
@@ -14,6 +15,7 @@ use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
+use crate::queue::Queues;
 use crate::random::Random;
 use crate::run::Run;
 use crate::tables::{Counter, Stack};
@@ -88,16 +90,11 @@ impl Family4Or6 {
 pub struct Ready(Family4Or6);
 
 impl Ready {
-    /// Makes `rules` ready for an engine that tracks connections `track`.
+    /// Makes `rules` ready for an engine that tracks connections `track`. Nobody who can
+    /// choose rules or packets should know `seed`, lest they crowd the classifier's hash
+    /// tables.
     #[must_use]
-    pub fn new(rules: Arc<Ruleset>, track: TrackWhen) -> Self {
-        Ready::with_seed(rules, track, 0)
-    }
-
-    /// The same with the engine's seed, so that nobody can foretell which rules share a
-    /// place in the classifier's hash tables.
-    #[must_use]
-    pub fn with_seed(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
+    pub fn new(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
         Ready(Family4Or6::new(rules, track, seed))
     }
 
@@ -185,6 +182,8 @@ pub struct Engine {
     pub(crate) random: Random,
     pub(crate) stack: Stack,
     pub(crate) flows: FlowCache,
+    pub(crate) shared: Shared,
+    pub(crate) queues: Option<Box<dyn Queues>>,
     pub(crate) drops: DropCounters,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
@@ -210,6 +209,8 @@ impl Engine {
             random: Random::new(config.seed),
             stack: Stack::default(),
             flows: FlowCache::default(),
+            shared: Shared::default(),
+            queues: None,
             drops: DropCounters::default(),
             spare: Vec::new(),
             env,
@@ -220,7 +221,7 @@ impl Engine {
     /// Replaces the rules of their family; counters and stateful tests start anew,
     /// connections stay.
     pub fn load(&mut self, rules: Arc<Ruleset>) {
-        let ready = Ready::with_seed(rules, self.config.track, self.config.seed);
+        let ready = Ready::new(rules, self.config.track, self.config.seed);
         self.replace(ready, &Survivors::default());
     }
 
@@ -228,7 +229,8 @@ impl Engine {
     /// connections stay. Returns the old rules, whose destruction takes its time.
     pub fn replace(&mut self, mut ready: Ready, survivors: &Survivors) -> Ready {
         let new = &mut ready.0;
-        let slot = &mut self.families[index(new.rules.family)];
+        let family = new.rules.family;
+        let slot = &mut self.families[index(family)];
         for s in &survivors.counters {
             let now = slot.counters.get(s.old.0 as usize);
             if let (Some(now), Some(c)) = (now, new.counters.get_mut(s.new.0 as usize)) {
@@ -250,7 +252,29 @@ impl Engine {
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
         self.flows.begin_epoch();
+        for step in &self.families[index(family)].steps {
+            step.load(&mut self.shared);
+        }
+        let steps = self.families.iter().flat_map(|f| &f.steps);
+        let named: HashSet<TableKey> = steps.filter_map(|s| s.table()).collect();
+        self.shared.retain(|key| named.contains(key));
         ready
+    }
+
+    /// Who decides packets of queues (NFQUEUE); `None` for nobody.
+    pub fn set_queues(&mut self, queues: Option<Box<dyn Queues>>) {
+        self.queues = queues;
+    }
+
+    /// The tables that rules share, such as the lists of `-m recent`.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The same, to be changed between two packets.
+    pub fn shared_mut(&mut self) -> &mut Shared {
+        &mut self.shared
     }
 
     /// Forgets connections, fragments and what stateful tests remember, as if nothing had
@@ -258,9 +282,11 @@ impl Engine {
     pub fn forget(&mut self) {
         self.conntrack.flush();
         self.defrag = Defrag::default();
+        self.shared = Shared::default();
         for family in &mut self.families {
             for (step, new) in family.steps.iter_mut().zip(&family.rules.steps) {
                 *step = new.fresh();
+                step.load(&mut self.shared);
             }
         }
         self.flows.begin_epoch();

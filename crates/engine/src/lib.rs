@@ -4,6 +4,7 @@
 //! outputs on every machine. A packet goes in through [`Engine::receive`] or
 //! [`Engine::send`]; what came of it is an [`Outcome`].
 
+mod act;
 mod chain6;
 pub mod classifier;
 mod defrag;
@@ -16,6 +17,7 @@ pub mod env;
 mod facts;
 mod flow;
 mod fragment;
+mod headers6;
 mod hooks;
 mod log;
 mod nat;
@@ -24,7 +26,9 @@ mod options6;
 mod outcome;
 mod packet;
 mod path;
+mod queue;
 mod random;
+mod rewrite;
 mod routing;
 mod run;
 mod tables;
@@ -37,6 +41,7 @@ pub use edit::{Edit, NotInPlace};
 pub use engine::{Config, Engine, Incoming, Outgoing, Ready, Survivor, Survivors, TrackWhen};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};
+pub use queue::{Queued, Queues, Verdict as QueueVerdict};
 pub use tables::Counter;
 pub use tidegate_conntrack as conntrack;
 pub use trace::{Trace, TraceEvent};

@@ -110,6 +110,7 @@ impl<T: Trace> AtTable<'_, T> {
         };
         let family = self.packet.family();
         let masquerade = spec.addr == NatSource::OutInterface;
+        let manip = self.manip(spec);
         if masquerade && family == Family::V4 && self.packet.src() == 0 {
             return Decision::Accept;
         }
@@ -129,10 +130,19 @@ impl<T: Trace> AtTable<'_, T> {
         }
         match self
             .conntrack
-            .nat_setup(attached.id, ct_manip(spec.manip), &range)
+            .nat_setup(attached.id, ct_manip(manip), &range)
         {
             Ok(()) => Decision::Accept,
             Err(reason) => Decision::Drop(DropReason::Conntrack(reason)),
+        }
+    }
+
+    /// The side that is rewritten; NETMAP leaves that to the hook.
+    fn manip(&self, spec: &NatSpec) -> Manip {
+        match (spec.addr, self.hook) {
+            (NatSource::Network { .. }, Hook::Input | Hook::Postrouting) => Manip::Src,
+            (NatSource::Network { .. }, _) => Manip::Dst,
+            _ => spec.manip,
         }
     }
 
@@ -143,6 +153,13 @@ impl<T: Trace> AtTable<'_, T> {
         match source {
             NatSource::Keep => Ok(None),
             NatSource::Range(lo, hi) => Ok(Some((lo, hi))),
+            NatSource::Network { addr, mask } => {
+                let own = match self.hook {
+                    Hook::Prerouting | Hook::Output => self.packet.dst(),
+                    Hook::Input | Hook::Forward | Hook::Postrouting => self.packet.src(),
+                };
+                one(Some(own & !mask | addr & mask))
+            }
             NatSource::OutInterface => {
                 let dst = self.packet.next_hop.unwrap_or(self.packet.dst());
                 one(self

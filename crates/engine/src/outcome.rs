@@ -26,6 +26,8 @@ pub enum DropReason {
     JumpDepth,
     /// Connection tracking refused it.
     Conntrack(tidegate_conntrack::DropReason),
+    /// Nobody reads the queue it was for, or who reads it said so.
+    Queue(RuleId),
     /// A target could not do its work (MASQUERADE without an address, TCPMSS on a
     /// damaged header).
     Target(RuleId),
@@ -80,6 +82,8 @@ pub enum Role {
     Own,
     /// A packet the firewall made: a reset or an ICMP error.
     Emitted,
+    /// A copy that TEE made.
+    Copy,
 }
 
 /// One thing that came out.
@@ -97,6 +101,8 @@ pub enum Output {
         role: Role,
         /// Packet mark.
         mark: u32,
+        /// Priority that a rule gave it (CLASSIFY); else 0.
+        priority: u32,
         /// The way that [`crate::Engine::send_on`] was told still holds, and with it the
         /// link-layer header that the packet was sent with.
         as_sent: bool,

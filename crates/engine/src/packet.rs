@@ -60,6 +60,12 @@ pub(crate) struct Packet {
     pub(crate) bytes: Vec<u8>,
     pub(crate) layout: Layout,
     pub(crate) mark: u32,
+    /// Priority that a rule gave it; else 0.
+    pub(crate) priority: u32,
+    /// Rules it meets are logged.
+    pub(crate) traced: bool,
+    /// A copy that TEE made.
+    pub(crate) is_copy: bool,
     pub(crate) tracking: Tracking,
     pub(crate) in_dev: Option<IfIndex>,
     pub(crate) out_dev: Option<IfIndex>,
@@ -118,6 +124,12 @@ impl LinkHeader {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+
+    /// The source address of an Ethernet header.
+    pub(crate) fn source(&self) -> Option<[u8; 6]> {
+        let whole = usize::from(self.len) == self.bytes.len();
+        whole.then(|| self.bytes[6..12].try_into().ok()).flatten()
+    }
 }
 
 impl Packet {
@@ -129,6 +141,9 @@ impl Packet {
             bytes,
             layout,
             mark: 0,
+            priority: 0,
+            traced: false,
+            is_copy: false,
             tracking: Tracking::None,
             in_dev: None,
             out_dev: None,
@@ -180,6 +195,15 @@ impl Packet {
 
     pub(crate) fn l4(&self) -> &[u8] {
         self.layout.l4(&self.bytes)
+    }
+
+    /// Takes other bytes for the packet; false when they are none of its family.
+    pub(crate) fn replace(&mut self, mut bytes: Vec<u8>) -> bool {
+        let layout = parse(&bytes).ok().filter(|l| l.family == self.family());
+        let Some(layout) = layout else { return false };
+        bytes.truncate(layout.len as usize);
+        (self.bytes, self.layout) = (bytes, layout);
+        true
     }
 
     /// Parses again after the packet's length changed.

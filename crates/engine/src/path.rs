@@ -1,9 +1,10 @@
 //! The way of a packet between the hooks: in, through, out, around.
 
 use tidegate_conntrack::{Attached, CtInfo, Template};
-use tidegate_ir::{Hook, RejectKind};
+use tidegate_ir::{Hook, RejectKind, TeeSpec};
 use tidegate_wire::{Family, Malformed, proto};
 
+use crate::act::Copy;
 use crate::emit::{self, IcmpError};
 use crate::engine::{Engine, Incoming, Outgoing};
 use crate::env::{Env, IfIndex, RouteType, is_multicast};
@@ -310,6 +311,7 @@ impl<T: Trace> Run<'_, T> {
             bytes,
             role,
             mark: packet.mark,
+            priority: packet.priority,
             as_sent: packet.as_sent,
         });
         Ok(Disposition::Sent)
@@ -336,6 +338,7 @@ impl<T: Trace> Run<'_, T> {
                 bytes,
                 role,
                 mark: packet.mark,
+                priority: packet.priority,
                 as_sent: packet.as_sent,
             });
         }
@@ -461,6 +464,68 @@ impl<T: Trace> Run<'_, T> {
         if let Some(bytes) = emit::icmp_error(about, &self.engine.env, error) {
             self.emit(bytes, about);
         }
+    }
+
+    /// Sends copies on their way (`nf_dup_ipv4`, `nf_dup_ipv6`); those without a route are
+    /// forgotten.
+    pub(crate) fn send_copies(&mut self, copies: Vec<Copy>) {
+        for copy in copies {
+            let Copy {
+                mut packet,
+                at,
+                spec,
+            } = copy;
+            let Some(way) = self.way_of_copy(packet.family(), &spec) else {
+                continue;
+            };
+            self.event(TraceEvent::Packet {
+                bytes: &packet.bytes,
+                role: Role::Copy,
+            });
+            self.finish(&mut packet, |run, p| {
+                run.set_output(p, way);
+                run.hook(p, Hook::Output)?;
+                if let Some(way) = p.rerouted.take() {
+                    run.set_output(p, way);
+                }
+                if let Some(dev) = at {
+                    p.in_dev = at;
+                    p.in_name = run.engine.env.name_number(dev);
+                }
+                run.postrouting_path(p, Role::Copy)
+            });
+        }
+    }
+
+    /// The route to the gateway. IPv4 takes it to be on the link that the rule names when
+    /// no route says so (`ip_route_output_key_hash_rcu`).
+    fn way_of_copy(&self, family: Family, spec: &TeeSpec) -> Option<WayOut> {
+        let env = &self.engine.env;
+        let route = env.route(family, spec.gateway, 0, 0);
+        let routed = route.and_then(|r| match r.kind {
+            RouteType::Local => Some((env.loopback(), None)),
+            _ => Some((r.dev?, r.via)),
+        });
+        let wanted = match spec.dev.as_deref() {
+            Some(name) => Some(env.interface_named(name)?.index),
+            None => None,
+        };
+        let (dev, via) = match (routed, wanted) {
+            (Some(way), None) => way,
+            (Some(way), Some(dev)) if way.0 == dev => way,
+            (_, Some(dev)) if family == Family::V4 => (dev, None),
+            _ => return None,
+        };
+        Some(WayOut {
+            dev,
+            via: Some(via.unwrap_or(spec.gateway)),
+            broadcast: false,
+        })
+    }
+
+    /// Tells the sender that a header field makes no sense.
+    pub(crate) fn emit_problem(&mut self, about: &Packet, pointer: u32) {
+        self.emit_error(about, IcmpError::ParameterProblem(0, pointer));
     }
 
     /// Sends a packet of the firewall's own. It carries the connection of the packet

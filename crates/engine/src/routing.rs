@@ -45,7 +45,7 @@ fn route_in4(packet: &Packet, env: &Env) -> Path {
     if is_multicast(family, src) || src == limited_broadcast {
         return MARTIAN;
     }
-    let fits_group = || src >> 24 == 0 || way_back_fits(packet, env, 0);
+    let fits_group = || src == 0 || way_back_fits(packet, env, 0);
     if is_multicast(family, dst) {
         // 224.0.0.1 is the group every interface has joined.
         let joined = (dst == 0xe000_0001 || env.settings.any_group) && !loopback(src);
@@ -54,7 +54,7 @@ fn route_in4(packet: &Packet, env: &Env) -> Path {
     if dst == limited_broadcast || (src == 0 && dst == 0) {
         return only_if(fits_group(), Path::Local);
     }
-    if src >> 24 == 0 || dst >> 24 == 0 || loopback(dst) || loopback(src) {
+    if src == 0 || dst == 0 || loopback(dst) || loopback(src) {
         return MARTIAN;
     }
     let Some(route) = env.route(family, dst, src, packet.mark) else {

@@ -2,10 +2,11 @@
 
 use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
 use tidegate_ir::{
-    CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
+    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
 };
 use tidegate_wire::Family;
 
+use crate::act::Copy;
 use crate::defrag::{self, Defragged};
 use crate::effects;
 use crate::engine::{Engine, Family4Or6, index};
@@ -16,6 +17,7 @@ use crate::hooks::{Stage, stages};
 use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
+use crate::queue::Queues;
 use crate::tables::{self, Continue, Counter, Decision, Host};
 use crate::trace::{Trace, TraceEvent, Watch};
 
@@ -141,17 +143,30 @@ impl<'e, T: Trace> Run<'e, T> {
         kind: TableKind,
         hook: Hook,
     ) -> Result<(), Stop> {
-        match self.decide(packet, kind, hook) {
+        let (decision, copies) = self.decide(packet, kind, hook);
+        if !copies.is_empty() {
+            self.send_copies(copies);
+        }
+        match decision {
             Decision::Accept => Ok(()),
             Decision::Drop(reason) => Err(Stop::Drop(reason)),
             Decision::Reject(kind, id) => {
                 self.reject(packet, kind);
                 Err(Stop::Drop(DropReason::Reject(id)))
             }
+            Decision::Problem(pointer, id) => {
+                self.emit_problem(packet, pointer);
+                Err(Stop::Drop(DropReason::Target(id)))
+            }
         }
     }
 
-    fn decide(&mut self, packet: &mut Packet, kind: TableKind, hook: Hook) -> Decision {
+    fn decide(
+        &mut self,
+        packet: &mut Packet,
+        kind: TableKind,
+        hook: Hook,
+    ) -> (Decision, Vec<Copy>) {
         let Engine {
             families,
             conntrack,
@@ -159,6 +174,8 @@ impl<'e, T: Trace> Run<'e, T> {
             random,
             stack,
             flows,
+            shared,
+            queues,
             ..
         } = &mut *self.engine;
         let Family4Or6 {
@@ -169,14 +186,17 @@ impl<'e, T: Trace> Run<'e, T> {
             ..
         } = &mut families[index(packet.family())];
         let Some(table) = rules.table(kind) else {
-            return Decision::Accept;
+            return (Decision::Accept, Vec::new());
         };
         let mut at = AtTable {
+            queues,
+            copies: Vec::new(),
             packet,
             conntrack,
             env,
             counters,
             steps,
+            shared,
             random,
             trace: self.trace,
             recorder: &mut flows.recorder,
@@ -184,7 +204,8 @@ impl<'e, T: Trace> Run<'e, T> {
             now: self.now,
             hook,
         };
-        tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack)
+        let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
+        (decision, at.copies)
     }
 
     /// Locally sent packets are routed again when mangle changed what routing looks
@@ -256,17 +277,22 @@ impl<'e, T: Trace> Run<'e, T> {
             env,
             random,
             flows,
+            shared,
             ..
         } = &mut *self.engine;
         let Tracking::Connection(a) = packet.tracking else {
             return flows.recorder.spoil();
         };
+        if packet.traced {
+            return flows.recorder.spoil();
+        }
         let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
         let mut facts = View {
             packet,
             conntrack,
             env,
             steps: &mut families[index(packet.family())].steps,
+            shared,
             random,
             now: self.now,
         };
@@ -368,10 +394,14 @@ pub(crate) struct AtTable<'r, T> {
     pub(crate) env: &'r Env,
     counters: &'r mut Vec<Counter>,
     steps: &'r mut Vec<Box<dyn tidegate_ir::Step>>,
+    shared: &'r mut tidegate_ir::Shared,
     random: &'r mut crate::random::Random,
     trace: &'r mut T,
     recorder: &'r mut Recorder,
-    outputs: &'r mut Vec<Output>,
+    pub(crate) outputs: &'r mut Vec<Output>,
+    pub(crate) queues: &'r mut Option<Box<dyn Queues>>,
+    /// Copies to be sent once the table has decided.
+    pub(crate) copies: Vec<Copy>,
     now: Time,
     pub(crate) hook: Hook,
 }
@@ -386,6 +416,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
             conntrack: self.conntrack,
             env: self.env,
             steps: self.steps,
+            shared: self.shared,
             random: self.random,
             now: self.now,
         };
@@ -409,6 +440,15 @@ impl<T: Trace> Host for AtTable<'_, T> {
     #[inline]
     fn packet_len(&self) -> u32 {
         self.packet.layout.len
+    }
+
+    #[inline]
+    fn is_traced(&self) -> bool {
+        self.packet.traced
+    }
+
+    fn log_rule(&mut self, table: TableKind, chain: &Chain, kind: &str, number: usize) {
+        self.trace_line(table, chain, kind, number);
     }
 
     fn run_effects(&mut self, rule: &Rule) -> Continue {
@@ -448,6 +488,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
                     None
                 }
                 Effect::Nat(spec) => Some(self.set_up_nat(spec, rule.id)),
+                other => self.act(other, rule.id),
             };
             if T::ACTIVE {
                 self.trace.event(TraceEvent::Effect(effect));

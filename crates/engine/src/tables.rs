@@ -33,6 +33,8 @@ pub(crate) enum Decision {
     Accept,
     Drop(DropReason),
     Reject(RejectKind, RuleId),
+    /// Drop, and tell the sender that the header field at this offset makes no sense.
+    Problem(u32, RuleId),
 }
 
 /// Where traversal goes on after a rule's effects ran.
@@ -55,6 +57,10 @@ pub(crate) trait Host {
     fn run_effects(&mut self, rule: &Rule) -> Continue;
     fn counter(&mut self, id: RuleId) -> &mut Counter;
     fn packet_len(&self) -> u32;
+    /// Whether the packet's rules are logged (TRACE).
+    fn is_traced(&self) -> bool;
+    /// Logs the rule that the packet met in a chain, counted from 1.
+    fn log_rule(&mut self, table: TableKind, chain: &Chain, kind: &str, number: usize);
 }
 
 struct Frame {
@@ -93,14 +99,24 @@ pub(crate) fn walk<H: Host>(
         let (Some(chain), Some(own)) = (table.chains.get(place), classifiers.get(place)) else {
             return Decision::Drop(DropReason::JumpDepth);
         };
+        let mut returned = false;
         let mut candidates = own.candidates(&chain.rules, at.next, H::Trace::TESTS);
         while let Some(found) = next_match(host, table.kind, chain, &mut candidates) {
             let rule = match found {
                 Ok(rule) => rule,
-                Err(drop) => return Decision::Drop(drop),
+                Err((drop, taken)) => {
+                    if let Some(rule) = taken {
+                        let len = host.packet_len();
+                        host.counter(rule.id).count(len);
+                        log_rule(host, table.kind, chain, rule);
+                        host.run_effects(rule);
+                    }
+                    return Decision::Drop(drop);
+                }
             };
             let len = host.packet_len();
             host.counter(rule.id).count(len);
+            log_rule(host, table.kind, chain, rule);
             if !rule.effects.is_empty()
                 && let Continue::Decided(decision) = host.run_effects(rule)
             {
@@ -124,13 +140,47 @@ pub(crate) fn walk<H: Host>(
                     at = Frame { chain, next: 0 };
                     continue 'chain;
                 }
-                Verdict::Return => break,
+                Verdict::Return => {
+                    returned = true;
+                    break;
+                }
             }
         }
         match stack.0.pop() {
-            Some(frame) => at = frame,
+            Some(frame) => {
+                if !returned && host.is_traced() {
+                    host.log_rule(table.kind, chain, "return", chain.rules.len() + 1);
+                }
+                at = frame;
+            }
             None => return policy(host, table, base_id),
         }
+    }
+}
+
+/// Logs the rule that a traced packet met.
+#[inline]
+fn log_rule<H: Host>(host: &mut H, table: TableKind, chain: &Chain, rule: &Rule) {
+    if host.is_traced() {
+        let number = chain.rules.iter().position(|r| r.id == rule.id);
+        host.log_rule(table, chain, kind_of(chain, rule), number.unwrap_or(0) + 1);
+    }
+}
+
+/// What the kernel's trace calls a rule (`get_chainname_rulenum`): one without a condition
+/// that ends a chain passes for its policy, or for a return.
+fn kind_of(chain: &Chain, rule: &Rule) -> &'static str {
+    let ends = matches!(
+        rule.verdict,
+        Verdict::Accept | Verdict::Drop | Verdict::Return
+    );
+    match (
+        ends && rule.effects.is_empty() && rule.cond.is_empty(),
+        &chain.base,
+    ) {
+        (true, Some(_)) => "policy",
+        (true, None) => "return",
+        (false, _) => "rule",
     }
 }
 
@@ -144,13 +194,14 @@ impl std::fmt::Debug for Stack {
     }
 }
 
-/// The next rule whose condition holds, or that dropped the packet while being tested.
+/// The next rule whose condition holds, or that dropped the packet while being tested;
+/// then the rule too if it held all the same.
 fn next_match<'t, H: Host>(
     host: &mut H,
     kind: TableKind,
     chain: &'t Chain,
     candidates: &mut Candidates<'t>,
-) -> Option<Result<&'t Rule, DropReason>> {
+) -> Option<Result<&'t Rule, (DropReason, Option<&'t Rule>)>> {
     let (mut view, mut watch) = host.view();
     while let Some((slot, rule)) = candidates.next(&mut view) {
         let truth = rule.cond.eval(&mut view, &mut watch);
@@ -169,7 +220,10 @@ fn next_match<'t, H: Host>(
         match truth {
             Truth::False => {}
             Truth::True => return Some(Ok(rule)),
-            Truth::Hotdrop => return Some(Err(DropReason::Hotdrop(rule.id))),
+            Truth::Hotdrop => return Some(Err((DropReason::Hotdrop(rule.id), None))),
+            Truth::HotdropTaken => {
+                return Some(Err((DropReason::Hotdrop(rule.id), Some(rule))));
+            }
         }
     }
     None
@@ -191,6 +245,9 @@ fn policy<H: Host>(host: &mut H, table: &Table, base_id: ChainId) -> Decision {
     };
     let len = host.packet_len();
     host.counter(base.policy_id).count(len);
+    if host.is_traced() {
+        host.log_rule(table.kind, chain, "policy", chain.rules.len() + 1);
+    }
     if H::Trace::ACTIVE {
         let id = base.policy_id;
         host.view().1.trace.event(TraceEvent::Policy {

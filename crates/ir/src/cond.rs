@@ -129,6 +129,9 @@ pub enum Truth {
     True,
     /// The packet is to be dropped at once, whatever the rules say.
     Hotdrop,
+    /// The same, but the rule holds: it counts and has its effects first (a kernel match
+    /// that sets `hotdrop` and yet is true, being inverted).
+    HotdropTaken,
 }
 
 impl From<bool> for Truth {
@@ -142,7 +145,24 @@ pub trait Facts {
     /// The value of `field`, or `None` when the packet has no such thing.
     fn load(&mut self, field: Field) -> Option<u128>;
     /// Runs a stateful test.
-    fn step(&mut self, id: StepId) -> bool;
+    fn step(&mut self, id: StepId) -> Truth;
+    /// Bytes of the network packet.
+    fn packet(&self) -> &[u8] {
+        &[]
+    }
+    /// Whether this host sent the packet.
+    fn is_own(&self) -> bool {
+        false
+    }
+    /// A number for the packet's connection; no other one ever has the same.
+    fn connection(&mut self) -> Option<u64> {
+        None
+    }
+    /// Whether the connection of that number is in the table, and not closing (TCP in
+    /// TIME_WAIT or CLOSE).
+    fn is_open(&mut self, _connection: u64) -> bool {
+        false
+    }
 }
 
 /// One test as an observer sees it.
@@ -190,7 +210,7 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             for c in list {
                 match walk(c, facts, obs, inverted) {
                     Truth::True => {}
-                    stop @ (Truth::False | Truth::Hotdrop) => return stop,
+                    stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
                 }
             }
             Truth::True
@@ -199,7 +219,7 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             for c in list {
                 match walk(c, facts, obs, inverted) {
                     Truth::False => {}
-                    stop @ (Truth::True | Truth::Hotdrop) => return stop,
+                    stop @ (Truth::True | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
                 }
             }
             Truth::False
@@ -207,11 +227,11 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
         Cond::Not(c) => match walk(c, facts, obs, !inverted) {
             Truth::True => Truth::False,
             Truth::False => Truth::True,
-            Truth::Hotdrop => Truth::Hotdrop,
+            drop @ (Truth::Hotdrop | Truth::HotdropTaken) => drop,
         },
         Cond::DropWhen(c) => match walk(c, facts, obs, !inverted) {
             Truth::False => Truth::True,
-            Truth::True | Truth::Hotdrop => Truth::Hotdrop,
+            Truth::True | Truth::Hotdrop | Truth::HotdropTaken => Truth::Hotdrop,
         },
         Cond::Shared(c) => walk(c, facts, obs, inverted),
         Cond::Const(b) => {
@@ -224,14 +244,14 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             (*b).into()
         }
         Cond::Call(id) => {
-            let held = facts.step(*id);
+            let truth = facts.step(*id);
             obs.leaf(Leaf {
                 cond,
                 value: None,
-                held,
+                held: truth == Truth::True,
                 inverted,
             });
-            held.into()
+            truth
         }
     }
 }
@@ -250,9 +270,9 @@ mod tests {
         fn load(&mut self, field: Field) -> Option<u128> {
             (field == Field::Dport).then_some(self.dport).flatten()
         }
-        fn step(&mut self, _: StepId) -> bool {
+        fn step(&mut self, _: StepId) -> Truth {
             self.calls += 1;
-            true
+            Truth::True
         }
     }
 

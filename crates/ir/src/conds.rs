@@ -48,13 +48,13 @@ impl Conds {
         for cond in &self.first[..usize::from(self.count)] {
             match eval(cond, facts, observer) {
                 Truth::True => {}
-                stop @ (Truth::False | Truth::Hotdrop) => return stop,
+                stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
             }
         }
         for cond in &self.more {
             match eval(cond, facts, observer) {
                 Truth::True => {}
-                stop @ (Truth::False | Truth::Hotdrop) => return stop,
+                stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
             }
         }
         Truth::True
@@ -106,9 +106,9 @@ mod tests {
         fn load(&mut self, _: Field) -> Option<u128> {
             Some(1)
         }
-        fn step(&mut self, id: StepId) -> bool {
+        fn step(&mut self, id: StepId) -> Truth {
             self.0 += 1;
-            id.0 == 0
+            (id.0 == 0).into()
         }
     }
 

@@ -28,6 +28,24 @@ pub enum Effect {
     Nat(NatSpec),
     /// Decides how connection tracking will treat the packet.
     Ct(CtSpec),
+    /// Hands the packet to who reads a queue. Its outcome is the verdict.
+    Queue(QueueSpec),
+    /// Sends a copy to a gateway.
+    Tee(TeeSpec),
+    /// From here on every rule the packet meets is logged.
+    Trace,
+    /// A record for the audit log.
+    Audit,
+    /// Hands a security label between packet and connection.
+    ConnSecMark,
+    /// Overwrites TCP options with no-operations.
+    StripTcpOptions(TcpOptions),
+    /// Sets congestion bits of the TCP header.
+    TcpEcn(TcpEcn),
+    /// Sets the mark to a hash of the packet's addresses and ports.
+    HashMark(HashMark),
+    /// Gives an IPv6 address another prefix, and takes the difference up in another word.
+    Npt(NptSpec),
 }
 
 impl Effect {
@@ -40,7 +58,8 @@ impl Effect {
                 let from = |f: &Field| f.is_connection();
                 field.is_connection() || matches!(expr, Expr::Mix { from: f, .. } if from(f))
             }
-            Effect::TcpMss(_) | Effect::Log(_) | Effect::Nflog(_) => false,
+            Effect::ConnSecMark => true,
+            _ => false,
         }
     }
 
@@ -51,7 +70,14 @@ impl Effect {
         match self {
             Effect::Assign(field, _) => Some(*field),
             Effect::TcpMss(_) => Some(Field::Length),
-            Effect::Log(_) | Effect::Nflog(_) | Effect::Nat(_) | Effect::Ct(_) => None,
+            Effect::StripTcpOptions(_) => Some(Field::TcpOption(0)),
+            Effect::TcpEcn(_) => Some(Field::TcpFlags),
+            Effect::HashMark(_) => Some(Field::Mark),
+            Effect::Npt(spec) => Some(match spec.manip {
+                Manip::Src => Field::Src,
+                Manip::Dst => Field::Dst,
+            }),
+            _ => None,
         }
     }
 }
@@ -161,6 +187,14 @@ pub enum NatSource {
     OutInterface,
     /// The address of the input interface, or loopback for local output (REDIRECT).
     InInterface,
+    /// Another network part for the packet's own address (NETMAP), at PREROUTING and
+    /// OUTPUT the destination's, elsewhere the source's.
+    Network {
+        /// The network.
+        addr: u128,
+        /// Bits of the network part.
+        mask: u128,
+    },
 }
 
 /// SNAT, DNAT, MASQUERADE and REDIRECT.
@@ -226,6 +260,98 @@ pub enum CtSpec {
         /// `--expevents` names.
         expect_events: Vec<String>,
     },
+}
+
+/// Queues of packets that programs decide (`struct xt_NFQ_info_v3`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueueSpec {
+    /// First queue.
+    pub first: u16,
+    /// Last queue; a flow keeps to one of them.
+    pub last: u16,
+    /// Packets of a queue without a reader leave the table as accepted; else they are dropped.
+    pub bypass: bool,
+}
+
+/// Where a copy goes (`struct xt_tee_tginfo`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TeeSpec {
+    /// Next hop.
+    pub gateway: u128,
+    /// Interface that the route must have.
+    pub dev: Option<String>,
+}
+
+/// A set of TCP option kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TcpOptions([u128; 2]);
+
+impl TcpOptions {
+    /// Whether the kind is in the set.
+    #[must_use]
+    pub const fn has(&self, kind: u8) -> bool {
+        self.0[(kind >> 7) as usize] >> (kind & 127) & 1 == 1
+    }
+}
+
+impl Extend<u8> for TcpOptions {
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, kinds: I) {
+        for kind in kinds {
+            self.0[usize::from(kind >> 7)] |= 1 << (kind & 127);
+        }
+    }
+}
+
+impl FromIterator<u8> for TcpOptions {
+    fn from_iter<I: IntoIterator<Item = u8>>(kinds: I) -> Self {
+        let mut set = TcpOptions::default();
+        set.extend(kinds);
+        set
+    }
+}
+
+/// Congestion bits of the TCP header; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TcpEcn {
+    /// ECN-Echo.
+    pub ece: Option<bool>,
+    /// Congestion window reduced.
+    pub cwr: Option<bool>,
+}
+
+/// What a mark is computed from (`struct xt_hmark_info`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HashMark {
+    /// Addresses and ports are those of the connection, as its first packet and the answer
+    /// to it have them.
+    pub of_connection: bool,
+    /// Bits of the source address that count.
+    pub src_mask: u128,
+    /// Bits of the destination address that count.
+    pub dst_mask: u128,
+    /// Bits of the ports (source port in the upper half) or of the security index that count.
+    pub port_mask: u32,
+    /// Bits of them that are set.
+    pub port_set: u32,
+    /// Bits of the protocol that count.
+    pub proto_mask: u16,
+    /// Seed of the hash.
+    pub seed: u32,
+    /// Number of different marks, not 0.
+    pub modulus: u32,
+    /// The smallest of them.
+    pub offset: u32,
+}
+
+/// A prefix for another (RFC 6296, `struct ip6t_npt_tginfo`); lengths are at most 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NptSpec {
+    /// Which address.
+    pub manip: Manip,
+    /// Prefix and length before.
+    pub from: (u128, u8),
+    /// Prefix and length after.
+    pub to: (u128, u8),
 }
 
 /// How REJECT answers. The packet is dropped whether or not an answer can be sent.

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use tidegate_wire::Family;
 
-use crate::{Cond, Conds, Effect, RejectKind, Rules, Step};
+use crate::{Cond, Conds, Effect, Field, RejectKind, Rules, Step};
 
 /// The five points where rules see a packet (uapi `enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,6 +155,16 @@ impl Rule {
             if let Cond::Test(test) = c {
                 found |= test.field().is_connection();
             }
+        });
+        found
+    }
+
+    /// Whether the rule looks at what connections have carried.
+    #[must_use]
+    pub fn needs_accounting(&self) -> bool {
+        let mut found = false;
+        self.cond.visit(&mut |c| {
+            found |= matches!(c, Cond::Test(test) if test.field() == Field::CtOrigPackets);
         });
         found
     }

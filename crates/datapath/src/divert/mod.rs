@@ -42,6 +42,8 @@ pub(crate) struct Diversion {
     pub(crate) device: Device,
     /// Our end of the pair beside it.
     near: u32,
+    /// The kernel had memory for rings.
+    pub(crate) rings: bool,
 }
 
 /// The sockets of a guarded interface.
@@ -90,13 +92,18 @@ impl Diversion {
             Framing::Loopback | Framing::Bare => secret()?,
         };
         let (near, far) = links::pair(&links::own_name(device), Some(near_mac), helper)?;
-        let diversion = Diversion {
+        let mut diversion = Diversion {
             device: device.clone(),
             near,
+            rings: true,
         };
         let done = diversion.connect(framing, far, helper, near_mac, slots);
         match done {
-            Ok(sockets) => Ok((diversion, sockets)),
+            Ok(sockets) => {
+                let wire = sockets.wire.as_ref().is_none_or(PacketSocket::has_ring);
+                diversion.rings = wire && sockets.door.has_ring();
+                Ok((diversion, sockets))
+            }
             Err(e) => {
                 let _ = links::remove(diversion.near);
                 Err(e)

@@ -73,7 +73,9 @@ impl Bits {
         let block = |rules: &[&Rule]| {
             let mut told: Vec<(Field, usize, Intervals)> = Vec::new();
             for (at, rule) in rules.iter().enumerate() {
-                let known = tests(rule).filter_map(|t| Some((t.field(), at, intervals(t)?)));
+                // Not settled for all packets of a flow, so none may look at it.
+                let settled = tests(rule).filter(|t| t.field() != Field::Ttl);
+                let known = settled.filter_map(|t| Some((t.field(), at, intervals(t)?)));
                 told.extend(known);
             }
             told.sort_by_key(|t| t.0);

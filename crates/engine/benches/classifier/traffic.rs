@@ -1,6 +1,6 @@
 //! Packets to look up.
 
-use tidegate_ir::{Cond, Facts, Field, Rule, Rules, StepId, ctstate};
+use tidegate_ir::{Cond, Facts, Field, Rule, Rules, StepId, Truth, ctstate};
 
 use crate::random::Random;
 
@@ -40,8 +40,8 @@ impl Facts for Header {
             _ => None,
         }
     }
-    fn step(&mut self, _: StepId) -> bool {
-        false
+    fn step(&mut self, _: StepId) -> Truth {
+        Truth::False
     }
 }
 

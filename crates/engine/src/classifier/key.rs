@@ -212,7 +212,7 @@ pub(super) fn hash_wide(cell: u128, salt: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_ir::StepId;
+    use tidegate_ir::{StepId, Truth};
 
     use super::*;
 
@@ -222,8 +222,8 @@ mod tests {
         fn load(&mut self, _: Field) -> Option<u128> {
             self.0
         }
-        fn step(&mut self, _: StepId) -> bool {
-            false
+        fn step(&mut self, _: StepId) -> Truth {
+            Truth::False
         }
     }
 

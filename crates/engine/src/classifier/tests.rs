@@ -1,6 +1,6 @@
 //! The classifier against testing every rule.
 
-use tidegate_ir::{Cond, Field, Ranges, RuleId, StepId, Verdict};
+use tidegate_ir::{Cond, Field, Ranges, RuleId, StepId, Truth, Verdict};
 
 use super::key::Dim;
 use super::tree::{Child, Part};
@@ -208,9 +208,9 @@ impl Facts for Packet {
         assert!(self.unsettled || is_settled(field), "{field:?}");
         self.values[place(field)]
     }
-    fn step(&mut self, id: StepId) -> bool {
+    fn step(&mut self, id: StepId) -> Truth {
         self.calls.push(id.0);
-        id.0.is_multiple_of(2)
+        id.0.is_multiple_of(2).into()
     }
 }
 
@@ -230,8 +230,8 @@ fn fate(chain: &(Rules, Classifier), packet: &Packet, from: u32, every: bool) ->
         match rule.cond.eval(&mut packet, &mut ()) {
             Truth::False => {}
             Truth::True => hits.push((rule.id.0, Truth::True)),
-            Truth::Hotdrop => {
-                hits.push((rule.id.0, Truth::Hotdrop));
+            drop @ (Truth::Hotdrop | Truth::HotdropTaken) => {
+                hits.push((rule.id.0, drop));
                 break;
             }
         }

@@ -191,7 +191,7 @@ impl Fib {
 
     pub(super) fn address_type(&self, addr: u128, dev: Option<IfIndex>) -> RouteType {
         match self.family {
-            Family::V4 if addr >> 24 == 0 || addr == 0xffff_ffff => RouteType::Broadcast,
+            Family::V4 if addr == 0 || addr == 0xffff_ffff => RouteType::Broadcast,
             Family::V4 | Family::V6 if is_multicast(self.family, addr) => RouteType::Multicast,
             Family::V4 => self.local_type(addr, dev).unwrap_or(RouteType::Unicast),
             Family::V6 if addr == 0 => RouteType::Unspec,

@@ -49,6 +49,7 @@ fn by_rules() -> Vec<Case> {
             filter(&format!("{chains}-A FORWARD -j c0\n{jumps}")),
             udp(),
         ),
+        (K::Queue, filter("-A FORWARD -j NFQUEUE"), udp()),
         (
             K::Target,
             untracked("-A FORWARD -p tcp --syn -j TCPMSS --set-mss 500"),

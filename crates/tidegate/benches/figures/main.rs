@@ -12,6 +12,7 @@ mod packets;
 mod replay;
 mod rules;
 mod scale;
+mod stateless;
 mod surroundings;
 mod traffic;
 
@@ -23,6 +24,7 @@ fn main() -> anyhow::Result<()> {
     let dir: PathBuf = keep.unwrap_or_else(|| temporary.path().to_owned());
     packets::run()?;
     scale::run()?;
+    stateless::run()?;
     replay::run(&dir)?;
     rules::run()
 }

@@ -101,8 +101,8 @@ impl Facts for Bare<'_> {
         }
     }
 
-    fn step(&mut self, _: StepId) -> bool {
-        false
+    fn step(&mut self, _: StepId) -> Truth {
+        Truth::False
     }
 }
 

@@ -205,6 +205,16 @@ fn complaint(tests: &[Tested], steps: &[String]) -> Option<String> {
 fn effect_text(effect: &Effect) -> String {
     match effect {
         Effect::Assign(field, _) => format!("sets the {}", field.row().name),
+        Effect::Queue(spec) if spec.first == spec.last => format!("asks queue {}", spec.first),
+        Effect::Queue(spec) => format!("asks one of queues {} to {}", spec.first, spec.last),
+        Effect::Tee(_) => "sends a copy".to_owned(),
+        Effect::Trace => "has the rules it meets logged".to_owned(),
+        Effect::Audit => "writes an audit record".to_owned(),
+        Effect::ConnSecMark => "hands on a security label".to_owned(),
+        Effect::StripTcpOptions(_) => "overwrites TCP options".to_owned(),
+        Effect::TcpEcn(_) => "sets congestion bits".to_owned(),
+        Effect::HashMark(_) => "sets the mark to a hash".to_owned(),
+        Effect::Npt(_) => "translates the prefix".to_owned(),
         Effect::TcpMss(_) => "clamps the MSS".to_owned(),
         Effect::Log(_) => "writes a log line".to_owned(),
         Effect::Nflog(spec) => format!("copies it to NFLOG group {}", spec.group),
@@ -340,7 +350,7 @@ impl Explainer {
         let mark = match tried.truth {
             Truth::True => show.paint.text(Tone::Good, "✓"),
             Truth::False => show.paint.text(Tone::Bad, "✗"),
-            Truth::Hotdrop => show.paint.text(Tone::Bad, "!"),
+            Truth::Hotdrop | Truth::HotdropTaken => show.paint.text(Tone::Bad, "!"),
         };
         write!(out, "{:indent$}{mark} {number:>2}  {text}", "")?;
         if tried.truth == Truth::True {

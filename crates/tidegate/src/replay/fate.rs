@@ -62,6 +62,7 @@ impl Fate {
                 | DropReason::Reject(id)
                 | DropReason::Policy(id)
                 | DropReason::Hotdrop(id)
+                | DropReason::Queue(id)
                 | DropReason::Target(id),
             )
             | Fate::Reject(id) => Some(*id),
@@ -113,6 +114,7 @@ const fn reason_text(reason: &DropReason) -> &'static str {
         DropReason::Hotdrop(_) => "a match drops what it cannot read",
         DropReason::JumpDepth => "jumps nested too deeply",
         DropReason::Conntrack(_) => "connection tracking",
+        DropReason::Queue(_) => "a queue without a reader, or its reader",
         DropReason::Target(_) => "the target could not do its work",
         DropReason::Martian => "an address that routing refuses",
         DropReason::NoRoute => "no route",

@@ -407,7 +407,7 @@ fn notes(env: &Env, walk: &Walk, decided: &Decided) -> Vec<String> {
         let Some(brief) = parse(bytes).ok().map(|l| Brief::new(bytes, &l)) else {
             continue;
         };
-        if role == Role::Emitted {
+        if matches!(role, Role::Emitted | Role::Copy) {
             notes.push(format!("answers {brief}"));
             continue;
         }

@@ -90,7 +90,7 @@ impl Trace for Walk {
         }
         match event {
             TraceEvent::Packet {
-                role: Role::Emitted,
+                role: Role::Emitted | Role::Copy,
                 ..
             } => self.answering = true,
             TraceEvent::Hook { hook, .. } => self.hooks.push(hook),

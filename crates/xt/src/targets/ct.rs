@@ -1,6 +1,6 @@
 //! `-j CT`: how connection tracking will treat the packet (kernel `xt_ct_target_v1`).
 //!
-//! Only helpers that exist can be named; `--timeout` policies do not exist here. When
+//! Only helpers that exist can be named, and no `--timeout` policy exists. When
 //! zone options are mixed, the last in the order zone, zone-orig, zone-reply gives
 //! the number (the tool takes the last on the command line).
 
@@ -15,11 +15,15 @@ use crate::{
 
 const NOTRACK: usize = 0;
 const HELPER: usize = 1;
-const CT_EVENTS: usize = 2;
-const EXP_EVENTS: usize = 3;
-const ZONE: usize = 4;
-const ZONE_ORIG: usize = 5;
-const ZONE_REPLY: usize = 6;
+const TIMEOUT: usize = 2;
+const CT_EVENTS: usize = 3;
+const EXP_EVENTS: usize = 4;
+const ZONE: usize = 5;
+const ZONE_ORIG: usize = 6;
+const ZONE_REPLY: usize = 7;
+
+/// Bytes of a timeout policy's name (`XT_CT` gives it 32, the final NUL included).
+const TIMEOUT_MAX: usize = 31;
 
 /// Helpers by name, protocol and the families they read.
 const HELPERS: &[(&str, u8, &[Family])] = &[
@@ -82,6 +86,15 @@ const OPTIONS: &[Opt] = &[
         },
     )
     .help(" --helper name\t\t\tUse conntrack helper 'name' for connection\n"),
+    Opt::new(
+        "timeout",
+        Arg::Special {
+            arity: 1,
+            parse: |input| Ok(crate::matches::osf::cut(input, TIMEOUT_MAX)),
+            show: |v, _| crate::matches::recent::bare(v.text().unwrap_or("")),
+        },
+    )
+    .help(" --timeout name \t\tUse timeout policy 'name' for connection\n"),
     Opt::new("ctevents", Arg::SetOf(&EVENTS))
         .help(" --ctevents event[,event...]\tGenerate specified conntrack events for connection\n"),
     Opt::new("expevents", Arg::SetOf(&EXPECT_EVENTS)).help(
@@ -147,8 +160,21 @@ fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A helper must exist for the rule's protocol (`xt_ct_set_helper`).
+/// A helper must exist for the rule's protocol (`xt_ct_set_helper`), a timeout policy
+/// must exist (`xt_ct_set_timeout`). Untracked packets have neither.
 fn check(args: &Args, place: &Place<'_>) -> Result<(), Refusal> {
+    if args.has(NOTRACK) {
+        return Ok(());
+    }
+    if let Some(policy) = args.text(TIMEOUT) {
+        if place.proto.1 || place.proto.0 == 0 {
+            return Err(Refusal::invalid("CT: a timeout policy is for one protocol"));
+        }
+        return Err(Refusal {
+            errno: Errno::NotFound,
+            why: format!("CT: no timeout policy {policy:?}"),
+        });
+    }
     let Some(helper) = args.text(HELPER) else {
         return Ok(());
     };
@@ -236,6 +262,9 @@ const CASES: &[Case] = &[
         "-j CT --ctevents new,new,mark --expevents new",
         "-j CT --ctevents new,mark --expevents new",
     )),
+    raw(ok("-p tcp -j CT --notrack --timeout foo")),
+    raw(bad("-j CT --timeout foo")),
+    raw(bad("-p tcp -j CT --timeout foo")),
     raw(bad("-j CT --zone 65536")),
     raw(bad("-j CT --zone -1")),
     raw(bad("-j CT --zone foo")),

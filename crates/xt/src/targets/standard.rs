@@ -1,6 +1,6 @@
-//! `-j ACCEPT`, `-j DROP`, `-j RETURN`: the verdicts without a module of their own.
+//! `-j ACCEPT`, `-j DROP`, `-j QUEUE`, `-j RETURN`: the verdicts without a module of their own.
 
-use tidegate_ir::Verdict;
+use tidegate_ir::{Effect, QueueSpec, Verdict};
 
 use crate::{Extension, Families, Help, Legal, Lower, Outcome, ok};
 
@@ -33,6 +33,20 @@ pub static DROP: Extension = verdict(
     "DROP",
     Lower::Target(|_, _| Outcome::verdict(Verdict::Drop)),
     &[ok("-j DROP")],
+);
+
+/// `-j QUEUE`: hand to who reads queue 0.
+pub static QUEUE: Extension = verdict(
+    "QUEUE",
+    Lower::Target(|_, _| {
+        let spec = QueueSpec {
+            first: 0,
+            last: 0,
+            bypass: false,
+        };
+        Outcome::effect(Effect::Queue(spec), Verdict::Accept)
+    }),
+    &[ok("-p udp -j QUEUE"), ok("-j QUEUE").v6()],
 );
 
 /// `-j RETURN`: back to the calling chain.

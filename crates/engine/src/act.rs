@@ -1,0 +1,178 @@
+//! What the rarer targets do to a packet in a table.
+
+use tidegate_ir::{Chain, Effect, Hook, LogSpec, Manip, QueueSpec, RuleId, TableKind, TeeSpec};
+use tidegate_wire::{Family, be16, checksum};
+
+use crate::env::IfIndex;
+use crate::log;
+use crate::outcome::{DropReason, Output};
+use crate::packet::{LinkHeader, Packet, Tracking};
+use crate::queue::{self, Queued, Verdict};
+use crate::rewrite;
+use crate::run::AtTable;
+use crate::tables::Decision;
+use crate::trace::Trace;
+
+/// A copy that TEE made and where it goes.
+pub(crate) struct Copy {
+    pub(crate) packet: Packet,
+    /// The device that the packet was at.
+    pub(crate) at: Option<IfIndex>,
+    pub(crate) spec: TeeSpec,
+}
+
+/// Level of what is logged for traced packets (`LOGLEVEL_WARNING`).
+const WARNING: u8 = 4;
+/// Level of audit records in the kernel's log.
+const NOTICE: u8 = 5;
+
+impl<T: Trace> AtTable<'_, T> {
+    /// Carries out an effect; `Some` when it decides about the packet.
+    pub(crate) fn act(&mut self, effect: &Effect, rule: RuleId) -> Option<Decision> {
+        let drop = |_| Decision::Drop(DropReason::Target(rule));
+        match effect {
+            Effect::Queue(spec) => return Some(self.queue(*spec, rule)),
+            Effect::Tee(spec) => self.tee(spec),
+            Effect::Trace => self.packet.traced = true,
+            Effect::Audit => self.audit(),
+            // Labels are a security module's, of which there is none.
+            Effect::ConnSecMark => {}
+            Effect::StripTcpOptions(kinds) => {
+                return rewrite::strip_options(self.packet, kinds).err().map(drop);
+            }
+            Effect::TcpEcn(bits) => {
+                return rewrite::set_tcp_ecn(self.packet, *bits).err().map(drop);
+            }
+            Effect::HashMark(spec) => {
+                let mark = rewrite::hash_mark(self.packet, spec, self.conntrack);
+                self.packet.mark = mark.unwrap_or(self.packet.mark);
+            }
+            Effect::Npt(spec) => {
+                let pointer = match spec.manip {
+                    Manip::Src => 8,
+                    Manip::Dst => 24,
+                };
+                let done = rewrite::translate_prefix(self.packet, spec);
+                return done.err().map(|_| Decision::Problem(pointer, rule));
+            }
+            // The others are the caller's.
+            _ => {}
+        }
+        None
+    }
+
+    fn queue(&mut self, spec: QueueSpec, rule: RuleId) -> Decision {
+        let dropped = Decision::Drop(DropReason::Queue(rule));
+        let queued = Queued {
+            queue: queue::number(self.packet, spec),
+            hook: self.hook,
+            mark: self.packet.mark,
+            bytes: &self.packet.bytes,
+        };
+        let verdict = self.queues.as_mut().and_then(|q| q.decide(&queued));
+        match verdict {
+            None if spec.bypass => Decision::Accept,
+            None | Some(Verdict::Drop) => dropped,
+            Some(Verdict::Accept { mark, bytes }) => {
+                self.packet.mark = mark.unwrap_or(self.packet.mark);
+                match bytes.is_none_or(|bytes| self.packet.replace(bytes)) {
+                    true => Decision::Accept,
+                    false => dropped,
+                }
+            }
+        }
+    }
+
+    /// The copy does not fragment, and loses a hop where it could come back
+    /// (`nf_dup_ipv4`, `nf_dup_ipv6`).
+    fn tee(&mut self, spec: &TeeSpec) {
+        if self.packet.is_copy {
+            return;
+        }
+        let mut packet = Packet {
+            tracking: Tracking::Untracked,
+            is_copy: true,
+            borrows_connection: true,
+            depth: self.packet.depth.saturating_add(1),
+            in_dev: None,
+            in_name: 0,
+            link: LinkHeader::default(),
+            rerouted: None,
+            follow: None,
+            as_sent: false,
+            looped: false,
+            ..self.packet.clone()
+        };
+        let family = packet.family();
+        // `ip_output` takes the device that the packet was at for the input interface.
+        let at = match self.hook {
+            Hook::Prerouting | Hook::Input | Hook::Forward => self.packet.in_dev,
+            Hook::Output => None,
+            Hook::Postrouting => self.packet.out_dev,
+        };
+        if matches!(self.hook, Hook::Prerouting | Hook::Input) {
+            packet.set_ttl(packet.ttl().wrapping_sub(1));
+        }
+        if family == Family::V4 {
+            let word = be16(&packet.bytes, 6).unwrap_or(0) | 0x4000;
+            checksum::replace_ipv4_word(&mut packet.bytes, 6, word);
+            packet.layout.dont_frag = true;
+        }
+        self.copies.push(Copy {
+            packet,
+            at,
+            spec: spec.clone(),
+        });
+    }
+
+    /// `audit_tg`; the record's time and number are the log's affair.
+    fn audit(&mut self) {
+        let packet = &*self.packet;
+        let addr = |a: u128| match packet.family() {
+            Family::V4 => std::net::Ipv4Addr::from_bits(a as u32).to_string(),
+            Family::V6 => std::net::Ipv6Addr::from_bits(a).to_string(),
+        };
+        let line = format!(
+            "audit: type=1324 mark={:#x} saddr={} daddr={} proto={}",
+            packet.mark,
+            addr(packet.src()),
+            addr(packet.dst()),
+            packet.layout.proto
+        );
+        self.log(NOTICE, line, "audit: ".to_owned());
+    }
+
+    /// `TRACE: table:chain:kind:number` and what LOG says with all its options but one
+    /// (`nf_log_trace`).
+    pub(crate) fn trace_line(
+        &mut self,
+        table: TableKind,
+        chain: &Chain,
+        kind: &str,
+        number: usize,
+    ) {
+        let prefix = format!("TRACE: {}:{}:{kind}:{number} ", table.name(), chain.name);
+        let spec = LogSpec {
+            level: WARNING,
+            prefix: prefix.clone(),
+            tcp_sequence: true,
+            tcp_options: true,
+            ip_options: true,
+            uid: true,
+            mac_decode: false,
+        };
+        let line = log::line(&spec, self.packet, self.env);
+        self.log(WARNING, line, prefix);
+    }
+
+    fn log(&mut self, level: u8, line: String, prefix: String) {
+        self.outputs.push(Output::Log {
+            level,
+            line,
+            prefix,
+            hook: self.hook,
+            input: self.packet.in_dev,
+            output: self.packet.out_dev,
+        });
+    }
+}

@@ -1,0 +1,185 @@
+//! Targets that speak to somebody: queues, traces, audit records.
+
+use std::sync::Arc;
+
+use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
+use tidegate_engine::{
+    Config, Disposition, DropReason, Engine, Incoming, Outcome, Output, QueueVerdict, Queued,
+    Queues,
+};
+use tidegate_syntax::{lower, parse_rules};
+use tidegate_wire::{Family, checksum};
+use tidegate_xt::NoNames;
+
+fn router(rules: &str) -> Engine {
+    let interface = |index, name: &str, addr| Interface {
+        index: IfIndex(index),
+        name: name.to_owned(),
+        addresses: vec![Prefix {
+            family: Family::V4,
+            addr,
+            len: 24,
+        }],
+        mtu: 1500,
+        mac: None,
+        loopback: false,
+    };
+    let settings = Settings {
+        forward4: true,
+        ..Settings::default()
+    };
+    let interfaces = vec![
+        interface(2, "eth0", 0x0a00_0001),
+        interface(3, "eth1", 0x0a00_0101),
+    ];
+    let env = Env::new(interfaces, &[], &[], settings);
+    let mut engine = Engine::new(Config::default(), Arc::new(env));
+    let rules = parse_rules(rules, Family::V4, &NoNames).expect("rules");
+    let lowered = lower(&rules).expect("lowered");
+    engine.load(Arc::new(lowered.ruleset));
+    engine
+}
+
+/// UDP from 10.0.0.2 to 10.0.1.2, without checksum.
+fn udp(port: u16) -> Vec<u8> {
+    let mut packet = vec![
+        0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 1, 2, 0x10, 0, 0, 0, 0, 8, 0,
+        0,
+    ];
+    packet[22..24].copy_from_slice(&port.to_be_bytes());
+    checksum::fix_ipv4(&mut packet);
+    packet
+}
+
+fn receive(engine: &mut Engine, packet: Vec<u8>) -> Outcome {
+    engine.receive(0, Incoming::on(IfIndex(2)), packet, &mut ())
+}
+
+#[derive(Debug)]
+struct Program(QueueVerdict);
+
+impl Queues for Program {
+    fn decide(&mut self, packet: &Queued<'_>) -> Option<QueueVerdict> {
+        (packet.queue == 3).then(|| self.0.clone())
+    }
+}
+
+const QUEUE: &str = "*filter
+:FORWARD ACCEPT [0:0]
+-A FORWARD -p udp -m udp --dport 80 -j NFQUEUE --queue-num 3
+-A FORWARD -p udp -m udp --dport 81 -j NFQUEUE --queue-num 4 --queue-bypass
+-A FORWARD -p udp -m udp --dport 82 -j NFQUEUE --queue-num 4
+-A FORWARD -j DROP
+COMMIT
+";
+
+fn fate(program: Option<QueueVerdict>, port: u16) -> Outcome {
+    let mut engine = router(QUEUE);
+    engine.set_queues(program.map(|p| Box::new(Program(p)) as Box<dyn Queues>));
+    receive(&mut engine, udp(port))
+}
+
+fn was_queue_drop(outcome: &Outcome) -> bool {
+    matches!(
+        outcome.disposition,
+        Disposition::Dropped(DropReason::Queue(_))
+    )
+}
+
+#[test]
+fn a_queue_without_a_reader_drops_or_is_bypassed() {
+    assert!(was_queue_drop(&fate(None, 80)));
+    assert!(was_queue_drop(&fate(None, 82)));
+    // What bypasses has left the table: the rule that drops is not met.
+    assert_eq!(fate(None, 81).disposition, Disposition::Sent);
+    assert!(was_queue_drop(&fate(Some(QueueVerdict::Drop), 82)));
+}
+
+#[test]
+fn a_queues_reader_decides_and_changes_packets() {
+    assert!(was_queue_drop(&fate(Some(QueueVerdict::Drop), 80)));
+    let accept = |bytes| QueueVerdict::Accept {
+        mark: Some(7),
+        bytes,
+    };
+    let outcome = fate(Some(accept(Some(udp(9)))), 80);
+    let [Output::Transmit { bytes, mark, .. }] = &outcome.outputs[..] else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!((&bytes[22..24], *mark), (&[0, 9][..], 7));
+    assert!(was_queue_drop(&fate(Some(accept(Some(vec![0x45; 3]))), 80)));
+    let outcome = fate(Some(accept(None)), 80);
+    assert_eq!(outcome.disposition, Disposition::Sent);
+}
+
+fn lines(outcome: &Outcome) -> Vec<&str> {
+    let mut lines = Vec::new();
+    for output in &outcome.outputs {
+        if let Output::Log { line, .. } = output {
+            lines.push(line.as_str());
+        }
+    }
+    lines
+}
+
+#[test]
+fn traced_packets_tell_the_rules_they_meet() {
+    let mut engine = router(
+        "*raw
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -p udp -j TRACE
+-A PREROUTING -p udp
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:u - [0:0]
+:v - [0:0]
+-A FORWARD -p tcp -j DROP
+-A FORWARD -p udp -j u
+-A FORWARD -p udp -m udp --dport 80 -j v
+-A FORWARD -p udp -m udp --dport 81 -j ACCEPT
+-A u -p tcp
+-A v -p udp
+-A v -j RETURN
+COMMIT
+",
+    );
+    let outcome = receive(&mut engine, udp(80));
+    let places: Vec<_> = lines(&outcome)
+        .iter()
+        .filter_map(|l| l.strip_prefix("TRACE: ")?.split(' ').next())
+        .collect();
+    // As Linux 6.18 says of the same packet and rules.
+    let wanted = [
+        "raw:PREROUTING:rule:2",
+        "raw:PREROUTING:policy:3",
+        "filter:FORWARD:rule:2",
+        "filter:u:return:2",
+        "filter:FORWARD:rule:3",
+        "filter:v:rule:1",
+        "filter:v:return:2",
+        "filter:FORWARD:policy:5",
+    ];
+    assert_eq!(places, wanted);
+    assert_eq!(
+        lines(&outcome)[2],
+        "TRACE: filter:FORWARD:rule:2 IN=eth0 OUT=eth1 MAC= SRC=10.0.0.2 DST=10.0.1.2 LEN=28 TOS=0x00 PREC=0x00 TTL=63 ID=1 PROTO=UDP SPT=4096 DPT=80 LEN=8 "
+    );
+}
+
+#[test]
+fn audit_records_say_who_and_what() {
+    let mut engine = router(
+        "*filter
+:FORWARD ACCEPT [0:0]
+-A FORWARD -j AUDIT --type drop
+COMMIT
+",
+    );
+    let outcome = receive(&mut engine, udp(80));
+    // The fields of `audit_tg`.
+    assert_eq!(
+        lines(&outcome),
+        ["audit: type=1324 mark=0x0 saddr=10.0.0.2 daddr=10.0.1.2 proto=17"]
+    );
+}
