@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tidegate-capture", &["tidegate-wire"]),
     ("tidegate-host", &["tidegate-wire", "tidegate-engine"]),
     ("tidegate-sys", &[]),
+    ("tidegate-ebpf", &["tidegate-wire", "tidegate-conntrack"]),
     (
         "tidegate-datapath",
         &[

@@ -1,0 +1,17 @@
+//! The programs in the kernel: through its verifier, and run there on packets of our own
+//! (`BPF_PROG_TEST_RUN`), which meet no interface. Needs root; says so when it is not.
+
+mod fast;
+mod packets;
+
+/// Whether there is a kernel to try.
+fn allowed() -> bool {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|m| {
+        use std::os::unix::fs::MetadataExt;
+        m.uid() == 0
+    });
+    if !root {
+        eprintln!("SKIPPED: programs can be loaded by root only");
+    }
+    root
+}
