@@ -2,7 +2,9 @@
 //! (`BPF_PROG_TEST_RUN`), which meet no interface. Needs root; says so when it is not.
 
 mod fast;
+mod make;
 mod packets;
+mod twin;
 
 /// Whether there is a kernel to try.
 fn allowed() -> bool {
