@@ -30,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "tidegate-datapath",
         &[
             "tidegate-wire",
+            "tidegate-ebpf",
             "tidegate-engine",
             "tidegate-host",
             "tidegate-sys",

@@ -44,6 +44,7 @@ impl Entry {
             seqadj: None,
             ftp: None,
             tags: [0; 2],
+            place: crate::elsewhere::HERE,
         }
     }
 }

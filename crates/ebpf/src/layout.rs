@@ -147,7 +147,7 @@ pub enum Fate {
     Forwarded = 0,
     /// Given to this host's sockets, or sent by them.
     Passed,
-    /// Not for this host alone: broadcast, multicast, somebody else's.
+    /// Not for this host alone: broadcast, multicast.
     NotOurs,
     /// Not plain TCP or UDP over IPv4 or IPv6: options, extension headers, ICMP, damage.
     Unusual,
@@ -201,7 +201,7 @@ impl Fate {
         match self {
             Fate::Forwarded => "forwarded in the kernel",
             Fate::Passed => "to and from sockets in the kernel",
-            Fate::NotOurs => "broadcast, multicast or for others",
+            Fate::NotOurs => "broadcast and multicast",
             Fate::Unusual => "not plain TCP or UDP",
             Fate::Fragment => "fragments",
             Fate::TcpFlags => "TCP opening, closing or urgent",

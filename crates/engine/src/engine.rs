@@ -12,6 +12,7 @@ use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
 use crate::index::Index;
+use crate::offload::Followed;
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
 use crate::random::Random;
@@ -169,6 +170,8 @@ pub struct Engine {
     pub(crate) stack: Stack,
     pub(crate) flows: FlowCache,
     pub(crate) drops: DropCounters,
+    /// The last packet, if it followed a plan.
+    pub(crate) last: Option<Followed>,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -193,6 +196,7 @@ impl Engine {
             stack: Stack::default(),
             flows: FlowCache::default(),
             drops: DropCounters::default(),
+            last: None,
             spare: Vec::new(),
             env,
             config,
@@ -209,6 +213,7 @@ impl Engine {
     /// Replaces the rules of their family between two packets, keeping what survives;
     /// connections stay. Returns the old rules, whose destruction takes its time.
     pub fn replace(&mut self, mut ready: Ready, survivors: &Survivors) -> Ready {
+        self.recall_all();
         let new = &mut ready.0;
         let slot = &mut self.families[index(new.rules.family)];
         for s in &survivors.counters {
@@ -236,6 +241,7 @@ impl Engine {
 
     /// Replaces the surroundings.
     pub fn set_env(&mut self, env: Arc<Env>) {
+        self.recall_all();
         self.env = env;
         self.flows.begin_epoch();
     }
@@ -315,7 +321,9 @@ impl Engine {
         packet: Vec<u8>,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).receive(incoming, packet)
+        let outcome = Run::new(self, now, trace).receive(incoming, packet);
+        self.count_passed();
+        outcome
     }
 
     /// A packet that a local socket sends, carrying `mark`.
@@ -379,6 +387,7 @@ impl Engine {
     /// Lets connections and fragments expire.
     pub fn handle_timeout(&mut self, now: Time) {
         self.conntrack.handle_timeout(now);
+        self.count_passed();
         self.defrag.handle_timeout(now);
     }
 

@@ -31,6 +31,12 @@ const fn insn(code: u16, k: u32, yes: u8, no: u8) -> Insn {
     }
 }
 
+/// Lets nothing through.
+#[must_use]
+pub fn no_filter() -> Vec<Insn> {
+    vec![insn(RETURN, 0, 0, 0)]
+}
+
 /// Lets through untagged IPv4 and IPv6 frames for this host or for everybody whose
 /// Ethernet source is not `secret`.
 #[must_use]

@@ -7,13 +7,15 @@ mod clock;
 mod namespace;
 mod packet;
 mod port;
+mod shared;
 mod vnet;
 
-pub use bpf::{Insn, wire_filter};
+pub use bpf::{Insn, no_filter, wire_filter};
 pub use clock::Clock;
 pub use namespace::Namespace;
 pub use packet::{PacketOptions, PacketSocket};
 pub use port::{Frame, FramePort, OutFrame, PacketKind, Sent};
+pub use shared::SharedWords;
 pub use vnet::{Gso, VnetHeader};
 
 /// Fills `buffer` with random bytes.

@@ -168,6 +168,7 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         seqadj,
         ftp,
         tags: _,
+        place: _,
     } = entry;
     put::u64(out, number(id));
     kind(out, &tuples[0]);

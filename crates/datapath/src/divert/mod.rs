@@ -14,8 +14,9 @@ mod links;
 mod settings;
 
 use anyhow::{Context, Result, bail};
-use tidegate_sys::{Namespace, PacketOptions, PacketSocket, random, wire_filter};
+use tidegate_sys::{Namespace, PacketOptions, PacketSocket, no_filter, random, wire_filter};
 
+use crate::fast::{Attached, Kernel, remove_pins};
 use filters::{Act, At, Ours, Place, Turn, Which};
 pub(crate) use links::{Device, Framing, list};
 
@@ -32,6 +33,8 @@ pub(crate) struct Diversion {
     pub(crate) device: Device,
     /// Our end of the pair beside it.
     near: u32,
+    /// What it takes for the fast path: the pair's end beside it, and the programs.
+    fast: Option<(u32, Attached)>,
 }
 
 /// The sockets of a guarded interface.
@@ -39,6 +42,9 @@ pub(crate) struct Diversion {
 pub(crate) struct Sockets {
     /// Frames of the interface itself; loopback has none.
     pub(crate) wire: Option<PacketSocket>,
+    /// What the programs of the fast path send up; with it, the interface's own socket only
+    /// sends.
+    pub(crate) up: Option<PacketSocket>,
     /// The kernel's frames: out of its sockets, and into them.
     pub(crate) door: PacketSocket,
     /// Ethernet address that frames into the door are for.
@@ -48,7 +54,7 @@ pub(crate) struct Sockets {
 }
 
 /// A locally administered unicast address that nobody can guess.
-fn secret() -> Result<[u8; 6]> {
+pub(crate) fn secret() -> Result<[u8; 6]> {
     let mut mac = [0; 6];
     random(&mut mac).context("random bytes")?;
     mac[0] = mac[0] & 0xfc | 2;
@@ -61,7 +67,11 @@ impl Diversion {
     ///
     /// # Errors
     /// The kernel refuses. The interface is as it was then.
-    pub(crate) fn install(device: &Device, helper: &Namespace) -> Result<(Self, Sockets)> {
+    pub(crate) fn install(
+        device: &Device,
+        helper: &Namespace,
+        kernel: Option<&mut Kernel>,
+    ) -> Result<(Self, Sockets)> {
         let Some(framing) = device.framing else {
             bail!("its framing is unknown here");
         };
@@ -70,11 +80,13 @@ impl Diversion {
             Framing::Loopback | Framing::Bare => secret()?,
         };
         let (near, far) = links::pair(&links::own_name(device), Some(near_mac), helper)?;
-        let diversion = Diversion {
+        let mut diversion = Diversion {
             device: device.clone(),
             near,
+            fast: None,
         };
-        let done = diversion.connect(framing, far, helper, near_mac);
+        let kernel = kernel.filter(|_| matches!(framing, Framing::Ethernet(_)));
+        let done = diversion.connect(framing, far, helper, near_mac, kernel);
         match done {
             Ok(sockets) => Ok((diversion, sockets)),
             Err(e) => {
@@ -85,14 +97,15 @@ impl Diversion {
     }
 
     fn connect(
-        &self,
+        &mut self,
         framing: Framing,
         far: u32,
         helper: &Namespace,
         near_mac: [u8; 6],
+        kernel: Option<&mut Kernel>,
     ) -> Result<Sockets> {
         let index = self.device.index;
-        let secret = secret()?;
+        let secret = kernel.as_ref().map_or_else(secret, |k| Ok(k.injected()))?;
         let all = PacketOptions {
             filter: Vec::new(),
             receive_buffer: RECEIVE_BUFFER,
@@ -101,7 +114,11 @@ impl Diversion {
             .run(|| PacketSocket::open(far, &all))
             .context("a packet socket")?;
         let own = PacketOptions {
-            filter: wire_filter(secret),
+            filter: if kernel.is_some() {
+                no_filter()
+            } else {
+                wire_filter(secret)
+            },
             ..all
         };
         let wire = match framing {
@@ -122,12 +139,41 @@ impl Diversion {
             return Err(e);
         }
         filters::remove(index, Ours::NotIn(place)).context("removing a predecessor's filters")?;
+        let up = kernel.map(|k| self.speed_up(k, helper)).transpose()?;
         Ok(Sockets {
             wire,
+            up,
             door,
             near_mac,
             secret,
         })
+    }
+
+    /// Puts the programs of the fast path in front; what they send up comes by the socket.
+    fn speed_up(&mut self, kernel: &mut Kernel, helper: &Namespace) -> Result<PacketSocket> {
+        let index = self.device.index;
+        let name = links::own_name_up(index);
+        let (near, far) = links::pair(&name, None, helper)?;
+        let all = PacketOptions {
+            filter: Vec::new(),
+            receive_buffer: RECEIVE_BUFFER,
+        };
+        let socket = helper.run(|| PacketSocket::open(far, &all));
+        let device = (index, self.device.name.as_str());
+        let done = socket.context("a packet socket").and_then(|socket| {
+            let attached = kernel.attach(device, near, &name, helper)?;
+            Ok((socket, attached))
+        });
+        match done {
+            Ok((socket, attached)) => {
+                self.fast = Some((near, attached));
+                Ok(socket)
+            }
+            Err(e) => {
+                let _ = links::remove(near);
+                Err(e)
+            }
+        }
     }
 
     /// Closes the interface to everything but us. Filters that a predecessor has left,
@@ -162,8 +208,12 @@ impl Diversion {
     }
 
     /// Opens the interface again.
-    pub(crate) fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(self, kernel: Option<&mut Kernel>) -> Result<()> {
         let opened = open(&self.device);
+        if let (Some((near, attached)), Some(kernel)) = (self.fast, kernel) {
+            kernel.detach(attached)?;
+            links::remove(near)?;
+        }
         links::remove(self.near)?;
         opened.map(|_| ())
     }
@@ -194,6 +244,9 @@ pub(crate) fn open(device: &Device) -> Result<bool> {
 pub(crate) fn remove_all() -> Result<usize> {
     let mut opened = 0;
     let mut faults = Vec::new();
+    if let Err(e) = remove_pins() {
+        faults.push(format!("{e:#}"));
+    }
     for device in list()? {
         let done = if device.ours() {
             links::remove(device.index).map_err(Into::into)

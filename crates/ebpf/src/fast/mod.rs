@@ -45,6 +45,9 @@ pub struct Secrets {
     pub sent_on: [u32; 4],
 }
 
+/// `PACKET_OTHERHOST`: frames for somebody else, which nobody here looks at.
+const OTHER_HOST: i32 = 3;
+
 /// Name of the program for what interfaces receive.
 pub const INGRESS: &str = "ingress";
 /// Name of the program for what is sent.
@@ -138,6 +141,7 @@ fn read(a: &mut Asm, secrets: &Secrets, next: Label, up: Label) {
     a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
     let for_us = a.label();
     a.jump_if(Cond::Eq, R::R1, 0, for_us);
+    a.jump_if(Cond::Ge, R::R1, OTHER_HOST, next);
     leave(a, Fate::NotOurs, up);
     a.bind(for_us);
     a.jump_if(Cond::Eq, R::R8, ETH_P_IP, v4);

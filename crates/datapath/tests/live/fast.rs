@@ -1,0 +1,206 @@
+//! The programs in the kernel in front of the datapath, on a router.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use tidegate_datapath::{Fate, Options};
+use tidegate_engine::Engine;
+use tidegate_wire::Family;
+
+use crate::net::{Guard, Host, able, eventually, filter, nat, skipped};
+use crate::router::{Net, net};
+use crate::talk::{megabytes, reaches, udp};
+
+/// As in every firewall: known connections first, then who may open one.
+const STATEFUL: [&str; 3] = [
+    "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+    "-A FORWARD -i eth0 -m conntrack --ctstate NEW -j ACCEPT",
+    "-A FORWARD -j DROP",
+];
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// A user namespace's root may not load programs.
+fn may() -> bool {
+    if !able() {
+        return false;
+    }
+    let all = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let whole = all.split_whitespace().nth(2) == Some("4294967295");
+    if !whole {
+        skipped("programs are loaded by the machine's root only");
+    }
+    whole
+}
+
+fn guard(host: &Host, rules: &str) -> Guard {
+    let options = Options {
+        fast: true,
+        ..Options::default()
+    };
+    host.guard_with(options, rules, rules)
+}
+
+fn fate(guard: &Guard, fate: Fate) -> u64 {
+    let fates = guard.datapath.report().fates;
+    fates.iter().find(|(f, _)| *f == fate).unwrap().1
+}
+
+/// Packets that connections have counted, both directions.
+fn entries(guard: &Guard) -> Vec<[u64; 2]> {
+    let look = |engine: &mut Engine, _| {
+        let entries = engine.conntrack().iter();
+        entries.map(|(_, e)| e.counters.map(|c| c.packets)).collect()
+    };
+    guard.datapath.with(look).unwrap()
+}
+
+/// Says and answers `times`.
+fn talk(from: &UdpSocket, to: &UdpSocket, there: SocketAddr, times: usize) {
+    let mut buffer = [0; 64];
+    for _ in 0..times {
+        from.send_to(b"question", there).unwrap();
+        let (_, peer) = to.recv_from(&mut buffer).unwrap();
+        to.send_to(b"answer", peer).unwrap();
+        from.recv(&mut buffer).unwrap();
+    }
+}
+
+/// The inside talks to a server outside long enough for a stream, then `times` more.
+fn stream(net: &Net, server: &str, client: &str) -> (UdpSocket, UdpSocket) {
+    let to = udp(&net.outside, at(server));
+    let from = udp(&net.inside, at(client));
+    talk(&from, &to, at(server), 1);
+    std::thread::sleep(Duration::from_millis(2100));
+    talk(&from, &to, at(server), 2);
+    (from, to)
+}
+
+fn acct(guard: &Guard) {
+    let set = |engine: &mut Engine, _| engine.conntrack_mut().config_mut().acct = true;
+    guard.datapath.with(set).unwrap();
+}
+
+#[test]
+fn a_stream_is_forwarded_in_the_kernel_and_counted() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    acct(&guard);
+    for (family, server, client) in [
+        (Family::V4, "10.1.0.2:7", "10.0.0.2:40000"),
+        (Family::V6, "[fd01::2]:7", "[fd00::2]:40000"),
+    ] {
+        let before = fate(&guard, Fate::Forwarded);
+        let (from, to) = stream(&net, server, client);
+        talk(&from, &to, at(server), 500);
+        let forwarded = fate(&guard, Fate::Forwarded) - before;
+        assert!(forwarded >= 900, "{forwarded}: {:?}", guard.datapath.report());
+        // 503 questions, 503 answers, the first of them new.
+        assert_eq!(guard.counted(family, 0), 1005);
+        assert_eq!(guard.counted(family, 1), 1);
+        assert_eq!(guard.counted(family, 2), 0);
+        assert!(entries(&guard).contains(&[503, 503]));
+    }
+}
+
+#[test]
+fn a_change_of_rules_holds_from_its_acknowledgement_on() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    let there = at("10.1.0.2:7");
+    talk(&from, &to, there, 20);
+    assert!(fate(&guard, Fate::Forwarded) >= 20);
+    for _ in 0..5 {
+        guard.load(Family::V4, &filter(&["-A FORWARD -p udp -j DROP"]));
+        assert!(!reaches(&from, &to, there));
+        assert_eq!(guard.counted(Family::V4, 0), 1);
+        guard.load(Family::V4, &filter(&STATEFUL));
+        let before = fate(&guard, Fate::Forwarded);
+        talk(&from, &to, there, 20);
+        assert!(fate(&guard, Fate::Forwarded) > before);
+    }
+}
+
+#[test]
+fn a_deleted_connection_is_new_again() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    talk(&from, &to, at("10.1.0.2:7"), 20);
+    assert_eq!(guard.counted(Family::V4, 1), 1);
+    let flush = |engine: &mut Engine, _| engine.conntrack_mut().flush();
+    guard.datapath.with(flush).unwrap();
+    talk(&from, &to, at("10.1.0.2:7"), 1);
+    assert_eq!(guard.counted(Family::V4, 1), 2);
+}
+
+#[test]
+fn tcp_is_forwarded_in_the_kernel() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    for (server, family) in [("10.1.0.2:80", Family::V4), ("[fd01::2]:80", Family::V6)] {
+        let before = fate(&guard, Fate::Forwarded);
+        megabytes(&net.inside, &net.outside, at(server));
+        let forwarded = fate(&guard, Fate::Forwarded) - before;
+        assert!(forwarded >= 20, "{forwarded}: {:?}", guard.datapath.report());
+        assert_eq!(guard.counted(family, 2), 0);
+    }
+}
+
+#[test]
+fn tcp_without_offloads_is_forwarded_in_the_kernel() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    for host in [&net.inside, &net.outside] {
+        host.sh("ethtool -K eth0 tx off gso off tso off gro off >/dev/null");
+    }
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    megabytes(&net.inside, &net.outside, at("10.1.0.2:80"));
+    let forwarded = fate(&guard, Fate::Forwarded);
+    assert!(forwarded >= 500, "{forwarded}: {:?}", guard.datapath.report());
+    assert_eq!(fate(&guard, Fate::Checksum), 0);
+    assert_eq!(guard.counted(Family::V4, 2), 0);
+}
+
+#[test]
+fn translated_connections_are_forwarded_in_the_kernel() {
+    if !may() {
+        return;
+    }
+    // The outside does not know the way in.
+    let net = net();
+    let rules = filter(&STATEFUL) + &nat(&["-A POSTROUTING -o eth1 -j MASQUERADE"]);
+    let guard = guard(&net.router, &rules);
+    for server in ["10.1.0.2:80", "[fd01::2]:80"] {
+        let before = fate(&guard, Fate::Forwarded);
+        megabytes(&net.inside, &net.outside, at(server));
+        assert!(fate(&guard, Fate::Forwarded) - before >= 20);
+    }
+    let before = fate(&guard, Fate::Forwarded);
+    let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    talk(&from, &to, at("10.1.0.2:7"), 100);
+    assert!(fate(&guard, Fate::Forwarded) - before >= 180);
+    assert!(eventually(|| guard.counted(Family::V4, 2) == 0));
+}
