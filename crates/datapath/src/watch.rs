@@ -152,7 +152,10 @@ impl Watcher {
     }
 
     fn guard(&mut self, device: &Device) -> Result<()> {
-        match (Diversion::install(device, &self.helper, self.kernel.as_mut()), device.framing) {
+        match (
+            Diversion::install(device, &self.helper, self.kernel.as_mut()),
+            device.framing,
+        ) {
             (Ok((diversion, sockets)), Some(framing)) => {
                 self.guarded.insert(device.index, diversion);
                 self.refused.remove(&device.index);

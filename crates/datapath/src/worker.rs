@@ -301,8 +301,8 @@ impl Worker {
         // A socket leaves the poll set when it is closed.
         if let Some(slot) = self.by_dev.remove(&dev) {
             self.ports[slot] = None;
+            self.neighbours.forget(dev);
         }
-        self.neighbours.forget(dev);
     }
 
     /// Decides frames of one socket; `true` when more may be waiting.

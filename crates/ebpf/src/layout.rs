@@ -342,7 +342,10 @@ pub(crate) const TOS_COUNTS: u32 = 0x100;
 impl Way {
     fn write(&self, bytes: &mut [u8]) {
         let mut word = |at: i16, value: u32| put(bytes, at as usize, &value.to_ne_bytes());
-        word(at::WAY_TOS, self.tos.map_or(0, |t| u32::from(t) | TOS_COUNTS));
+        word(
+            at::WAY_TOS,
+            self.tos.map_or(0, |t| u32::from(t) | TOS_COUNTS),
+        );
         let (before, after) = (self.bytes(&self.before), self.bytes(&self.after));
         word(at::WAY_TRANSLATE, u32::from(before != after));
         let (a, b) = (&before[..32], &after[..32]);

@@ -32,7 +32,10 @@ const MAP_ADDRESS: u32 = 1;
 ///
 /// # Errors
 /// Names that no object file can have.
-pub fn object(programs: Vec<Program>, maps: &[&'static Map]) -> Result<Vec<u8>, object::write::Error> {
+pub fn object(
+    programs: Vec<Program>,
+    maps: &[&'static Map],
+) -> Result<Vec<u8>, object::write::Error> {
     let endian = if cfg!(target_endian = "little") {
         Endianness::Little
     } else {

@@ -130,7 +130,10 @@ impl Kernel {
             (EGRESS, TcAttachType::Egress),
             (INGRESS, TcAttachType::Ingress),
         ] {
-            let place = self.pins.as_ref().map(|p| p.join(format!("{index}-{which}")));
+            let place = self
+                .pins
+                .as_ref()
+                .map(|p| p.join(format!("{index}-{which}")));
             // A predecessor's, which was killed.
             if let Some(place) = &place {
                 remove(place)?;
@@ -179,7 +182,9 @@ fn shared(map: Map, words: usize) -> Result<SharedWords> {
 }
 
 fn map(loaded: &mut Ebpf, name: &str) -> Result<Map> {
-    loaded.take_map(name).ok_or_else(|| anyhow!("no table {name}"))
+    loaded
+        .take_map(name)
+        .ok_or_else(|| anyhow!("no table {name}"))
 }
 
 fn program<'a>(loaded: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {

@@ -53,7 +53,9 @@ pub(crate) struct Table {
 
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Table").field("places", &self.by_id.len()).finish_non_exhaustive()
+        f.debug_struct("Table")
+            .field("places", &self.by_id.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,13 +1,17 @@
 //! The programs in the kernel in front of the datapath, on a router.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tidegate_datapath::{Fate, Options};
 use tidegate_engine::Engine;
 use tidegate_wire::Family;
 
-use crate::net::{Guard, Host, able, eventually, filter, nat, skipped};
+use crate::net::{Guard, Host, able, eventually, example_path, filter, nat, skipped};
 use crate::router::{Net, net};
 use crate::talk::{megabytes, reaches, udp};
 
@@ -52,7 +56,9 @@ fn fate(guard: &Guard, fate: Fate) -> u64 {
 fn entries(guard: &Guard) -> Vec<[u64; 2]> {
     let look = |engine: &mut Engine, _| {
         let entries = engine.conntrack().iter();
-        entries.map(|(_, e)| e.counters.map(|c| c.packets)).collect()
+        entries
+            .map(|(_, e)| e.counters.map(|c| c.packets))
+            .collect()
     };
     guard.datapath.with(look).unwrap()
 }
@@ -100,7 +106,11 @@ fn a_stream_is_forwarded_in_the_kernel_and_counted() {
         let (from, to) = stream(&net, server, client);
         talk(&from, &to, at(server), 500);
         let forwarded = fate(&guard, Fate::Forwarded) - before;
-        assert!(forwarded >= 900, "{forwarded}: {:?}", guard.datapath.report());
+        assert!(
+            forwarded >= 900,
+            "{forwarded}: {:?}",
+            guard.datapath.report()
+        );
         // 503 questions, 503 answers, the first of them new.
         assert_eq!(guard.counted(family, 0), 1005);
         assert_eq!(guard.counted(family, 1), 1);
@@ -161,7 +171,11 @@ fn tcp_is_forwarded_in_the_kernel() {
         let before = fate(&guard, Fate::Forwarded);
         megabytes(&net.inside, &net.outside, at(server));
         let forwarded = fate(&guard, Fate::Forwarded) - before;
-        assert!(forwarded >= 20, "{forwarded}: {:?}", guard.datapath.report());
+        assert!(
+            forwarded >= 20,
+            "{forwarded}: {:?}",
+            guard.datapath.report()
+        );
         assert_eq!(guard.counted(family, 2), 0);
     }
 }
@@ -179,7 +193,11 @@ fn tcp_without_offloads_is_forwarded_in_the_kernel() {
     let guard = guard(&net.router, &filter(&STATEFUL));
     megabytes(&net.inside, &net.outside, at("10.1.0.2:80"));
     let forwarded = fate(&guard, Fate::Forwarded);
-    assert!(forwarded >= 500, "{forwarded}: {:?}", guard.datapath.report());
+    assert!(
+        forwarded >= 500,
+        "{forwarded}: {:?}",
+        guard.datapath.report()
+    );
     assert_eq!(fate(&guard, Fate::Checksum), 0);
     assert_eq!(guard.counted(Family::V4, 2), 0);
 }
@@ -202,5 +220,88 @@ fn translated_connections_are_forwarded_in_the_kernel() {
     let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
     talk(&from, &to, at("10.1.0.2:7"), 100);
     assert!(fate(&guard, Fate::Forwarded) - before >= 180);
-    assert!(eventually(|| guard.counted(Family::V4, 2) == 0));
+    assert_eq!(guard.counted(Family::V4, 3), 0);
+}
+
+/// A shell on a host with a BPF file system of its own, which starts the example program
+/// for each line that it reads, one after the other.
+struct Starter {
+    shell: Child,
+    said: BufReader<ChildStdout>,
+    running: Option<Pid>,
+}
+
+impl Starter {
+    fn new(host: &Host, rules: &str) -> Self {
+        let script = r#"mount -t bpf bpf /sys/fs/bpf
+            while read -r line; do "$0" --fast "$1" "$1" & echo $!; wait $! || true; done"#;
+        let mut shell = Command::new("unshare");
+        shell.args(["-m", "sh", "-ec", script]);
+        shell.arg(example_path("guard")).arg(rules);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = host.run(|| shell.spawn()).unwrap();
+        let said = BufReader::new(shell.stdout.take().unwrap());
+        Starter {
+            shell,
+            said,
+            running: None,
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// Starts the program; returns its process when it guards.
+    fn start(&mut self) -> Pid {
+        self.shell.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let pid = Pid::from_raw(self.line().parse().unwrap());
+        self.running = Some(pid);
+        assert_eq!(self.line(), "guarding");
+        pid
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.running.map(|pid| kill(pid, Signal::SIGKILL));
+        let _ = self.shell.wait();
+    }
+}
+
+#[test]
+fn killed_it_leaves_known_connections_and_nothing_else() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let mut rules = tempfile::NamedTempFile::new().unwrap();
+    rules.write_all(filter(&STATEFUL).as_bytes()).unwrap();
+    let mut starter = Starter::new(&net.router, rules.path().to_str().unwrap());
+    let pid = starter.start();
+    let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    let there = at("10.1.0.2:7");
+    talk(&from, &to, there, 20);
+    kill(pid, Signal::SIGKILL).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    talk(&from, &to, there, 20);
+    let other = udp(&net.inside, at("10.0.0.2:40001"));
+    let probe = udp(&net.outside, at("10.1.0.2:8"));
+    assert!(!reaches(&other, &probe, at("10.1.0.2:8")));
+    assert!(net.inside.silent("10.0.0.1"));
+    // The next one begins with what it decides itself.
+    let pid = starter.start();
+    assert!(eventually(|| reaches(&other, &probe, at("10.1.0.2:8"))));
+    talk(&from, &to, there, 3);
+    // An orderly end opens everything.
+    kill(pid, Signal::SIGTERM).unwrap();
+    let third = udp(&net.outside, at("10.1.0.2:40002"));
+    let inner = udp(&net.inside, at("10.0.0.2:9"));
+    assert!(eventually(|| reaches(&third, &inner, at("10.0.0.2:9"))));
+    let left = net.router.sh("ip -d link show");
+    assert!(!left.contains("tg-") && !left.contains("tcx"), "{left}");
 }

@@ -93,8 +93,7 @@ fn tests(a: &mut Asm, doubt: Label) {
 /// scaled window in R5.
 fn update_sender(a: &mut Asm) {
     use Reg as R;
-    let (narrow, old, set, older, inside) =
-        (a.label(), a.label(), a.label(), a.label(), a.label());
+    let (narrow, old, set, older, inside) = (a.label(), a.label(), a.label(), a.label(), a.label());
     a.load(Size::W, R::R5, R::R10, WINDOW);
     a.load(Size::W, R::R3, SENDER, at::SCALE);
     a.alu32(Op::And, R::R3, 15);

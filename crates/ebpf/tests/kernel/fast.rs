@@ -3,7 +3,7 @@
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use tidegate_ebpf::fast::{INGRESS, Secrets, TAIL, EGRESS, programs};
+use tidegate_ebpf::fast::{EGRESS, INGRESS, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{CONNECTION, FLOW, Fate, GATE, GLOBAL, KEY};
 
 pub(crate) const SECRETS: Secrets = Secrets {
@@ -38,7 +38,9 @@ impl Fast {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
-        let done = program(&mut self.kernel, INGRESS).test_run(options).unwrap();
+        let done = program(&mut self.kernel, INGRESS)
+            .test_run(options)
+            .unwrap();
         out.truncate(done.data_size_out as usize);
         (done.return_value as i32, out)
     }
@@ -50,15 +52,21 @@ impl Fast {
     }
 
     pub(crate) fn gate(&mut self, place: u32) -> [u64; GATE] {
-        array::<[u64; GATE]>(&mut self.kernel, "gates").get(&place, 0).unwrap()
+        array::<[u64; GATE]>(&mut self.kernel, "gates")
+            .get(&place, 0)
+            .unwrap()
     }
 
     pub(crate) fn set_gate(&mut self, place: u32, gate: [u64; GATE]) {
-        array::<[u64; GATE]>(&mut self.kernel, "gates").set(place, gate, 0).unwrap();
+        array::<[u64; GATE]>(&mut self.kernel, "gates")
+            .set(place, gate, 0)
+            .unwrap();
     }
 
     pub(crate) fn set_globals(&mut self, globals: [u64; GLOBAL]) {
-        array::<[u64; GLOBAL]>(&mut self.kernel, "globals").set(0, globals, 0).unwrap();
+        array::<[u64; GLOBAL]>(&mut self.kernel, "globals")
+            .set(0, globals, 0)
+            .unwrap();
     }
 
     pub(crate) fn connection(&mut self, place: u32) -> [u8; CONNECTION] {

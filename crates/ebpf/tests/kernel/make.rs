@@ -56,7 +56,9 @@ impl Way {
 
     pub(crate) fn udp(&self, payload: &[u8]) -> Vec<u8> {
         let len = 8 + payload.len() as u16;
-        let mut l4 = [self.src.1, self.dst.1, len, 0].map(u16::to_be_bytes).concat();
+        let mut l4 = [self.src.1, self.dst.1, len, 0]
+            .map(u16::to_be_bytes)
+            .concat();
         l4.extend_from_slice(payload);
         self.network(proto::UDP, &mut l4, 6)
     }

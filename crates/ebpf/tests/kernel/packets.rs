@@ -32,7 +32,10 @@ fn all() -> [(Family, Ends); 4] {
         (Family::V4, V4),
         (Family::V6, V6),
         (Family::V4, behind(V4, 0xcb00_7164)),
-        (Family::V6, behind(V6, 0xfd02_0000_0000_0000_0000_0000_0000_0064)),
+        (
+            Family::V6,
+            behind(V6, 0xfd02_0000_0000_0000_0000_0000_0000_0064),
+        ),
     ]
 }
 
@@ -131,7 +134,12 @@ fn opening(family: Family, ends: &Ends, isn: [u32; 2]) -> [Vec<u8>; 3] {
     [
         there.tcp(&segment(SYN, isn[0], 0, &OFFER)),
         back.tcp(&segment(SYN | ACK, isn[1], isn[0].wrapping_add(1), &OFFER)),
-        there.tcp(&segment(ACK, isn[0].wrapping_add(1), isn[1].wrapping_add(1), &[])),
+        there.tcp(&segment(
+            ACK,
+            isn[0].wrapping_add(1),
+            isn[1].wrapping_add(1),
+            &[],
+        )),
     ]
 }
 

@@ -62,7 +62,8 @@ fn track(ct: &mut Conntrack, now: Time, packet: &[u8], ends: &Ends) -> Option<(A
     let mut out = packet.to_vec();
     for hook in [NatHook::Prerouting, NatHook::Postrouting] {
         let layout = parse(&out).unwrap();
-        ct.nat_translate(&attached, hook, &mut out, &layout).unwrap();
+        ct.nat_translate(&attached, hook, &mut out, &layout)
+            .unwrap();
     }
     match layout.family {
         Family::V4 => {
@@ -79,7 +80,11 @@ fn track(ct: &mut Conntrack, now: Time, packet: &[u8], ends: &Ends) -> Option<(A
 pub(crate) fn frame(packet: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; 12];
     frame[11] = 9;
-    frame.extend(if packet[0] >> 4 == 6 { [0x86, 0xdd] } else { [8, 0] });
+    frame.extend(if packet[0] >> 4 == 6 {
+        [0x86, 0xdd]
+    } else {
+        [8, 0]
+    });
     frame.extend_from_slice(packet);
     frame
 }
