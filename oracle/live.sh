@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# live.sh RUNNER [FIRST COUNT]: generated cases through this machine's kernel and through
-# RUNNER, compared. Needs root.
+# live.sh RUNNER [FIRST COUNT]: generated cases, and a tenth as many for single trackers,
+# through this machine's kernel and through RUNNER, compared. Needs root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 runner=$(realpath "${1:?RUNNER}")
 python3 "$here/kernel/selftest.py"
 python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "${3:-2000}" --b "$runner"
+python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 9) / 10))" --series trackers --b "$runner"

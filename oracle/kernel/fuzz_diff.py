@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""fuzz_diff.py FIRST COUNT [--b 'COMMAND'] [-j N] [--fields verdict,counters,...]
+"""fuzz_diff.py FIRST COUNT [--series NAME] [--b 'COMMAND'] [-j N] [--fields verdict,counters,...]
 
 Runs the numbered random cases on the kernel (iptables-legacy) and on a second
 implementation, compares, and prints the first differences; exit status 1 if there are any.
@@ -20,6 +20,12 @@ here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, here)
 import canon
 import gen
+import gentrackers
+
+# where numbered cases come from: everything at once, trackers in turn, or one tracker
+SERIES = {"mixed": gen.seed_case, "trackers": gentrackers.tracker_case}
+for kind in gentrackers.KINDS:
+    SERIES[kind] = lambda i, kind=kind: gentrackers.tracker_case(i, kind)
 
 
 KERNEL = [sys.executable, os.path.join(here, "nforacle.py"), "--ordered"]
@@ -51,6 +57,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("first", type=int)
     ap.add_argument("count", type=int)
+    ap.add_argument("--series", default="mixed", choices=SERIES)
     ap.add_argument("--b", help="the implementation under test")
     ap.add_argument("-j", type=int, default=2)
     ap.add_argument("--chunk", type=int, default=200)
@@ -64,7 +71,7 @@ def main():
     verdicts = collections.Counter()
     t0 = time.time()
     for s in range(a.first, a.first + a.count, a.chunk):
-        cases, ra = kernel([gen.seed_case(i) for i in range(s, min(s + a.chunk, a.first + a.count))], a.j)
+        cases, ra = kernel([SERIES[a.series](i) for i in range(s, min(s + a.chunk, a.first + a.count))], a.j)
         rb = run(b, cases if a.b or a.same else [dict(c, backend="nft") for c in cases])
         if len(rb) != len(cases):
             sys.exit("%d results for %d cases" % (len(rb), len(cases)))

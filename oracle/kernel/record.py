@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""record.py FIRST COUNT DIR: the kernel's results for the numbered random cases
+"""record.py FIRST COUNT DIR [SERIES]: the kernel's results for the numbered random cases
 
 Writes DIR/cases-FIRST-LAST.jsonl.gz and DIR/kernel-FIRST-LAST.jsonl.gz, one JSON object a
-line.  Every flattened case runs on the kernel twice, the second time in fresh namespaces;
+line; of a series of its own, DIR/cases-SERIES.jsonl.gz and so on.  Every flattened case runs on the kernel twice, the second time in fresh namespaces;
 a case whose two results differ is named, and the exit status is 1."""
 import gzip
 import json
@@ -13,7 +13,6 @@ here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, here)
 import canon
 import fuzz_diff
-import gen
 
 # what differs from run to run, and says nothing about the packets
 VOLATILE = ("elapsed_us", "fresh_ns")
@@ -26,11 +25,11 @@ def write(path, objs):
             f.write(json.dumps(o, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode() + b"\n")
 
 
-def record(first, count, jobs):
+def record(first, count, jobs, make):
     cases, results, unsteady = [], [], []
     again = [sys.executable, os.path.join(here, "nforacle.py"), "--ordered", "--fresh", "-j", str(jobs)]
     for s in range(first, first + count, CHUNK):
-        flat, ra = fuzz_diff.kernel([gen.seed_case(i) for i in range(s, min(s + CHUNK, first + count))], jobs)
+        flat, ra = fuzz_diff.kernel([make(i) for i in range(s, min(s + CHUNK, first + count))], jobs)
         for c, x, y in zip(flat, ra, fuzz_diff.run(again, flat)):
             d = canon.compare(x, y, drawn=False)
             if d:
@@ -44,8 +43,9 @@ def record(first, count, jobs):
 
 def main():
     first, count, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    cases, results, unsteady = record(first, count, os.cpu_count() or 1)
-    span = "%d-%d.jsonl.gz" % (first, first + count - 1)
+    series = sys.argv[4] if len(sys.argv) > 4 else None
+    cases, results, unsteady = record(first, count, os.cpu_count() or 1, fuzz_diff.SERIES[series or "mixed"])
+    span = "%s.jsonl.gz" % (series or "%d-%d" % (first, first + count - 1))
     os.makedirs(out, exist_ok=True)
     write(os.path.join(out, "cases-" + span), cases)
     write(os.path.join(out, "kernel-" + span), results)

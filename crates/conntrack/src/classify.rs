@@ -81,7 +81,7 @@ impl Conntrack {
         tuple: &Tuple,
         template: &Template,
     ) -> Result<Attached, NoEntry> {
-        let (id, dir) = match self.find(tuple, template.zone) {
+        let (id, dir) = match self.find_alive(now, tuple, template.zone) {
             Some(found) => found,
             None => (self.create(now, tuple, template)?, Dir::Original),
         };

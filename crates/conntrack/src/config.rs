@@ -93,6 +93,11 @@ pub struct Config {
     pub helpers: Vec<HelperPort>,
     /// FTP helper: take announced third-party addresses literally (`loose`).
     pub ftp_loose: bool,
+    /// Most timers, entries and buckets that one [`crate::Conntrack::handle_timeout`], and
+    /// so one packet, looks at; 0 is unlimited. What is left then waits for the next one:
+    /// entries may stay in the table, and count, a little longer than they live, though no
+    /// packet meets them any more and no listing shows them.
+    pub at_once: u32,
 }
 
 impl Default for Config {
@@ -116,6 +121,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             helpers: Vec::new(),
             ftp_loose: false,
+            at_once: 0,
         }
     }
 }

@@ -58,7 +58,7 @@ impl Conntrack {
         let hash = Dir::BOTH.map(|d| self.table.hash(entry.tuple(d), entry.zone.id_for(d)));
         let limit = CHAIN_BASE + self.rng.below(CHAIN_RANDOM);
         for dir in Dir::BOTH {
-            if let Some(clash) = self.clash_on(id, dir, hash[dir.ix()]) {
+            if let Some(clash) = self.clash_on(now, id, dir, hash[dir.ix()]) {
                 return self.resolve(now, attached, clash, hash[Dir::Reply.ix()]);
             }
             let bucket = self.table.bucket(hash[dir.ix()]);
@@ -98,12 +98,12 @@ impl Conntrack {
         self.wheel.arm(&mut self.slab, id.index, deadline, now);
     }
 
-    fn clash_on(&self, id: EntryId, dir: Dir, hash: u32) -> Option<Clash> {
+    fn clash_on(&self, now: Time, id: EntryId, dir: Dir, hash: u32) -> Option<Clash> {
         let entry = self.slab.get(id)?;
-        let (winner, on) =
-            self.table
-                .find(&self.slab, entry.tuple(dir), entry.zone, hash, |_| false)?;
-        Some(Clash { winner, on })
+        let tuple = entry.tuple(dir);
+        let gone = |other| self.has_run_out(other, now);
+        let found = self.table.find(&self.slab, tuple, entry.zone, hash, gone);
+        found.map(|(winner, on)| Clash { winner, on })
     }
 
     /// Settles a clash (`nf_ct_resolve_clash`).
@@ -163,7 +163,7 @@ impl Conntrack {
             return false;
         };
         if !allows_clash(entry.tuple(Dir::Original).proto)
-            || self.clash_on(id, Dir::Reply, reply_hash).is_some()
+            || self.clash_on(now, id, Dir::Reply, reply_hash).is_some()
         {
             return false;
         }
@@ -182,9 +182,10 @@ impl Conntrack {
         let original = *entry.tuple(Dir::Original);
         let zone = entry.zone;
         let hash = self.table.hash(tuple, zone.id_for(Dir::Reply));
-        let slab = &self.slab;
+        let (slab, now) = (&self.slab, self.clock);
         let same_flow = |id| {
             id == ignored
+                || self.has_run_out(id, now)
                 || slab.get(id).is_some_and(|other| {
                     *other.tuple(Dir::Original) == original
                         && other.zone.id_for(Dir::Original) == zone.id_for(Dir::Original)

@@ -51,11 +51,6 @@ pub enum Tracked {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(u32);
 
-/// Whether listings show the entry.
-fn listed(entry: &Entry) -> bool {
-    entry.confirmed() && !entry.status.has(Status::DYING | Status::NAT_CLASH)
-}
-
 /// Connection tracking of one network namespace.
 #[derive(Debug)]
 pub struct Conntrack {
@@ -83,6 +78,8 @@ pub struct Conntrack {
     pub(crate) away: Away,
     /// When a collection forced by a full table is due.
     pub(crate) gc_at: Option<Time>,
+    /// The place that a collection which has begun looks at next.
+    pub(crate) collecting: Option<u32>,
     /// Scratch space for expiry.
     due: Vec<u32>,
 }
@@ -109,6 +106,7 @@ impl Conntrack {
             dying: Vec::new(),
             away: Away::default(),
             gc_at: None,
+            collecting: None,
             due: Vec::new(),
             config,
         }
@@ -160,9 +158,16 @@ impl Conntrack {
         }
     }
 
-    /// All entries that listings show: confirmed and not the hidden loser of a clash.
+    /// All entries that listings show: confirmed, not the hidden loser of a clash, and
+    /// not beyond their time.
     pub fn iter(&self) -> impl Iterator<Item = (EntryId, &Entry)> {
-        self.slab.iter().filter(|(_, e)| listed(e))
+        self.slab.iter().filter(|(_, e)| self.is_listed(e))
+    }
+
+    fn is_listed(&self, entry: &Entry) -> bool {
+        entry.confirmed()
+            && !entry.status.has(Status::DYING | Status::NAT_CLASH)
+            && entry.timeout > self.clock
     }
 
     /// A piece of a listing: the entries that [`Conntrack::iter`] shows in `slots` places
@@ -176,7 +181,7 @@ impl Conntrack {
         let end = cursor.0.saturating_add(slots.max(1)).min(self.slab.slots());
         let entries = (cursor.0..end).filter_map(|index| self.slab.at(index));
         let next = (end < self.slab.slots()).then_some(Cursor(end));
-        (entries.filter(|(_, e)| listed(e)), next)
+        (entries.filter(|(_, e)| self.is_listed(e)), next)
     }
 
     /// Entries there are, unconfirmed and hidden ones included (`nf_conntrack_count`).
@@ -249,7 +254,8 @@ impl Conntrack {
     }
 
     /// Gives the table another number of buckets, rounded up as the kernel does
-    /// (`nf_conntrack_hash_resize`: whole pages of list heads). Costs O(entries).
+    /// (`nf_conntrack_hash_resize`: whole pages of list heads). With
+    /// [`Config::at_once`] the entries follow piece by piece.
     pub fn resize(&mut self, buckets: u32) {
         const PAGE_OF_HEADS: u32 = 512;
         let rounded = buckets
@@ -258,9 +264,20 @@ impl Conntrack {
             .saturating_mul(PAGE_OF_HEADS);
         self.config.buckets = rounded;
         self.table.resize(&mut self.slab, rounded);
+        let most = self.at_once() as usize;
+        self.table.spread(&mut self.slab, most);
     }
 
-    /// Removes every entry in the table.
+    /// How much is looked at for the clock's sake.
+    fn at_once(&self) -> u32 {
+        match self.config.at_once {
+            0 => u32::MAX,
+            some => some,
+        }
+    }
+
+    /// Removes every entry in the table, all in one call; in pieces that is
+    /// [`Conntrack::piece`] and [`Conntrack::delete_by_hand`].
     pub fn flush(&mut self) {
         let all: Vec<EntryId> = self
             .slab
@@ -323,11 +340,13 @@ impl Conntrack {
         }
     }
 
-    /// Removes what has run out at `now`: entries, expectations; costs O(removed).
+    /// Removes what has run out at `now`: entries, expectations; costs O(removed). Goes on
+    /// with what is done piece by piece ([`Config::at_once`]).
     pub fn handle_timeout(&mut self, now: Time) {
         self.clock = self.clock.max(now);
+        let most = self.at_once();
         let mut due = core::mem::take(&mut self.due);
-        self.wheel.advance(&mut self.slab, now, &mut due);
+        self.wheel.advance(&mut self.slab, now, &mut due, most);
         for index in due.drain(..) {
             let Some((id, _)) = self.slab.at(index) else {
                 continue;
@@ -345,16 +364,56 @@ impl Conntrack {
         self.expire_expectations(now);
         if self.gc_at.is_some_and(|at| at <= now) {
             self.gc_at = None;
-            self.collect_early();
+            self.collecting = Some(0);
+        }
+        if let Some(from) = self.collecting {
+            self.collecting = self.collect_early(from, most);
+        }
+        if self.table.is_spreading() {
+            self.table.spread(&mut self.slab, most as usize);
         }
     }
 
-    /// When [`Conntrack::handle_timeout`] should run next.
+    /// When [`Conntrack::handle_timeout`] should run next; a moment that has passed while
+    /// something is done piece by piece.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        [self.wheel.next(), self.expectations.next(), self.gc_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let busy = self.collecting.is_some() || self.table.is_spreading();
+        let again = busy.then_some(self.clock);
+        [
+            self.wheel.next(),
+            self.expectations.next(),
+            self.gc_at,
+            again,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether an entry has lived longer than it should, and only waits for its turn to be
+    /// removed.
+    #[inline]
+    pub(crate) fn has_run_out(&self, id: EntryId, now: Time) -> bool {
+        let entry = self.slab.get(id);
+        entry.is_some_and(|e| e.timeout <= now && e.confirmed())
+    }
+
+    /// The entry with this tuple as [`Conntrack::find`] finds it; one that has run out is
+    /// removed instead.
+    #[inline]
+    pub(crate) fn find_alive(
+        &mut self,
+        now: Time,
+        tuple: &Tuple,
+        zone: Zone,
+    ) -> Option<(EntryId, Dir)> {
+        let mut found = self.find(tuple, zone);
+        while let Some((id, _)) = found.filter(|(id, _)| self.has_run_out(*id, now)) {
+            self.end(id);
+            self.slab.remove(id);
+            found = self.find(tuple, zone);
+        }
+        found
     }
 }

@@ -164,26 +164,27 @@ impl Conntrack {
         false
     }
 
-    /// The collection after a full table: while it is filled to 95 percent, what is
-    /// unassured or closing goes.
-    pub(crate) fn collect_early(&mut self) {
+    /// A piece of the collection after a full table: while it is filled to 95 percent,
+    /// what is unassured or closing goes. Looks at `most` places from `from` on; returns
+    /// where to go on.
+    pub(crate) fn collect_early(&mut self, from: u32, most: u32) -> Option<u32> {
         let floor = self.config.max / 100 * 95;
-        if floor == 0 || self.count < floor {
-            return;
-        }
-        let victims: Vec<EntryId> = self
-            .slab
-            .iter()
-            .filter(|(_, e)| e.confirmed() && !e.status.has(Status::DYING))
-            .filter(|(_, e)| e.can_early_drop())
-            .map(|(id, _)| id)
-            .collect();
-        for id in victims {
-            if self.count < floor {
-                break;
+        // Those of the piece before: no packet holds them any more.
+        self.reap();
+        let end = from.saturating_add(most).min(self.slab.slots());
+        for index in from..end {
+            if floor == 0 || self.count < floor {
+                return None;
             }
-            self.delete(id);
+            if let Some((id, e)) = self.slab.at(index)
+                && e.confirmed()
+                && !e.status.has(Status::DYING)
+                && e.can_early_drop()
+            {
+                self.delete(id);
+            }
         }
+        (end < self.slab.slots()).then_some(end)
     }
 }
 

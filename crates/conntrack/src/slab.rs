@@ -24,7 +24,9 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Slab {
     chunks: Vec<Box<[Slot]>>,
-    free: Vec<u32>,
+    /// First free place plus one, 0 when there is none; the others follow through `next`
+    /// of their first node.
+    free: u32,
 }
 
 impl Slab {
@@ -40,40 +42,49 @@ impl Slab {
 
     /// Stores `entry`.
     pub(crate) fn insert(&mut self, entry: Entry) -> EntryId {
-        if self.free.is_empty() {
+        if self.free == 0 {
             self.grow();
         }
-        let index = self.free.pop().unwrap_or(0);
-        let mut generation = NonZeroU32::MIN;
+        let index = self.free.saturating_sub(1);
+        let (mut generation, mut next) = (NonZeroU32::MIN, 0);
         if let Some(slot) = self.slot_mut(index) {
             slot.entry = Some(entry);
             generation = slot.generation;
+            next = core::mem::take(&mut slot.nodes[0].next);
         }
+        self.free = next;
         EntryId { generation, index }
     }
 
     fn grow(&mut self) {
         let base = (self.chunks.len() * CHUNK) as u32;
-        let chunk = (0..CHUNK).map(|_| Slot {
-            generation: NonZeroU32::MIN,
-            nodes: [Node::default(); 2],
-            timer: TimerNode::default(),
-            entry: None,
+        let chunk = (1..=CHUNK as u32).map(|i| {
+            let mut nodes = [Node::default(); 2];
+            if i < CHUNK as u32 {
+                nodes[0].next = base.wrapping_add(i + 1);
+            }
+            Slot {
+                generation: NonZeroU32::MIN,
+                nodes,
+                timer: TimerNode::default(),
+                entry: None,
+            }
         });
         self.chunks.push(chunk.collect());
-        self.free
-            .extend((0..CHUNK as u32).rev().map(|i| base.wrapping_add(i)));
+        self.free = base.wrapping_add(1);
     }
 
     /// Takes the entry out; its id is stale from now on.
     pub(crate) fn remove(&mut self, id: EntryId) -> Option<Entry> {
+        let free = self.free;
         let slot = self.slot_mut(id.index)?;
         if slot.generation != id.generation {
             return None;
         }
         let entry = slot.entry.take()?;
         slot.generation = slot.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        self.free.push(id.index);
+        slot.nodes[0].next = free;
+        self.free = id.index.wrapping_add(1);
         Some(entry)
     }
 

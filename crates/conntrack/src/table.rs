@@ -13,7 +13,7 @@ use tidegate_wire::Family;
 pub(crate) struct Node {
     pub(crate) hash: u32,
     /// Next node of the chain plus one, 0 at its end.
-    next: u32,
+    pub(crate) next: u32,
 }
 
 /// Bucket heads; the nodes live beside their entries in the [`Slab`].
@@ -22,6 +22,29 @@ pub(crate) struct Table {
     hasher: SipHasher13,
     /// First node plus one, 0 when empty.
     heads: Vec<u32>,
+    /// What a change of size has not spread yet.
+    old: Option<Old>,
+}
+
+/// Heads of another number of buckets; those below `next` are empty.
+#[derive(Debug)]
+struct Old {
+    heads: Vec<u32>,
+    next: usize,
+}
+
+impl Old {
+    /// The head of a hash's chain.
+    fn head(&mut self, hash: u32) -> Option<&mut u32> {
+        let bucket = bucket(hash, self.heads.len());
+        self.heads.get_mut(bucket)
+    }
+}
+
+/// Bucket a hash falls into, of so many (`reciprocal_scale`).
+#[inline]
+fn bucket(hash: u32, buckets: usize) -> usize {
+    ((u64::from(hash) * buckets as u64) >> 32) as usize
 }
 
 /// A node as a number: entry index times two plus direction.
@@ -46,13 +69,31 @@ impl Table {
         Table {
             hasher: SipHasher13::new_with_key(key),
             heads: vec![0; buckets.max(1) as usize],
+            old: None,
         }
     }
 
-    /// Spreads the nodes over another number of buckets.
+    /// Begins to spread the nodes over another number of buckets; goes on with
+    /// [`Table::spread`].
     pub(crate) fn resize(&mut self, slab: &mut Slab, buckets: u32) {
-        let old = core::mem::replace(&mut self.heads, vec![0; buckets.max(1) as usize]);
-        for mut link in old {
+        self.spread(slab, usize::MAX);
+        let heads = core::mem::replace(&mut self.heads, vec![0; buckets.max(1) as usize]);
+        self.old = Some(Old { heads, next: 0 });
+    }
+
+    /// Whether there is something to spread.
+    pub(crate) fn is_spreading(&self) -> bool {
+        self.old.is_some()
+    }
+
+    /// Spreads the nodes of so many buckets.
+    pub(crate) fn spread(&mut self, slab: &mut Slab, buckets: usize) {
+        let Some(old) = self.old.take() else {
+            return;
+        };
+        let end = old.next.saturating_add(buckets).min(old.heads.len());
+        for &first in old.heads.get(old.next..end).unwrap_or(&[]) {
+            let mut link = first;
             while let Some((index, dir)) = split(link) {
                 let Some(&Node { hash, next }) = slab.node(index, dir) else {
                     break;
@@ -60,6 +101,11 @@ impl Table {
                 self.link(slab, index, dir, hash);
                 link = next;
             }
+        }
+        if end < old.heads.len() {
+            let Old { mut heads, next } = old;
+            heads.get_mut(next..end).unwrap_or(&mut []).fill(0);
+            self.old = Some(Old { heads, next: end });
         }
     }
 
@@ -94,10 +140,10 @@ impl Table {
         self.heads.len()
     }
 
-    /// Bucket a hash falls into (`reciprocal_scale`).
+    /// Bucket a hash falls into.
     #[inline]
     pub(crate) fn bucket(&self, hash: u32) -> usize {
-        ((u64::from(hash) * self.heads.len() as u64) >> 32) as usize
+        bucket(hash, self.heads.len())
     }
 
     /// The nodes of a bucket.
@@ -107,13 +153,7 @@ impl Table {
         slab: &'a Slab,
         bucket: usize,
     ) -> impl Iterator<Item = (u32, Dir, &'a Node)> {
-        let mut link = self.heads.get(bucket).copied().unwrap_or(0);
-        core::iter::from_fn(move || {
-            let (index, dir) = split(link)?;
-            let node = slab.node(index, dir)?;
-            link = node.next;
-            Some((index, dir, node))
-        })
+        nodes(slab, self.heads.get(bucket).copied().unwrap_or(0))
     }
 
     /// The confirmed entry that has `tuple`, where the ids of `zone` agree for the
@@ -127,19 +167,21 @@ impl Table {
         hash: u32,
         mut skip: impl FnMut(EntryId) -> bool,
     ) -> Option<(EntryId, Dir)> {
-        for (index, dir, node) in self.chain(slab, self.bucket(hash)) {
+        let mut matches = |(index, dir, node): (u32, Dir, &Node)| {
             if node.hash != hash {
-                continue;
+                return None;
             }
-            let Some((id, entry)) = slab.at(index) else {
-                continue;
-            };
-            if entry.tuple(dir) == tuple && entry.zone.id_for(dir) == zone.id_for(dir) && !skip(id)
-            {
-                return Some((id, dir));
-            }
+            let (id, entry) = slab.at(index)?;
+            let same = entry.tuple(dir) == tuple && entry.zone.id_for(dir) == zone.id_for(dir);
+            (same && !skip(id)).then_some((id, dir))
+        };
+        let mut chain = self.chain(slab, self.bucket(hash));
+        if let Some(found) = chain.find_map(&mut matches) {
+            return Some(found);
         }
-        None
+        let old = self.old.as_ref()?;
+        let first = old.heads.get(bucket(hash, old.heads.len()))?;
+        nodes(slab, *first).find_map(&mut matches)
     }
 
     /// Puts the entry at `index` into the chain of `hash` for `dir`.
@@ -153,28 +195,48 @@ impl Table {
 
     /// Takes the entry at `index` out of its chain for `dir`; nothing when it is in none.
     pub(crate) fn unlink(&mut self, slab: &mut Slab, index: u32, dir: Dir) {
-        let Some(&Node { hash, next }) = slab.node(index, dir) else {
+        let Some(&node) = slab.node(index, dir) else {
             return;
         };
         let wanted = link_of(index, dir);
-        let bucket = self.bucket(hash);
-        let Some(head) = self.heads.get_mut(bucket) else {
-            return;
-        };
-        if *head == wanted {
-            *head = next;
+        let bucket = self.bucket(node.hash);
+        let head = self.heads.get_mut(bucket);
+        if head.is_some_and(|head| take_out(slab, head, wanted, node.next)) {
             return;
         }
-        let mut link = *head;
-        while let Some((at, way)) = split(link) {
-            let Some(node) = slab.node_mut(at, way) else {
-                return;
-            };
-            if node.next == wanted {
-                node.next = next;
-                return;
-            }
-            link = node.next;
+        if let Some(head) = self.old.as_mut().and_then(|old| old.head(node.hash)) {
+            take_out(slab, head, wanted, node.next);
         }
     }
+}
+
+/// The nodes of a chain from the one that `link` names.
+#[inline]
+fn nodes(slab: &Slab, mut link: u32) -> impl Iterator<Item = (u32, Dir, &Node)> {
+    core::iter::from_fn(move || {
+        let (index, dir) = split(link)?;
+        let node = slab.node(index, dir)?;
+        link = node.next;
+        Some((index, dir, node))
+    })
+}
+
+/// Takes the node `wanted`, before `next`, out of a chain; `false` when it is not there.
+fn take_out(slab: &mut Slab, head: &mut u32, wanted: u32, next: u32) -> bool {
+    if *head == wanted {
+        *head = next;
+        return true;
+    }
+    let mut link = *head;
+    while let Some((at, way)) = split(link) {
+        let Some(node) = slab.node_mut(at, way) else {
+            return false;
+        };
+        if node.next == wanted {
+            node.next = next;
+            return true;
+        }
+        link = node.next;
+    }
+    false
 }

@@ -37,6 +37,20 @@ pub(crate) struct Wheel {
     heads: [u32; SLOTS * LEVELS],
     /// Nothing is due before this moment.
     next: Time,
+    /// The slot that was begun and not finished.
+    unfinished: Option<usize>,
+    /// Scratch space for timers that stay in the current tick.
+    stay: Vec<u32>,
+}
+
+/// What became of a slot.
+enum Drained {
+    /// It is empty.
+    All,
+    /// It is the current tick's, and timers wait for the rest of the tick.
+    Waits,
+    /// There was more than was to be looked at.
+    Partly,
 }
 
 impl Wheel {
@@ -47,6 +61,8 @@ impl Wheel {
             occupied: [0; LEVELS],
             heads: [0; SLOTS * LEVELS],
             next: Time::MAX,
+            unfinished: None,
+            stay: Vec::new(),
         }
     }
 
@@ -75,6 +91,7 @@ impl Wheel {
         if self.len == 0 {
             self.elapsed = now >> TICK;
             self.next = Time::MAX;
+            self.unfinished = None;
         }
         self.put(slab, index, deadline);
     }
@@ -147,27 +164,42 @@ impl Wheel {
         }
     }
 
-    /// Collects what is due at `now` into `due`; those entries leave the wheel.
-    pub(crate) fn advance(&mut self, slab: &mut Slab, now: Time, due: &mut Vec<u32>) {
+    /// Collects what is due at `now` into `due`; those entries leave the wheel. Looks at
+    /// no more than `most` timers; what is left waits for the next call.
+    pub(crate) fn advance(&mut self, slab: &mut Slab, now: Time, due: &mut Vec<u32>, most: u32) {
         let tick = now >> TICK;
         if now < self.next {
             // No slot starts before `next`, so places may count from here.
             self.elapsed = self.elapsed.max(tick);
             return;
         }
+        let mut left = most;
         loop {
             self.next = Time::MAX;
-            let Some((level, slot)) = self.first() else {
-                break;
+            let place = match self.unfinished.take() {
+                Some(place) => place,
+                None => {
+                    let Some((level, slot)) = self.first() else {
+                        break;
+                    };
+                    let start = self.start(level, slot);
+                    if start > tick {
+                        self.next = start << TICK;
+                        break;
+                    }
+                    self.elapsed = self.elapsed.max(start);
+                    level * SLOTS + slot
+                }
             };
-            let start = self.start(level, slot);
-            if start > tick {
-                self.next = start << TICK;
-                break;
-            }
-            self.elapsed = self.elapsed.max(start);
-            if self.drain(slab, level * SLOTS + slot, now, due) {
-                break;
+            match self.drain(slab, place, now, due, &mut left) {
+                Drained::All => {}
+                Drained::Waits => break,
+                Drained::Partly => {
+                    // Time stands still until the slot is done.
+                    self.unfinished = Some(place);
+                    self.next = self.elapsed << TICK;
+                    return;
+                }
             }
         }
         self.elapsed = self.elapsed.max(tick);
@@ -179,27 +211,51 @@ impl Wheel {
         Some((level, self.occupied.get(level)?.trailing_zeros() as usize))
     }
 
-    /// Empties one slot; what is not due is put in its proper place. `true` when
-    /// something stays in the current tick, which is as far as `now` reaches.
-    fn drain(&mut self, slab: &mut Slab, place: usize, now: Time, due: &mut Vec<u32>) -> bool {
+    /// Empties one slot, as far as `left` reaches; what is not due is put in its proper
+    /// place.
+    fn drain(
+        &mut self,
+        slab: &mut Slab,
+        place: usize,
+        now: Time,
+        due: &mut Vec<u32>,
+        left: &mut u32,
+    ) -> Drained {
+        let mut drained = Drained::All;
         let mut link = self.heads.get(place).copied().unwrap_or(0);
-        self.set_head(place, 0);
-        let mut waits = false;
         while let Some(index) = link.checked_sub(1) {
             let Some(node) = slab.timer_mut(index) else {
+                link = 0;
                 break;
             };
+            if *left == 0 {
+                node.prev = 0;
+                drained = Drained::Partly;
+                break;
+            }
+            *left -= 1;
             link = core::mem::take(node).next;
             self.len -= 1;
             let deadline = slab.at(index).map_or(0, |(_, e)| e.timeout);
             if deadline <= now {
                 due.push(index);
+            } else if deadline >> TICK <= self.elapsed {
+                self.stay.push(index);
             } else {
-                waits |= deadline >> TICK <= self.elapsed;
                 self.put(slab, index, deadline);
             }
         }
-        waits
+        self.set_head(place, link);
+        let mut stay = core::mem::take(&mut self.stay);
+        for index in stay.drain(..) {
+            let deadline = slab.at(index).map_or(0, |(_, e)| e.timeout);
+            self.put(slab, index, deadline);
+            if matches!(drained, Drained::All) {
+                drained = Drained::Waits;
+            }
+        }
+        self.stay = stay;
+        drained
     }
 }
 
@@ -235,7 +291,7 @@ mod tests {
 
     fn due(slab: &mut Slab, wheel: &mut Wheel, now: Time) -> Vec<u32> {
         let mut due = Vec::new();
-        wheel.advance(slab, now, &mut due);
+        wheel.advance(slab, now, &mut due, u32::MAX);
         due.sort_unstable();
         due
     }
@@ -276,6 +332,39 @@ mod tests {
         wheel.disarm(&mut slab, 0);
         wheel.disarm(&mut slab, 0);
         assert_eq!(due(&mut slab, &mut wheel, NOW + 5), vec![1, 3]);
+    }
+
+    /// A few at a time they come as they are due, however their slots are shared out.
+    #[test]
+    fn in_pieces_all_come_and_none_too_early() {
+        let deadlines: Vec<Time> = (0..3000u64)
+            .map(|i| NOW + 1 + i * i * 7_919 % (600 * SECOND))
+            .collect();
+        let (mut slab, mut wheel) = with(&deadlines);
+        let (mut came, mut now) = (vec![false; deadlines.len()], NOW);
+        let mut late = 0;
+        for _ in 0..100_000 {
+            let Some(next) = wheel.next() else { break };
+            now = now.max(next);
+            let mut due = Vec::new();
+            wheel.advance(&mut slab, now, &mut due, 7);
+            for index in due {
+                let deadline = deadlines[index as usize];
+                assert!(deadline <= now);
+                assert!(!core::mem::replace(&mut came[index as usize], true));
+                late = late.max(now - deadline);
+            }
+            // Some are taken out while a slot is half done.
+            if now % 3 == 0
+                && let Some(index) = came.iter().position(|c| !c)
+            {
+                wheel.disarm(&mut slab, index as u32);
+                came[index] = true;
+            }
+        }
+        assert_eq!(wheel.next(), None);
+        assert!(came.iter().all(|&c| c));
+        assert!(late < SECOND, "{late}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
+use tidegate_engine::TrackWhen;
 
 use crate::control::{DEFAULT_SOCKET, own_socket};
 
@@ -139,6 +140,18 @@ pub enum Track {
     Needed,
     /// Always.
     Always,
+    /// Never: there is no table nat, and rules that need connections are refused.
+    Never,
+}
+
+impl From<Track> for TrackWhen {
+    fn from(track: Track) -> Self {
+        match track {
+            Track::Needed => TrackWhen::Needed,
+            Track::Always => TrackWhen::Always,
+            Track::Never => TrackWhen::Never,
+        }
+    }
 }
 
 /// `[state]`

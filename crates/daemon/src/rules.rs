@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use tidegate_engine::{Counter, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, lower, save};
+use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, save};
 use tidegate_tools::{Store, Work};
 use tidegate_wire::Family;
 
@@ -49,7 +49,10 @@ impl LiveRules {
     ) -> Self {
         let empty = |family| {
             Mutex::new(Side {
-                source: Ruleset::empty(family),
+                source: Ruleset {
+                    has_conntrack: track != TrackWhen::Never,
+                    ..Ruleset::empty(family)
+                },
                 steps: [0; 5].map(|_| 0..0),
             })
         };
@@ -64,8 +67,15 @@ impl LiveRules {
     /// Puts a whole ruleset in the place of the family's.
     ///
     /// # Errors
-    /// The rules loop; the datapath has stopped.
-    pub fn install(&self, rules: Ruleset) -> Result<(), Failure> {
+    /// The rules loop, or need connection tracking where there is none; the datapath has
+    /// stopped.
+    pub fn install(&self, mut rules: Ruleset) -> Result<(), Failure> {
+        rules.has_conntrack = self.track != TrackWhen::Never;
+        if !rules.has_conntrack {
+            for kind in rules.tables.iter().map(|t| t.kind) {
+                check_table(&rules, kind)?;
+            }
+        }
         let mut side = locked(&self.sides[index(rules.family)]);
         self.load(&mut side, rules, &[])
     }

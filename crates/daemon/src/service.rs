@@ -11,7 +11,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tidegate_engine::TrackWhen;
 use tidegate_engine::conntrack::Sysctl;
 use tidegate_engine::conntrack::sysctl::Refused;
 use tidegate_logs::Logs;
@@ -20,7 +19,7 @@ use tidegate_tools::modules;
 use tidegate_tools::sysctl::{Settings, TableSettings};
 
 use crate::commands::Commands;
-use crate::config::{Config, Track};
+use crate::config::Config;
 use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files::{self, Recorder};
@@ -163,13 +162,9 @@ fn serve(
             flag[at].store(true, Ordering::Relaxed);
             let _ = crate::locked(&wake).send(Wake::Changed);
         };
-        let track = match config.datapath.track {
-            Track::Needed => TrackWhen::Needed,
-            Track::Always => TrackWhen::Always,
-        };
         Arc::new(LiveRules::new(
             parts.plane.clone(),
-            track,
+            config.datapath.track.into(),
             Box::new(changed),
         ))
     };

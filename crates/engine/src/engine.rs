@@ -28,6 +28,8 @@ pub enum TrackWhen {
     Needed,
     /// Always.
     Always,
+    /// Never; rules that need it are not loaded.
+    Never,
 }
 
 /// What the engine is made with.
@@ -62,7 +64,11 @@ impl Family4Or6 {
         Family4Or6 {
             counters: vec![Counter::default(); rules.rule_ids as usize],
             steps: rules.steps.iter().map(|s| s.fresh()).collect(),
-            tracked: track == TrackWhen::Always || rules.tracks_connections,
+            tracked: match track {
+                TrackWhen::Needed => rules.tracks_connections,
+                TrackWhen::Always => true,
+                TrackWhen::Never => false,
+            },
             nat: rules.table(TableKind::Nat).is_some(),
             indexes: std::array::from_fn(|kind| {
                 let chains = rules.tables[kind].iter().flat_map(|t| &t.chains);
@@ -231,7 +237,8 @@ impl Engine {
                 }
             }
         }
-        // The kernel keeps its hooks while connections need them.
+        // Unlike the kernel, which unhooks at once: a rule taken out and put back in
+        // must not cut what is translated.
         new.tracked |= slot.tracked && self.conntrack.count() > 0;
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
@@ -378,7 +385,7 @@ impl Engine {
         let restored = self.conntrack.restore(now, wall, snapshot);
         let back = restored.families.iter().zip(restored.translated);
         for (family, (&tracked, translated)) in self.families.iter_mut().zip(back) {
-            family.tracked |= tracked;
+            family.tracked |= tracked && self.config.track != TrackWhen::Never;
             family.nat |= translated;
         }
         restored

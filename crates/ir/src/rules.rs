@@ -157,6 +157,14 @@ impl Rule {
         });
         found
     }
+
+    /// Whether the kernel has this rule's extensions only where it can track connections:
+    /// beside those that need tracking, what exempts from it.
+    #[must_use]
+    pub fn is_of_conntrack(&self) -> bool {
+        let exempts = |e: &Effect| matches!(e, Effect::Ct(_));
+        self.needs_conntrack() || self.effects.iter().any(exempts)
+    }
 }
 
 /// A base chain's default.

@@ -62,6 +62,7 @@ pub(crate) fn edit(
     if let Command::Print(text) = call.command {
         return Ok(text);
     }
+    check::exists(rules, call.table)?;
     let mut edit = Edit {
         table: rules.table_mut(call.table),
         view: call.view,

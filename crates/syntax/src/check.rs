@@ -7,7 +7,7 @@ use tidegate_ir::{Hook, TableKind};
 use tidegate_wire::Family;
 use tidegate_xt::{Errno, Place, Refusal};
 
-use crate::{Chain, Failure, Ruleset, Spec, Table, Target, error::reply};
+use crate::{Chain, Failure, Ruleset, Spec, Table, Target, error::reply, lower};
 
 /// Which hooks' packets reach each chain.
 #[derive(Debug)]
@@ -112,6 +112,21 @@ fn mark(start: usize, bit: u8, calls: &[Vec<usize>], hooks: &mut [u8]) -> Result
     Ok(())
 }
 
+/// Whether there can be such a table.
+///
+/// # Errors
+/// There cannot.
+pub(crate) fn exists(rules: &Ruleset, kind: TableKind) -> Result<(), Failure> {
+    let tool = match rules.family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    };
+    match rules.offers(kind) {
+        true => Ok(()),
+        false => Err(Failure::no_table(tool, kind.name())),
+    }
+}
+
 /// Whether the kernel would take a table.
 ///
 /// # Errors
@@ -120,7 +135,11 @@ pub fn table(rules: &Ruleset, kind: TableKind) -> Result<(), Failure> {
     let Some(table) = rules.table(kind) else {
         return Ok(());
     };
+    exists(rules, kind)?;
     let reach = Reach::new(table)?;
+    if !rules.has_conntrack && lower::is_of_conntrack(table, rules.family)? {
+        return Err(reply::NO_CHAIN);
+    }
     for (i, chain) in reach.chains.iter().enumerate() {
         let hooks = reach.hooks(i);
         let live = live(chain);

@@ -41,6 +41,13 @@ impl Failure {
         Failure::Usage(text.into())
     }
 
+    /// A table that does not exist.
+    pub(crate) fn no_table(tool: &str, name: &str) -> Self {
+        Failure::Version(format!(
+            "can't initialize {tool} table `{name}': Table does not exist (do you need to insmod?)"
+        ))
+    }
+
     /// Exit status.
     #[must_use]
     pub const fn status(&self) -> u8 {

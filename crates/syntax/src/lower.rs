@@ -40,12 +40,7 @@ pub struct RuleOrigin {
 /// # Errors
 /// Chains that packets reach form a loop; never for rulesets that have been checked.
 pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
-    let mut run = Run {
-        family: rules.family,
-        origin: Vec::new(),
-        steps: Vec::new(),
-        tracks: false,
-    };
+    let mut run = Run::new(rules.family);
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
     let mut steps = [0; 5].map(|_| 0..0);
     for kind in tidegate_ir::TableKind::ALL {
@@ -65,14 +60,35 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
     })
 }
 
+/// Whether a rule of the table needs a kernel that can track connections.
+///
+/// # Errors
+/// As [`lower`].
+pub(crate) fn is_of_conntrack(table: &crate::Table, family: Family) -> Result<bool, Failure> {
+    let mut run = Run::new(family);
+    run.table(table)?;
+    Ok(run.of_conntrack)
+}
+
 struct Run {
     family: Family,
     origin: Vec<RuleOrigin>,
     steps: Vec<Box<dyn Step>>,
     tracks: bool,
+    of_conntrack: bool,
 }
 
 impl Run {
+    const fn new(family: Family) -> Self {
+        Run {
+            family,
+            origin: Vec::new(),
+            steps: Vec::new(),
+            tracks: false,
+            of_conntrack: false,
+        }
+    }
+
     fn table(&mut self, table: &crate::Table) -> Result<Table, Failure> {
         let reach = Reach::new(table)?;
         let mut entry = [None; 5];
@@ -112,6 +128,7 @@ impl Run {
             });
             let lowered = self.rule(id, &rule.spec, reach);
             self.tracks |= lowered.needs_conntrack();
+            self.of_conntrack |= lowered.is_of_conntrack();
             if n < live {
                 rules.push(lowered);
             }

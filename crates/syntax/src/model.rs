@@ -292,6 +292,9 @@ pub struct Ruleset {
     pub family: Family,
     /// Tables in the order save prints them. A table exists once something used it.
     pub tables: Vec<Table>,
+    /// Whether connections can be tracked here. Where they cannot, there is no nat table,
+    /// and rules that need them are refused, as by a kernel built without `nf_conntrack`.
+    pub has_conntrack: bool,
 }
 
 impl Ruleset {
@@ -301,7 +304,14 @@ impl Ruleset {
         Ruleset {
             family,
             tables: Vec::new(),
+            has_conntrack: true,
         }
+    }
+
+    /// Whether there can be such a table.
+    #[must_use]
+    pub fn offers(&self, kind: TableKind) -> bool {
+        self.has_conntrack || kind != TableKind::Nat
     }
 
     /// The table, if something has used it.

@@ -187,7 +187,8 @@ impl Run<'_> {
         if self.skipping {
             return Ok(());
         }
-        let kind = TableKind::from_name(name).ok_or_else(|| {
+        let known = TableKind::from_name(name).filter(|&kind| self.rules.offers(kind));
+        let kind = known.ok_or_else(|| {
             Failure::Usage(format!(
                 "{}: unable to initialize table '{name}'",
                 self.tool

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use tidegate_daemon::Userspace;
 use tidegate_daemon::config::{Config, Kind, OnCrash, SAMPLE};
 use tidegate_daemon::plane::{Ears, Idle, Plane};
-use tidegate_engine::{Engine, TrackWhen};
+use tidegate_engine::Engine;
 use tidegate_host::Host;
 
 /// What `tidegate up --help` ends with.
@@ -139,15 +139,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tidegate_daemon::run(config, &start_plane)
 }
 
+/// Timers, entries and buckets looked at between two packets, so that none waits long.
+const AT_ONCE: u32 = 256;
+
 fn start_plane(config: &Config, ears: Ears) -> Result<Arc<dyn Plane>> {
     let (host, notes) = Host::running()?;
     for note in notes {
         tracing::debug!("{note}");
     }
     let mut settings = host.config;
-    if config.datapath.track == tidegate_daemon::config::Track::Always {
-        settings.track = TrackWhen::Always;
-    }
+    settings.track = config.datapath.track.into();
+    settings.conntrack.at_once = AT_ONCE;
     tidegate_daemon::seed(&mut settings)?;
     match config.datapath.kind {
         Kind::None => {

@@ -52,6 +52,60 @@ fn tools_work_on_the_rules_in_force() {
     assert!(String::from_utf8_lossy(&gone.stderr).contains("no tidegate daemon is running"));
 }
 
+/// iptables' words where the kernel lacks `nf_conntrack`: of the table nat, as for any
+/// table that does not exist; of a rule, as for an extension that the kernel lacks.
+#[test]
+fn without_connection_tracking_what_needs_it_is_refused() {
+    let mut d = Daemon::new();
+    d.config = "track = \"never\"\n".to_owned();
+    d.start();
+    d.write("nat", "*nat\nCOMMIT\n");
+    d.write(
+        "state",
+        "*filter\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m state --state NEW -j ACCEPT\nCOMMIT\n",
+    );
+    d.write(
+        "ports",
+        "*filter\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n",
+    );
+    let no_nat = "(legacy): can't initialize iptables table `nat': Table does not exist (do you need to insmod?)\n\
+                  Perhaps iptables or your kernel needs to be upgraded.\n";
+    let unknown = "iptables: No chain/target/match by that name.\n";
+    let no_nat6 = no_nat.replace("iptables", "ip6tables");
+    for (line, status, said) in [
+        ("iptables -t nat -L", 3, no_nat),
+        ("ip6tables -t nat -P OUTPUT ACCEPT", 3, no_nat6.as_str()),
+        ("iptables -A INPUT -m state --state NEW", 1, unknown),
+        ("iptables -A INPUT -m conntrack --ctproto tcp", 1, unknown),
+        ("iptables -A INPUT -m connmark --mark 1", 1, unknown),
+        ("iptables -t raw -A OUTPUT -j CT --notrack", 1, unknown),
+        (
+            "iptables-save -t nat",
+            1,
+            "Cannot initialize: Table does not exist (do you need to insmod?)\n",
+        ),
+        (
+            "iptables-restore @nat",
+            2,
+            "iptables-restore: unable to initialize table 'nat'\nError occurred at line: 1\n",
+        ),
+        (
+            "iptables-restore @state",
+            1,
+            "iptables-restore: line 4 failed\n",
+        ),
+    ] {
+        let dir = format!("{}/", d.dir.path().display());
+        let run = d.ask(&line.replace('@', &dir));
+        let err = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(status), "{line}: {err}");
+        assert!(err.contains(said), "{line}: {err}");
+    }
+    assert!(d.rules().is_empty());
+    d.out(&format!("iptables-restore {}", d.path("ports").display()));
+    assert_eq!(d.rules(), ["-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT"]);
+}
+
 #[test]
 fn a_restore_comes_from_standard_input_or_a_file_and_is_all_or_nothing() {
     let mut d = Daemon::new();

@@ -57,19 +57,14 @@ pub(crate) fn prepare(tool: Tool, words: &[&str]) -> Prepared {
 pub(crate) fn run(tool: Tool, words: &[&str], store: &dyn Store) -> Result<Printed, Failure> {
     let parsed = flags::parse(FLAGS, words).map_err(Failure::Usage)?;
     let counters = parsed.options.iter().any(|o| o.0 == 'c');
-    let kind = match value(&parsed, 't').map(TableKind::from_name) {
-        None => None,
-        Some(Some(kind)) => Some(kind),
-        Some(None) => {
-            return Err(Failure::Other(
-                "Cannot initialize: Table does not exist (do you need to insmod?)".to_owned(),
-            ));
-        }
-    };
+    let wanted = value(&parsed, 't');
     let mut printed = Printed::default();
     store.with(tool.family, false, &mut |rules| {
-        let tables: Vec<&Table> = match kind {
-            Some(kind) => vec![rules.table_mut(kind)],
+        let tables: Vec<&Table> = match wanted {
+            Some(name) => {
+                let known = TableKind::from_name(name).filter(|&kind| rules.offers(kind));
+                vec![rules.table_mut(known.ok_or_else(no_table)?)]
+            }
             None => rules.tables.iter().collect(),
         };
         let date = Zoned::now().strftime("%a %b %e %H:%M:%S %Y").to_string();
@@ -78,6 +73,10 @@ pub(crate) fn run(tool: Tool, words: &[&str], store: &dyn Store) -> Result<Print
         Ok(false)
     })?;
     Ok(printed)
+}
+
+fn no_table() -> Failure {
+    Failure::Other("Cannot initialize: Table does not exist (do you need to insmod?)".to_owned())
 }
 
 /// Writes what was printed to the file that `-f` names.

@@ -52,12 +52,7 @@ impl Line<'_, '_> {
             return Ok(kind);
         }
         let name = self.table.unwrap_or("filter");
-        TableKind::from_name(name).ok_or_else(|| {
-            Failure::Version(format!(
-                "can't initialize {} table `{name}': Table does not exist (do you need to insmod?)",
-                self.reader.tool
-            ))
-        })
+        TableKind::from_name(name).ok_or_else(|| Failure::no_table(self.reader.tool, name))
     }
 
     /// The rule without addresses.

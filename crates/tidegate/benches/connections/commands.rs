@@ -217,7 +217,8 @@ pub(crate) fn run(traffic: Traffic) -> Result<()> {
     plane.measure("conntrack -I, one", |p| {
         conntrack(
             p,
-            &format!("-I {one} --state ESTABLISHED -u ASSURED -t 432000"),
+            // Not the one that was deleted, whose packets may have brought it back.
+            "-I -p tcp -s 10.0.0.2 -d 10.9.0.1 --sport 40001 --dport 444 --state ESTABLISHED -u ASSURED -t 432000",
             0,
         )
     })?;

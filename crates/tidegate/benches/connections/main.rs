@@ -46,6 +46,8 @@ impl Receiver {
         let mut config = Config::default();
         config.conntrack.max = CONNECTIONS as u32;
         config.conntrack.buckets = CONNECTIONS as u32;
+        // As the daemon has it.
+        config.conntrack.at_once = 256;
         let mut engine = Engine::new(config, router_of(8));
         engine.load(rules.clone());
         Receiver {
