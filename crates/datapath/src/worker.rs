@@ -142,8 +142,8 @@ impl Worker {
         let mut busy = false;
         loop {
             events.clear();
-            let settling = self.fast.as_ref().is_some_and(Fast::prepare);
-            let timeout = self.timeout(busy || settling || self.behind);
+            let curious = self.fast.as_ref().is_some_and(Fast::is_curious);
+            let timeout = self.timeout(busy || curious || self.behind);
             match epoll::wait(
                 &self.poll,
                 rustix::buffer::spare_capacity(&mut events),
@@ -169,9 +169,7 @@ impl Worker {
             self.expire();
             self.flush();
             if let Some(fast) = &mut self.fast {
-                if settling && idle {
-                    fast.hand_over(&mut self.engine);
-                }
+                fast.hand_over(&mut self.engine, idle);
                 fast.sweep(&mut self.engine, self.now);
             }
             if told && self.obey()? {
@@ -347,6 +345,12 @@ impl Worker {
             segments: Segments::of(&frame.vnet),
         };
         source.head[..head_len].copy_from_slice(head);
+        if let (Framing::Ethernet(own), Side::Wire, Some(fast)) = (port.framing, side, &self.fast)
+            && let Some(destination) = head.first_chunk()
+            && fast.came_up(*destination)
+        {
+            source.head[..6].copy_from_slice(&own);
+        }
         if frame.vnet.gso == Gso::Udp {
             let pieces = offload::split_udp(ip, frame.vnet.gso_size);
             for piece in pieces.into_iter().flatten() {

@@ -39,6 +39,7 @@ pub(crate) struct Tables {
     pub(crate) globals: SharedWords,
     pub(crate) fates: PerCpuArray<MapData, u64>,
     pub(crate) places: u32,
+    pub(crate) secrets: Secrets,
 }
 
 /// Programs at work on an interface.
@@ -71,8 +72,12 @@ impl Kernel {
     /// # Errors
     /// The kernel is too old or built without what they need, or a right is missing.
     pub(crate) fn load(injected: [u8; 6]) -> Result<(Kernel, Tables)> {
+        let [tag] = words::<1>()?;
+        let [a, b, ..] = tag.to_ne_bytes();
         let secrets = Secrets {
             injected,
+            // Locally administered, for one.
+            known: [a & 0xfc | 2, b],
             sent_on: words()?,
         };
         let object = programs(&secrets).context("the fast path's object file")?;
@@ -85,7 +90,7 @@ impl Kernel {
                 .load()
                 .with_context(|| format!("the kernel does not take the program {name}"))?;
         }
-        let tables = Tables::take(&mut loaded)?;
+        let tables = Tables::take(&mut loaded, secrets)?;
         let kernel = Kernel {
             doors: HashMap::try_from(map(&mut loaded, "doors")?)?,
             programs: loaded,
@@ -162,7 +167,7 @@ impl Kernel {
 }
 
 impl Tables {
-    fn take(loaded: &mut Ebpf) -> Result<Self> {
+    fn take(loaded: &mut Ebpf, secrets: Secrets) -> Result<Self> {
         Ok(Tables {
             flows: HashMap::try_from(map(loaded, "flows")?)?,
             connections: Array::try_from(map(loaded, "connections")?)?,
@@ -170,6 +175,7 @@ impl Tables {
             globals: shared(map(loaded, "globals")?, GLOBAL)?,
             fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
             places: PLACES,
+            secrets,
         })
     }
 }

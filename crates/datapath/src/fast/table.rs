@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
     self, Connection, Fate, GATE, Hook, KEY, Way, flow, gate, global, key, tcp_state,
 };
@@ -32,9 +33,17 @@ struct Place {
     told: [Counters; 2],
     /// Time of the last packet that has been told.
     last: u64,
-    /// Packets that had come up when it was last asked; `None`: since then, an offer.
-    sent: Option<u64>,
+    /// Packets that came up with the connection's mark on them.
+    seen: u64,
+    /// Directions of which one has come since their key was set: all that came up before
+    /// without a mark has been dealt with.
+    proved: [bool; 2],
+    /// Packets that had come up when some were missing though nothing waited.
+    missing: Option<u64>,
+    /// There is an offer to be handed over.
     waits: bool,
+    /// It is in the list of those.
+    listed: bool,
 }
 
 /// The tables and what is in them.
@@ -49,6 +58,10 @@ pub(crate) struct Table {
     by_key: HashMap<[u8; KEY], u32>,
     /// Places that are to be handed over.
     waiting: Vec<u32>,
+    /// Places of which packets came in this batch.
+    touched: Vec<u32>,
+    /// There are new offers.
+    fresh: bool,
 }
 
 impl std::fmt::Debug for Table {
@@ -70,6 +83,8 @@ impl Table {
             by_id: HashMap::new(),
             by_key: HashMap::new(),
             waiting: Vec::new(),
+            touched: Vec::new(),
+            fresh: false,
         }
     }
 
@@ -102,6 +117,7 @@ impl Table {
         self.places[place as usize] = Place {
             id: Some(id),
             told: [counted(0), counted(1)],
+            seen: self.word(place, gate::SENT),
             ..Place::default()
         };
         self.by_id.insert(id, place);
@@ -135,9 +151,9 @@ impl Table {
             after: offer.after,
             tos: offer.tos,
         });
-        place.sent = None;
-        if !place.waits {
-            place.waits = true;
+        place.waits = true;
+        self.fresh = true;
+        if !std::mem::replace(&mut place.listed, true) {
             self.waiting.push(at);
         }
         if let Some(old) = place.keys[dir].replace(key)
@@ -146,6 +162,7 @@ impl Table {
             self.remove_key(&old, at);
         }
         if self.by_key.insert(key, at) != Some(at) {
+            self.places[at as usize].proved[dir] = false;
             // Full: the flow's packets go on coming up.
             let _ = self.kernel.flows.insert(key, flow(at, offer.dir), 0);
         }
@@ -159,35 +176,53 @@ impl Table {
         }
     }
 
-    /// Notes how many packets of those that wait have come up; `false` when none waits.
-    fn prepare(&mut self) -> bool {
-        for &at in &self.waiting {
-            let sent = self.word(at, gate::SENT);
-            self.places[at as usize].sent = Some(sent);
+    /// A packet of a known connection came up.
+    fn seen(&mut self, at: u32, dir: Dir) {
+        if let Some(place) = self.places.get_mut(at as usize) {
+            place.seen += 1;
+            place.proved[dir as usize] = true;
+            self.touched.push(at);
         }
-        !self.waiting.is_empty()
     }
 
-    /// Since [`Table::prepare`] all sockets were empty and everything was sent: what has
-    /// sent nothing up meanwhile has nothing left here.
-    fn hand_over(&mut self, engine: &mut Engine) -> Vec<(EntryId, u32)> {
+    /// Hands over what is ripe, given that everything decided has been sent: connections of
+    /// which all packets that came up have been seen. With `idle`, nothing waits in any
+    /// socket: then packets that are missing were lost on their way up.
+    fn hand_over(&mut self, engine: &Engine, idle: bool) -> Vec<(EntryId, u32)> {
+        let mut touched = std::mem::take(&mut self.touched);
+        if idle {
+            self.fresh = false;
+            touched.append(&mut self.waiting);
+        }
         let mut gone = Vec::new();
-        let mut still = Vec::new();
-        for at in std::mem::take(&mut self.waiting) {
-            let place = &self.places[at as usize];
+        for at in touched.drain(..) {
             let sent = self.word(at, gate::SENT);
-            match place.id {
-                Some(_) if place.sent != Some(sent) => still.push(at),
-                Some(id) if place.epoch == engine.epoch() && engine.conntrack().is_settled(id) => {
-                    self.places[at as usize].waits = false;
-                    if self.give(engine, id, at, sent) {
-                        gone.push((id, at));
-                    }
+            let place = &mut self.places[at as usize];
+            if idle {
+                place.proved = [true; 2];
+                // One may be between the program and the socket; twice is no accident.
+                if place.seen != sent && place.missing.replace(sent) != Some(sent) {
+                    self.fresh = true;
+                    self.waiting.push(at);
+                    continue;
                 }
-                _ => self.places[at as usize].waits = false,
+                place.listed = false;
+                place.seen = sent;
+            }
+            let proved = (0..2).all(|dir| place.proved[dir] || place.ways[dir].is_none());
+            if !place.waits || place.seen != sent || !proved {
+                continue;
+            }
+            place.waits = false;
+            if let Some(id) = place.id
+                && place.epoch == engine.epoch()
+                && engine.conntrack().is_settled(id)
+                && self.give(engine, id, at, sent)
+            {
+                gone.push((id, at));
             }
         }
-        self.waiting = still;
+        self.touched = touched;
         gone
     }
 
@@ -238,7 +273,6 @@ impl Table {
             self.remove_key(&key, at);
         }
         self.places[at as usize] = Place::default();
-        self.waiting.retain(|w| *w != at);
         self.by_id.remove(&id);
         self.cooling.push(at);
     }
@@ -343,14 +377,25 @@ impl Fast {
         }
     }
 
-    /// Before the sockets are asked whether anything waits; `true` when the answer matters.
-    pub(crate) fn prepare(&self) -> bool {
-        lock(&self.table).prepare()
+    /// The Ethernet destination of a frame that came up; when the program has marked it
+    /// with its connection, it is counted and `true` is returned.
+    pub(crate) fn came_up(&self, destination: [u8; 6]) -> bool {
+        let mut table = lock(&self.table);
+        let known = known(&table.kernel.secrets, destination);
+        if let Some((place, dir)) = known {
+            table.seen(place, dir);
+        }
+        known.is_some()
     }
 
-    /// Nothing waited, and everything was sent.
-    pub(crate) fn hand_over(&self, engine: &mut Engine) {
-        let gone = lock(&self.table).hand_over(engine);
+    /// Whether it would be good to know if any socket has something.
+    pub(crate) fn is_curious(&self) -> bool {
+        lock(&self.table).fresh
+    }
+
+    /// Everything that has been decided was sent; `idle`: and nothing waits in the sockets.
+    pub(crate) fn hand_over(&self, engine: &mut Engine, idle: bool) {
+        let gone = lock(&self.table).hand_over(engine, idle);
         for (id, place) in gone {
             engine.entrust(id, place);
         }

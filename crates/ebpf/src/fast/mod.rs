@@ -15,11 +15,12 @@ mod send;
 mod tests;
 mod window;
 
+use tidegate_conntrack::Dir;
 use tidegate_wire::proto;
 
 use self::frame::{
-    DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, INDEX, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL, WAY, answer,
-    helper, skb,
+    DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, INDEX, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL,
+    WAY, answer, helper, skb,
 };
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{
@@ -41,6 +42,9 @@ const CONNECTION: Reg = Reg::R9;
 pub struct Secrets {
     /// Ethernet source of frames that the engine lets in.
     pub injected: [u8; 6],
+    /// First bytes of the Ethernet destination of frames that go up although their
+    /// connection is known; see [`known`]. Such a frame is for this host, so nothing is lost.
+    pub known: [u8; 2],
     /// Note on packets that the fast path has sent on.
     pub sent_on: [u32; 4],
 }
@@ -101,6 +105,7 @@ fn ingress(secrets: &Secrets) -> Asm {
     a.alu(Op::Add, Reg::R1, 1);
     a.store(Size::D, GATE, word(gate::SENT), Reg::R1);
     unlock(&mut a);
+    mark_known(&mut a, secrets);
     a.bind(up);
     go_up(&mut a, next);
     a.bind(next);
@@ -308,6 +313,34 @@ fn count_fate(a: &mut Asm) {
     a.alu(Op::Add, Reg::R1, 1);
     a.store(Size::D, Reg::R0, 0, Reg::R1);
     a.bind(none);
+}
+
+/// Says on the frame whose it is: [`known`] reads that.
+fn mark_known(a: &mut Asm, secrets: &Secrets) {
+    use Reg as R;
+    a.load(Size::W, R::R1, R::R10, KEY);
+    a.load(Size::W, R::R2, R::R10, DIR);
+    a.alu(Op::Lsh, R::R2, 31);
+    a.alu(Op::Or, R::R1, R::R2);
+    a.store(Size::W, R::R10, ETHERNET + 2, R::R1);
+    let tag = i32::from(u16::from_ne_bytes(secrets.known));
+    a.store(Size::H, R::R10, ETHERNET, tag);
+    a.mov(R::R1, CONTEXT);
+    a.mov(R::R2, 0);
+    stack(a, R::R3, ETHERNET);
+    a.mov(R::R4, 6);
+    a.mov(R::R5, 0);
+    a.call(helper::STORE_BYTES);
+}
+
+/// Place and direction of a known connection, from the Ethernet destination of one of its
+/// packets that came up.
+#[must_use]
+pub fn known(secrets: &Secrets, destination: [u8; 6]) -> Option<(u32, Dir)> {
+    let [a, b, place @ ..] = destination;
+    let place = u32::from_ne_bytes(place);
+    let dir = Dir::BOTH[(place >> 31) as usize];
+    ([a, b] == secrets.known).then_some((place & 0x7fff_ffff, dir))
 }
 
 /// Sends the packet up to the engine: out of the far end of its interface's door.

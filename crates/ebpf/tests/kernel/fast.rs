@@ -8,6 +8,7 @@ use tidegate_ebpf::layout::{CONNECTION, FLOW, Fate, GATE, GLOBAL, KEY};
 
 pub(crate) const SECRETS: Secrets = Secrets {
     injected: [2, 1, 2, 3, 4, 5],
+    known: [0x02, 0x77],
     sent_on: [0x1111_1111, 0x2222_2222, 0x3333_3333, 0x4444_4444],
 };
 

@@ -5,12 +5,13 @@ use tidegate_conntrack::{
     Attached, Conntrack, CtInfo, Dir, EntryId, Family, InHook, Manip, NatHook, NatRange, SECOND,
     Status, Time, Tracked, Tuple,
 };
+use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
     Connection, GATE, GLOBAL, Goes, Hook, Way, flow, gate, global, key, tcp_state,
 };
 use tidegate_wire::{checksum, parse};
 
-use crate::fast::Fast;
+use crate::fast::{Fast, SECRETS};
 
 /// `TCX_REDIRECT`, `TCX_NEXT`.
 pub(crate) const SENT_ON: i32 = 7;
@@ -191,7 +192,15 @@ impl Twin {
         }
         self.left += 1;
         assert_eq!(answer, LEFT);
-        assert_eq!(out[..frame(packet).len()], frame(packet), "left as it came");
+        let came = frame(packet);
+        assert_eq!(out[6..came.len()], came[6..], "left as it came");
+        let destination = out[..6].try_into().unwrap();
+        if gate[gate::SENT] != gate_before[gate::SENT] {
+            let (place, _) = known(&SECRETS, destination).unwrap();
+            assert_eq!(place, PLACE);
+        } else {
+            assert_eq!(destination, came[..6]);
+        }
         assert_eq!(self.fast.connection(PLACE), before);
         assert_eq!(gate[gate::COUNTS..], gate_before[gate::COUNTS..]);
         if self.ct.entry(self.id).is_some() {
