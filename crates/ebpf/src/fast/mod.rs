@@ -62,7 +62,7 @@ pub const TAIL: &str = "tail";
 /// The object file with all programs and maps.
 ///
 /// # Errors
-/// See [`object`].
+/// See [`object()`].
 pub fn programs(secrets: &Secrets) -> Result<Vec<u8>, object::write::Error> {
     let program = |name, code| Program {
         name,

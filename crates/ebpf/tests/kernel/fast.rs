@@ -46,6 +46,18 @@ impl Fast {
         (done.return_value as i32, out)
     }
 
+    /// Nanoseconds that the program takes for the frame, on the average of `rounds`.
+    #[allow(dead_code, reason = "for the bench")]
+    pub(crate) fn time(&mut self, frame: &[u8], rounds: u32) -> u64 {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = rounds;
+        let done = program(&mut self.kernel, INGRESS)
+            .test_run(options)
+            .unwrap();
+        done.duration.as_nanos() as u64
+    }
+
     pub(crate) fn set_flow(&mut self, key: [u8; KEY], value: [u8; FLOW]) {
         let map = self.kernel.map_mut("flows").unwrap();
         let mut map: HashMap<_, [u8; KEY], [u8; FLOW]> = map.try_into().unwrap();
