@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# live.sh RUNNER [FIRST COUNT]: generated cases, and a tenth as many for single trackers,
+# live.sh RUNNER [FIRST COUNT]: generated cases, and a tenth as many for single trackers and helpers,
 # through this machine's kernel and through RUNNER, compared. Needs root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 runner=$(realpath "${1:?RUNNER}")
 python3 "$here/kernel/selftest.py"
 python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "${3:-2000}" --b "$runner"
-python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 9) / 10))" --series trackers --b "$runner"
+for series in trackers helpers; do
+  python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 9) / 10))" --series $series --b "$runner"
+done

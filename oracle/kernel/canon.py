@@ -213,7 +213,8 @@ def canon_step(s, fields):
     if s.get("events") and "events" in fields:
         o["events"] = sorted([e["ev"], e.get("text") or sort_key([e.get("tuple"), e.get("mask")])] for e in s["events"])
     if s.get("log") and "log" in fields:
-        o["log"] = [[x.get(k) for k in ("prefix", "hook", "in", "out")] +
+        # messages of some helpers end with a newline of their own
+        o["log"] = [[(x.get("prefix") or "").replace("\n", "")] + [x.get(k) for k in ("hook", "in", "out")] +
                     ([x["group"], x["mark"], mask_partial(x["hex"])] if "hex" in x else []) for x in s["log"]]
     return o
 
@@ -230,7 +231,8 @@ def canon(res, fields=FIELDS):
     if "conntrack" in fields:
         o["conntrack"] = sorted((canon_ct(e) for e in res.get("conntrack", [])), key=sort_key)
     if "expect" in fields:
-        o["expect"] = [{k: v for k, v in e.items() if k != "timeout"} for e in res.get("expect", [])]
+        # in no order: the kernel lists them by hash
+        o["expect"] = sorted(({k: v for k, v in e.items() if k != "timeout"} for e in res.get("expect", [])), key=sort_key)
     return o
 
 

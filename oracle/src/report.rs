@@ -126,7 +126,7 @@ fn entry(e: &Entry, now: Time) -> Value {
     if let Some(master) = &e.master {
         o.insert("master".into(), tuple(&master.tuple));
     }
-    if let Some(adj) = &e.seqadj {
+    if let Some(adj) = e.seqadj() {
         let dir = |d: Dir| {
             let a = adj.dirs[d as usize];
             json!({"pos": a.correction_pos, "before": a.offset_before, "after": a.offset_after})
@@ -199,12 +199,14 @@ fn mask_tuple(e: &Expectation) -> Value {
 }
 
 /// What NAT remembers of an expectation: where it was announced to lead.
-fn saved(e: &Expectation) -> Value {
+fn saved(ct: &Conntrack, e: &Expectation) -> Value {
+    // The kernel gives it the protocol of the connection that announced it.
+    let master = ct.entry(e.master).map(|m| m.tuple(Dir::Original).proto);
     let of = |a| address(e.tuple.family, a);
     let kept = json!({
         "src": of(e.saved_addr),
         "dst": of(0),
-        "proto": protocol(e.tuple.proto),
+        "proto": protocol(master.unwrap_or(e.tuple.proto)),
         "sport": e.saved_id,
         "dport": 0,
     });
@@ -232,7 +234,7 @@ pub(crate) fn expectations(ct: &Conntrack, now: Time) -> Vec<Value> {
             o.insert("flags".into(), e.flags.into());
             o.insert("class".into(), e.class.into());
             if e.saved_addr != 0 || e.saved_id != 0 {
-                o.insert("nat".into(), saved(e));
+                o.insert("nat".into(), saved(ct, e));
             }
             Value::Object(o)
         })

@@ -1,7 +1,7 @@
 //! Everything that sysctls and module parameters set.
 
-use crate::entry::HelperKind;
 use crate::event::event_mode;
+use crate::helper::{HelperKind, HelperSettings};
 use alloc::vec::Vec;
 
 /// Index of the retransmission limit's timeout in [`Timeouts::tcp`].
@@ -91,8 +91,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Automatic helper assignment (as `nf_conntrack_helper=1` did); empty by default.
     pub helpers: Vec<HelperPort>,
-    /// FTP helper: take announced third-party addresses literally (`loose`).
-    pub ftp_loose: bool,
+    /// What parameters of helpers' modules set.
+    pub helper: HelperSettings,
     /// Most timers, entries and buckets that one [`crate::Conntrack::handle_timeout`], and
     /// so one packet, looks at; 0 is unlimited. What is left then waits for the next one:
     /// entries may stay in the table, and count, a little longer than they live, though no
@@ -120,7 +120,7 @@ impl Default for Config {
             tcp_max_retrans: 3,
             timeouts: Timeouts::default(),
             helpers: Vec::new(),
-            ftp_loose: false,
+            helper: HelperSettings::default(),
             at_once: 0,
         }
     }

@@ -151,6 +151,27 @@ impl Conntrack {
         }
     }
 
+    /// Sets the labels that `bits` holds to those of `labels` (`nf_connlabels_replace`).
+    pub fn set_labels(&mut self, id: EntryId, labels: u128, bits: u128) {
+        if let Some(entry) = self.entry_mut(id) {
+            let new = entry.labels() & !bits | labels & bits;
+            if new != entry.labels() {
+                entry.extra_mut().labels = new;
+                entry.pending |= change::LABEL;
+            }
+        }
+    }
+
+    /// Sets the security mark.
+    pub fn set_secmark(&mut self, id: EntryId, secmark: u32) {
+        if let Some(entry) = self.entry_mut(id)
+            && entry.secmark() != secmark
+        {
+            entry.extra_mut().secmark = secmark;
+            entry.pending |= change::SECMARK;
+        }
+    }
+
     /// Remembers a number with a direction of an entry.
     pub fn set_tag(&mut self, id: EntryId, dir: Dir, tag: u64) {
         if let Some(entry) = self.entry_mut(id) {

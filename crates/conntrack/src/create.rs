@@ -3,6 +3,7 @@
 use crate::conntrack::{InHook, Template};
 use crate::entry::{Counters, Entry, EntryId, Master, ProtoState, Status, change};
 use crate::expect::{Expectation, OnMatch};
+use crate::helper::HelperKind;
 use crate::reason::{DropReason, InvalidReason};
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
@@ -41,8 +42,7 @@ impl Entry {
             children: 0,
             masq_index: 0,
             pending: 0,
-            seqadj: None,
-            ftp: None,
+            extra: None,
             tags: [0; 2],
             place: crate::elsewhere::HERE,
         }
@@ -74,8 +74,9 @@ impl Conntrack {
         match &expected {
             Some(e) => self.inherit(&mut entry, e),
             None => {
-                if template.helper.is_some() {
-                    entry.helper = template.helper;
+                let serves = |h: &HelperKind| h.serves(tuple.family, tuple.proto);
+                if let Some(helper) = template.helper.filter(serves) {
+                    entry.helper = Some(helper);
                     entry.status.set(Status::HELPER);
                 }
             }
@@ -106,7 +107,7 @@ impl Conntrack {
     }
 
     /// The helper in charge of the service a reply would come from.
-    pub(crate) fn automatic_helper(&self, reply: &Tuple) -> Option<crate::HelperKind> {
+    pub(crate) fn automatic_helper(&self, reply: &Tuple) -> Option<HelperKind> {
         let mut ports = self.config.helpers.iter();
         let found = ports.find(|h| h.proto == reply.proto && h.port == { reply.src_id })?;
         Some(found.kind)

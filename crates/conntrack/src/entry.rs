@@ -1,6 +1,7 @@
 //! One tracked connection and what hangs on its packets.
 
-use crate::helper::ftp::FtpState;
+pub use crate::helper::HelperKind;
+use crate::helper::HelperState;
 use crate::seqadj::SeqAdj;
 pub use crate::state::{
     ProtoState, SctpConn, SctpState, TcpClass, TcpConn, TcpSide, TcpState, tcp_flag,
@@ -162,29 +163,6 @@ impl Default for Zone {
     }
 }
 
-/// The helpers there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HelperKind {
-    /// FTP control connections.
-    Ftp,
-}
-
-impl HelperKind {
-    /// Name used by `-j CT --helper` and in listings.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            HelperKind::Ftp => "ftp",
-        }
-    }
-
-    /// The helper called `name`.
-    #[must_use]
-    pub fn by_name(name: &str) -> Option<HelperKind> {
-        [HelperKind::Ftp].into_iter().find(|h| h.name() == name)
-    }
-}
-
 /// Packets and bytes of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -231,15 +209,26 @@ pub struct Entry {
     pub masq_index: u32,
     /// Changes not yet reported ([`change`] bits).
     pub pending: u16,
-    /// Sequence number adjustment, allocated on first use.
-    pub seqadj: Option<Box<SeqAdj>>,
-    /// What the FTP helper remembers, allocated on first use.
-    pub ftp: Option<Box<FtpState>>,
+    /// What few connections have, allocated on first use.
+    pub extra: Option<Box<Extra>>,
     /// A number for each direction that the embedding engine may remember here; 0 at
     /// first.
     pub tags: [u64; 2],
     /// Where its packets pass meanwhile ([`crate::elsewhere`]).
     pub(crate) place: u32,
+}
+
+/// What few connections have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extra {
+    /// Sequence number adjustment.
+    pub seqadj: Option<SeqAdj>,
+    /// What the helper in charge remembers.
+    pub helper: HelperState,
+    /// Labels, a bit each (`struct nf_conn_labels`).
+    pub labels: u128,
+    /// Security mark: a number that is kept and shown, without further meaning.
+    pub secmark: u32,
 }
 
 /// The connection that announced another; known by its tuple even after it has ended.
@@ -263,6 +252,10 @@ pub mod change {
     pub const HELPER: u16 = 1 << 5;
     /// Mark changed.
     pub const MARK: u16 = 1 << 6;
+    /// Labels changed.
+    pub const LABEL: u16 = 1 << 7;
+    /// Security mark changed.
+    pub const SECMARK: u16 = 1 << 8;
 }
 
 impl Entry {
@@ -306,6 +299,35 @@ impl Entry {
         } else {
             self.timeout / SECOND
         }
+    }
+
+    /// Its labels, a bit each.
+    #[must_use]
+    pub fn labels(&self) -> u128 {
+        self.extra.as_ref().map_or(0, |x| x.labels)
+    }
+
+    /// Its security mark.
+    #[must_use]
+    pub fn secmark(&self) -> u32 {
+        self.extra.as_ref().map_or(0, |x| x.secmark)
+    }
+
+    /// Its sequence number adjustment, if there is any.
+    #[inline]
+    #[must_use]
+    pub fn seqadj(&self) -> Option<&SeqAdj> {
+        self.extra.as_ref()?.seqadj.as_ref()
+    }
+
+    /// What its helper remembers.
+    #[must_use]
+    pub fn helper_state(&self) -> Option<&HelperState> {
+        self.extra.as_ref().map(|x| &x.helper)
+    }
+
+    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
     }
 
     /// The TCP state, for TCP entries.

@@ -1,7 +1,8 @@
 //! Expectations: connections that a helper announced (`nf_conntrack_expect`).
 
-use crate::entry::{EntryId, HelperKind};
+use crate::entry::EntryId;
 use crate::event::EventKind;
+use crate::helper::HelperKind;
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
 use alloc::collections::BTreeSet;
@@ -97,6 +98,14 @@ impl fmt::Display for ExpectError {
 impl core::error::Error for ExpectError {}
 
 impl Expectation {
+    /// Has the connection translated like its master, as one in `dir` of it whose server
+    /// listens on the port `saved_id`.
+    pub(crate) fn follow(&mut self, dir: Dir, saved_id: u16) {
+        self.on_match = OnMatch::FollowMaster;
+        self.dir = dir;
+        self.saved_id = saved_id;
+    }
+
     /// Whether a packet with `tuple` is what is expected (`nf_ct_tuple_mask_cmp`).
     fn matches(&self, tuple: &Tuple) -> bool {
         same_masked(&self.tuple, tuple, self.mask_src, self.mask_src_id)

@@ -38,10 +38,11 @@ mod tracker;
 pub use config::{Config, HelperPort};
 pub use conntrack::{Conntrack, Cursor, InHook, Template, Tracked};
 pub use entry::{
-    Attached, CtInfo, Entry, EntryId, HelperKind, Master, ProtoState, Status, TcpSide, Zone,
+    Attached, CtInfo, Entry, EntryId, Extra, HelperKind, Master, ProtoState, Status, TcpSide, Zone,
 };
 pub use event::{Event, EventKind, ExpectEvent};
 pub use expect::Expectation;
+pub use helper::{HelperSettings, HelperState};
 pub use nat::{Manip, NatHook, NatRange};
 pub use reason::{DropReason, InvalidReason, Note};
 pub use stats::Stats;

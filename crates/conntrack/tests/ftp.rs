@@ -4,8 +4,8 @@
 
 use tidegate_conntrack::config::{Config, HelperPort};
 use tidegate_conntrack::{
-    Attached, Conntrack, Dir, DropReason, HelperKind, InHook, Manip, NatHook, NatRange, SECOND,
-    Status, Template, Tracked,
+    Attached, Conntrack, Dir, DropReason, HelperKind, HelperSettings, InHook, Manip, NatHook,
+    NatRange, SECOND, Status, Template, Tracked,
 };
 use tidegate_wire::{Family, checksum, parse, proto};
 
@@ -278,7 +278,10 @@ fn a_new_command_replaces_the_expectation() {
 #[test]
 fn loose_takes_a_third_address_literally() {
     let config = Config {
-        ftp_loose: true,
+        helper: HelperSettings {
+            ftp_loose: true,
+            ..HelperSettings::default()
+        },
         ..Config::default()
     };
     let mut control = Control::new(config, None);

@@ -126,12 +126,13 @@ impl Commands {
 
     fn drops(&self, json: bool) -> Result<Printed> {
         let drops = self.plane.with(|engine, _| engine.drops().clone())?;
+        let lost = self.plane.report().lost;
         let out = if json {
-            let mut both = drops_json(&drops);
+            let mut both = drops_json(&drops, &lost);
             both["logs"] = serde_json::to_value(self.logs.status())?;
             serde_json::to_string_pretty(&both)? + "\n"
         } else {
-            drops_text(&drops) + &self.logs.status().text()
+            drops_text(&drops, &lost) + &self.logs.status().text()
         };
         Ok(Printed {
             out,

@@ -43,7 +43,7 @@ pub struct Guarded {
     pub sent: u64,
     /// Packets stopped by rules or by what every host refuses.
     pub dropped: u64,
-    /// Packets lost for want of room or of a neighbour.
+    /// Packets lost without a decision; `status --drops` tells the reasons.
     pub lost: u64,
 }
 
@@ -56,6 +56,9 @@ pub struct PlaneReport {
     pub guarded: Vec<Guarded>,
     /// What is not enforced, a sentence each.
     pub gaps: Vec<String>,
+    /// Packets that went no further without a decision: reason, count, explanation.
+    #[serde(skip)]
+    pub lost: Vec<tidegate_logs::Row>,
     /// What became of received packets at programs in the kernel; empty without them.
     pub fates: Vec<Fate>,
 }
@@ -178,6 +181,7 @@ impl Plane for Idle {
             guarded: Vec::new(),
             gaps: vec!["no packet meets the rules: the datapath is \"none\"".to_owned()],
             fates: Vec::new(),
+            lost: Vec::new(),
         }
     }
 

@@ -150,6 +150,7 @@ mod tests {
                     fate(false, "odd", 1),
                     fate(false, "unknown", 2),
                 ],
+                lost: Vec::new(),
             },
             rules: vec![
                 RulesStatus {

@@ -95,6 +95,7 @@ impl Plane for Userspace {
 
     fn report(&self) -> PlaneReport {
         let report = self.datapath.report();
+        let lost = report.lost().to_vec();
         let mut gaps = report.notes;
         gaps.extend(self.slow.clone());
         gaps.push(
@@ -105,13 +106,14 @@ impl Plane for Userspace {
             received: i.traffic.received,
             sent: i.traffic.sent,
             dropped: i.traffic.dropped,
-            lost: i.traffic.lost + i.traffic.unsent,
+            lost: i.traffic.lost.total(),
         });
         PlaneReport {
             kind: self.kind,
             guarded: guarded.collect(),
             gaps,
             fates: report.fates.into_iter().map(fate).collect(),
+            lost,
         }
     }
 

@@ -35,7 +35,7 @@ use alone::Alone;
 use fast::{Fast, Kernel, Table};
 use guardian::Guardian;
 pub use guardian::watch;
-pub use report::{Fate, Guarded, Report, Traffic};
+pub use report::{Fate, Guarded, Lost, Report, Traffic};
 use watch::Watcher;
 use wires::{Wires, wake};
 pub use worker::Work;

@@ -121,10 +121,26 @@ impl Neighbours {
                     return Ok(settled);
                 }
                 // Too much at once (`ENOBUFS`).
-                Err(_) => self.reload()?,
+                Err(_) => {
+                    self.reload()?;
+                    settled.extend(self.found());
+                }
             }
             self.answer = answer;
         }
+    }
+
+    /// Frames whose neighbours have become known without a word.
+    fn found(&mut self) -> Vec<Settled> {
+        let known = &self.known;
+        let found = self.waiting.extract_if(|key, _| known.contains_key(key));
+        found
+            .map(|(key, waiting)| Settled {
+                key,
+                mac: known.get(&key).map(|entry| entry.mac),
+                frames: waiting.frames,
+            })
+            .collect()
     }
 
     fn take(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Settled> {
@@ -233,10 +249,11 @@ impl Neighbours {
         self.waiting.values().map(|w| w.since + PATIENCE).min()
     }
 
-    /// Forgets what is on a device.
-    pub(crate) fn forget(&mut self, dev: IfIndex) {
+    /// Forgets what is on a device; returns how many packets were waiting there.
+    pub(crate) fn forget(&mut self, dev: IfIndex) -> u64 {
         self.known.retain(|key, _| key.0 != dev);
-        self.waiting.retain(|key, _| key.0 != dev);
+        let gone = self.waiting.extract_if(|key, _| key.0 == dev);
+        gone.map(|(_, waiting)| waiting.frames.len() as u64).sum()
     }
 
     /// Tells the kernel that an entry is in use (`NTF_USE`): it resolves or checks it. A

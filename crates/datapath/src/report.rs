@@ -16,10 +16,29 @@ pub struct Traffic {
     pub to_sockets: u64,
     /// Stopped by rules or by what every host refuses.
     pub dropped: u64,
+    /// Went no further though nobody decided so.
+    pub lost: Lost,
+}
+
+/// Packets that nobody stopped and that went no further all the same, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
     /// Arrived when there was no room.
-    pub lost: u64,
-    /// Could not be sent: the interface refused, or the neighbour was not found.
-    pub unsent: u64,
+    pub overflow: u64,
+    /// The interface did not take them: its queue was full, or it was down.
+    pub refused: u64,
+    /// Their neighbour did not answer.
+    pub unresolved: u64,
+    /// Too many were waiting for their neighbour already.
+    pub crowded: u64,
+}
+
+impl Lost {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.overflow + self.refused + self.unresolved + self.crowded
+    }
 }
 
 /// A guarded interface.
@@ -44,4 +63,35 @@ pub struct Report {
     pub stray: u64,
     /// What is not enforced, a sentence each.
     pub notes: Vec<String>,
+}
+
+impl Report {
+    /// What was lost, all interfaces together: reason, packets, explanation.
+    #[must_use]
+    pub fn lost(&self) -> [(&'static str, u64, &'static str); 5] {
+        let sum = |of: fn(&Lost) -> u64| self.interfaces.iter().map(|i| of(&i.traffic.lost)).sum();
+        [
+            (
+                "overflow",
+                sum(|l| l.overflow),
+                "it arrived when there was no room for it",
+            ),
+            (
+                "refused",
+                sum(|l| l.refused),
+                "the interface did not take it: queue full, or down",
+            ),
+            (
+                "unresolved",
+                sum(|l| l.unresolved),
+                "its neighbour did not answer",
+            ),
+            (
+                "crowded",
+                sum(|l| l.crowded),
+                "too many packets were waiting for its neighbour already",
+            ),
+            ("stray", self.stray, "its interface is not guarded, or gone"),
+        ]
+    }
 }

@@ -15,7 +15,7 @@ use tidegate_engine::env::IfIndex;
 use tidegate_host::Host;
 use tidegate_sys::Namespace;
 
-use crate::divert::{Device, Diversion, list, open};
+use crate::divert::{Device, Diversion, list, open, slots_each};
 use crate::fast::Kernel;
 use crate::port::Port;
 use crate::wires::Wires;
@@ -106,8 +106,9 @@ impl Watcher {
         let mut env = host.env;
         env.settings.any_group = true;
         self.worker.tell(Command::Env(Arc::new(env)))?;
+        let slots = slots_each(wanted.len());
         for device in wanted {
-            self.keep(device)?;
+            self.keep(device, slots)?;
         }
         notes.extend(self.left_out(&devices));
         notes.extend(self.kernel.as_ref().and_then(Kernel::note));
@@ -132,7 +133,7 @@ impl Watcher {
         !device.ours() && !device.port && self.options.interfaces.as_ref().is_none_or(named)
     }
 
-    fn keep(&mut self, device: &Device) -> Result<()> {
+    fn keep(&mut self, device: &Device, slots: u32) -> Result<()> {
         if self
             .refused
             .get(&device.index)
@@ -141,7 +142,7 @@ impl Watcher {
             return Ok(());
         }
         let Some(guarded) = self.guarded.get_mut(&device.index) else {
-            return self.guard(device);
+            return self.guard(device, slots);
         };
         if guarded.device != *device {
             guarded.follow(device)?;
@@ -151,11 +152,10 @@ impl Watcher {
         Ok(())
     }
 
-    fn guard(&mut self, device: &Device) -> Result<()> {
-        match (
-            Diversion::install(device, &self.helper, self.kernel.as_mut()),
-            device.framing,
-        ) {
+    fn guard(&mut self, device: &Device, slots: u32) -> Result<()> {
+        let kernel = self.kernel.as_mut();
+        let installed = Diversion::install(device, &self.helper, slots, kernel);
+        match (installed, device.framing) {
             (Ok((diversion, sockets)), Some(framing)) => {
                 self.guarded.insert(device.index, diversion);
                 self.refused.remove(&device.index);

@@ -208,7 +208,7 @@ impl Worker {
         for port in self.ports.iter_mut().flatten() {
             for side in [Side::Wire, Side::Door] {
                 let socket = port.channel(side).and_then(|c| c.socket.as_mut());
-                port.traffic.lost += socket.map_or(0, |s| s.lost());
+                port.traffic.lost.overflow += socket.map_or(0, |s| s.lost());
             }
         }
     }
@@ -299,7 +299,7 @@ impl Worker {
         // A socket leaves the poll set when it is closed.
         if let Some(slot) = self.by_dev.remove(&dev) {
             self.ports[slot] = None;
-            self.neighbours.forget(dev);
+            self.stray += self.neighbours.forget(dev);
         }
     }
 
@@ -351,9 +351,10 @@ impl Worker {
         {
             source.head[..6].copy_from_slice(&own);
         }
-        if frame.vnet.gso == Gso::Udp {
-            let pieces = offload::split_udp(ip, frame.vnet.gso_size);
-            for piece in pieces.into_iter().flatten() {
+        if frame.vnet.gso == Gso::Udp
+            && let Some(pieces) = offload::split_udp(ip, frame.vnet.gso_size)
+        {
+            for piece in pieces {
                 self.decide(&source, frame, piece);
             }
             return;
@@ -498,7 +499,7 @@ impl Worker {
             }
             Known::NotYet => {
                 if !self.neighbours.wait(neighbour, frame, self.now) {
-                    port.traffic.unsent += 1;
+                    port.traffic.lost.crowded += 1;
                 }
             }
         }
@@ -539,10 +540,11 @@ impl Worker {
     fn settle(&mut self, settled: Vec<Settled>) {
         for one in settled {
             let Some((_, port)) = port_of(&self.by_dev, &mut self.ports, one.key.0) else {
+                self.stray += one.frames.len() as u64;
                 continue;
             };
             let (Some(mac), Some(wire)) = (one.mac, port.wire.as_mut()) else {
-                port.traffic.unsent += one.frames.len() as u64;
+                port.traffic.lost.unresolved += one.frames.len() as u64;
                 for frame in one.frames {
                     let mut told = self.engine.unreachable(self.now, frame.body, &mut ());
                     self.put_out(&Source::ENGINE, &mut told);
@@ -576,7 +578,7 @@ impl Worker {
                     Side::Wire => port.traffic.sent += sent,
                     Side::Door => port.traffic.to_sockets += sent,
                 }
-                port.traffic.unsent += failed;
+                port.traffic.lost.refused += failed;
             }
         }
     }

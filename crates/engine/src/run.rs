@@ -9,7 +9,7 @@ use tidegate_wire::Family;
 use crate::defrag::{self, Defragged};
 use crate::effects;
 use crate::engine::{Engine, Family4Or6, index};
-use crate::env::Env;
+use crate::env::{Env, Prefix};
 use crate::facts::View;
 use crate::flow::Recorder;
 use crate::hooks::{Stage, stages};
@@ -301,6 +301,13 @@ impl<'e, T: Trace> Run<'e, T> {
             return Ok(());
         };
         let conntrack = &mut self.engine.conntrack;
+        if conntrack
+            .entry(attached.id)
+            .is_some_and(|e| e.helper.is_some())
+            && let Some(netmask) = broadcast_mask(packet, &self.engine.env)
+        {
+            conntrack.help_broadcast(self.now, &attached, &packet.layout, netmask);
+        }
         let before = T::TESTS.then(|| packet.bytes.clone());
         let helped = conntrack.help(self.now, &attached, &mut packet.bytes, &packet.layout);
         if let Err(ct::DropReason::Helper(why)) = helped {
@@ -330,6 +337,19 @@ impl<'e, T: Trace> Run<'e, T> {
         }
         Ok(())
     }
+}
+
+/// Mask of the network in which a packet of this host goes out to everybody.
+fn broadcast_mask(packet: &Packet, env: &Env) -> Option<u128> {
+    if packet.in_dev.is_some() || packet.family() != Family::V4 {
+        return None;
+    }
+    let everybody = u128::from(u32::MAX);
+    let networks = env.interface(packet.out_dev?)?.addresses.iter();
+    let mut masks = networks
+        .filter(|a| a.family == Family::V4 && a.len < 31 && a.contains(packet.dst()))
+        .map(Prefix::mask);
+    masks.find(|mask| packet.dst() | mask == everybody)
 }
 
 /// What routing depends on, per family.

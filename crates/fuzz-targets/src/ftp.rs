@@ -1,8 +1,8 @@
 //! An FTP control connection between two simple TCP ends, translated on its way.
 
 use tidegate_conntrack::{
-    Config, Conntrack, Dir, DropReason, HelperKind, InHook, Manip, NatHook, NatRange, SECOND,
-    Template, Time, Tracked,
+    Config, Conntrack, Dir, DropReason, HelperKind, HelperSettings, InHook, Manip, NatHook,
+    NatRange, SECOND, Template, Time, Tracked,
 };
 use tidegate_wire::{Family, proto, tcp::Tcp};
 
@@ -89,7 +89,10 @@ impl World {
             expect_max: MAX_EXPECTED,
             events: true,
             acct: true,
-            ftp_loose: options & 8 != 0,
+            helper: HelperSettings {
+                ftp_loose: options & 8 != 0,
+                ..HelperSettings::default()
+            },
             ..Config::default()
         };
         World {
@@ -308,7 +311,7 @@ impl World {
             .is_some_and(|e| e.master.is_some());
         if let Ok(bytes) = passed
             && child
-            && !self.ct.config().ftp_loose
+            && !self.ct.config().helper.ftp_loose
         {
             let [client, server, ..] = self.addr;
             let owner = if tuple.src == server { client } else { server };

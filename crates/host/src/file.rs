@@ -329,17 +329,14 @@ fn parse_helper(text: &str) -> Result<HelperPort, String> {
         .split_once(':')
         .map_or((text, None), |(n, p)| (n, Some(p)));
     let kind = HelperKind::by_name(name).ok_or_else(|| format!("no helper is called `{name}`"))?;
-    let port = match (kind, port) {
-        (HelperKind::Ftp, None) => 21,
-        (_, Some(port)) => port
+    let port = match port {
+        None => kind.port(),
+        Some(port) => port
             .parse()
             .map_err(|_| format!("`{port}` is no port number"))?,
     };
-    Ok(HelperPort {
-        kind,
-        proto: proto::TCP,
-        port,
-    })
+    let proto = kind.protocols().first().copied().unwrap_or(proto::TCP);
+    Ok(HelperPort { kind, proto, port })
 }
 
 fn parse_u32(text: &str) -> Result<u32, String> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tidegate_engine::{DropCounters, DropKind, InvalidKind};
 
 /// Name, count and explanation.
-type Row = (&'static str, u64, &'static str);
+pub type Row = (&'static str, u64, &'static str);
 
 fn dropped(counters: &DropCounters) -> impl Iterator<Item = Row> {
     let kinds = DropKind::ALL.iter();
@@ -18,12 +18,14 @@ fn invalid(counters: &DropCounters) -> impl Iterator<Item = Row> {
     kinds.map(|&k| (k.name(), counters.invalid(k), k.what()))
 }
 
-/// A table of what was counted, by reason; those that did not occur are left out.
+/// A table of what was counted, by reason, and of packets that were `lost` without a
+/// decision; what did not occur is left out.
 #[must_use]
-pub fn drops_text(counters: &DropCounters) -> String {
+pub fn drops_text(counters: &DropCounters, lost: &[Row]) -> String {
     let mut out = String::new();
     section(&mut out, "dropped", dropped(counters));
     section(&mut out, "invalid", invalid(counters));
+    section(&mut out, "lost", lost.iter().copied());
     out
 }
 
@@ -40,9 +42,9 @@ fn section(out: &mut String, title: &str, rows: impl Iterator<Item = Row>) {
     }
 }
 
-/// All reasons by name: `{"dropped": {"rule": 3, …}, "invalid": {…}}`.
+/// All reasons by name: `{"dropped": {"rule": 3, …}, "invalid": {…}, "lost": {…}}`.
 #[must_use]
-pub fn drops_json(counters: &DropCounters) -> Value {
+pub fn drops_json(counters: &DropCounters, lost: &[Row]) -> Value {
     let object = |rows: &mut dyn Iterator<Item = Row>| -> Map<String, Value> {
         rows.map(|(name, count, _)| (name.to_owned(), count.into()))
             .collect()
@@ -50,6 +52,7 @@ pub fn drops_json(counters: &DropCounters) -> Value {
     json!({
         "dropped": object(&mut dropped(counters)),
         "invalid": object(&mut invalid(counters)),
+        "lost": object(&mut lost.iter().copied()),
     })
 }
 
@@ -72,24 +75,27 @@ mod tests {
     #[test]
     fn columns_are_straight() {
         assert_eq!(
-            drops_text(&counted()),
+            drops_text(&counted(), &[("refused", 2, "why"), ("stray", 0, "why")]),
             "\
 dropped   1235
 martian   1234  its addresses cannot be, or not there
 no_route     1  no route leads to its destination
 invalid    1
 tcp_flags  1  TCP flags that no host sends together
+lost     2
+refused  2  why
 "
         );
         assert_eq!(
-            drops_text(&DropCounters::default()),
-            "dropped  0\ninvalid  0\n"
+            drops_text(&DropCounters::default(), &[]),
+            "dropped  0\ninvalid  0\nlost  0\n"
         );
     }
 
     #[test]
     fn programs_get_every_name() {
-        let value = drops_json(&counted());
+        let value = drops_json(&counted(), &[("stray", 0, "why")]);
+        assert_eq!(value["lost"]["stray"], 0);
         assert_eq!(value["dropped"]["martian"], 1234);
         assert_eq!(value["dropped"]["rule"], 0);
         assert_eq!(value["invalid"]["tcp_flags"], 1);

@@ -28,7 +28,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 pub use config::Config;
-pub use drops::{drops_json, drops_text};
+pub use drops::{Row, drops_json, drops_text};
 pub use handle::LogHandle;
 pub use status::{LogStatus, TargetStatus};
 

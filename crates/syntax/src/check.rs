@@ -7,7 +7,7 @@ use tidegate_ir::{Hook, TableKind};
 use tidegate_wire::Family;
 use tidegate_xt::{Errno, Place, Refusal};
 
-use crate::{Chain, Failure, Ruleset, Spec, Table, Target, error::reply, lower};
+use crate::{Chain, Failure, Ruleset, Spec, Table, Target, error::reply, lower, save};
 
 /// Which hooks' packets reach each chain.
 #[derive(Debug)]
@@ -149,6 +149,43 @@ pub fn table(rules: &Ruleset, kind: TableKind) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Takes out of a table what the kernel would not take, and says what it was; a table
+/// whose chains loop is left empty.
+pub(crate) fn sift(rules: &mut Ruleset, kind: TableKind) -> Vec<Failure> {
+    let family = rules.family;
+    let Some(table) = rules.table(kind) else {
+        return Vec::new();
+    };
+    let mut bad: Vec<(String, usize, Failure)> = Vec::new();
+    match Reach::new(table) {
+        Ok(reach) => {
+            for (i, chain) in reach.chains.iter().enumerate() {
+                let (hooks, live) = (reach.hooks(i), live(chain));
+                for (n, rule) in chain.rules.iter().enumerate() {
+                    let hooks = if n < live { hooks.as_slice() } else { &[] };
+                    if let Err(r) = self::rule(&rule.spec, table, family, hooks) {
+                        let text = save::rule(&chain.name, &rule.spec, family, None);
+                        let why = format!("{text}: {}", r.why);
+                        bad.push((chain.name.clone(), n, Failure::Other(why)));
+                    }
+                }
+            }
+        }
+        Err(_) => {
+            let why = format!("table {}: its chains jump in a circle", kind.name());
+            rules.table_mut(kind).clear();
+            return vec![Failure::Other(why)];
+        }
+    }
+    let table = rules.table_mut(kind);
+    for (chain, n, _) in bad.iter().rev() {
+        if let Some(chain) = table.chain_mut(chain) {
+            chain.rules.remove(*n);
+        }
+    }
+    bad.into_iter().map(|(_, _, failure)| failure).collect()
 }
 
 fn rule(spec: &Spec, table: &Table, family: Family, hooks: &[Hook]) -> Result<(), Refusal> {

@@ -36,9 +36,11 @@ pub use model::{
     BasePolicy, Chain, Counters, Iface, Net, Proto, Rule, Ruleset, Slot, Spec, Table, Target,
     is_verdict,
 };
+pub use options::long_options;
 pub use parse::Reader;
 pub use restore::{
-    CounterMode, Options as RestoreOptions, Printed, Refused, parse as parse_rules, restore,
+    CounterMode, Options as RestoreOptions, Printed, Refused, Salvage, parse as parse_rules,
+    restore, salvage,
 };
 
 /// The version of iptables whose language this is.

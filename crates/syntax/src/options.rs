@@ -55,6 +55,11 @@ pub(crate) const fn allowed(command: char) -> u16 {
 /// Letters of long options that have no short one.
 pub(crate) const LINE_NUMBERS: char = '0';
 
+/// The tools' own long options with their letters; a letter that is none is no short option.
+pub fn long_options() -> impl Iterator<Item = (&'static str, char)> {
+    LONG.iter().map(|&(name, letter, _)| (name, letter))
+}
+
 /// Long options with their letter and argument. Short ones are the same letters.
 pub(crate) const LONG: &[(&str, char, Takes)] = &[
     ("append", 'A', Takes::One),

@@ -77,12 +77,66 @@ pub fn parse(text: &str, family: Family, names: &dyn Names) -> Result<Ruleset, R
         counters: CounterMode::TakeIfAny,
         ..Options::default()
     };
-    let tool = match family {
+    restore(&mut rules, text, &options, restorer(family), names)?;
+    Ok(rules)
+}
+
+/// What could be read of a rules file.
+#[derive(Clone, Debug)]
+pub struct Salvage {
+    /// The rules that were understood.
+    pub rules: Ruleset,
+    /// What was not, in the order of the lines.
+    pub refused: Vec<Refused>,
+    /// Whether the file has counters.
+    pub counters: bool,
+}
+
+/// Reads as much of a rules file as there is sense in, and says what it left out: lines
+/// that cannot be read, rules that the kernel would not take (by the line of their table's
+/// `COMMIT`), tables that do not exist.
+#[must_use]
+pub fn salvage(text: &str, family: Family, names: &dyn Names) -> Salvage {
+    let mut rules = Ruleset::empty(family);
+    let mut run = Run {
+        printer: Printer { family, names },
+        rules: &mut rules,
+        options: Options {
+            counters: CounterMode::TakeIfAny,
+            ..Options::default()
+        },
+        tool: restorer(family),
+        names,
+        table: None,
+        skipping: false,
+        made: 0,
+        line: 0,
+        printed: Printed::default(),
+    };
+    let refused = run.salvage(text);
+    let counted = |t: &Table| {
+        let chains = t.chains();
+        let some = |c: &Counters| *c != Counters::default();
+        let mut all = chains.flat_map(|c| {
+            let policy = c.base.as_ref().map(|b| &b.counters);
+            policy
+                .into_iter()
+                .chain(c.rules.iter().map(|r| &r.counters))
+        });
+        all.any(some)
+    };
+    Salvage {
+        counters: rules.tables.iter().any(counted),
+        rules,
+        refused,
+    }
+}
+
+const fn restorer(family: Family) -> &'static str {
+    match family {
         Family::V4 => "iptables-restore",
         Family::V6 => "ip6tables-restore",
-    };
-    restore(&mut rules, text, &options, tool, names)?;
-    Ok(rules)
+    }
 }
 
 /// Restores a file into `rules`. Tables that are new get the file's order.
@@ -150,6 +204,42 @@ impl Run<'_> {
             )));
         }
         Ok(())
+    }
+
+    /// Goes on after whatever cannot be used, and returns it.
+    fn salvage(&mut self, text: &str) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        for line in text.split_inclusive('\n') {
+            self.line = self.line.saturating_add(1);
+            let line = format!("{}\n", line.trim_end());
+            let committed = self.table.filter(|_| line == "COMMIT\n");
+            if let Some(kind) = committed {
+                self.table = None;
+                self.sift(kind, &mut refused);
+            } else if let Err(failure) = self.one(&line) {
+                self.skipping |= line.starts_with('*');
+                refused.push(self.refused(failure));
+            }
+        }
+        if let Some(kind) = self.table.take() {
+            self.line = self.line.saturating_add(1);
+            let missing = format!("COMMIT expected at line {}", self.line);
+            refused.push(self.refused(Failure::Plain(missing)));
+            self.sift(kind, &mut refused);
+        }
+        refused
+    }
+
+    const fn refused(&self, failure: Failure) -> Refused {
+        Refused {
+            failure,
+            line: self.line,
+        }
+    }
+
+    fn sift(&mut self, kind: TableKind, refused: &mut Vec<Refused>) {
+        let out = check::sift(self.rules, kind);
+        refused.extend(out.into_iter().map(|failure| self.refused(failure)));
     }
 
     fn one(&mut self, line: &str) -> Result<(), Failure> {

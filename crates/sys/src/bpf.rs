@@ -5,6 +5,9 @@ pub type Insn = libc::sock_filter;
 
 /// Ancillary data (`SKF_AD_OFF` and what follows it).
 const ANCILLARY: u32 = -0x1000_i32 as u32;
+/// The link-layer header (`SKF_LL_OFF`): injected frames have one on their way into
+/// interfaces that have none, too, in front of what a packet socket there sees.
+const LINK: u32 = -0x0020_0000_i32 as u32;
 const PROTOCOL: u32 = ANCILLARY;
 const PACKET_TYPE: u32 = ANCILLARY + 4;
 const VLAN_PRESENT: u32 = ANCILLARY + 48;
@@ -31,12 +34,6 @@ const fn insn(code: u16, k: u32, yes: u8, no: u8) -> Insn {
     }
 }
 
-/// Lets nothing through.
-#[must_use]
-pub fn no_filter() -> Vec<Insn> {
-    vec![insn(RETURN, 0, 0, 0)]
-}
-
 /// Lets through untagged IPv4 and IPv6 frames for this host or for everybody whose
 /// Ethernet source is not `secret`.
 #[must_use]
@@ -54,9 +51,9 @@ pub fn wire_filter(secret: [u8; 6]) -> Vec<Insn> {
         insn(LOAD_WORD, PROTOCOL, 0, 0),
         insn(JUMP_EQUAL, ETH_P_IP, 1, 0),
         insn(JUMP_EQUAL, ETH_P_IPV6, 0, 5),
-        insn(LOAD_WORD, 6, 0, 0),
+        insn(LOAD_WORD, LINK + 6, 0, 0),
         insn(JUMP_EQUAL, high, 0, 2),
-        insn(LOAD_HALF, 10, 0, 0),
+        insn(LOAD_HALF, LINK + 10, 0, 0),
         insn(JUMP_EQUAL, low, 1, 0),
         insn(RETURN, ALL, 0, 0),
         insn(RETURN, 0, 0, 0),

@@ -7,10 +7,11 @@ mod clock;
 mod namespace;
 mod packet;
 mod port;
+mod ring;
 mod shared;
 mod vnet;
 
-pub use bpf::{Insn, no_filter, wire_filter};
+pub use bpf::{Insn, wire_filter};
 pub use clock::Clock;
 pub use namespace::Namespace;
 pub use packet::{PacketOptions, PacketSocket};

@@ -100,6 +100,18 @@ impl VnetHeader {
     }
 }
 
+/// The header of a frame of `len` bytes of which nothing is left to do, in a ring. All of
+/// it is said to be headers: these the kernel copies at once (`tpacket_fill_skb`). The rest
+/// it would refer to where it lies, and copy to a page of its own on the way up another
+/// host's stack (`skb_orphan_frags_rx`), which costs more.
+pub(crate) fn copied(len: u16) -> [u8; LEN] {
+    let header = VnetHeader {
+        hdr_len: len,
+        ..VnetHeader::default()
+    };
+    header.write()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

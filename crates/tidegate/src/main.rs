@@ -5,10 +5,18 @@
 //! Everything else is a command of its own.
 #![forbid(unsafe_code)]
 
+mod completions;
+mod course;
+mod doc;
+mod explain;
+mod given;
 mod host;
+mod import;
 mod lab;
 mod link;
+mod manual;
 mod orders;
+mod packets;
 mod release;
 mod replay;
 mod tools;
@@ -16,7 +24,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A stateful firewall with the language of iptables.
 #[derive(Debug, Parser)]
@@ -53,12 +61,22 @@ enum Command {
     Ct(orders::Words),
     /// Translations in the same way: `nat list`.
     Nat(orders::Words),
+    /// Say what a match or target is for, with its options and an example.
+    Doc(doc::Args),
+    /// Print a script that lets a shell complete commands, iptables' among them.
+    Completions(completions::Args),
+    /// Write manual pages into a directory.
+    Man(manual::Args),
     /// Describe the running host for `replay --host`.
     Host(host::Args),
+    /// Read rules that other programs made, and say what was understood.
+    Import(import::Args),
     /// Try a firewall in a small network that vanishes afterwards.
     Lab(lab::Args),
     /// Make links to this program under the tools' names in a directory.
     Link(link::Args),
+    /// Say what the rules do to a packet described in words, and why.
+    Explain(explain::Args),
     /// Decide every packet of captures by rules.
     Replay(replay::Args),
 }
@@ -85,9 +103,14 @@ fn main() -> ExitCode {
         Command::Modinfo(words) => return words.modinfo(),
         Command::Ct(words) => return words.send("ct"),
         Command::Nat(words) => return words.send("nat"),
+        Command::Doc(args) => doc::run(&args).map(done),
+        Command::Completions(args) => completions::run(&args, Cli::command()).map(done),
+        Command::Man(args) => manual::run(&args, Cli::command()).map(done),
         Command::Host(args) => host::run(&args).map(done),
+        Command::Import(args) => import::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Link(args) => link::run(&args).map(done),
+        Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };
     match outcome {

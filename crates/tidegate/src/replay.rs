@@ -5,25 +5,25 @@
 //! sent by a local socket; one that leaves a router and was sent by the engine just
 //! before is recognised and not decided again.
 
-mod brief;
-mod explain;
+pub(crate) mod brief;
+pub(crate) mod explain;
 mod export;
-mod fate;
-mod feed;
+pub(crate) mod fate;
+pub(crate) mod feed;
 mod infer;
-mod paint;
+pub(crate) mod paint;
 mod predict;
 mod record;
-mod rules;
+pub(crate) mod rules;
 mod session;
 mod source;
 mod survey;
 mod totals;
-mod values;
-mod walk;
+pub(crate) mod values;
+pub(crate) mod walk;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Parser};
@@ -126,6 +126,25 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         e.downcast_ref::<io::Error>()
             .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     })
+}
+
+/// Explains packet `number` of a capture.
+///
+/// # Errors
+/// Host or capture cannot be read; there is no such packet.
+pub(crate) fn explain_packet(
+    rules: Rules,
+    host: Option<&Path>,
+    capture: &Path,
+    number: u64,
+) -> Result<()> {
+    let captures = [capture.to_owned()];
+    let host = match host {
+        Some(path) => Host::read(path)?,
+        None => infer::infer(&captures, &rules)?.host,
+    };
+    let session = Session::new(host, rules, &captures);
+    explain_one(session, Sources::open(&captures)?, number)
 }
 
 fn explain_one(mut session: Session, mut sources: Sources, number: u64) -> Result<()> {

@@ -6,8 +6,7 @@
 //! themselves. Today's kernels never do that. There is no state besides the settings of
 //! the table: a module is loaded while its helper has ports.
 
-use tidegate_conntrack::{Config, Conntrack, Cursor, HelperKind, HelperPort};
-use tidegate_wire::proto;
+use tidegate_conntrack::{Config, Conntrack, Cursor, HelperKind, HelperPort, HelperSettings};
 
 use super::{Printed, Tracker};
 
@@ -17,6 +16,14 @@ const PIECE: u32 = 256;
 /// Most ports a helper may watch (`MAX_PORTS`).
 const PORTS_MAX: usize = 8;
 
+/// A parameter of a module besides `ports`.
+struct Parameter {
+    name: &'static str,
+    about: &'static str,
+    /// Sets it; `None` when the text is no value for it.
+    set: fn(&mut HelperSettings, &str) -> Option<()>,
+}
+
 /// A helper's module.
 struct Module {
     name: &'static str,
@@ -24,34 +31,127 @@ struct Module {
     aliases: &'static [&'static str],
     description: &'static str,
     kind: HelperKind,
-    proto: u8,
-    port: u16,
-    parameters: &'static [(&'static str, &'static str)],
+    /// It takes `ports`.
+    ports: bool,
+    parameters: &'static [Parameter],
 }
 
-const MODULES: [Module; 1] = [Module {
-    name: "nf_conntrack_ftp",
-    aliases: &[
-        "ip_conntrack_ftp",
-        "nf_nat_ftp",
-        "ip_nat_ftp",
-        "nfct_helper_ftp",
-    ],
-    description: "Follows FTP control connections to the data connections they announce",
-    kind: HelperKind::Ftp,
-    proto: proto::TCP,
-    port: 21,
-    parameters: &[
-        (
-            "ports",
-            "ports of servers to watch, 21 unless given (array of ushort)",
-        ),
-        (
-            "loose",
-            "expect data connections with hosts other than the server and its client (bool)",
-        ),
-    ],
-}];
+const MODULES: [Module; 8] = [
+    Module {
+        name: "nf_conntrack_ftp",
+        aliases: &[
+            "ip_conntrack_ftp",
+            "nf_nat_ftp",
+            "ip_nat_ftp",
+            "nfct_helper_ftp",
+        ],
+        description: "Follows FTP control connections to the data connections they announce",
+        kind: HelperKind::Ftp,
+        ports: true,
+        parameters: &[Parameter {
+            name: "loose",
+            about: "expect data connections with hosts other than the server and its client (bool)",
+            set: |to, text| boolean(text).map(|on| to.ftp_loose = on),
+        }],
+    },
+    Module {
+        name: "nf_conntrack_tftp",
+        aliases: &[
+            "ip_conntrack_tftp",
+            "nf_nat_tftp",
+            "ip_nat_tftp",
+            "nfct_helper_tftp",
+        ],
+        description: "Expects the answers to TFTP requests, from whatever port",
+        kind: HelperKind::Tftp,
+        ports: true,
+        parameters: &[],
+    },
+    Module {
+        name: "nf_conntrack_irc",
+        aliases: &[
+            "ip_conntrack_irc",
+            "nf_nat_irc",
+            "ip_nat_irc",
+            "nfct_helper_irc",
+        ],
+        description: "Expects the DCC connections that IRC clients offer to each other",
+        kind: HelperKind::Irc,
+        ports: true,
+        parameters: &[
+            Parameter {
+                name: "max_dcc_channels",
+                about: "most connections expected at a time, 8 unless given (uint)",
+                set: |to, text| {
+                    let most = text.parse().ok().filter(|n| *n > 0);
+                    most.map(|n| to.irc_max_dcc_channels = n)
+                },
+            },
+            Parameter {
+                name: "dcc_timeout",
+                about: "seconds they are expected, 300 unless given (uint)",
+                set: |to, text| text.parse().ok().map(|n| to.irc_dcc_timeout = n),
+            },
+        ],
+    },
+    Module {
+        name: "nf_conntrack_netbios_ns",
+        aliases: &["ip_conntrack_netbios_ns", "nfct_helper_netbios_ns"],
+        description: "Expects the answers to NetBIOS name queries by broadcast",
+        kind: HelperKind::NetbiosNs,
+        ports: false,
+        parameters: &[Parameter {
+            name: "timeout",
+            about: "seconds answers are expected, 3 unless given (uint)",
+            set: |to, text| text.parse().ok().map(|n| to.netbios_timeout = n),
+        }],
+    },
+    Module {
+        name: "nf_conntrack_snmp",
+        aliases: &["nfct_helper_snmp"],
+        description: "Expects the answers to SNMP queries by broadcast",
+        kind: HelperKind::Snmp,
+        ports: false,
+        parameters: &[Parameter {
+            name: "timeout",
+            about: "seconds answers are expected, 30 unless given (uint)",
+            set: |to, text| text.parse().ok().map(|n| to.snmp_timeout = n),
+        }],
+    },
+    Module {
+        name: "nf_nat_snmp_basic",
+        aliases: &["ip_nat_snmp_basic", "nfct_helper_snmp_trap"],
+        description: "Translates the addresses in SNMP traps",
+        kind: HelperKind::SnmpTrap,
+        ports: false,
+        parameters: &[],
+    },
+    Module {
+        name: "nf_conntrack_amanda",
+        aliases: &[
+            "ip_conntrack_amanda",
+            "nf_nat_amanda",
+            "ip_nat_amanda",
+            "nfct_helper_amanda",
+        ],
+        description: "Expects the data connections of Amanda backups",
+        kind: HelperKind::Amanda,
+        ports: false,
+        parameters: &[Parameter {
+            name: "master_timeout",
+            about: "seconds the control connection lives after a reply, 300 unless given (uint)",
+            set: |to, text| text.parse().ok().map(|n| to.amanda_master_timeout = n),
+        }],
+    },
+    Module {
+        name: "nf_conntrack_sane",
+        aliases: &["nfct_helper_sane"],
+        description: "Expects the data connections of network scanners",
+        kind: HelperKind::Sane,
+        ports: true,
+        parameters: &[],
+    },
+];
 
 /// Kernel modules whose work is always done here.
 const BUILT_IN: [&str; 24] = [
@@ -109,21 +209,37 @@ impl Module {
         config.helpers.iter().any(|h| h.kind == self.kind)
     }
 
-    fn load(&self, config: &mut Config, ports: &[u16], loose: bool) {
-        config.helpers.extend(ports.iter().map(|port| HelperPort {
-            kind: self.kind,
-            proto: self.proto,
-            port: *port,
-        }));
-        if self.kind == HelperKind::Ftp {
-            config.ftp_loose = loose;
+    fn load(&self, config: &mut Config, ports: &[u16], settings: HelperSettings) {
+        for &proto in self.kind.protocols() {
+            config.helpers.extend(ports.iter().map(|port| HelperPort {
+                kind: self.kind,
+                proto,
+                port: *port,
+            }));
         }
+        config.helper = settings;
     }
 
+    /// Forgets ports and parameters.
     fn unload(&self, config: &mut Config) {
         config.helpers.retain(|h| h.kind != self.kind);
-        if self.kind == HelperKind::Ftp {
-            config.ftp_loose = false;
+        let mut settings = config.helper.clone();
+        self.reset(&mut settings);
+        config.helper = settings;
+    }
+
+    fn reset(&self, settings: &mut HelperSettings) {
+        let usual = HelperSettings::default();
+        match self.kind {
+            HelperKind::Ftp => settings.ftp_loose = usual.ftp_loose,
+            HelperKind::Irc => {
+                settings.irc_max_dcc_channels = usual.irc_max_dcc_channels;
+                settings.irc_dcc_timeout = usual.irc_dcc_timeout;
+            }
+            HelperKind::NetbiosNs => settings.netbios_timeout = usual.netbios_timeout,
+            HelperKind::Snmp => settings.snmp_timeout = usual.snmp_timeout,
+            HelperKind::Amanda => settings.amanda_master_timeout = usual.amanda_master_timeout,
+            HelperKind::Tftp | HelperKind::SnmpTrap | HelperKind::Sane => {}
         }
     }
 }
@@ -274,15 +390,17 @@ fn load(
             (false, false) => Err(format!("modprobe: FATAL: Module {name} not found.\n")),
         };
     };
-    let read = read_parameters(module, parameters);
-    let good = read.is_some();
-    let settings = read.filter(|_| !asked.dry);
-    let loaded = on_table(tracker, move |ct| {
+    let words: Vec<String> = parameters.iter().map(|p| (*p).to_owned()).collect();
+    let dry = asked.dry;
+    let (loaded, good) = on_table(tracker, move |ct| {
         let loaded = module.loaded(ct.config());
-        if let Some((ports, loose)) = settings.filter(|_| !loaded) {
-            module.load(ct.config_mut(), &ports, loose);
+        let mut settings = ct.config().helper.clone();
+        let read = read_parameters(module, &words, &mut settings);
+        let good = read.is_some();
+        if let Some(ports) = read.filter(|_| !loaded && !dry) {
+            module.load(ct.config_mut(), &ports, settings);
         }
-        loaded
+        (loaded, good)
     })?;
     if loaded {
         return Ok(String::new());
@@ -298,21 +416,24 @@ fn load(
     Ok(format!("{}\n", words.join(" ")))
 }
 
-/// Ports and looseness; what is no parameter is passed over, as the kernel does.
-fn read_parameters(module: &Module, parameters: &[&str]) -> Option<(Vec<u16>, bool)> {
-    let (mut ports, mut loose) = (vec![module.port], false);
-    for parameter in parameters {
-        match parameter.split_once('=') {
-            Some(("ports", list)) => {
-                let read: Option<Vec<u16>> = list.split(',').map(|p| p.parse().ok()).collect();
-                ports = read.filter(|p| p.len() <= PORTS_MAX)?;
-            }
-            Some(("loose", text)) => loose = boolean(text)?,
-            None if *parameter == "loose" => loose = true,
-            _ => {}
+/// Ports, and settings changed; what is no parameter is passed over, as the kernel does.
+fn read_parameters(
+    module: &Module,
+    words: &[String],
+    settings: &mut HelperSettings,
+) -> Option<Vec<u16>> {
+    let mut ports = vec![module.kind.port()];
+    for word in words {
+        // A switch alone is on.
+        let (name, text) = word.split_once('=').unwrap_or((word, "1"));
+        if name == "ports" && module.ports {
+            let read: Option<Vec<u16>> = text.split(',').map(|p| p.parse().ok()).collect();
+            ports = read.filter(|p| p.len() <= PORTS_MAX)?;
+        } else if let Some(parameter) = module.parameters.iter().find(|p| p.name == name) {
+            (parameter.set)(settings, text)?;
         }
     }
-    Some((ports, loose))
+    Some(ports)
 }
 
 /// A parameter that is on or off (`kstrtobool`).
@@ -427,9 +548,15 @@ fn describe(module: &Module, field: Option<&str>) -> String {
         ("name", module.name.to_owned()),
     ];
     let aliases = module.aliases.iter().map(|a| ("alias", (*a).to_owned()));
-    let parameters = module.parameters.iter();
-    let parameters = parameters.map(|(name, what)| ("parm", format!("{name}:{what}")));
-    fields.extend(aliases.chain(parameters));
+    let ports = module.ports.then(|| {
+        let port = module.kind.port();
+        let text =
+            format!("ports:ports of servers to watch, {port} unless given (array of ushort)");
+        ("parm", text)
+    });
+    let others = module.parameters.iter();
+    let others = others.map(|p| ("parm", format!("{}:{}", p.name, p.about)));
+    fields.extend(aliases.chain(ports).chain(others));
     let lines = fields.into_iter().filter_map(|(name, value)| match field {
         None => Some(format!("{:<16}{value}\n", format!("{name}:"))),
         Some(wanted) if wanted == name => Some(format!("{value}\n")),

@@ -3,12 +3,15 @@
 //! A pattern counts only at the start of a segment that follows a line end. The result
 //! is data: which command, where its numbers are, what it announces.
 
+use super::{Announced, Helped, HelperState};
+use crate::Conntrack;
+use crate::reason::DropReason;
 use crate::seqadj::after;
 use crate::tuple::Dir;
 use alloc::format;
 use alloc::string::String;
 use core::net::{Ipv4Addr, Ipv6Addr};
-use tidegate_wire::Family;
+use tidegate_wire::{Family, proto};
 
 /// The commands and replies that announce a data connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -347,6 +350,75 @@ impl FtpState {
         if after(seq, ends.seqs[older]) {
             ends.seqs[older] = seq;
         }
+    }
+}
+
+impl Conntrack {
+    /// The FTP helper (`help` of `nf_conntrack_ftp`).
+    pub(super) fn help_ftp(&mut self, helped: &mut Helped<'_>) -> Result<bool, DropReason> {
+        let dir = helped.dir();
+        let seq = helped.seq();
+        let Some(payload) = helped.payload().filter(|_| helped.established()) else {
+            return Ok(false);
+        };
+        let end = seq.wrapping_add(payload.len() as u32);
+        let ends_line = payload.last() == Some(&b'\n');
+        let Some([sender, _]) = self.both_ways(helped) else {
+            return Ok(false);
+        };
+        let starts_line = self
+            .ftp(helped)
+            .is_some_and(|ftp| ftp.starts_line(dir, seq));
+        let mut changed = false;
+        if starts_line {
+            match scan(dir, sender.family, sender.src, payload) {
+                Scan::None => {}
+                Scan::Partial(why) => return Err(DropReason::Helper(why)),
+                Scan::Found(found) => changed = self.follow_ftp(helped, &found)?,
+            }
+        }
+        if ends_line && let Some(ftp) = self.ftp(helped) {
+            ftp.line_ended(dir, end);
+        }
+        Ok(changed)
+    }
+
+    fn ftp(&mut self, helped: &Helped<'_>) -> Option<&mut FtpState> {
+        let state = self.remembered(helped.attached.id)?;
+        if !matches!(state, HelperState::Ftp(_)) {
+            *state = HelperState::Ftp(FtpState::default());
+        }
+        match state {
+            HelperState::Ftp(ftp) => Some(ftp),
+            _ => None,
+        }
+    }
+
+    /// Expects the announced connection and, when the control connection is translated,
+    /// announces the outside address instead.
+    fn follow_ftp(&mut self, helped: &mut Helped<'_>, found: &Found) -> Result<bool, DropReason> {
+        let Some([sender, peer]) = self.both_ways(helped) else {
+            return Ok(false);
+        };
+        let third_party = found.addr != { sender.src };
+        if third_party && !self.config.helper.ftp_loose {
+            return Ok(false);
+        }
+        let announced = Announced {
+            src: Some(peer.src),
+            dst: if third_party { found.addr } else { peer.dst },
+            port: found.port,
+            proto: proto::TCP,
+        };
+        let expected = self.announce(helped, &announced);
+        if !self.translated(helped) {
+            self.expect_plainly(helped.now, expected)?;
+            return Ok(false);
+        }
+        let port = self.expect_translated(helped.now, expected, helped.dir().other())?;
+        let text = replacement(found.command, sender.family, peer.dst, port);
+        self.replace(helped, found.at..found.at + found.len, text.as_bytes())?;
+        Ok(true)
     }
 }
 

@@ -1,27 +1,135 @@
 //! Helpers: connections that announce others in their payload.
+//!
+//! A helper is a file: what it reads is data, found by functions without state; what it
+//! does with that goes through the few operations of [`Helped`].
 
+mod amanda;
+mod broadcast;
 pub mod ftp;
+mod irc;
+mod kind;
+mod sane;
+pub mod snmp;
+mod tftp;
 
-use crate::entry::{Attached, CtInfo, EntryId, HelperKind, Status};
+use crate::entry::{Attached, CtInfo, Entry, EntryId, Status};
 use crate::expect::{ExpectError, ExpectPolicy, Expectation, OnMatch};
 use crate::nat::mangle::replace_payload;
 use crate::reason::DropReason;
 use crate::seqadj::SeqAdj;
 use crate::tuple::{Dir, Tuple};
-use crate::{Conntrack, Time};
-use alloc::boxed::Box;
+use crate::{Conntrack, SECOND, Time};
 use alloc::vec::Vec;
-use ftp::{Found, FtpState, Scan};
+use core::ops::Range;
+use ftp::FtpState;
 use tidegate_wire::tcp::Tcp;
-use tidegate_wire::{Layout, proto};
+use tidegate_wire::{Family, Layout, be32, proto};
 
-/// Expectations an FTP control connection may have, and their life.
-const FTP_POLICY: ExpectPolicy = ExpectPolicy {
-    max: 1,
-    timeout: 300,
-};
+pub use kind::HelperKind;
+
 /// Ports tried besides the announced one (`nf_nat_exp_find_port`).
 const PORT_ATTEMPTS: u16 = 128;
+/// Length of a UDP header.
+const UDP_HEADER: usize = 8;
+
+const CANNOT_EXPECT: DropReason = DropReason::Helper("cannot add expectation");
+const CANNOT_MANGLE: DropReason = DropReason::Helper("cannot mangle packet");
+const PORTS_IN_USE: DropReason = DropReason::Helper("all ports in use");
+
+/// What the parameters of helpers' modules set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelperSettings {
+    /// FTP: take announced third-party addresses literally (`loose`).
+    pub ftp_loose: bool,
+    /// IRC: most DCC connections expected at a time (`max_dcc_channels`).
+    pub irc_max_dcc_channels: u8,
+    /// IRC: how long they are expected, seconds (`dcc_timeout`).
+    pub irc_dcc_timeout: u32,
+    /// Amanda: life of the control connection after each reply, seconds (`master_timeout`).
+    pub amanda_master_timeout: u32,
+    /// NetBIOS: how long answers are expected, seconds (`timeout`).
+    pub netbios_timeout: u32,
+    /// SNMP: how long answers are expected, seconds (`timeout`).
+    pub snmp_timeout: u32,
+}
+
+impl Default for HelperSettings {
+    fn default() -> HelperSettings {
+        HelperSettings {
+            ftp_loose: false,
+            irc_max_dcc_channels: 8,
+            irc_dcc_timeout: 300,
+            amanda_master_timeout: 300,
+            netbios_timeout: 3,
+            snmp_timeout: 30,
+        }
+    }
+}
+
+/// What the helper in charge of a connection remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HelperState {
+    /// Nothing.
+    #[default]
+    None,
+    /// Where lines ended.
+    Ftp(FtpState),
+    /// SANE: the client has asked for an image, and the server has not answered.
+    SaneAsked,
+}
+
+/// A packet that its connection's helper reads.
+struct Helped<'a> {
+    now: Time,
+    attached: &'a Attached,
+    layout: Layout,
+    pkt: &'a mut Vec<u8>,
+    kind: HelperKind,
+}
+
+impl Helped<'_> {
+    /// Whether the connection has been answered.
+    fn established(&self) -> bool {
+        let info = self.attached.info;
+        matches!(info, CtInfo::Established | CtInfo::EstablishedReply)
+    }
+
+    fn dir(&self) -> Dir {
+        self.attached.dir
+    }
+
+    /// Where the payload begins; `None` when the header is cut short.
+    fn payload_at(&self) -> Option<usize> {
+        let l4 = usize::from(self.layout.l4);
+        let segment = self.pkt.get(l4..self.layout.len as usize)?;
+        let header = match self.layout.proto {
+            proto::TCP => Tcp::new(segment)?.header_len(),
+            _ => UDP_HEADER,
+        };
+        segment.get(header..).map(|_| l4 + header)
+    }
+
+    /// The payload, if there is any.
+    fn payload(&self) -> Option<&[u8]> {
+        let payload = self.pkt.get(self.payload_at()?..self.layout.len as usize)?;
+        (!payload.is_empty()).then_some(payload)
+    }
+
+    /// Sequence number of a TCP segment.
+    fn seq(&self) -> u32 {
+        let segment = self.pkt.get(usize::from(self.layout.l4)..);
+        segment.and_then(|s| be32(s, 4)).unwrap_or(0)
+    }
+}
+
+/// From where an expected connection comes, and where to.
+struct Announced {
+    /// `None`: from anywhere.
+    src: Option<u128>,
+    dst: u128,
+    port: u16,
+    proto: u8,
+}
 
 impl Conntrack {
     /// The last hook before [`Conntrack::confirm`]: the connection's helper reads the
@@ -61,11 +169,29 @@ impl Conntrack {
         pkt: &mut Vec<u8>,
         layout: &Layout,
     ) -> Result<bool, DropReason> {
-        match self.entry(attached.id).and_then(|e| e.helper) {
-            Some(HelperKind::Ftp) if self.concerns(attached, layout) => {
-                self.help_ftp(now, attached, pkt, layout)
-            }
-            Some(HelperKind::Ftp) | None => Ok(false),
+        let helper = self.entry(attached.id).and_then(|e| e.helper);
+        let Some(kind) = helper.filter(|_| self.concerns(attached, layout)) else {
+            return Ok(false);
+        };
+        if !kind.serves(layout.family, layout.proto) {
+            return Ok(false);
+        }
+        let mut helped = Helped {
+            now,
+            attached,
+            layout: *layout,
+            pkt,
+            kind,
+        };
+        match kind {
+            HelperKind::Ftp => self.help_ftp(&mut helped),
+            HelperKind::Tftp => self.help_tftp(&helped),
+            HelperKind::Irc => self.help_irc(&mut helped),
+            HelperKind::Snmp | HelperKind::SnmpTrap => self.help_snmp(&mut helped),
+            HelperKind::Amanda => self.help_amanda(&mut helped),
+            HelperKind::Sane => self.help_sane(&helped),
+            // What it does depends on routes: `Conntrack::help_broadcast`.
+            HelperKind::NetbiosNs => Ok(false),
         }
     }
 
@@ -81,7 +207,7 @@ impl Conntrack {
         pkt: &mut [u8],
         layout: &Layout,
     ) -> Result<bool, DropReason> {
-        let Some(adj) = self.entry(attached.id).and_then(|e| e.seqadj.as_deref()) else {
+        let Some(adj) = self.entry(attached.id).and_then(Entry::seqadj) else {
             return Ok(false);
         };
         let segment = pkt.get_mut(usize::from(layout.l4)..).unwrap_or_default();
@@ -91,117 +217,123 @@ impl Conntrack {
         })
     }
 
-    /// The FTP helper (`help` of `nf_conntrack_ftp`).
-    fn help_ftp(
-        &mut self,
-        now: Time,
-        attached: &Attached,
-        pkt: &mut Vec<u8>,
-        layout: &Layout,
-    ) -> Result<bool, DropReason> {
-        let dir = attached.dir;
-        if !matches!(
-            attached.info,
-            CtInfo::Established | CtInfo::EstablishedReply
-        ) || layout.proto != proto::TCP
-        {
-            return Ok(false);
-        }
-        let l4 = pkt.get(usize::from(layout.l4)..layout.len as usize);
-        let Some(tcp) = l4.and_then(Tcp::new) else {
-            return Ok(false);
-        };
-        let (seq, payload) = (tcp.seq(), tcp.payload());
-        let Some(&last) = payload.last() else {
-            return Ok(false);
-        };
-        let end = seq.wrapping_add(payload.len() as u32);
-        let Some(entry) = self.slab.get_mut(attached.id) else {
-            return Ok(false);
-        };
-        let sender = *entry.tuple(dir);
-        let state = entry.ftp.get_or_insert_with(Box::<FtpState>::default);
-        let mut changed = false;
-        if state.starts_line(dir, seq) {
-            match ftp::scan(dir, sender.family, sender.src, payload) {
-                Scan::None => {}
-                Scan::Partial(why) => return Err(DropReason::Helper(why)),
-                Scan::Found(found) => {
-                    changed = self.announce(now, attached, &found, seq, pkt, layout)?;
-                }
+    /// Tuples of the connection in the packet's direction and in the other one.
+    fn both_ways(&self, helped: &Helped<'_>) -> Option<[Tuple; 2]> {
+        let entry = self.entry(helped.attached.id)?;
+        let dir = helped.dir();
+        Some([*entry.tuple(dir), *entry.tuple(dir.other())])
+    }
+
+    /// Whether the connection is translated.
+    fn translated(&self, helped: &Helped<'_>) -> bool {
+        let entry = self.entry(helped.attached.id);
+        entry.is_some_and(|e| e.status.has(Status::NAT_MASK))
+    }
+
+    /// Limits of a class of the helper's expectations, as its module's parameters have them.
+    fn policy(&self, kind: HelperKind, class: u8) -> ExpectPolicy {
+        let settings = &self.config.helper;
+        let mut policy = kind.policy(class);
+        match kind {
+            HelperKind::Irc => {
+                policy.max = settings.irc_max_dcc_channels;
+                policy.timeout = settings.irc_dcc_timeout;
             }
+            HelperKind::NetbiosNs => policy.timeout = settings.netbios_timeout,
+            HelperKind::Snmp => policy.timeout = settings.snmp_timeout,
+            _ => {}
         }
-        if last == b'\n'
-            && let Some(state) = self.slab.get_mut(attached.id).and_then(|e| e.ftp.as_mut())
-        {
-            state.line_ended(dir, end);
-        }
-        Ok(changed)
+        policy
     }
 
-    /// Expects the announced connection and, when the control connection is translated,
-    /// announces the outside address instead.
-    fn announce(
+    /// An expectation of the helper, not yet in force (`nf_ct_expect_init`).
+    fn announce(&self, helped: &Helped<'_>, announced: &Announced) -> Expectation {
+        let entry = self.entry(helped.attached.id);
+        Expectation {
+            tuple: Tuple {
+                src: announced.src.unwrap_or(0),
+                dst: announced.dst,
+                src_id: 0,
+                dst_id: announced.port,
+                family: helped.layout.family,
+                proto: announced.proto,
+            },
+            mask_src: announced.src.map_or(0, |_| u128::MAX),
+            mask_src_id: 0,
+            master: helped.attached.id,
+            zone: entry.map_or(0, |e| e.zone.id),
+            class: 0,
+            flags: 0,
+            helper: Some(helped.kind),
+            assign_helper: None,
+            on_match: OnMatch::Plain,
+            dir: Dir::Original,
+            saved_addr: 0,
+            saved_id: 0,
+            timeout: 0,
+        }
+    }
+
+    /// Puts an expectation in force as it is.
+    fn expect_plainly(&mut self, now: Time, e: Expectation) -> Result<(), DropReason> {
+        let policy = e.helper.map_or_else(
+            || HelperKind::Ftp.policy(0),
+            |kind| self.policy(kind, e.class),
+        );
+        self.expect(now, e, policy).map_err(|_| CANNOT_EXPECT)
+    }
+
+    /// Expects a connection that will be translated like its master, in `dir` of it, to the
+    /// announced port there, on that port here or, when it overlaps another expectation, on
+    /// some port above (`nf_nat_exp_find_port`); returns that one.
+    fn expect_translated(
         &mut self,
         now: Time,
-        attached: &Attached,
-        found: &Found,
-        seq: u32,
-        pkt: &mut Vec<u8>,
-        layout: &Layout,
-    ) -> Result<bool, DropReason> {
-        let dir = attached.dir;
-        let Some(entry) = self.entry(attached.id) else {
-            return Ok(false);
-        };
-        let (sender, peer) = (*entry.tuple(dir), *entry.tuple(dir.other()));
-        let third_party = found.addr != { sender.src };
-        if third_party && !self.config.ftp_loose {
-            return Ok(false);
-        }
-        let translated = entry.status.has(Status::NAT_MASK);
-        let dst = if third_party { found.addr } else { peer.dst };
-        let mut expected = expectation(attached.id, entry.zone.id, &peer, dst, found.port);
-        if !translated {
-            return match self.expect(now, expected, FTP_POLICY) {
-                Ok(()) => Ok(false),
-                Err(_) => Err(DropReason::Helper("cannot add expectation")),
-            };
-        }
-        expected.on_match = OnMatch::FollowMaster;
-        expected.dir = dir.other();
-        expected.saved_id = found.port;
-        let port = self
-            .expect_on_some_port(now, expected)
-            .ok_or(DropReason::Helper("all ports in use"))?;
-        let text = ftp::replacement(found.command, sender.family, peer.dst, port);
-        let range = found.at..found.at + found.len;
-        let diff = replace_payload(pkt, layout, range, text.as_bytes()).ok_or_else(|| {
-            self.forget_expectations(attached.id);
-            DropReason::Helper("cannot mangle packet")
-        })?;
-        self.register_resize(attached, seq, diff);
-        Ok(true)
-    }
-
-    /// Expects on the announced port, or when that one overlaps another expectation, on
-    /// some port above it (`nf_nat_exp_find_port`).
-    fn expect_on_some_port(&mut self, now: Time, expected: Expectation) -> Option<u16> {
-        let first = { expected.tuple.dst_id };
+        mut e: Expectation,
+        dir: Dir,
+    ) -> Result<u16, DropReason> {
+        e.follow(dir, e.tuple.dst_id);
+        let policy = e.helper.map_or(
+            ExpectPolicy {
+                max: 1,
+                timeout: 300,
+            },
+            |kind| self.policy(kind, e.class),
+        );
+        let first = { e.tuple.dst_id };
         let above = u16::MAX - first;
         let mut port = first;
         for left in (0..=above.min(PORT_ATTEMPTS)).rev() {
-            let mut attempt = expected.clone();
+            let mut attempt = e.clone();
             attempt.tuple.dst_id = port;
-            match self.expect(now, attempt, FTP_POLICY) {
-                Ok(()) => return Some(port),
+            match self.expect(now, attempt, policy) {
+                Ok(()) => return Ok(port),
                 Err(ExpectError::Busy) if left > 0 => {
                     port = first + self.rng.below(u32::from(above)) as u16;
                 }
-                Err(_) => return None,
+                Err(_) => break,
             }
         }
-        None
+        Err(PORTS_IN_USE)
+    }
+
+    /// Writes `text` in place of the payload bytes `range`; what was expected meanwhile is
+    /// forgotten when that cannot be.
+    fn replace(
+        &mut self,
+        helped: &mut Helped<'_>,
+        range: Range<usize>,
+        text: &[u8],
+    ) -> Result<(), DropReason> {
+        let Some(diff) = replace_payload(helped.pkt, &helped.layout, range, text) else {
+            self.forget_expectations(helped.attached.id);
+            return Err(CANNOT_MANGLE);
+        };
+        helped.layout.len = helped.layout.len.saturating_add_signed(diff);
+        if helped.layout.proto == proto::TCP {
+            self.register_resize(helped.attached, helped.seq(), diff);
+        }
+        Ok(())
     }
 
     /// Remembers that the segment at `seq` changed its length (`nf_ct_seqadj_set`).
@@ -210,35 +342,44 @@ impl Conntrack {
             && diff != 0
         {
             entry.status.set(Status::SEQ_ADJUST);
-            let adj = entry.seqadj.get_or_insert_with(Box::<SeqAdj>::default);
+            let adj = entry.extra_mut().seqadj.get_or_insert_with(SeqAdj::default);
             adj.register(attached.dir, seq, diff);
+        }
+    }
+
+    /// What the helper remembers of a connection, for changing.
+    fn remembered(&mut self, id: EntryId) -> Option<&mut HelperState> {
+        Some(&mut self.slab.get_mut(id)?.extra_mut().helper)
+    }
+
+    /// Lets the connection live so many seconds from now on (`nf_ct_refresh`).
+    fn prolong(&mut self, now: Time, id: EntryId, seconds: u32) {
+        let life = Time::from(seconds) * SECOND;
+        let Some(entry) = self.slab.get_mut(id) else {
+            return;
+        };
+        if entry.status.has(Status::FIXED_TIMEOUT) {
+            return;
+        }
+        if entry.confirmed() {
+            self.set_timeout(now, id, life);
+        } else {
+            entry.timeout = life;
         }
     }
 }
 
-/// A connection from the host of `peer` to `dst` and `port`, from any port.
-fn expectation(master: EntryId, zone: u16, peer: &Tuple, dst: u128, port: u16) -> Expectation {
-    Expectation {
-        tuple: Tuple {
-            src: peer.src,
-            dst,
-            src_id: 0,
-            dst_id: port,
-            family: peer.family,
-            proto: proto::TCP,
-        },
-        mask_src: u128::MAX,
-        mask_src_id: 0,
-        master,
-        zone,
-        class: 0,
-        flags: 0,
-        helper: Some(HelperKind::Ftp),
-        assign_helper: None,
-        on_match: OnMatch::Plain,
-        dir: Dir::Original,
-        saved_addr: 0,
-        saved_id: 0,
-        timeout: 0,
-    }
+/// A decimal number at the start of `text`, and how many digits it has; it wraps like a
+/// C `unsigned long`.
+fn decimal(text: &[u8]) -> (u64, usize) {
+    let digits = text.iter().take_while(|c| c.is_ascii_digit()).count();
+    let number = text.iter().take(digits).fold(0u64, |n, c| {
+        n.wrapping_mul(10).wrapping_add(u64::from(c - b'0'))
+    });
+    (number, digits)
+}
+
+/// The address as 32 bits.
+fn v4(family: Family, addr: u128) -> Option<u32> {
+    (family == Family::V4).then_some(addr as u32)
 }

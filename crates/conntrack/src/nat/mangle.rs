@@ -1,17 +1,18 @@
-//! Replacing text in the payload of a TCP segment (`nf_nat_mangle_tcp_packet`).
+//! Replacing text in the payload of a TCP segment or UDP datagram
+//! (`nf_nat_mangle_tcp_packet`, `nf_nat_mangle_udp_packet`).
 
 use alloc::vec::Vec;
 use core::ops::Range;
 use tidegate_wire::tcp::Tcp;
-use tidegate_wire::{Family, Layout, checksum, proto, put};
+use tidegate_wire::{Family, Layout, be16, checksum, proto, put};
 
 /// Largest packet there is.
 const MAX_PACKET: usize = 65_535;
 
-/// Replaces the payload bytes `range` of a TCP packet by `text`; the packet grows or
+/// Replaces the payload bytes `range` of a TCP or UDP packet by `text`; the packet grows or
 /// shrinks, its length fields and checksums follow. Returns the change of length.
 ///
-/// `None`, and the packet unchanged, when it is no TCP packet with that payload or
+/// `None`, and the packet unchanged, when it is no such packet with that payload or
 /// would become larger than 65535 bytes.
 pub fn replace_payload(
     pkt: &mut Vec<u8>,
@@ -21,7 +22,11 @@ pub fn replace_payload(
 ) -> Option<i32> {
     let l4 = usize::from(layout.l4);
     let end = layout.len as usize;
-    let header = Tcp::new(pkt.get(l4..end)?)?.header_len();
+    let header = match layout.proto {
+        proto::TCP => Tcp::new(pkt.get(l4..end)?)?.header_len(),
+        proto::UDP => pkt.get(l4..end)?.get(..8)?.len(),
+        _ => return None,
+    };
     let (from, to) = (l4 + header + range.start, l4 + header + range.end);
     if range.start > range.end || to > end {
         return None;
@@ -39,23 +44,34 @@ pub fn replace_payload(
             put(pkt, 4, &((new_len - 40) as u16).to_be_bytes());
         }
     }
-    fix_tcp_checksum(pkt, layout);
+    if layout.proto == proto::UDP {
+        put(pkt, l4 + 4, &((new_len - l4) as u16).to_be_bytes());
+    }
+    fix_checksum(pkt, layout);
     Some(diff)
 }
 
-fn fix_tcp_checksum(pkt: &mut [u8], layout: &Layout) {
-    let l4 = usize::from(layout.l4);
-    put(pkt, l4 + 16, &[0; 2]);
-    let segment = layout.l4(pkt);
+/// Computes the transport checksum anew; UDP without one stays so.
+fn fix_checksum(pkt: &mut [u8], layout: &Layout) {
+    let udp = layout.proto == proto::UDP;
+    let at = usize::from(layout.l4) + if udp { 6 } else { 16 };
+    if udp && be16(pkt, at) == Some(0) {
+        return;
+    }
+    put(pkt, at, &[0; 2]);
+    let segment = pkt.get(usize::from(layout.l4)..).unwrap_or_default();
     let pseudo = checksum::pseudo(
         layout.family,
         layout.src(pkt),
         layout.dst(pkt),
-        proto::TCP,
+        layout.proto,
         segment.len() as u32,
     );
-    let check = checksum::finish(pseudo, segment);
-    put(pkt, l4 + 16, &check.to_be_bytes());
+    let check = match checksum::finish(pseudo, segment) {
+        0 if udp => 0xffff,
+        check => check,
+    };
+    put(pkt, at, &check.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -252,15 +252,11 @@ impl Conntrack {
     /// Translates an announced connection like the one that announced it
     /// (`nf_nat_follow_master`).
     pub(crate) fn follow_master(&mut self, id: EntryId, expected: &Expectation) {
-        let (Some(master), Some(child)) = (self.entry(expected.master), self.entry(id)) else {
+        let Some(master) = self.entry(expected.master) else {
             return;
         };
         let there = *master.tuple(expected.dir.other());
-        let same_source = { child.tuple(Dir::Original).src } == { master.tuple(expected.dir).src };
-        let mut set_up = Ok(());
-        if same_source {
-            set_up = self.nat_setup(id, Manip::Src, &NatRange::address(there.dst));
-        }
+        let set_up = self.nat_setup(id, Manip::Src, &NatRange::address(there.dst));
         let to = NatRange {
             ports: Some((expected.saved_id, expected.saved_id)),
             ..NatRange::address(there.src)

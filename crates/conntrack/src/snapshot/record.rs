@@ -17,6 +17,7 @@
 //! | 4 | master: its number (8), family (1), protocol (1), original tuple |
 //! | 5 | sequence adjustment, per direction: position, offset before, offset after (4 each) |
 //! | 6 | FTP, per direction: line ends known (1), their sequence numbers (4, 4) |
+//! | 7 | labels (16), security mark (4) |
 //!
 //! An **expectation**: its master's number (8), family (1), protocol (1), tuple, source
 //! mask (16), source id mask (2), zone (2), class (1), flags (1), helper (1, 0 for none),
@@ -28,8 +29,9 @@ use alloc::vec::Vec;
 
 use super::bytes::{In, put};
 use super::{CONNECTION, END, EXPECTATION};
-use crate::entry::{Counters, Entry, EntryId, HelperKind, Master, ProtoState, Status, Zone};
+use crate::entry::{Counters, Entry, EntryId, Extra, HelperKind, Master, ProtoState, Status, Zone};
 use crate::expect::{Expectation, OnMatch, expect_flag};
+use crate::helper::HelperState;
 use crate::helper::ftp::FtpState;
 use crate::seqadj::{SeqAdj, SeqAdjDir};
 use crate::state::{SctpConn, SctpState, TcpClass, TcpConn, TcpSide, TcpState};
@@ -60,6 +62,7 @@ mod part {
     pub(super) const MASTER: u8 = 16;
     pub(super) const SEQADJ: u8 = 32;
     pub(super) const FTP: u8 = 64;
+    pub(super) const MARKS: u8 = 128;
 }
 
 mod state {
@@ -71,7 +74,16 @@ mod state {
 }
 
 /// Helpers by their number less one.
-const HELPERS: [HelperKind; 1] = [HelperKind::Ftp];
+const HELPERS: [HelperKind; 8] = [
+    HelperKind::Ftp,
+    HelperKind::Tftp,
+    HelperKind::Irc,
+    HelperKind::NetbiosNs,
+    HelperKind::Snmp,
+    HelperKind::SnmpTrap,
+    HelperKind::Amanda,
+    HelperKind::Sane,
+];
 
 /// What a record holds.
 pub(super) enum Stored {
@@ -165,11 +177,22 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         children: _,
         masq_index,
         pending: _,
-        seqadj,
-        ftp,
+        extra,
         tags: _,
         place: _,
     } = entry;
+    let extra = extra.as_deref().copied().unwrap_or_default();
+    let Extra {
+        seqadj,
+        helper: remembered,
+        labels,
+        secmark,
+    } = extra;
+    let ftp = match remembered {
+        HelperState::Ftp(ftp) => Some(ftp),
+        _ => None,
+    };
+    let marks = labels != 0 || secmark != 0;
     put::u64(out, number(id));
     kind(out, &tuples[0]);
     tuples.iter().for_each(|t| tuple(out, t));
@@ -187,6 +210,7 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         (master.is_some(), part::MASTER),
         (seqadj.is_some(), part::SEQADJ),
         (ftp.is_some(), part::FTP),
+        (marks, part::MARKS),
     ];
     out.push(parts.iter().filter(|p| p.0).map(|p| p.1).sum());
     protocol_state(out, proto, base);
@@ -220,6 +244,10 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
             put::u32(out, a);
             put::u32(out, b);
         }
+    }
+    if marks {
+        out.extend_from_slice(&labels.to_be_bytes());
+        put::u32(out, secmark);
     }
 }
 
@@ -405,9 +433,6 @@ fn read_connection(fields: &mut In<'_>) -> Result<StoredEntry, Absurd> {
     let life = read_life(fields)?;
     entry.masq_index = fields.u32().ok_or(LENGTH)?;
     let parts = fields.u8().ok_or(LENGTH)?;
-    if parts & 0x80 != 0 {
-        return Err("part");
-    }
     let (state, stream_in) = read_state(fields, kind.1)?;
     entry.proto = state;
     let mut stored = StoredEntry {
@@ -455,14 +480,18 @@ impl StoredEntry {
             }));
         }
         if has(part::SEQADJ) {
-            entry.seqadj = Some(Box::new(read_seqadj(fields)?));
+            entry.extra_mut().seqadj = Some(read_seqadj(fields)?);
         }
         if has(part::FTP) {
-            entry.ftp = Some(Box::new(read_ftp(fields)?));
+            entry.extra_mut().helper = HelperState::Ftp(read_ftp(fields)?);
         }
-        let tcp_only = entry.seqadj.is_some() || entry.ftp.is_some() || entry.helper.is_some();
-        if tcp_only && entry.tcp().is_none() {
+        if (has(part::SEQADJ) || has(part::FTP)) && entry.tcp().is_none() {
             return Err("part");
+        }
+        if has(part::MARKS) {
+            let extra = entry.extra_mut();
+            extra.labels = fields.v6().ok_or(LENGTH)?;
+            extra.secmark = fields.u32().ok_or(LENGTH)?;
         }
         Ok(())
     }

@@ -124,7 +124,7 @@ fn what_cannot_be_is_refused() {
         (zone + 2, 0, "zone"),
         (zone + 2, 4, "zone"),
         (life + 7, 0x80, "life"),
-        (parts, 0x83, "part"),
+        (parts, 0x83, "length"),
         (parts + 1, 9, "protocol"),
         (tcp + 16, 15, "window scale"),
         (tcp + 36, 10, "state"),

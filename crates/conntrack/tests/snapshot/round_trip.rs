@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tidegate_conntrack::snapshot::Restored;
-use tidegate_conntrack::{Dir, SECOND, Status};
+use tidegate_conntrack::{Dir, HelperState, SECOND, Status};
 
 use crate::world::{ACK, FIN, FLOWS, NOW, PSH, RST, SYN, Say, World, flow, restored, small};
 
@@ -197,7 +197,9 @@ fn the_traffic_is_of_all_kinds() {
     let some = |what: &dyn Fn(&tidegate_conntrack::Entry) -> bool| entries.iter().any(what);
     assert!(some(&|e| e.status.has(Status::ASSURED)));
     assert!(some(&|e| e.status.has(Status::SRC_NAT)));
-    assert!(some(&|e| e.seqadj.is_some() && e.ftp.is_some()));
+    assert!(some(
+        &|e| e.seqadj().is_some() && matches!(e.helper_state(), Some(HelperState::Ftp(_)))
+    ));
     assert!(some(&|e| e.master.is_some()));
     assert!(some(&|e| e.children > 0));
     assert!(some(&|e| e.zone.id == 5) && some(&|e| e.zone.dirs == 1));

@@ -14,14 +14,24 @@ mod links;
 mod settings;
 
 use anyhow::{Context, Result, bail};
-use tidegate_sys::{Namespace, PacketOptions, PacketSocket, no_filter, random, wire_filter};
+use tidegate_sys::{Namespace, PacketOptions, PacketSocket, random, wire_filter};
 
 use crate::fast::{Attached, Kernel, remove_pins};
 use filters::{Act, At, Ours, Place, Turn, Which};
 pub(crate) use links::{Device, Framing, list};
 
 /// Bytes of frames that may wait at an interface or at its door.
-const RECEIVE_BUFFER: u32 = 16 << 20;
+const BUFFER: u32 = 32 << 20;
+/// Slots of memory shared with the kernel, 2 KiB each, in which received frames wait: of
+/// all interfaces together, and of one at most and at least. The most is 13 milliseconds
+/// of 600,000 packets a second.
+const SLOTS: u32 = 32768;
+const MOST_SLOTS: u32 = 8192;
+const LEAST_SLOTS: u32 = 512;
+/// Frames of this host's sockets, which wait for room themselves, have fewer.
+const DOOR_SHARE: u32 = 4;
+/// Slots for frames to be sent, as many as are sent together.
+const SEND_SLOTS: u32 = 256;
 
 /// The device that swallows what the kernel must not see.
 const SINK: &str = "tg-sink";
@@ -61,15 +71,22 @@ pub(crate) fn secret() -> Result<[u8; 6]> {
     Ok(mac)
 }
 
+/// How many slots an interface gets when it is one of `count`.
+pub(crate) fn slots_each(count: usize) -> u32 {
+    let count = u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    (SLOTS / count).clamp(LEAST_SLOTS, MOST_SLOTS)
+}
+
 impl Diversion {
     /// Guards `device`, also where a predecessor has left it closed: it stays so until
-    /// its packets come to us.
+    /// its packets come to us. Up to `slots` of them may wait.
     ///
     /// # Errors
     /// The kernel refuses. The interface is as it was then.
     pub(crate) fn install(
         device: &Device,
         helper: &Namespace,
+        slots: u32,
         kernel: Option<&mut Kernel>,
     ) -> Result<(Self, Sockets)> {
         let Some(framing) = device.framing else {
@@ -86,7 +103,7 @@ impl Diversion {
             fast: None,
         };
         let kernel = kernel.filter(|_| matches!(framing, Framing::Ethernet(_)));
-        let done = diversion.connect(framing, far, helper, near_mac, kernel);
+        let done = diversion.connect(framing, far, helper, near_mac, slots, kernel);
         match done {
             Ok(sockets) => Ok((diversion, sockets)),
             Err(e) => {
@@ -102,23 +119,25 @@ impl Diversion {
         far: u32,
         helper: &Namespace,
         near_mac: [u8; 6],
+        slots: u32,
         kernel: Option<&mut Kernel>,
     ) -> Result<Sockets> {
         let index = self.device.index;
         let secret = kernel.as_ref().map_or_else(secret, |k| Ok(k.injected()))?;
         let all = PacketOptions {
             filter: Vec::new(),
-            receive_buffer: RECEIVE_BUFFER,
+            buffer: BUFFER,
+            receive_ring: slots / DOOR_SHARE,
+            send_ring: SEND_SLOTS,
+            send_only: false,
         };
         let door = helper
             .run(|| PacketSocket::open(far, &all))
             .context("a packet socket")?;
         let own = PacketOptions {
-            filter: if kernel.is_some() {
-                no_filter()
-            } else {
-                wire_filter(secret)
-            },
+            filter: wire_filter(secret),
+            send_only: kernel.is_some(),
+            receive_ring: slots,
             ..all
         };
         let wire = match framing {
@@ -129,8 +148,8 @@ impl Diversion {
         };
         filters::prepare(self.near)?;
         let inject = Act::ReceiveOn(index);
-        let slots = (Place::FIRST, Turn::Redirect);
-        filters::add(self.near, At::Ingress, slots, Which::All, inject, 0)
+        let turn = (Place::FIRST, Turn::Redirect);
+        filters::add(self.near, At::Ingress, turn, Which::All, inject, 0)
             .context("redirecting into the interface")?;
         filters::prepare(index)?;
         let place = Place::free(index)?;
@@ -139,7 +158,9 @@ impl Diversion {
             return Err(e);
         }
         filters::remove(index, Ours::NotIn(place)).context("removing a predecessor's filters")?;
-        let up = kernel.map(|k| self.speed_up(k, helper)).transpose()?;
+        let up = kernel
+            .map(|k| self.speed_up(k, helper, slots))
+            .transpose()?;
         Ok(Sockets {
             wire,
             up,
@@ -150,13 +171,19 @@ impl Diversion {
     }
 
     /// Puts the programs of the fast path in front; what they send up comes by the socket.
-    fn speed_up(&mut self, kernel: &mut Kernel, helper: &Namespace) -> Result<PacketSocket> {
+    fn speed_up(
+        &mut self,
+        kernel: &mut Kernel,
+        helper: &Namespace,
+        slots: u32,
+    ) -> Result<PacketSocket> {
         let index = self.device.index;
         let name = links::own_name_up(index);
         let (near, far) = links::pair(&name, None, helper)?;
         let all = PacketOptions {
-            filter: Vec::new(),
-            receive_buffer: RECEIVE_BUFFER,
+            buffer: BUFFER,
+            receive_ring: slots,
+            ..PacketOptions::default()
         };
         let socket = helper.run(|| PacketSocket::open(far, &all));
         let device = (index, self.device.name.as_str());

@@ -5,8 +5,10 @@
 
 mod fast;
 mod life;
+mod links;
 mod net;
 mod paths;
+mod ring;
 mod router;
 mod rules;
 mod talk;

@@ -57,6 +57,10 @@ impl Host {
         host
     }
 
+    pub(crate) fn fd(&self) -> &impl AsFd {
+        &self.0
+    }
+
     /// Does something there; sockets made there stay there.
     pub(crate) fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.0.run(|| Ok(work())).unwrap()

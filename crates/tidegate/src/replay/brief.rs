@@ -9,24 +9,24 @@ use tidegate_host::address;
 
 /// Addresses and what the transport header says, for one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Brief {
+pub(crate) struct Brief {
     /// Sender.
-    pub(super) src: IpAddr,
+    pub(crate) src: IpAddr,
     /// Receiver.
-    pub(super) dst: IpAddr,
+    pub(crate) dst: IpAddr,
     /// Transport protocol number.
-    pub(super) proto: u8,
+    pub(crate) proto: u8,
     /// Transport details.
-    pub(super) detail: Detail,
+    pub(crate) detail: Detail,
     /// Bytes of the network packet.
-    pub(super) len: u32,
+    pub(crate) len: u32,
     /// Part of a larger packet: offset in bytes and whether more follows.
-    pub(super) fragment: Option<(u32, bool)>,
+    pub(crate) fragment: Option<(u32, bool)>,
 }
 
 /// What a transport header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Detail {
+pub(crate) enum Detail {
     /// TCP ports and flags.
     Tcp(u16, u16, u8),
     /// Ports of UDP, UDPlite, SCTP, DCCP.
@@ -39,7 +39,7 @@ pub(super) enum Detail {
 
 impl Brief {
     /// Describes `packet`.
-    pub(super) fn new(packet: &[u8], layout: &Layout) -> Self {
+    pub(crate) fn new(packet: &[u8], layout: &Layout) -> Self {
         let l4 = if layout.has_l4() {
             layout.l4(packet)
         } else {
@@ -58,7 +58,7 @@ impl Brief {
     }
 
     /// Source and destination port, where there are any.
-    pub(super) const fn ports(&self) -> Option<(u16, u16)> {
+    pub(crate) const fn ports(&self) -> Option<(u16, u16)> {
         match self.detail {
             Detail::Tcp(s, d, _) | Detail::Ports(s, d) => Some((s, d)),
             Detail::Icmp(..) | Detail::None => None,
@@ -82,7 +82,7 @@ impl Detail {
 }
 
 /// Name of a protocol, or its number.
-pub(super) struct ProtoName(pub(super) u8);
+pub(crate) struct ProtoName(pub(crate) u8);
 
 impl fmt::Display for ProtoName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,7 +118,7 @@ const FLAG_NAMES: [(u8, &str); 8] = [
 ];
 
 /// TCP flags by name.
-pub(super) struct Flags(pub(super) u8);
+pub(crate) struct Flags(pub(crate) u8);
 
 impl fmt::Display for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,7 +137,7 @@ impl fmt::Display for Flags {
 }
 
 /// An ICMP type and code, by name where it is one everybody knows.
-pub(super) struct IcmpName(pub(super) Family, pub(super) u8, pub(super) u8);
+pub(crate) struct IcmpName(pub(crate) Family, pub(crate) u8, pub(crate) u8);
 
 impl fmt::Display for IcmpName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,7 @@
 //! `--explain`: one packet rule by rule.
 
+mod json;
+
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use super::paint::{Paint, Tone};
 use super::rules::Rules;
 use super::values::Tested;
 use super::walk::{State, Walk};
+pub(crate) use json::origin_json;
 
 /// One thing to show.
 enum Node {
@@ -46,9 +49,9 @@ struct Tried {
 }
 
 /// Writes down everything that happens to a packet.
-pub(super) struct Explainer {
+pub(crate) struct Explainer {
     /// The same way in brief.
-    pub(super) walk: Walk,
+    pub(crate) walk: Walk,
     env: Arc<Env>,
     family: Family,
     nodes: Vec<Node>,
@@ -59,11 +62,13 @@ pub(super) struct Explainer {
     /// A jump was taken: the next chain is one level deeper; a goto: in place.
     deeper: bool,
     now: u64,
+    /// The packet as translations left it.
+    bytes: Vec<u8>,
 }
 
 impl Explainer {
     /// For a packet of `family` at `now`.
-    pub(super) fn new(env: Arc<Env>, family: Family, now: u64) -> Self {
+    pub(crate) fn new(env: Arc<Env>, family: Family, now: u64) -> Self {
         Explainer {
             walk: Walk::default(),
             env,
@@ -74,7 +79,23 @@ impl Explainer {
             chains: Vec::new(),
             deeper: false,
             now,
+            bytes: Vec::new(),
         }
+    }
+
+    /// The packet's family.
+    pub(crate) const fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The packet as it was when last seen, translations included.
+    pub(crate) fn last_bytes(&self) -> Option<&[u8]> {
+        (!self.bytes.is_empty()).then_some(&self.bytes)
+    }
+
+    /// Name of an interface.
+    pub(crate) fn interface(&self, dev: IfIndex) -> &str {
+        self.name(dev)
     }
 
     fn line(&mut self, tone: Tone, text: impl Into<String>) {
@@ -157,6 +178,7 @@ impl Explainer {
     }
 
     fn translated(&mut self, before: &[u8], after: &[u8]) {
+        self.bytes = after.to_vec();
         let brief = |bytes: &[u8]| parse(bytes).ok().map(|l| Brief::new(bytes, &l));
         let text = match (brief(before), brief(after)) {
             (Some(a), Some(b)) if a != b => format!("rewritten: {a}\n       to: {b}"),
@@ -257,18 +279,18 @@ impl Trace for Explainer {
 }
 
 /// What the pictures need to know besides the events.
-pub(super) struct Show<'a> {
+pub(crate) struct Show<'a> {
     /// Texts and numbers of the rules.
-    pub(super) rules: &'a Rules,
+    pub(crate) rules: &'a Rules,
     /// Counters and connections as they are now.
-    pub(super) engine: &'a Engine,
+    pub(crate) engine: &'a Engine,
     /// Colours.
-    pub(super) paint: Paint,
+    pub(crate) paint: Paint,
 }
 
 impl Explainer {
     /// The picture.
-    pub(super) fn show(&self, show: &Show<'_>) -> Result<String, fmt::Error> {
+    pub(crate) fn show(&self, show: &Show<'_>) -> Result<String, fmt::Error> {
         let mut out = String::new();
         for node in &self.nodes {
             match node {

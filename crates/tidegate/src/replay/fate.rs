@@ -9,7 +9,7 @@ use super::paint::Tone;
 
 /// What became of a captured packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// Delivered, sent or forwarded.
     Accept,
     /// Discarded.
@@ -24,7 +24,7 @@ pub(super) enum Fate {
 
 impl Fate {
     /// From what the engine says.
-    pub(super) const fn of(disposition: Disposition) -> Self {
+    pub(crate) const fn of(disposition: Disposition) -> Self {
         match disposition {
             Disposition::Sent | Disposition::Delivered => Fate::Accept,
             Disposition::Dropped(DropReason::Reject(id)) => Fate::Reject(id),
@@ -34,7 +34,7 @@ impl Fate {
     }
 
     /// One word.
-    pub(super) const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Fate::Accept => "ACCEPT",
             Fate::Drop(_) => "DROP",
@@ -45,7 +45,7 @@ impl Fate {
     }
 
     /// The colour of the word.
-    pub(super) const fn tone(&self) -> Tone {
+    pub(crate) const fn tone(&self) -> Tone {
         match self {
             Fate::Accept => Tone::Good,
             Fate::Drop(_) | Fate::Reject(_) => Tone::Bad,
@@ -55,7 +55,7 @@ impl Fate {
     }
 
     /// The rule or policy that stopped the packet.
-    pub(super) const fn rule(&self) -> Option<RuleId> {
+    pub(crate) const fn rule(&self) -> Option<RuleId> {
         match self {
             Fate::Drop(
                 DropReason::Rule(id)
@@ -70,7 +70,7 @@ impl Fate {
     }
 
     /// Why, where the deciding rule does not say it all.
-    pub(super) fn why(&self) -> Option<String> {
+    pub(crate) fn why(&self) -> Option<String> {
         match self {
             Fate::Drop(DropReason::Conntrack(reason)) => Some(reason.to_string()),
             Fate::Drop(DropReason::Rule(_) | DropReason::Policy(_) | DropReason::Reject(_)) => None,
@@ -82,7 +82,7 @@ impl Fate {
     }
 
     /// Under which heading a summary counts the packet.
-    pub(super) const fn heading(&self) -> &'static str {
+    pub(crate) const fn heading(&self) -> &'static str {
         match self {
             Fate::Accept => "accepted",
             Fate::Reject(_) => "rejected by a rule",

@@ -9,7 +9,7 @@ use tidegate_wire::{Family, Layout, be16, checksum, parse, proto};
 
 /// Why a captured packet is not decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Skip {
+pub(crate) enum Skip {
     /// Carries no IP: Ethernet type, 0 for 802.3 frames.
     NotIp(u16),
     /// Less than its link-layer header was captured.
@@ -33,7 +33,7 @@ pub(super) enum Skip {
 
 /// How a packet enters.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// Received at an interface.
     Receive(Incoming),
     /// Sent by a local socket; the interface it was captured at.
@@ -44,15 +44,15 @@ pub(super) enum Entry {
 
 /// A packet ready for the engine.
 #[derive(Debug)]
-pub(super) struct Ready {
+pub(crate) struct Ready {
     /// Network-layer bytes.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Its layout, when it has one.
-    pub(super) layout: Option<Layout>,
+    pub(crate) layout: Option<Layout>,
     /// Where it enters.
-    pub(super) entry: Entry,
+    pub(crate) entry: Entry,
     /// Bytes that the snap length cut off; they were filled with zeros.
-    pub(super) missing: usize,
+    pub(crate) missing: usize,
 }
 
 /// Where packets of one captured interface are.
@@ -68,7 +68,7 @@ enum Place {
 
 /// Decides how packets enter.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(crate) struct Feed {
     /// What each interface of each capture is; filled as they appear.
     places: Vec<Vec<Option<Place>>>,
     /// Names that captures have because of their file names.
@@ -81,7 +81,7 @@ const ANY: [&str; 2] = ["any", "-"];
 
 impl Feed {
     /// For captures with these file names.
-    pub(super) fn new(env: &Env, paths: &[impl AsRef<Path>]) -> Self {
+    pub(crate) fn new(env: &Env, paths: &[impl AsRef<Path>]) -> Self {
         let stem = |p: &Path| {
             let stem = p.file_stem().unwrap_or_default();
             stem.to_string_lossy().into_owned()
@@ -95,7 +95,7 @@ impl Feed {
 
     /// How `frame` of capture `source` enters, or why it does not. `bytes` is a buffer
     /// to be filled.
-    pub(super) fn ready(
+    pub(crate) fn ready(
         &mut self,
         env: &Env,
         source: usize,

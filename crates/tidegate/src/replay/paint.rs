@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 /// What a piece of text means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(crate) enum Tone {
     /// Passed, held.
     Good,
     /// Dropped, failed.
@@ -20,17 +20,17 @@ pub(super) enum Tone {
 
 /// Paints text, or leaves it alone.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Paint(bool);
+pub(crate) struct Paint(bool);
 
 impl Paint {
     /// Colours when standard output is a terminal and `NO_COLOR` is not set.
-    pub(super) fn for_stdout() -> Self {
+    pub(crate) fn for_stdout() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         Paint(!refused && std::io::stdout().is_terminal())
     }
 
     /// `text` in the colour of `tone`.
-    pub(super) const fn text<T: fmt::Display>(self, tone: Tone, text: T) -> Painted<T> {
+    pub(crate) const fn text<T: fmt::Display>(self, tone: Tone, text: T) -> Painted<T> {
         Painted {
             code: if self.0 { Some(tone.code()) } else { None },
             text,
@@ -51,7 +51,7 @@ impl Tone {
 }
 
 /// Text with its colour.
-pub(super) struct Painted<T> {
+pub(crate) struct Painted<T> {
     code: Option<&'static str>,
     text: T,
 }

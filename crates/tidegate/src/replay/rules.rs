@@ -7,32 +7,32 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use tidegate_engine::Engine;
 use tidegate_ir::RuleId;
-use tidegate_syntax::{Counters, RuleOrigin, Ruleset, lower, parse_rules};
+use tidegate_syntax::{Counters, Failure, RuleOrigin, Ruleset, lower, parse_rules};
 use tidegate_wire::Family;
 
 use tidegate_tools::HostNames;
 
 /// One family's rules: as written and as run.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     /// As written, for printing.
-    pub(super) source: Ruleset,
+    pub(crate) source: Ruleset,
     /// As the engine runs them.
-    pub(super) lowered: Arc<tidegate_ir::Ruleset>,
+    pub(crate) lowered: Arc<tidegate_ir::Ruleset>,
     /// Table, chain, number and text of every counter.
-    pub(super) origin: Vec<RuleOrigin>,
+    pub(crate) origin: Vec<RuleOrigin>,
 }
 
 /// The rules of both families.
 #[derive(Debug)]
-pub(super) struct Rules(pub(super) Vec<Loaded>);
+pub(crate) struct Rules(pub(crate) Vec<Loaded>);
 
 impl Rules {
     /// Reads files as `iptables-save` writes them.
     ///
     /// # Errors
     /// A file cannot be read, or says something that `iptables-restore` refuses.
-    pub(super) fn read(v4: Option<&Path>, v6: Option<&Path>) -> Result<Self> {
+    pub(crate) fn read(v4: Option<&Path>, v6: Option<&Path>) -> Result<Self> {
         let mut loaded = Vec::new();
         for (path, family) in [(v4, Family::V4), (v6, Family::V6)] {
             if let Some(path) = path {
@@ -43,23 +43,39 @@ impl Rules {
     }
 
     /// Where a rule or policy comes from.
-    pub(super) fn origin(&self, family: Family, id: RuleId) -> Option<&RuleOrigin> {
+    pub(crate) fn origin(&self, family: Family, id: RuleId) -> Option<&RuleOrigin> {
         let loaded = self.0.iter().find(|l| l.source.family == family)?;
         loaded.origin.get(id.0 as usize)
     }
 }
 
 impl Loaded {
-    fn read(path: &Path, family: Family) -> Result<Self> {
+    pub(crate) fn read(path: &Path, family: Family) -> Result<Self> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).with_context(|| file.clone())?;
+        Self::parse(&text, &file, family)
+    }
+
+    /// Reads rules as `iptables-save` writes them; `file` is what errors name.
+    ///
+    /// # Errors
+    /// `iptables-restore` refuses them; file and line are named.
+    pub(crate) fn parse(text: &str, file: &str, family: Family) -> Result<Self> {
         let tool = match family {
             Family::V4 => "iptables-restore",
             Family::V6 => "ip6tables-restore",
         };
-        let source = parse_rules(&text, family, &HostNames::default())
+        let source = parse_rules(text, family, &HostNames::default())
             .map_err(|e| anyhow!("{file}: line {}: {}", e.line, e.render(tool).trim_end()))?;
-        let lowered = lower(&source).map_err(|e| anyhow!("{file}: {}", e.render(tool, None)))?;
+        Self::new(source).map_err(|e| anyhow!("{file}: {}", e.render(tool, None)))
+    }
+
+    /// Lowers rules.
+    ///
+    /// # Errors
+    /// Chains call each other in a circle.
+    pub(crate) fn new(source: Ruleset) -> Result<Self, Failure> {
+        let lowered = lower(&source)?;
         Ok(Loaded {
             source,
             lowered: Arc::new(lowered.ruleset),
@@ -68,7 +84,7 @@ impl Loaded {
     }
 
     /// The rules as written, with what the engine has counted.
-    pub(super) fn counted(&self, engine: &Engine) -> Ruleset {
+    pub(crate) fn counted(&self, engine: &Engine) -> Ruleset {
         let mut rules = self.source.clone();
         let family = rules.family;
         for (id, slot) in rules.slots_mut().into_iter().enumerate() {

@@ -103,7 +103,7 @@ fn named<K: Copy>(table: &[(K, &str)], holds: impl Fn(K) -> bool) -> Vec<String>
 }
 
 /// One value of a field.
-pub(super) fn value(field: Field, family: Family, v: u128) -> String {
+pub(crate) fn value(field: Field, family: Family, v: u128) -> String {
     let joined = |names: Vec<String>| match names.is_empty() {
         true => "none".to_owned(),
         false => names.join(","),
@@ -201,11 +201,11 @@ fn bits(field: Field, family: Family, mask: u128, wanted: u128) -> String {
 
 /// A test that was evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tested {
+pub(crate) struct Tested {
     /// The field, if the test looks at one.
-    pub(super) field: Option<Field>,
+    pub(crate) field: Option<Field>,
     /// Whether it failed to hold, inversion taken in.
-    pub(super) failed: bool,
+    pub(crate) failed: bool,
     inverted: bool,
     seen: String,
     wanted: String,
@@ -213,7 +213,7 @@ pub(super) struct Tested {
 
 impl Tested {
     /// Writes down a test.
-    pub(super) fn new(leaf: &Leaf<'_>, family: Family) -> Self {
+    pub(crate) fn new(leaf: &Leaf<'_>, family: Family) -> Self {
         let field = match leaf.cond {
             Cond::In(field, _) | Cond::Bits { field, .. } => Some(*field),
             _ => None,
@@ -232,7 +232,7 @@ impl Tested {
 
     /// Why the last tests did not hold: `rest` are tests of the same field that failed
     /// just before this one.
-    pub(super) fn complaint(&self, rest: &[&Tested], steps: &[String]) -> String {
+    pub(crate) fn complaint(&self, rest: &[&Tested], steps: &[String]) -> String {
         let Some(field) = self.field else {
             return match steps.is_empty() {
                 true => "never matches".to_owned(),

@@ -6,7 +6,7 @@ use tidegate_ir::{CtSpec, Effect, Hook, RuleId, TableKind, Truth, Verdict};
 
 /// Connection-tracking state as rules name it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     /// Connection tracking did not look at the packet.
     #[default]
     None,
@@ -20,7 +20,7 @@ pub(super) enum State {
 
 impl State {
     /// The name that `--ctstate` knows, or `-`.
-    pub(super) const fn name(&self) -> &'static str {
+    pub(crate) const fn name(&self) -> &'static str {
         match self {
             State::None => "-",
             State::Invalid(_) => "INVALID",
@@ -34,7 +34,7 @@ impl State {
     }
 
     /// The state that connection tracking reported.
-    pub(super) const fn of(tracking: &Tracking) -> Self {
+    pub(crate) const fn of(tracking: &Tracking) -> Self {
         match tracking {
             Tracking::None | Tracking::Template(_) => State::None,
             Tracking::Untracked => State::Untracked,
@@ -46,23 +46,23 @@ impl State {
 
 /// The way of one packet. Used again for the next one.
 #[derive(Debug, Default)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     /// Hooks in the order they were met.
-    pub(super) hooks: Vec<Hook>,
+    pub(crate) hooks: Vec<Hook>,
     /// State in connection tracking.
-    pub(super) state: State,
+    pub(crate) state: State,
     /// Why its connection ignored it.
-    pub(super) note: Option<Note>,
+    pub(crate) note: Option<Note>,
     /// The rule or policy that let it pass: in the filter table if that has one,
     /// else the last one.
-    pub(super) passed: Option<(TableKind, RuleId)>,
+    pub(crate) passed: Option<(TableKind, RuleId)>,
     /// The firewall has made a packet of its own; what follows is about that one.
     answering: bool,
 }
 
 impl Walk {
     /// Forgets the last packet.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.hooks.clear();
         self.state = State::None;
         self.note = None;

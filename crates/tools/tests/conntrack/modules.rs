@@ -70,7 +70,7 @@ fn loading_turns_automatic_assignment_on() {
     assert!(ports(&local).is_empty());
     probe(&local, "nf_conntrack_ftp ports=21,2121 loose=1");
     assert_eq!(ports(&local), [21, 2121]);
-    assert!(local.change(|ct, _| ct.config().ftp_loose));
+    assert!(local.change(|ct, _| ct.config().helper.ftp_loose));
     // Loaded is loaded: other parameters change nothing.
     probe(&local, "nf-conntrack-ftp ports=99");
     assert_eq!(ports(&local), [21, 2121]);

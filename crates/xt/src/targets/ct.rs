@@ -5,7 +5,7 @@
 //! the number (the tool takes the last on the command line).
 
 use tidegate_ir::{CtSpec, Effect, Hook, TableKind, Verdict, ZoneDir, ZoneId, ZoneSpec};
-use tidegate_wire::proto;
+use tidegate_wire::{Family, proto};
 
 use crate::{
     Arg, Args, Case, Context, Errno, Error, Extension, Families, Help, Input, Instance, Legal,
@@ -21,8 +21,18 @@ const ZONE: usize = 4;
 const ZONE_ORIG: usize = 5;
 const ZONE_REPLY: usize = 6;
 
-/// Helpers by name and protocol.
-const HELPERS: &[(&str, u8)] = &[("ftp", proto::TCP)];
+/// Helpers by name, protocol and the families they read.
+const HELPERS: &[(&str, u8, &[Family])] = &[
+    ("ftp", proto::TCP, &BOTH),
+    ("tftp", proto::UDP, &BOTH),
+    ("irc", proto::TCP, &[Family::V4]),
+    ("netbios-ns", proto::UDP, &[Family::V4]),
+    ("snmp", proto::UDP, &[Family::V4]),
+    ("snmp_trap", proto::UDP, &[Family::V4]),
+    ("amanda", proto::UDP, &BOTH),
+    ("sane", proto::TCP, &BOTH),
+];
+const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
 /// Stands for the packet's mark among zone numbers.
 const FROM_MARK: u64 = 0x1_0000;
@@ -142,7 +152,11 @@ fn check(args: &Args, place: &Place<'_>) -> Result<(), Refusal> {
         return Ok(());
     };
     let (number, inverted) = place.proto;
-    if inverted || !HELPERS.contains(&(helper, number)) {
+    let mut helpers = HELPERS.iter();
+    let exists = helpers.any(|(name, proto, families)| {
+        *name == helper && *proto == number && families.contains(&place.family)
+    });
+    if inverted || !exists {
         return Err(Refusal {
             errno: Errno::NotFound,
             why: format!("CT: no helper {helper:?} for this protocol"),

@@ -63,7 +63,7 @@ pub(super) fn track(
         }
     }
     let status = entry.status;
-    let seqadj = entry.seqadj.as_deref().copied();
+    let seqadj = entry.seqadj().copied();
     let Some(tcp) = entry.tcp_mut() else {
         return Verdict::Invalid(InvalidReason::NoTuple);
     };

@@ -1,0 +1,83 @@
+//! What a router forwards: the kernel alone, the kernel with iptables, and the datapath,
+//! in the same namespaces one after the other. Needs root, `ip` and, for the line about
+//! it, `iptables-legacy`.
+//!
+//! `cargo bench -p tidegate-datapath --bench router [-- WHAT]...` with WHAT of `small`,
+//! `tcp`, `connections`, `latency`; all without any.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod load;
+#[allow(dead_code, reason = "shared with the tests")]
+#[path = "../../tests/live/net.rs"]
+mod net;
+mod place;
+
+use std::env;
+
+use net::able;
+use place::{Firewall, Place};
+
+/// One kind of measurement: a name for the command line, and figures with their units.
+struct Measure {
+    name: &'static str,
+    run: fn(&Place) -> Vec<(&'static str, f64)>,
+}
+
+const MEASURES: [Measure; 4] = [
+    Measure {
+        name: "small",
+        run: load::small_packets,
+    },
+    Measure {
+        name: "tcp",
+        run: load::tcp,
+    },
+    Measure {
+        name: "connections",
+        run: load::connections,
+    },
+    Measure {
+        name: "latency",
+        run: load::latency,
+    },
+];
+
+fn main() {
+    if !able() {
+        return;
+    }
+    let wanted: Vec<String> = env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    println!("| what | firewall | figure | ratio to the kernel alone |");
+    println!("|---|---|---|---|");
+    for measure in MEASURES {
+        if !wanted.is_empty() && !wanted.iter().any(|w| w == measure.name) {
+            continue;
+        }
+        let mut alone: Vec<f64> = Vec::new();
+        for firewall in Firewall::ALL {
+            if env::var("ONLY").is_ok_and(|o| o != firewall.name()) {
+                continue;
+            }
+            let place = match Place::new(firewall) {
+                Ok(place) => place,
+                Err(why) => {
+                    net::skipped(&format!("{}: {why}", firewall.name()));
+                    continue;
+                }
+            };
+            let figures = (measure.run)(&place);
+            for (i, (what, figure)) in figures.into_iter().enumerate() {
+                if firewall == Firewall::None {
+                    alone.push(figure);
+                }
+                let base = alone.get(i).copied().filter(|b| *b > 0.0);
+                let ratio = base.map_or_else(String::new, |b| format!("{:.2}", figure / b));
+                println!("| {what} | {} | {figure:.1} | {ratio} |", firewall.name());
+            }
+            place.end();
+        }
+    }
+}

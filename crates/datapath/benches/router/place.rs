@@ -1,0 +1,139 @@
+//! A router between an inside and an outside, and who guards it.
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tidegate_datapath::Options;
+
+use crate::net::{Guard, Host, filter};
+
+/// Where the sender is, and where the router is: a core each.
+pub(crate) const SENDER: usize = 0;
+pub(crate) const ROUTER: usize = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Firewall {
+    None,
+    Iptables,
+    Tidegate,
+}
+
+impl Firewall {
+    pub(crate) const ALL: [Firewall; 3] = [Firewall::None, Firewall::Iptables, Firewall::Tidegate];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Firewall::None => "kernel alone",
+            Firewall::Iptables => "kernel iptables",
+            Firewall::Tidegate => "tidegate",
+        }
+    }
+}
+
+/// A hundred rules of which established packets meet the first and new ones the last.
+fn rules() -> String {
+    let mut all =
+        vec!["-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned()];
+    all.extend((1..99).map(|i| {
+        format!(
+            "-A FORWARD -s 192.0.2.{i}/32 -p tcp -m tcp --dport {} -j DROP",
+            1000 + i
+        )
+    }));
+    all.push("-A FORWARD -m conntrack --ctstate NEW -j ACCEPT".to_owned());
+    let lines: Vec<&str> = all.iter().map(String::as_str).collect();
+    filter(&lines)
+}
+
+/// Inside 10.0.0.2 behind the router's `eth0` (.1), outside 10.1.0.2 behind its `eth1`.
+pub(crate) struct Place {
+    pub(crate) inside: Host,
+    pub(crate) router: Host,
+    pub(crate) outside: Host,
+    pub(crate) guard: Option<Guard>,
+}
+
+/// The router's addresses on both links.
+pub(crate) const ROUTER_MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 1, 1]];
+/// Somebody outside, and inside, who is not there: packets for them end at the link.
+pub(crate) const GHOST_OUT: [u8; 4] = [10, 1, 0, 3];
+
+impl Place {
+    pub(crate) fn new(firewall: Firewall) -> Result<Self, String> {
+        let (inside, router, outside) = (Host::new(), Host::new(), Host::new());
+        inside.link("eth0", &router, "eth0");
+        outside.link("eth0", &router, "eth1");
+        router.sh("
+            sysctl -qw net.ipv4.ip_forward=1
+            ip link set eth0 address 02:00:00:00:00:01
+            ip link set eth1 address 02:00:00:00:01:01
+            ip addr add 10.0.0.1/24 dev eth0; ip addr add 10.1.0.1/24 dev eth1
+            ip neigh add 10.1.0.3 lladdr 02:00:00:00:01:99 dev eth1 nud permanent
+            ip neigh add 10.0.0.3 lladdr 02:00:00:00:00:99 dev eth0 nud permanent
+        ");
+        inside.sh("ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1");
+        outside.sh("ip addr add 10.1.0.2/24 dev eth0; ip route add default via 10.1.0.1");
+        // What the kernel forwards it forwards on the router's core.
+        let steer = format!(
+            "
+            mount -t sysfs none /sys
+            for dev in eth0 eth1; do
+                echo {} > /sys/class/net/$dev/queues/rx-0/rps_cpus
+            done
+        ",
+            1 << ROUTER
+        );
+        if firewall != Firewall::Tidegate {
+            router.try_sh(&format!("unshare -m sh -ec '{steer}'"))?;
+        }
+        if firewall == Firewall::Iptables {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), rules()).unwrap();
+            let lock = tempfile::NamedTempFile::new().unwrap();
+            router.try_sh(&format!(
+                "XTABLES_LOCKFILE={} iptables-legacy-restore {}",
+                lock.path().display(),
+                file.path().display()
+            ))?;
+        }
+        let guard = (firewall == Firewall::Tidegate).then(|| {
+            pin(Some(ROUTER));
+            let guard = router.guard_with(Options::default(), &rules(), &filter(&[]));
+            pin(None);
+            guard
+        });
+        Ok(Place {
+            inside,
+            router,
+            outside,
+            guard,
+        })
+    }
+
+    pub(crate) fn end(self) {
+        if let Some(guard) = self.guard {
+            for name in ["eth0", "eth1"] {
+                let traffic = guard.traffic(name);
+                if env_says("VERBOSE") {
+                    eprintln!("{name}: {traffic:?}");
+                }
+            }
+            guard.datapath.stop().unwrap();
+        }
+        drop(self.router);
+    }
+}
+
+fn env_says(name: &str) -> bool {
+    std::env::var_os(name).is_some()
+}
+
+/// Keeps the calling thread, and those it starts, on one core.
+pub(crate) fn pin(core: Option<usize>) {
+    let mut set = CpuSet::new();
+    for cpu in 0..CpuSet::MAX_CPU.min(64) {
+        if core.is_none_or(|c| c == cpu) {
+            set.set(cpu);
+        }
+    }
+    // On a machine with one core everything is there.
+    let _ = sched_setaffinity(None, &set);
+}
