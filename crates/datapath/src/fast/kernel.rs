@@ -139,8 +139,9 @@ impl Kernel {
                 .pins
                 .as_ref()
                 .map(|p| p.join(format!("{index}-{which}")));
-            // A predecessor's, which was killed.
-            if let Some(place) = &place {
+            if let (Some(pins), Some(place)) = (&self.pins, &place) {
+                fs::create_dir_all(pins).with_context(|| pins.display().to_string())?;
+                // A predecessor's, which was killed.
                 remove(place)?;
             }
             let made = link(program(&mut self.programs, which)?, name, at);
@@ -162,6 +163,8 @@ impl Kernel {
         }
         // Not there when the interface could not be guarded.
         let _ = self.doors.remove(&attached.index);
+        // The last one leaves no directory.
+        let _ = self.pins.as_ref().map(fs::remove_dir);
         Ok(())
     }
 }
@@ -213,9 +216,7 @@ fn place() -> Result<PathBuf> {
 
 fn pins() -> Result<Option<PathBuf>> {
     if statfs(PINS).is_ok_and(|s| s.f_type == BPF_FS) {
-        let place = place()?;
-        fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
-        return Ok(Some(place));
+        return place().map(Some);
     }
     Ok(None)
 }

@@ -308,6 +308,9 @@ fn killed_it_leaves_known_connections_and_nothing_else() {
     let third = udp(&net.outside, at("10.1.0.2:40002"));
     let inner = udp(&net.inside, at("10.0.0.2:9"));
     assert!(eventually(|| reaches(&third, &inner, at("10.0.0.2:9"))));
-    let left = net.router.sh("ip -d link show");
-    assert!(!left.contains("tg-") && !left.contains("tcx"), "{left}");
+    let clean = || {
+        let left = net.router.sh("ip -d link show");
+        !left.contains("tg-") && !left.contains("tcx")
+    };
+    assert!(eventually(clean));
 }

@@ -106,3 +106,15 @@ fn program<'a>(kernel: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
 fn array<'a, V: aya::Pod>(kernel: &'a mut Ebpf, name: &str) -> Array<&'a mut MapData, V> {
     kernel.map_mut(name).unwrap().try_into().unwrap()
 }
+
+/// Whether there is a kernel to try.
+pub(crate) fn allowed() -> bool {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|m| {
+        use std::os::unix::fs::MetadataExt;
+        m.uid() == 0
+    });
+    if !root {
+        eprintln!("SKIPPED: programs can be loaded by root only");
+    }
+    root
+}

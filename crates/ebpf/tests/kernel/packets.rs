@@ -4,8 +4,7 @@ use tidegate_conntrack::Family;
 use tidegate_ebpf::layout::{Fate, gate};
 use tidegate_wire::checksum;
 
-use crate::allowed;
-use crate::fast::{Fast, SECRETS};
+use crate::fast::{Fast, SECRETS, allowed};
 use crate::make::{ACK, Numbers, PSH, SYN, Tcp, Way};
 use crate::twin::{Ends, LEFT, PLACE, SENT_ON, Twin, frame, globals, is_open};
 
