@@ -66,11 +66,13 @@ fn entries(guard: &Guard) -> Vec<[u64; 2]> {
 /// Says and answers `times`.
 fn talk(from: &UdpSocket, to: &UdpSocket, there: SocketAddr, times: usize) {
     let mut buffer = [0; 64];
-    for _ in 0..times {
+    for time in 0..times {
         from.send_to(b"question", there).unwrap();
-        let (_, peer) = to.recv_from(&mut buffer).unwrap();
+        let heard = to.recv_from(&mut buffer);
+        let (_, peer) = heard.unwrap_or_else(|e| panic!("question {time} of {times}: {e}"));
         to.send_to(b"answer", peer).unwrap();
-        from.recv(&mut buffer).unwrap();
+        let heard = from.recv(&mut buffer);
+        heard.unwrap_or_else(|e| panic!("answer {time} of {times}: {e}"));
     }
 }
 
