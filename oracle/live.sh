@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# live.sh RUNNER [FIRST COUNT]: generated cases, and a tenth as many for single trackers and helpers,
+# live.sh RUNNER [FIRST COUNT]: generated cases, a tenth as many for single trackers and helpers, a third as
+# many for single matches,
 # through this machine's kernel and through RUNNER, compared. Needs root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,3 +10,4 @@ python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "${3:-2000}" --b "$runner"
 for series in trackers helpers; do
   python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 9) / 10))" --series $series --b "$runner"
 done
+python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 2) / 3))" --series matches --b "$runner"

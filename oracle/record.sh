@@ -14,5 +14,5 @@ export XTABLES_LOCKFILE
 trap 'rm -f "$XTABLES_LOCKFILE"' EXIT
 python3 kernel/record.py "${1:-1}" "${2:-2000}" recorded
 python3 kernel/record.py 1 210 recorded trackers
-python3 kernel/record.py 1 180 recorded helpers
+python3 kernel/record.py 1 210 recorded helpers
 python3 kernel/record_by_hand.py recorded attacks logs

@@ -21,14 +21,17 @@ sys.path.insert(0, here)
 import canon
 import gen
 import genhelpers
+import genmatches
 import gentrackers
 
-# where numbered cases come from: everything at once, trackers or helpers in turn, or one of them
-SERIES = {"mixed": gen.seed_case, "trackers": gentrackers.tracker_case, "helpers": genhelpers.helper_case}
+# where numbered cases come from: everything at once, trackers, helpers or matches in turn, or one of them
+SERIES = {"mixed": gen.seed_case, "trackers": gentrackers.tracker_case, "helpers": genhelpers.helper_case, "matches": genmatches.match_case}
 for kind in gentrackers.KINDS:
     SERIES[kind] = lambda i, kind=kind: gentrackers.tracker_case(i, kind)
 for kind in genhelpers.KINDS:
     SERIES[kind] = lambda i, kind=kind: genhelpers.helper_case(i, kind)
+for kind in genmatches.KINDS:
+    SERIES["m-" + kind] = lambda i, kind=kind: genmatches.match_case(i, kind)
 
 
 KERNEL = [sys.executable, os.path.join(here, "nforacle.py"), "--ordered"]

@@ -6,12 +6,12 @@ The kernel must not have to invent ports, so every announced port is used once."
 import random
 
 from gentrackers import Flow, NATS, Sequence
-from pkt import tcp, udp
+from pkt import ip, tcp, udp
 from topo import HOSTS, ROUTER
 
 # helper: transport, port of servers
 HELPERS = {"tftp": ("udp", 69), "irc": ("tcp", 6667), "amanda": ("udp", 10080), "sane": ("tcp", 6566), "snmp": ("udp", 161),
-           "snmp_trap": ("udp", 162)}
+           "snmp_trap": ("udp", 162), "pptp": ("tcp", 1723)}
 KINDS = tuple(HELPERS)
 V6 = ("tftp", "amanda", "sane")
 
@@ -159,12 +159,57 @@ class Helper(Sequence):
 
     snmp_trap = snmp
 
+    # ------------------------------------------------------------- PPTP
+    def control(self, who, kind, body, cut=None):
+        m = (12 + len(body)).to_bytes(2, "big") + b"\0\1\x1a\x2b\x3c\x4d" + kind.to_bytes(2, "big") + b"\0\0" + body
+        return self.say(who, m[:cut])
+
+    def tunnel(self, who, key):
+        """a packet of the tunnel as it is sent: with the call id that the receiver chose"""
+        dev, src, dst = self.flow.ends[who]
+        return {"in": dev, "hex": ip(src, dst, 47, b"\x30\x01\x88\x0b\0\4" + key.to_bytes(2, "big") + bytes(4) + b"\xff\3\xc0\x21").hex()}
+
+    def pptp(self):
+        r = self.r
+        w = lambda *n: b"".join(x.to_bytes(2, "big") for x in n)
+        pns, pac = r.sample(range(1, 60000), 2)
+        # the client's id as the server knows it
+        known = self.flow.sport if self.nat else pns
+        ok = 1 if r.random() < .95 else 2
+        out = r.random() < .75
+        plan = [(0, 1, bytes(144)), (1, 2, bytes([0, 1, ok]) + bytes(141))]
+        if out:
+            plan += [(0, 7, w(pns) + bytes(154)), (1, 8, w(pac, known) + bytes([1 if r.random() < .9 else 2]) + bytes(15))]
+        else:
+            plan += [(1, 9, w(pac) + bytes(206)), (0, 10, w(pns, pac) + bytes([ok]) + bytes(7)), (1, 11, w(pns) + bytes(14))]
+        for step in plan:
+            x = r.random()
+            if x < .04:
+                continue
+            yield self.control(*step, cut=r.randrange(60) if x > .97 else None)
+            if r.random() < .06:
+                yield self.control(*step)
+        for _ in range(r.randint(2, 9)):
+            x = r.random()
+            if x < .4:
+                yield self.tunnel(0, pac)
+            elif x < .75:
+                yield self.tunnel(1, known)
+            elif x < .8:
+                yield self.tunnel(r.randrange(2), r.choice([pns, 0, 77]))
+            else:
+                yield self.control(*r.choice([(0, 15, w(pac) + bytes(10)), (1, 15, w(known) + bytes(10)), (0, 5, bytes(4)), (1, 6, bytes(8)),
+                                              (1, 14, w(known) + bytes(26)), (0, 12, w(pns) + bytes(2)), (1, 13, w(pac) + bytes(134)),
+                                              (0, 3, bytes(4)), (1, 4, bytes([1]) + bytes(3))]))
+
     def steps(self):
         r, out = self.r, []
         if self.transport == "tcp":
             for who, flags in [(0, "S"), (1, "SA"), (0, "A")]:
                 out.append(dict({"t": 0.0}, **self.say(who, b"", flags)))
         for step in getattr(self, self.kind)():
+            if self.kind == "pptp" and out and r.random() < .05:
+                step = self.error(len(out) - 1)
             if r.random() < .06:
                 self.jump()
             out.append(dict({"t": self.now}, **step))

@@ -49,7 +49,10 @@ impl Conntrack {
         }
         let (src, dst) = (layout.src(pkt), layout.dst(pkt));
         match Tuple::from_parts(layout.family, layout.proto, src, dst, l4) {
-            Some(tuple) => self.track(&packet, &tuple, &template),
+            Some(mut tuple) => {
+                self.gre_keys.complete(&mut tuple, l4);
+                self.track(&packet, &tuple, &template)
+            }
             None => self.invalid(InvalidReason::NoTuple),
         }
     }

@@ -5,6 +5,7 @@ use crate::elsewhere::Away;
 use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, change};
 use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
+use crate::helper::pptp::KeyMap;
 use crate::nat::BySource;
 use crate::reason::{DropReason, InvalidReason, Note};
 use crate::rng::Rng;
@@ -15,6 +16,7 @@ use crate::timer::Wheel;
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
 use alloc::vec::Vec;
+use tidegate_wire::proto;
 
 /// The hook a packet enters conntrack from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ pub struct Conntrack {
     pub(crate) wheel: Wheel,
     pub(crate) expectations: Expectations,
     pub(crate) by_source: BySource,
+    pub(crate) gre_keys: KeyMap,
     pub(crate) stats: Stats,
     pub(crate) events: Vec<Event>,
     pub(crate) expect_events: Vec<ExpectEvent>,
@@ -94,6 +97,7 @@ impl Conntrack {
             wheel: Wheel::new(),
             expectations: Expectations::default(),
             by_source: BySource::default(),
+            gre_keys: KeyMap::default(),
             stats: Stats::default(),
             events: Vec::new(),
             expect_events: Vec::new(),
@@ -255,16 +259,24 @@ impl Conntrack {
             return false;
         }
         let confirmed = entry.confirmed();
+        let tunnels = entry.helper == Some(HelperKind::Pptp);
         let announces = entry.expecting != [0; 4];
         let master = entry.master.as_ref().map(|m| m.id);
+        let tunnel = entry.tuple(Dir::Original).proto == proto::GRE;
         if confirmed {
             self.table.unlink(&mut self.slab, id.index, Dir::Original);
             self.table.unlink(&mut self.slab, id.index, Dir::Reply);
             self.wheel.disarm(&mut self.slab, id.index);
             self.report(id, EventKind::Destroy);
         }
+        if tunnels {
+            self.end_tunnel(id);
+        }
         if announces {
             self.forget_expectations(id);
+        }
+        if let Some(master) = master.filter(|_| tunnel) {
+            self.gre_keys.forget(master);
         }
         if let Some(master) = master.and_then(|m| self.slab.get_mut(m)) {
             master.children = master.children.saturating_sub(1);

@@ -85,8 +85,12 @@ impl Conntrack {
             entry.pending |= change::HELPER;
         }
         let id = self.slab.insert(entry);
-        if let Some(e) = expected.filter(|e| e.on_match == OnMatch::FollowMaster) {
-            self.follow_master(id, &e);
+        if let Some(e) = expected {
+            match e.on_match {
+                OnMatch::Plain => {}
+                OnMatch::FollowMaster => self.follow_master(id, &e),
+                OnMatch::Tunnel => self.tunnel_came(id, &e),
+            }
         }
         Ok(id)
     }

@@ -19,6 +19,21 @@ pub struct EntryId {
 }
 
 impl EntryId {
+    /// The id as a number.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation.get()) << 32 | u64::from(self.index)
+    }
+
+    /// The id of that number, if one can have it.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        Some(EntryId {
+            generation: NonZeroU32::new((bits >> 32) as u32)?,
+            index: bits as u32,
+        })
+    }
+
     /// An id that no entry has.
     pub(crate) const NOBODY: EntryId = EntryId {
         generation: NonZeroU32::MIN,
@@ -278,6 +293,14 @@ impl Entry {
     #[must_use]
     pub fn expired(&self, now: Time) -> bool {
         self.timeout <= now && self.confirmed()
+    }
+
+    /// Whether the connection is over but for its timeout: TCP in TIME_WAIT or CLOSE
+    /// (`already_closed` of `nf_conncount`).
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.tcp()
+            .is_some_and(|t| matches!(t.state, TcpConn::TimeWait | TcpConn::Close))
     }
 
     /// Whether a full table may evict the entry: unassured, or about to end.

@@ -27,6 +27,8 @@ pub enum OnMatch {
     Plain,
     /// NAT set up so that it follows its master (`nf_nat_follow_master`).
     FollowMaster,
+    /// It is one way of a tunnel that PPTP announced.
+    Tunnel,
 }
 
 /// A connection that is expected.

@@ -240,3 +240,34 @@ fn take_out(slab: &mut Slab, head: &mut u32, wanted: u32, next: u32) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses and ports that one key puts into one bucket are nothing special to another.
+    #[test]
+    fn tuples_chosen_for_one_key_spread_under_another() {
+        const BUCKETS: u32 = 2048;
+        let (theirs, ours) = (Table::new(&[1; 16], BUCKETS), Table::new(&[2; 16], BUCKETS));
+        let tuple = |n: u32| Tuple {
+            src: u128::from(n),
+            dst: 1,
+            src_id: n as u16,
+            dst_id: 80,
+            family: Family::V4,
+            proto: 6,
+        };
+        let chosen: Vec<Tuple> = (0..)
+            .map(tuple)
+            .filter(|t| theirs.bucket(theirs.hash(t, 0)) == 7)
+            .take(100)
+            .collect();
+        let mut chains = vec![0; BUCKETS as usize];
+        for t in &chosen {
+            chains[ours.bucket(ours.hash(t, 0))] += 1;
+        }
+        // A hundred balls thrown into 2,048 urns: six in one is a matter of 1 in 10 million.
+        assert!(chains.iter().all(|&n| n < 6));
+    }
+}

@@ -12,6 +12,7 @@ use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use tidegate_engine::conntrack::HelperPort;
 use tidegate_logs::{Logs, drops_json, drops_text};
+use tidegate_tools::lists;
 use tidegate_tools::sysctl::TableSettings;
 use tidegate_tools::views::{self, IsLocal, View};
 use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl};
@@ -53,6 +54,8 @@ const COMMANDS: &[(&str, Command)] = &[
     ("sysctl", Commands::sysctl),
     ("modprobe", Commands::modprobe),
     ("lsmod", Commands::lsmod),
+    ("recent", Commands::recent),
+    ("hashlimit", Commands::hashlimit),
 ];
 
 impl Commands {
@@ -122,6 +125,22 @@ impl Commands {
         let users = self.users()?;
         self.plane
             .with(move |engine, _| modules::lsmod(engine.conntrack(), &users))
+    }
+
+    fn recent(&self, request: &Request) -> Result<Printed> {
+        let words = request.words.clone();
+        self.plane.with(move |engine, now| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            lists::recent(engine.shared_mut(), &words, now)
+        })
+    }
+
+    fn hashlimit(&self, request: &Request) -> Result<Printed> {
+        let words = request.words.clone();
+        self.plane.with(move |engine, now| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            lists::hashlimit(engine.shared(), &words, now)
+        })
     }
 
     fn drops(&self, json: bool) -> Result<Printed> {

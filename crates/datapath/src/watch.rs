@@ -180,13 +180,18 @@ impl Watcher {
         Ok(())
     }
 
-    /// What is not guarded, and why.
+    /// What is not guarded, and why, and what is slow.
     fn left_out(&self, devices: &[Device]) -> Vec<String> {
         let mut notes: Vec<String> = self
             .refused
             .values()
             .map(|(device, why)| format!("{} is not guarded: {why}", device.name))
             .collect();
+        let slow = self.guarded.values().filter(|d| !d.rings);
+        notes.extend(slow.map(|d| {
+            let name = &d.device.name;
+            format!("{name} is slow: the kernel had no memory for packet rings")
+        }));
         if let Some(names) = &self.options.interfaces {
             let others = devices
                 .iter()

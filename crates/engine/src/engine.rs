@@ -1,17 +1,18 @@
 //! The engine's state and its entry points.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidegate_conntrack::snapshot::{Restored, Snapshot};
 use tidegate_conntrack::{self as ct, Conntrack, Time};
-use tidegate_ir::{RuleId, Ruleset, Step, TableKind};
+use tidegate_ir::{RuleId, Ruleset, Shared, Step, TableKey, TableKind};
 use tidegate_wire::Family;
 
+use crate::classifier::Classifier;
 use crate::defrag::{Defrag, DefragLimits};
 use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
-use crate::index::Index;
 use crate::offload::Followed;
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
@@ -50,8 +51,10 @@ pub struct Config {
 pub(crate) struct Family4Or6 {
     pub(crate) rules: Arc<Ruleset>,
     /// By table, then by chain.
-    pub(crate) indexes: [Vec<Index>; 5],
+    pub(crate) classifiers: [Vec<Classifier>; 5],
     pub(crate) counters: Vec<Counter>,
+    /// Counters of rules that have been taken out.
+    pub(crate) unused: Vec<RuleId>,
     pub(crate) steps: Vec<Box<dyn Step>>,
     /// Connection tracking sees this family's packets.
     pub(crate) tracked: bool,
@@ -60,9 +63,10 @@ pub(crate) struct Family4Or6 {
 }
 
 impl Family4Or6 {
-    fn new(rules: Arc<Ruleset>, track: TrackWhen) -> Self {
+    fn new(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
         Family4Or6 {
             counters: vec![Counter::default(); rules.rule_ids as usize],
+            unused: Vec::new(),
             steps: rules.steps.iter().map(|s| s.fresh()).collect(),
             tracked: match track {
                 TrackWhen::Needed => rules.tracks_connections,
@@ -70,9 +74,10 @@ impl Family4Or6 {
                 TrackWhen::Never => false,
             },
             nat: rules.table(TableKind::Nat).is_some(),
-            indexes: std::array::from_fn(|kind| {
+            classifiers: std::array::from_fn(|kind| {
                 let chains = rules.tables[kind].iter().flat_map(|t| &t.chains);
-                chains.map(Index::new).collect()
+                let sorted = chains.map(|c| Classifier::new(&c.rules, rules.family, seed));
+                sorted.collect()
             }),
             rules,
         }
@@ -88,7 +93,14 @@ impl Ready {
     /// Makes `rules` ready for an engine that tracks connections `track`.
     #[must_use]
     pub fn new(rules: Arc<Ruleset>, track: TrackWhen) -> Self {
-        Ready(Family4Or6::new(rules, track))
+        Ready::with_seed(rules, track, 0)
+    }
+
+    /// The same with the engine's seed, so that nobody can foretell which rules share a
+    /// place in the classifier's hash tables.
+    #[must_use]
+    pub fn with_seed(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
+        Ready(Family4Or6::new(rules, track, seed))
     }
 
     /// Sets a counter, as when rules are loaded with their counters.
@@ -175,6 +187,7 @@ pub struct Engine {
     pub(crate) random: Random,
     pub(crate) stack: Stack,
     pub(crate) flows: FlowCache,
+    pub(crate) shared: Shared,
     pub(crate) drops: DropCounters,
     /// The last packet, if it followed a plan.
     pub(crate) last: Option<Followed>,
@@ -193,7 +206,8 @@ impl Engine {
     /// An engine without rules: everything passes.
     #[must_use]
     pub fn new(config: Config, env: Arc<Env>) -> Self {
-        let empty = |family| Family4Or6::new(Arc::new(Ruleset::empty(family)), config.track);
+        let empty =
+            |family| Family4Or6::new(Arc::new(Ruleset::empty(family)), config.track, config.seed);
         Engine {
             families: [empty(Family::V4), empty(Family::V6)],
             conntrack: Conntrack::new(config.conntrack.clone()),
@@ -201,6 +215,7 @@ impl Engine {
             random: Random::new(config.seed),
             stack: Stack::default(),
             flows: FlowCache::default(),
+            shared: Shared::default(),
             drops: DropCounters::default(),
             last: None,
             spare: Vec::new(),
@@ -212,7 +227,7 @@ impl Engine {
     /// Replaces the rules of their family; counters and stateful tests start anew,
     /// connections stay.
     pub fn load(&mut self, rules: Arc<Ruleset>) {
-        let ready = Ready::new(rules, self.config.track);
+        let ready = Ready::with_seed(rules, self.config.track, self.config.seed);
         self.replace(ready, &Survivors::default());
     }
 
@@ -221,7 +236,8 @@ impl Engine {
     pub fn replace(&mut self, mut ready: Ready, survivors: &Survivors) -> Ready {
         self.recall_all();
         let new = &mut ready.0;
-        let slot = &mut self.families[index(new.rules.family)];
+        let family = new.rules.family;
+        let slot = &mut self.families[index(family)];
         for s in &survivors.counters {
             let now = slot.counters.get(s.old.0 as usize);
             if let (Some(now), Some(c)) = (now, new.counters.get_mut(s.new.0 as usize)) {
@@ -243,7 +259,24 @@ impl Engine {
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
         self.flows.begin_epoch();
+        for step in &self.families[index(family)].steps {
+            step.load(&mut self.shared);
+        }
+        let steps = self.families.iter().flat_map(|f| &f.steps);
+        let named: HashSet<TableKey> = steps.filter_map(|s| s.table()).collect();
+        self.shared.retain(|key| named.contains(key));
         ready
+    }
+
+    /// The tables that rules share, such as the lists of `-m recent`.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The same, to be changed between two packets.
+    pub fn shared_mut(&mut self) -> &mut Shared {
+        &mut self.shared
     }
 
     /// Replaces the surroundings.

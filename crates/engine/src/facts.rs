@@ -1,10 +1,12 @@
 //! Field values of a packet at a hook: what conditions are evaluated against.
 
-use tidegate_conntrack::{Conntrack, CtInfo, Dir, Entry, Time};
-use tidegate_ir::{Facts, Field, Step, StepId, StepInput, ctstate};
+use tidegate_conntrack::{Conntrack, CtInfo, Dir, Entry, EntryId, Time};
+use tidegate_ir::pkttype;
+use tidegate_ir::{Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate};
 use tidegate_wire::{Family, be16, proto, tcp};
 
-use crate::env::{Env, IfIndex};
+use crate::env::{Env, IfIndex, RouteType, Routed, is_link_local6, is_multicast};
+use crate::headers6;
 use crate::packet::{Packet, Tracking};
 use crate::random::Random;
 
@@ -14,6 +16,7 @@ pub(crate) struct View<'a> {
     pub(crate) conntrack: &'a Conntrack,
     pub(crate) env: &'a Env,
     pub(crate) steps: &'a mut [Box<dyn Step>],
+    pub(crate) shared: &'a mut Shared,
     pub(crate) random: &'a mut Random,
     pub(crate) now: Time,
 }
@@ -39,7 +42,15 @@ impl Facts for View<'_> {
             | Field::Dport
             | Field::TcpFlags
             | Field::TcpOption(_)
+            | Field::TcpMss
+            | Field::L4 { .. }
             | Field::IcmpTypeCode => transport(p, field),
+            Field::Ext { header, at, len } => headers6::bytes(&p.bytes, header, at, len),
+            Field::HasExt(header) => Some(headers6::has(&p.bytes, header)),
+            Field::ExtHeaders => headers6::kinds(&p.bytes),
+            Field::PktType => Some(packet_type(p)),
+            Field::SrcMac => p.link.source().map(mac_number),
+            Field::ReversePath(how) => Some(u128::from(self.way_back(how))),
             Field::HasCt => Some(u128::from(p.tracking.connection().is_some())),
             Field::CtState => Some(state(&p.tracking)),
             Field::SrcType => self.address_type(p.src(), None),
@@ -60,20 +71,72 @@ impl Facts for View<'_> {
             | Field::CtOrigDport
             | Field::CtReplSport
             | Field::CtReplDport
-            | Field::CtExpire => self.connection(field),
+            | Field::CtExpire
+            | Field::CtOrigPackets
+            | Field::CtOrigBytes
+            | Field::CtReplPackets
+            | Field::CtReplBytes
+            | Field::CtMasterSrc
+            | Field::CtMasterHelper => self.of_connection(field),
         }
     }
 
-    fn step(&mut self, id: StepId) -> bool {
-        let input = StepInput {
-            now: self.now,
-            random: self.random.next(),
-            len: self.packet.layout.len,
-        };
-        self.steps
-            .get_mut(id.0 as usize)
-            .is_some_and(|s| s.call(&input))
+    fn step(&mut self, id: StepId) -> Truth {
+        // The steps are out of the view's hands while one of them looks at the packet.
+        let steps = std::mem::take(&mut self.steps);
+        let mut shared = std::mem::take(self.shared);
+        let truth = steps.get_mut(id.0 as usize).map_or(Truth::False, |step| {
+            step.call(&mut StepInput {
+                now: self.now,
+                random: self.random.next(),
+                len: self.packet.layout.len,
+                facts: &mut *self,
+                shared: &mut shared,
+            })
+        });
+        self.steps = steps;
+        *self.shared = shared;
+        truth
     }
+
+    fn packet(&self) -> &[u8] {
+        &self.packet.bytes
+    }
+
+    fn is_own(&self) -> bool {
+        self.packet.in_dev.is_none()
+    }
+
+    fn connection(&mut self) -> Option<u64> {
+        Some(self.packet.tracking.connection()?.id.to_bits())
+    }
+
+    fn is_open(&mut self, connection: u64) -> bool {
+        let id = EntryId::from_bits(connection);
+        id.and_then(|id| self.conntrack.entry(id))
+            .is_some_and(|e| e.confirmed() && !e.expired(self.now) && !e.is_closed())
+    }
+}
+
+/// To whom the link layer sent the packet: what this host sends is its own until it
+/// leaves, and a link without addresses has but one receiver.
+fn packet_type(p: &Packet) -> u128 {
+    match p.link.bytes().first() {
+        Some(first) if first & 1 != 0 => {
+            let everybody = p.link.bytes().iter().take(6).all(|&b| b == 0xff);
+            if everybody {
+                pkttype::BROADCAST
+            } else {
+                pkttype::MULTICAST
+            }
+        }
+        _ if !p.to_host => pkttype::OTHERHOST,
+        _ => pkttype::HOST,
+    }
+}
+
+fn mac_number(mac: [u8; 6]) -> u128 {
+    mac.iter().fold(0, |n, &b| n << 8 | u128::from(b))
 }
 
 impl View<'_> {
@@ -81,19 +144,100 @@ impl View<'_> {
         Some(self.env.address_type(self.packet.family(), addr, dev) as u128)
     }
 
-    fn connection(&self, field: Field) -> Option<u128> {
+    fn of_connection(&self, field: Field) -> Option<u128> {
         let attached = self.packet.tracking.connection()?;
         if field == Field::CtDir {
             return Some(u128::from(attached.dir == Dir::Reply));
         }
-        entry_field(self.conntrack.entry(attached.id)?, field, self.now)
+        let entry = self.conntrack.entry(attached.id)?;
+        match field {
+            Field::CtMasterSrc => Some(match &entry.master {
+                Some(master) => master.tuple.src,
+                None => entry.tuple(Dir::Original).src,
+            }),
+            Field::CtMasterHelper => {
+                let master = self.conntrack.entry(entry.master.as_ref()?.id)?;
+                Some(name_number(master.helper?.name()))
+            }
+            _ => entry_field(entry, field, self.now),
+        }
     }
+
+    /// The reverse path test of the packet (`rpfilter_mt`).
+    fn way_back(&self, how: ReversePath) -> bool {
+        let (p, env) = (self.packet, self.env);
+        if p.in_dev == Some(env.loopback()) {
+            return true;
+        }
+        match p.family() {
+            Family::V4 => self.way_back4(how),
+            Family::V6 => self.way_back6(how),
+        }
+    }
+
+    fn way_back4(&self, how: ReversePath) -> bool {
+        let (p, env) = (self.packet, self.env);
+        let (src, dst) = (p.src(), p.dst());
+        let everybody = dst == 0xffff_ffff || dst >> 8 == 0xe0_0000;
+        if src >> 24 == 0 && everybody {
+            return true;
+        }
+        // Broadcasts and groups are no source to answer from.
+        let one = dst >> 24 != 0 && dst != 0xffff_ffff && !is_multicast(Family::V4, dst);
+        let own = if one { dst } else { 0 };
+        self.leads_back(env.route(Family::V4, src, own, self.mark(how)), how)
+    }
+
+    fn way_back6(&self, how: ReversePath) -> bool {
+        let (p, env) = (self.packet, self.env);
+        let src = p.src();
+        if src == 0 {
+            return true;
+        }
+        if env.is_local(Family::V6, src) {
+            return how.local;
+        }
+        // Such a source is on the link that the packet came from.
+        is_link_local6(src)
+            || self.leads_back(env.route(Family::V6, src, p.dst(), self.mark(how)), how)
+    }
+
+    fn mark(&self, how: ReversePath) -> u32 {
+        if how.mark { self.packet.mark } else { 0 }
+    }
+
+    fn leads_back(&self, route: Option<Routed>, how: ReversePath) -> bool {
+        let Some(route) = route else {
+            return false;
+        };
+        match route.kind {
+            RouteType::Unicast => {}
+            RouteType::Local if how.local => {}
+            _ => return false,
+        }
+        how.loose || route.dev == self.packet.in_dev
+    }
+}
+
+/// A name as the number conditions compare: its first 16 bytes, NUL padded.
+fn name_number(name: &str) -> u128 {
+    let mut bytes = [0u8; 16];
+    bytes
+        .iter_mut()
+        .zip(name.bytes())
+        .for_each(|(to, b)| *to = b);
+    u128::from_be_bytes(bytes)
 }
 
 fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
     let orig = entry.tuple(Dir::Original);
     let reply = entry.tuple(Dir::Reply);
+    let counted = |dir: Dir| entry.acct.then(|| entry.counters[dir.ix()]);
     Some(match field {
+        Field::CtOrigPackets => u128::from(counted(Dir::Original)?.packets),
+        Field::CtOrigBytes => u128::from(counted(Dir::Original)?.bytes),
+        Field::CtReplPackets => u128::from(counted(Dir::Reply)?.packets),
+        Field::CtReplBytes => u128::from(counted(Dir::Reply)?.bytes),
         Field::CtStatus => u128::from(entry.status.0),
         Field::CtMark => u128::from(entry.mark),
         Field::CtProto => u128::from(orig.proto),
@@ -136,6 +280,8 @@ fn transport(p: &Packet, field: Field) -> Option<u128> {
         Field::Dport => be16(l4, 2).map(u128::from),
         Field::TcpFlags => l4.get(13).map(|&b| u128::from(b)),
         Field::TcpOption(kind) => tcp_option(l4, kind),
+        Field::TcpMss => tcp_mss(l4),
+        Field::L4 { at, len } => number(l4.get(at.into()..usize::from(at) + usize::from(len))?),
         Field::IcmpTypeCode => match p.layout.proto {
             proto::ICMP | proto::ICMPV6 => be16(l4, 0).map(u128::from),
             _ => None,
@@ -160,6 +306,28 @@ fn tcp_option(l4: &[u8], kind: u8) -> Option<u128> {
         };
     }
     Some(0)
+}
+
+/// The MSS that a TCP header's options announce (`tcpmss_mt`).
+fn tcp_mss(l4: &[u8]) -> Option<u128> {
+    let header = usize::from(l4.get(12)? >> 4) * 4;
+    let options = l4.get(20..header)?;
+    let mut at = 0;
+    while let Some(&kind) = options.get(at) {
+        if kind == tcp::option::MSS && options.get(at + 1) == Some(&4) {
+            return be16(options, at + 2).map(u128::from);
+        }
+        at += match kind {
+            tcp::option::EOL | tcp::option::NOP => 1,
+            _ => usize::from(options.get(at + 1).copied().unwrap_or(1)).max(1),
+        };
+    }
+    None
+}
+
+/// Bytes as one big-endian number, of which there are at most 16.
+pub(crate) fn number(bytes: &[u8]) -> Option<u128> {
+    (bytes.len() <= 16).then(|| bytes.iter().fold(0, |n, &b| n << 8 | u128::from(b)))
 }
 
 /// Whether `family` packets can carry ICMP errors of their own protocol.

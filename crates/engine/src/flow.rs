@@ -168,7 +168,7 @@ impl Recorder {
 
     fn note(&mut self, leaf: &Leaf<'_>) {
         let field = match leaf.cond {
-            Cond::In(field, _) | Cond::Bits { field, .. } => *field,
+            Cond::Test(test) => test.field(),
             Cond::Const(_) => return,
             // Its outcome is its own affair.
             _ => return self.spoil(),

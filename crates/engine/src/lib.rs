@@ -5,8 +5,10 @@
 //! [`Engine::send`]; what came of it is an [`Outcome`].
 
 mod chain6;
+pub mod classifier;
 mod defrag;
 mod drops;
+mod edit;
 mod effects;
 mod emit;
 mod engine;
@@ -14,8 +16,8 @@ pub mod env;
 mod facts;
 mod flow;
 mod fragment;
+mod headers6;
 mod hooks;
-mod index;
 mod log;
 mod nat;
 mod offload;
@@ -33,6 +35,7 @@ mod tracker_log;
 
 pub use defrag::DefragLimits;
 pub use drops::{DropCounters, DropKind, InvalidKind};
+pub use edit::{Edit, NotInPlace};
 pub use engine::{Config, Engine, Incoming, Outgoing, Ready, Survivor, Survivors, TrackWhen};
 pub use offload::{Goes, Offer, Withheld};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};

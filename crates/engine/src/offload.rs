@@ -102,8 +102,8 @@ impl Facts for Only {
         (field == self.0).then_some(self.1)
     }
 
-    fn step(&mut self, _: StepId) -> bool {
-        false
+    fn step(&mut self, _: StepId) -> Truth {
+        Truth::False
     }
 }
 
@@ -150,10 +150,10 @@ impl Engine {
     fn residue(&self, last: &Followed) -> Result<Option<u8>, ()> {
         let mut tos = None;
         for (cond, held) in self.flows.guards(last.follow) {
-            let (Cond::In(field, _) | Cond::Bits { field, .. }) = cond else {
+            let Cond::Test(test) = cond else {
                 return Err(());
             };
-            match field {
+            match test.field() {
                 Field::Tos => tos = Some(last.tos),
                 // Kept with the connection, which is called back when they change.
                 Field::CtStatus

@@ -118,6 +118,12 @@ impl LinkHeader {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+
+    /// The source address of an Ethernet header.
+    pub(crate) fn source(&self) -> Option<[u8; 6]> {
+        let whole = usize::from(self.len) == self.bytes.len();
+        whole.then(|| self.bytes[6..12].try_into().ok()).flatten()
+    }
 }
 
 impl Packet {

@@ -159,11 +159,12 @@ impl<'e, T: Trace> Run<'e, T> {
             random,
             stack,
             flows,
+            shared,
             ..
         } = &mut *self.engine;
         let Family4Or6 {
             rules,
-            indexes,
+            classifiers,
             counters,
             steps,
             ..
@@ -177,6 +178,7 @@ impl<'e, T: Trace> Run<'e, T> {
             env,
             counters,
             steps,
+            shared,
             random,
             trace: self.trace,
             recorder: &mut flows.recorder,
@@ -184,7 +186,7 @@ impl<'e, T: Trace> Run<'e, T> {
             now: self.now,
             hook,
         };
-        tables::walk(&mut at, table, &indexes[kind as usize], hook, stack)
+        tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack)
     }
 
     /// Locally sent packets are routed again when mangle changed what routing looks
@@ -256,6 +258,7 @@ impl<'e, T: Trace> Run<'e, T> {
             env,
             random,
             flows,
+            shared,
             ..
         } = &mut *self.engine;
         let Tracking::Connection(a) = packet.tracking else {
@@ -267,6 +270,7 @@ impl<'e, T: Trace> Run<'e, T> {
             conntrack,
             env,
             steps: &mut families[index(packet.family())].steps,
+            shared,
             random,
             now: self.now,
         };
@@ -368,6 +372,7 @@ pub(crate) struct AtTable<'r, T> {
     pub(crate) env: &'r Env,
     counters: &'r mut Vec<Counter>,
     steps: &'r mut Vec<Box<dyn tidegate_ir::Step>>,
+    shared: &'r mut tidegate_ir::Shared,
     random: &'r mut crate::random::Random,
     trace: &'r mut T,
     recorder: &'r mut Recorder,
@@ -386,6 +391,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
             conntrack: self.conntrack,
             env: self.env,
             steps: self.steps,
+            shared: self.shared,
             random: self.random,
             now: self.now,
         };

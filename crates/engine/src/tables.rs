@@ -1,12 +1,12 @@
 //! One table at one hook: chain traversal and counters (`ipt_do_table`).
 
 use tidegate_ir::{
-    ChainId, Cond, Hook, Policy, RejectKind, Rule, RuleId, Step, Table, TableKind, Truth, Verdict,
-    eval,
+    Chain, ChainId, Cond, Conds, Hook, Policy, RejectKind, Rule, RuleId, Step, Table, TableKind,
+    Truth, Verdict,
 };
 
+use crate::classifier::{Candidates, Classifier};
 use crate::facts::View;
-use crate::index::Index;
 use crate::outcome::DropReason;
 use crate::trace::{Trace, TraceEvent, Watch};
 
@@ -59,14 +59,16 @@ pub(crate) trait Host {
 
 struct Frame {
     chain: ChainId,
-    next: usize,
+    /// The least key ([`tidegate_ir::Rules`]) of a rule that is still to be tested.
+    next: u32,
 }
 
-/// Walks `table`, whose chains have `indexes`, from its base chain at `hook`. Absent base chains accept.
+/// Walks `table`, whose chains have `classifiers`, from its base chain at `hook`. Absent
+/// base chains accept.
 pub(crate) fn walk<H: Host>(
     host: &mut H,
     table: &Table,
-    indexes: &[Index],
+    classifiers: &[Classifier],
     hook: Hook,
     stack: &mut Stack,
 ) -> Decision {
@@ -86,47 +88,55 @@ pub(crate) fn walk<H: Host>(
         chain: base_id,
         next: 0,
     };
-    loop {
+    'chain: loop {
         let place = at.chain.0 as usize;
-        let (Some(chain), Some(index)) = (table.chains.get(place), indexes.get(place)) else {
+        let (Some(chain), Some(own)) = (table.chains.get(place), classifiers.get(place)) else {
             return Decision::Drop(DropReason::JumpDepth);
         };
-        let Some((index, rule)) = next_match(host, table.kind, (chain, index), at.next) else {
-            match stack.0.pop() {
-                Some(frame) => at = frame,
-                None => return policy(host, table, base_id),
-            }
-            continue;
-        };
-        if let Err(drop) = rule {
-            return Decision::Drop(drop);
-        }
-        let rule = &chain.rules[index];
-        let len = host.packet_len();
-        host.counter(rule.id).count(len);
-        if !rule.effects.is_empty()
-            && let Continue::Decided(decision) = host.run_effects(rule)
-        {
-            return decision;
-        }
-        at.next = index + 1;
-        match rule.verdict {
-            Verdict::Continue => {}
-            Verdict::Accept => return Decision::Accept,
-            Verdict::Drop => return Decision::Drop(DropReason::Rule(rule.id)),
-            Verdict::Reject(kind) => return Decision::Reject(kind, rule.id),
-            Verdict::Jump(chain) => {
-                if stack.0.len() >= MAX_DEPTH {
-                    return Decision::Drop(DropReason::JumpDepth);
+        let mut candidates = own.candidates(&chain.rules, at.next, H::Trace::TESTS);
+        while let Some(found) = next_match(host, table.kind, chain, &mut candidates) {
+            let rule = match found {
+                Ok(rule) => rule,
+                Err((drop, taken)) => {
+                    if let Some(rule) = taken {
+                        let len = host.packet_len();
+                        host.counter(rule.id).count(len);
+                        host.run_effects(rule);
+                    }
+                    return Decision::Drop(drop);
                 }
-                stack.0.push(at);
-                at = Frame { chain, next: 0 };
+            };
+            let len = host.packet_len();
+            host.counter(rule.id).count(len);
+            if !rule.effects.is_empty()
+                && let Continue::Decided(decision) = host.run_effects(rule)
+            {
+                return decision;
             }
-            Verdict::Goto(chain) => at = Frame { chain, next: 0 },
-            Verdict::Return => match stack.0.pop() {
-                Some(frame) => at = frame,
-                None => return policy(host, table, base_id),
-            },
+            at.next = candidates.next_key();
+            match rule.verdict {
+                Verdict::Continue => {}
+                Verdict::Accept => return Decision::Accept,
+                Verdict::Drop => return Decision::Drop(DropReason::Rule(rule.id)),
+                Verdict::Reject(kind) => return Decision::Reject(kind, rule.id),
+                Verdict::Jump(chain) => {
+                    if stack.0.len() >= MAX_DEPTH {
+                        return Decision::Drop(DropReason::JumpDepth);
+                    }
+                    stack.0.push(at);
+                    at = Frame { chain, next: 0 };
+                    continue 'chain;
+                }
+                Verdict::Goto(chain) => {
+                    at = Frame { chain, next: 0 };
+                    continue 'chain;
+                }
+                Verdict::Return => break,
+            }
+        }
+        match stack.0.pop() {
+            Some(frame) => at = frame,
+            None => return policy(host, table, base_id),
         }
     }
 }
@@ -141,19 +151,17 @@ impl std::fmt::Debug for Stack {
     }
 }
 
-/// The first rule from `from` on whose condition holds, or that dropped the packet
-/// while being tested.
-fn next_match<H: Host>(
+/// The next rule whose condition holds, or that dropped the packet while being tested;
+/// then the rule too if it held all the same.
+fn next_match<'t, H: Host>(
     host: &mut H,
     kind: TableKind,
-    (chain, index): (&tidegate_ir::Chain, &Index),
-    from: usize,
-) -> Option<(usize, Result<(), DropReason>)> {
+    chain: &'t Chain,
+    candidates: &mut Candidates<'t>,
+) -> Option<Result<&'t Rule, (DropReason, Option<&'t Rule>)>> {
     let (mut view, mut watch) = host.view();
-    let mut candidates = index.candidates(from, chain.rules.len(), H::Trace::TESTS);
-    while let Some(index) = candidates.next(&mut view) {
-        let rule = chain.rules.get(index)?;
-        let truth = eval(&rule.cond, &mut view, &mut watch);
+    while let Some((slot, rule)) = candidates.next(&mut view) {
+        let truth = rule.cond.eval(&mut view, &mut watch);
         if H::Trace::TESTS {
             report_steps(&rule.cond, view.steps, watch.trace);
         }
@@ -161,21 +169,24 @@ fn next_match<H: Host>(
             watch.trace.event(TraceEvent::Rule {
                 table: kind,
                 chain,
-                index,
+                index: chain.rules.position(slot)?,
                 rule,
                 truth,
             });
         }
         match truth {
             Truth::False => {}
-            Truth::True => return Some((index, Ok(()))),
-            Truth::Hotdrop => return Some((index, Err(DropReason::Hotdrop(rule.id)))),
+            Truth::True => return Some(Ok(rule)),
+            Truth::Hotdrop => return Some(Err((DropReason::Hotdrop(rule.id), None))),
+            Truth::HotdropTaken => {
+                return Some(Err((DropReason::Hotdrop(rule.id), Some(rule))));
+            }
         }
     }
     None
 }
 
-fn report_steps<T: Trace>(cond: &Cond, steps: &[Box<dyn Step>], trace: &mut T) {
+fn report_steps<T: Trace>(cond: &Conds, steps: &[Box<dyn Step>], trace: &mut T) {
     cond.visit(&mut |c| {
         if let Cond::Call(id) = c
             && let Some(step) = steps.get(id.0 as usize)

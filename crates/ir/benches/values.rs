@@ -25,8 +25,8 @@ impl Facts for Packet {
             _ => None,
         }
     }
-    fn step(&mut self, _: StepId) -> bool {
-        false
+    fn step(&mut self, _: StepId) -> Truth {
+        Truth::False
     }
 }
 

@@ -1,88 +1,27 @@
 //! Conditions and their evaluation.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-use crate::{Field, StepId};
+use thin_vec::ThinVec;
 
-/// A set of intervals of 128-bit values, sorted, disjoint, inclusive.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Ranges {
-    /// A single interval; the common case needs no allocation.
-    One(u128, u128),
-    /// Several intervals in ascending order, or none.
-    Many(Box<[(u128, u128)]>),
-}
+use crate::{Field, Ranges, StepId, Test};
 
-impl Ranges {
-    /// The one value `v`.
-    #[must_use]
-    pub fn value(v: u128) -> Self {
-        Ranges::One(v, v)
-    }
-
-    /// Sorts and merges `intervals`; those with `lo > hi` are empty and vanish.
-    #[must_use]
-    pub fn new(mut intervals: Vec<(u128, u128)>) -> Self {
-        intervals.retain(|&(lo, hi)| lo <= hi);
-        intervals.sort_unstable();
-        let mut out: Vec<(u128, u128)> = Vec::with_capacity(intervals.len());
-        for (lo, hi) in intervals {
-            match out.last_mut() {
-                Some(last) if lo <= last.1.saturating_add(1) => last.1 = last.1.max(hi),
-                _ => out.push((lo, hi)),
-            }
-        }
-        match out.as_slice() {
-            &[(lo, hi)] => Ranges::One(lo, hi),
-            _ => Ranges::Many(out.into_boxed_slice()),
-        }
-    }
-
-    /// The intervals in ascending order.
-    #[must_use]
-    pub fn intervals(&self) -> Vec<(u128, u128)> {
-        match self {
-            Ranges::One(lo, hi) => alloc::vec![(*lo, *hi)],
-            Ranges::Many(v) => v.to_vec(),
-        }
-    }
-
-    /// Whether `v` lies in one of the intervals.
-    #[inline]
-    #[must_use]
-    pub fn contains(&self, v: u128) -> bool {
-        match self {
-            Ranges::One(lo, hi) => *lo <= v && v <= *hi,
-            Ranges::Many(list) => {
-                let after = list.partition_point(|&(lo, _)| lo <= v);
-                after > 0 && v <= list[after - 1].1
-            }
-        }
-    }
-}
-
-/// A condition on a packet.
+/// A condition on a packet. Small, because rules are many and what is evaluated must
+/// come from memory first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cond {
     /// Always this.
     Const(bool),
     /// All hold, tested left to right, stopping at the first that does not.
-    All(Vec<Cond>),
+    All(ThinVec<Cond>),
     /// At least one holds, tested left to right, stopping at the first that does.
-    Any(Vec<Cond>),
+    Any(ThinVec<Cond>),
     /// The inner condition does not hold.
     Not(Box<Cond>),
-    /// The field is present and its value lies in the set.
-    In(Field, Ranges),
-    /// The field is present and `value & mask == wanted`.
-    Bits {
-        /// What is looked at.
-        field: Field,
-        /// Bits that count.
-        mask: u128,
-        /// What they must be.
-        wanted: u128,
-    },
+    /// A field is present and has one of some values.
+    Test(Test),
+    /// A condition that many rules have: one copy serves them all.
+    Shared(Arc<Cond>),
     /// Drops the packet on the spot when the inner condition holds; true otherwise
     /// (`hotdrop` of a kernel match).
     DropWhen(Box<Cond>),
@@ -94,23 +33,43 @@ impl Cond {
     /// `field == value`.
     #[must_use]
     pub fn eq(field: Field, value: u128) -> Self {
-        Cond::In(field, Ranges::value(value))
+        Cond::range(field, value, value)
     }
 
     /// `lo <= field <= hi`.
     #[must_use]
     pub fn range(field: Field, lo: u128, hi: u128) -> Self {
-        Cond::In(field, Ranges::new(alloc::vec![(lo, hi)]))
+        Cond::Test(Test::range(field, lo, hi))
+    }
+
+    /// The field's value is one of `ranges`.
+    #[must_use]
+    pub fn within(field: Field, ranges: Ranges) -> Self {
+        Cond::Test(Test::within(field, ranges))
     }
 
     /// `field & mask == wanted`.
     #[must_use]
     pub fn bits(field: Field, mask: u128, wanted: u128) -> Self {
-        Cond::Bits {
-            field,
-            mask,
-            wanted,
-        }
+        Cond::Test(Test::bits(field, mask, wanted))
+    }
+
+    /// Drops the packet when `cond` holds.
+    #[must_use]
+    pub fn drop_when(cond: Cond) -> Self {
+        Cond::DropWhen(Box::new(cond))
+    }
+
+    /// The condition, of which clones are the same.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        Cond::Shared(Arc::new(self))
+    }
+
+    /// At least one of `conds` holds.
+    #[must_use]
+    pub fn any(conds: Vec<Cond>) -> Self {
+        Cond::Any(conds.into_iter().collect())
     }
 
     /// The condition, inverted when `invert` is set.
@@ -134,8 +93,8 @@ impl Cond {
                 other @ (Cond::Const(false)
                 | Cond::Any(_)
                 | Cond::Not(_)
-                | Cond::In(..)
-                | Cond::Bits { .. }
+                | Cond::Test(_)
+                | Cond::Shared(_)
                 | Cond::DropWhen(_)
                 | Cond::Call(_)) => flat.push(other),
             }
@@ -143,7 +102,8 @@ impl Cond {
         match flat.len() {
             0 => Cond::Const(true),
             1 => flat.pop().unwrap_or(Cond::Const(true)),
-            _ => Cond::All(flat),
+            // The iterator knows its length, so that the list is no longer than needed.
+            _ => Cond::All(flat.into_iter().collect()),
         }
     }
 
@@ -152,8 +112,10 @@ impl Cond {
         f(self);
         match self {
             Cond::All(list) | Cond::Any(list) => list.iter().for_each(|c| c.visit(f)),
-            Cond::Not(c) | Cond::DropWhen(c) => c.visit(f),
-            Cond::Const(_) | Cond::In(..) | Cond::Bits { .. } | Cond::Call(_) => {}
+            Cond::Not(c) => c.visit(f),
+            Cond::DropWhen(c) => c.visit(f),
+            Cond::Shared(c) => c.visit(f),
+            Cond::Const(_) | Cond::Test(_) | Cond::Call(_) => {}
         }
     }
 }
@@ -167,6 +129,9 @@ pub enum Truth {
     True,
     /// The packet is to be dropped at once, whatever the rules say.
     Hotdrop,
+    /// The same, but the rule holds: it counts and has its effects first (a kernel match
+    /// that sets `hotdrop` and yet is true, being inverted).
+    HotdropTaken,
 }
 
 impl From<bool> for Truth {
@@ -180,7 +145,24 @@ pub trait Facts {
     /// The value of `field`, or `None` when the packet has no such thing.
     fn load(&mut self, field: Field) -> Option<u128>;
     /// Runs a stateful test.
-    fn step(&mut self, id: StepId) -> bool;
+    fn step(&mut self, id: StepId) -> Truth;
+    /// Bytes of the network packet.
+    fn packet(&self) -> &[u8] {
+        &[]
+    }
+    /// Whether this host sent the packet.
+    fn is_own(&self) -> bool {
+        false
+    }
+    /// A number for the packet's connection; no other one ever has the same.
+    fn connection(&mut self) -> Option<u64> {
+        None
+    }
+    /// Whether the connection of that number is in the table, and not closing (TCP in
+    /// TIME_WAIT or CLOSE).
+    fn is_open(&mut self, _connection: u64) -> bool {
+        false
+    }
 }
 
 /// One test as an observer sees it.
@@ -213,24 +195,9 @@ pub fn eval<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, observer: &mut O)
 
 fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted: bool) -> Truth {
     match cond {
-        Cond::In(field, ranges) => {
-            let value = facts.load(*field);
-            let held = value.is_some_and(|v| ranges.contains(v));
-            obs.leaf(Leaf {
-                cond,
-                value,
-                held,
-                inverted,
-            });
-            held.into()
-        }
-        Cond::Bits {
-            field,
-            mask,
-            wanted,
-        } => {
-            let value = facts.load(*field);
-            let held = value.is_some_and(|v| v & mask == *wanted);
+        Cond::Test(test) => {
+            let value = facts.load(test.field());
+            let held = value.is_some_and(|v| test.holds(v));
             obs.leaf(Leaf {
                 cond,
                 value,
@@ -243,7 +210,7 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             for c in list {
                 match walk(c, facts, obs, inverted) {
                     Truth::True => {}
-                    stop @ (Truth::False | Truth::Hotdrop) => return stop,
+                    stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
                 }
             }
             Truth::True
@@ -252,7 +219,7 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             for c in list {
                 match walk(c, facts, obs, inverted) {
                     Truth::False => {}
-                    stop @ (Truth::True | Truth::Hotdrop) => return stop,
+                    stop @ (Truth::True | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
                 }
             }
             Truth::False
@@ -260,12 +227,13 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
         Cond::Not(c) => match walk(c, facts, obs, !inverted) {
             Truth::True => Truth::False,
             Truth::False => Truth::True,
-            Truth::Hotdrop => Truth::Hotdrop,
+            drop @ (Truth::Hotdrop | Truth::HotdropTaken) => drop,
         },
         Cond::DropWhen(c) => match walk(c, facts, obs, !inverted) {
             Truth::False => Truth::True,
-            Truth::True | Truth::Hotdrop => Truth::Hotdrop,
+            Truth::True | Truth::Hotdrop | Truth::HotdropTaken => Truth::Hotdrop,
         },
+        Cond::Shared(c) => walk(c, facts, obs, inverted),
         Cond::Const(b) => {
             obs.leaf(Leaf {
                 cond,
@@ -276,14 +244,14 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             (*b).into()
         }
         Cond::Call(id) => {
-            let held = facts.step(*id);
+            let truth = facts.step(*id);
             obs.leaf(Leaf {
                 cond,
                 value: None,
-                held,
+                held: truth == Truth::True,
                 inverted,
             });
-            held.into()
+            truth
         }
     }
 }
@@ -302,32 +270,14 @@ mod tests {
         fn load(&mut self, field: Field) -> Option<u128> {
             (field == Field::Dport).then_some(self.dport).flatten()
         }
-        fn step(&mut self, _: StepId) -> bool {
+        fn step(&mut self, _: StepId) -> Truth {
             self.calls += 1;
-            true
+            Truth::True
         }
     }
 
     fn check(cond: &Cond, dport: Option<u128>) -> Truth {
         eval(cond, &mut Packet { dport, calls: 0 }, &mut ())
-    }
-
-    #[test]
-    fn ranges_merge_and_search() {
-        let r = Ranges::new(vec![(10, 20), (5, 9), (30, 30), (50, 40)]);
-        assert_eq!(r.intervals(), vec![(5, 20), (30, 30)]);
-        for (v, want) in [
-            (4, false),
-            (5, true),
-            (20, true),
-            (21, false),
-            (30, true),
-            (31, false),
-        ] {
-            assert_eq!(r.contains(v), want, "{v}");
-        }
-        assert!(!Ranges::new(vec![]).contains(0));
-        assert!(Ranges::new(vec![(0, u128::MAX), (3, 4)]).contains(u128::MAX));
     }
 
     #[test]
@@ -340,7 +290,7 @@ mod tests {
 
     #[test]
     fn hotdrop_wins_over_inversion_and_is_not_reached_after_a_false() {
-        let drop22 = Cond::DropWhen(Box::new(Cond::eq(Field::Dport, 22)));
+        let drop22 = Cond::drop_when(Cond::eq(Field::Dport, 22));
         assert_eq!(
             check(&Cond::Not(Box::new(drop22.clone())), Some(22)),
             Truth::Hotdrop
@@ -348,6 +298,28 @@ mod tests {
         assert_eq!(check(&drop22, Some(23)), Truth::True);
         let guarded = Cond::all(vec![Cond::Const(false), drop22]);
         assert_eq!(check(&guarded, Some(22)), Truth::False);
+    }
+
+    #[test]
+    fn a_condition_takes_two_words_and_a_rule_two_lines() {
+        assert_eq!(size_of::<Cond>(), 16);
+        assert_eq!(size_of::<crate::Rule>(), 128);
+    }
+
+    #[test]
+    fn a_shared_condition_is_the_one_it_shares() {
+        let drop22 = Cond::drop_when(Cond::eq(Field::Dport, 22));
+        let shared = Cond::all(vec![Cond::eq(Field::Dport, 22), drop22]).shared();
+        for dport in [None, Some(21), Some(22)] {
+            for invert in [false, true] {
+                let Cond::Shared(inner) = &shared else {
+                    panic!("not shared");
+                };
+                let plain = (**inner).clone().inverted_if(invert);
+                let shared = shared.clone().inverted_if(invert);
+                assert_eq!(check(&shared, dport), check(&plain, dport));
+            }
+        }
     }
 
     #[test]

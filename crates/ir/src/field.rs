@@ -33,8 +33,38 @@ pub enum Field {
     /// 1 when the TCP option of this kind is present, 0 when not; absent when the
     /// option list is cut short by the packet's end.
     TcpOption(u8),
+    /// Maximum segment size that a TCP header announces; absent without the option.
+    TcpMss,
     /// ICMP or ICMPv6 type times 256 plus code.
     IcmpTypeCode,
+    /// Bytes of the transport header as one big-endian number; absent in later
+    /// fragments and where the packet ends before.
+    L4 {
+        /// Offset of the first.
+        at: u8,
+        /// How many, 1 to 16.
+        len: u8,
+    },
+    /// Bytes of the first IPv6 extension header of a kind (`ipv6_find_hdr`) as one
+    /// big-endian number; absent where there is no such header or the packet ends before.
+    Ext {
+        /// Its number.
+        header: u8,
+        /// Offset of the first byte.
+        at: u8,
+        /// How many bytes, 1 to 16.
+        len: u8,
+    },
+    /// Whether there is an IPv6 extension header of this number: 0 for no, 1 for yes, 2
+    /// when the chain of headers is cut short before it.
+    HasExt(u8),
+    /// IPv6 extension headers and what follows them, one of [`exthdr`] each; absent
+    /// when the chain of headers is cut short.
+    ExtHeaders,
+    /// To whom the link layer sent the packet, one of [`pkttype`].
+    PktType,
+    /// Link-layer source address; absent where the packet came without an Ethernet header.
+    SrcMac,
     /// Input interface name.
     InName,
     /// Output interface name.
@@ -71,6 +101,20 @@ pub enum Field {
     CtReplDport,
     /// Seconds until the connection times out, 0 when overdue.
     CtExpire,
+    /// Packets of the original direction so far, this one included; absent when the
+    /// connection is not accounted.
+    CtOrigPackets,
+    /// Bytes of the original direction.
+    CtOrigBytes,
+    /// Packets of the reply direction.
+    CtReplPackets,
+    /// Bytes of the reply direction.
+    CtReplBytes,
+    /// Original source address of the connection that announced this one, or of this one.
+    CtMasterSrc,
+    /// Name of the helper that expected the connection, as 16 bytes, NUL padded; absent
+    /// when none did.
+    CtMasterHelper,
     /// Route type (`RTN_*`) of the source address, any interface.
     SrcType,
     /// Route type of the destination address, any interface.
@@ -83,6 +127,19 @@ pub enum Field {
     SrcTypeOut,
     /// Route type of the destination address as seen from the output interface.
     DstTypeOut,
+    /// 1 when the way back to the source passes the reverse path test (`rpfilter_mt`).
+    ReversePath(ReversePath),
+}
+
+/// How [`Field::ReversePath`] is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReversePath {
+    /// Any interface will do.
+    pub loose: bool,
+    /// The way back is that of the packet's mark.
+    pub mark: bool,
+    /// A source of this host passes.
+    pub local: bool,
 }
 
 /// How long a field's value holds.
@@ -117,6 +174,10 @@ const fn row(name: &'static str, bits: u8, scope: Scope, writable: bool) -> Fiel
     }
 }
 
+const fn bits(bytes: u8) -> u8 {
+    if bytes < 16 { bytes * 8 } else { 128 }
+}
+
 impl Field {
     /// Whether the value comes from connection tracking.
     #[must_use]
@@ -138,6 +199,12 @@ impl Field {
                 | Field::CtReplSport
                 | Field::CtReplDport
                 | Field::CtExpire
+                | Field::CtOrigPackets
+                | Field::CtOrigBytes
+                | Field::CtReplPackets
+                | Field::CtReplBytes
+                | Field::CtMasterSrc
+                | Field::CtMasterHelper
         )
     }
 
@@ -158,6 +225,13 @@ impl Field {
             Field::Dport => row("destination port", 16, Flow, false),
             Field::TcpFlags => row("tcp flags", 8, Packet, false),
             Field::TcpOption(_) => row("tcp option", 1, Packet, false),
+            Field::TcpMss => row("tcp mss", 16, Packet, false),
+            Field::L4 { len, .. } => row("transport header", bits(len), Packet, false),
+            Field::Ext { len, .. } => row("extension header", bits(len), Packet, false),
+            Field::HasExt(_) => row("has extension header", 2, Packet, false),
+            Field::ExtHeaders => row("extension headers", 8, Packet, false),
+            Field::PktType => row("packet type", 3, Packet, false),
+            Field::SrcMac => row("source mac", 48, Packet, false),
             Field::IcmpTypeCode => row("icmp type and code", 16, Packet, false),
             Field::InName => row("input interface", 128, Flow, false),
             Field::OutName => row("output interface", 128, Flow, false),
@@ -177,6 +251,13 @@ impl Field {
             Field::CtReplSport => row("ctreplsrcport", 16, Packet, false),
             Field::CtReplDport => row("ctrepldstport", 16, Packet, false),
             Field::CtExpire => row("ctexpire", 32, Packet, false),
+            Field::CtOrigPackets => row("original packets", 64, Packet, false),
+            Field::CtOrigBytes => row("original bytes", 64, Packet, false),
+            Field::CtReplPackets => row("reply packets", 64, Packet, false),
+            Field::CtReplBytes => row("reply bytes", 64, Packet, false),
+            Field::CtMasterSrc => row("master source", 128, Flow, false),
+            Field::CtMasterHelper => row("helper", 128, Flow, false),
+            Field::ReversePath(_) => row("reverse path", 1, Packet, false),
             Field::SrcType | Field::SrcTypeIn | Field::SrcTypeOut => {
                 row("source address type", 4, Flow, false)
             }
@@ -215,4 +296,38 @@ pub mod ctstatus {
     pub const SRC_NAT: u32 = 1 << 4;
     /// Destination is translated.
     pub const DST_NAT: u32 = 1 << 5;
+}
+
+/// Bits of [`Field::ExtHeaders`] (uapi `ip6t_ipv6header.h`).
+pub mod exthdr {
+    /// Hop-by-hop options.
+    pub const HOP: u32 = 1 << 7;
+    /// Destination options.
+    pub const DST: u32 = 1 << 6;
+    /// Routing header.
+    pub const ROUTE: u32 = 1 << 5;
+    /// Fragment header.
+    pub const FRAG: u32 = 1 << 4;
+    /// Authentication header.
+    pub const AUTH: u32 = 1 << 3;
+    /// Encapsulated security payload.
+    pub const ESP: u32 = 1 << 2;
+    /// No next header.
+    pub const NONE: u32 = 1 << 1;
+    /// Any other protocol.
+    pub const PROTO: u32 = 1 << 0;
+}
+
+/// Values of [`Field::PktType`] (uapi `if_packet.h`).
+pub mod pkttype {
+    /// To this host.
+    pub const HOST: u128 = 0;
+    /// To everybody.
+    pub const BROADCAST: u128 = 1;
+    /// To a group.
+    pub const MULTICAST: u128 = 2;
+    /// To another host.
+    pub const OTHERHOST: u128 = 3;
+    /// Sent by this host.
+    pub const OUTGOING: u128 = 4;
 }

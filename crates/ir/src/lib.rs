@@ -14,18 +14,24 @@
 extern crate alloc;
 
 mod cond;
+mod conds;
 mod effect;
 mod field;
 mod rules;
+mod sequence;
 mod step;
+mod test;
 
-pub use cond::{Cond, Facts, Leaf, Observer, Ranges, Truth, eval};
+pub use cond::{Cond, Facts, Leaf, Observer, Truth, eval};
+pub use conds::Conds;
 pub use effect::{
     CtSpec, Effect, Expr, LogSpec, Manip, Mss, NatSource, NatSpec, NflogSpec, RejectKind, ZoneDir,
     ZoneId, ZoneSpec,
 };
-pub use field::{Field, FieldRow, Scope, ctstate, ctstatus};
+pub use field::{Field, FieldRow, ReversePath, Scope, ctstate, ctstatus, exthdr, pkttype};
 pub use rules::{
     Base, Chain, ChainId, Hook, Policy, Rule, RuleId, Ruleset, Table, TableKind, Verdict,
 };
-pub use step::{Step, StepId, StepInput};
+pub use sequence::{Edited, Rules};
+pub use step::{Shared, SharedTable, Step, StepId, StepInput, TableKey};
+pub use test::{Intervals, Ranges, Test};

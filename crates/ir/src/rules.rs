@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use tidegate_wire::Family;
 
-use crate::{Cond, Effect, RejectKind, Step};
+use crate::{Cond, Conds, Effect, Field, RejectKind, Rules, Step};
 
 /// The five points where rules see a packet (uapi `enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,17 +131,18 @@ pub enum Verdict {
     Continue,
 }
 
-/// One rule.
+/// One rule: two cache lines.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub struct Rule {
-    /// Counter index.
-    pub id: RuleId,
     /// When it applies.
-    pub cond: Cond,
+    pub cond: Conds,
     /// What it does then, in order.
     pub effects: Box<[Effect]>,
     /// What becomes of the packet after that.
     pub verdict: Verdict,
+    /// Counter index.
+    pub id: RuleId,
 }
 
 impl Rule {
@@ -151,9 +152,19 @@ impl Rule {
     pub fn needs_conntrack(&self) -> bool {
         let mut found = self.effects.iter().any(Effect::needs_conntrack);
         self.cond.visit(&mut |c| {
-            if let Cond::In(field, _) | Cond::Bits { field, .. } = c {
-                found |= field.is_connection();
+            if let Cond::Test(test) = c {
+                found |= test.field().is_connection();
             }
+        });
+        found
+    }
+
+    /// Whether the rule looks at what connections have carried.
+    #[must_use]
+    pub fn needs_accounting(&self) -> bool {
+        let mut found = false;
+        self.cond.visit(&mut |c| {
+            found |= matches!(c, Cond::Test(test) if test.field() == Field::CtOrigPackets);
         });
         found
     }
@@ -195,7 +206,7 @@ pub struct Chain {
     /// Present in base chains.
     pub base: Option<Base>,
     /// Rules in order.
-    pub rules: Vec<Rule>,
+    pub rules: Rules,
 }
 
 /// A table: chains by index, and the base chain of each hook.

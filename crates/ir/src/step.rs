@@ -1,8 +1,10 @@
 //! Tests that keep state between packets.
 
+use alloc::{boxed::Box, collections::BTreeMap, string::String};
+use core::any::Any;
 use core::fmt::Debug;
 
-use alloc::string::String;
+use crate::{Facts, Truth};
 
 /// Index of a [`Step`] in [`Ruleset::steps`](crate::Ruleset::steps).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -10,24 +12,102 @@ pub struct StepId(pub u32);
 
 /// What a step may look at. Time and randomness come from outside, so that the same
 /// inputs give the same answers.
-#[derive(Clone, Copy, Debug)]
-pub struct StepInput {
-    /// Nanoseconds on the caller's monotonic clock.
+pub struct StepInput<'a> {
+    /// Nanoseconds on the caller's clock, since 1970 where that is known.
     pub now: u64,
     /// A fresh random number.
     pub random: u32,
     /// Bytes of the network packet.
     pub len: u32,
+    /// The packet and its surroundings.
+    pub facts: &'a mut dyn Facts,
+    /// Tables that several rules share.
+    pub shared: &'a mut Shared,
 }
 
 /// A test that keeps state, as one rule owns it.
 pub trait Step: Debug + Send + Sync {
     /// Whether this packet matches; updates the state.
-    fn call(&mut self, input: &StepInput) -> bool;
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth;
 
     /// The state in a few words, for explanations ("bucket empty, refills in 0.4 s").
     fn describe(&self, now: u64) -> String;
 
     /// A copy of the step in its initial state, for loading the same rules anew.
-    fn fresh(&self) -> alloc::boxed::Box<dyn Step>;
+    fn fresh(&self) -> Box<dyn Step>;
+
+    /// Called when the rule is loaded: the place to make the [`Shared`] table.
+    fn load(&self, _shared: &mut Shared) {}
+
+    /// The [`Shared`] table it works on, if any.
+    fn table(&self) -> Option<TableKey> {
+        None
+    }
+}
+
+/// Which of the [`Shared`] tables.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableKey {
+    /// Kind of table, as the extension calls it.
+    pub kind: &'static str,
+    /// Name in the rules.
+    pub name: String,
+}
+
+/// A named table of one kind.
+pub trait SharedTable: Any + Debug + Send + Sync {
+    /// The table as what it is.
+    fn as_any(&self) -> &dyn Any;
+    /// The same, to be changed.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+impl<T: Any + Debug + Send + Sync> SharedTable for T {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// Named tables that rules share and that outlive a change of rules, as long as some
+/// rule names them.
+#[derive(Debug, Default)]
+pub struct Shared(BTreeMap<TableKey, Box<dyn SharedTable>>);
+
+impl Shared {
+    /// The table of that key, if there is one of this type.
+    #[must_use]
+    pub fn get<T: Any>(&self, key: &TableKey) -> Option<&T> {
+        self.0.get(key)?.as_ref().as_any().downcast_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut<T: Any>(&mut self, key: &TableKey) -> Option<&mut T> {
+        self.0.get_mut(key)?.as_mut().as_any_mut().downcast_mut()
+    }
+
+    /// The table of that key, made by `new` when there is none yet.
+    pub fn table<T: SharedTable>(
+        &mut self,
+        key: &TableKey,
+        new: impl FnOnce() -> T,
+    ) -> Option<&mut T> {
+        if !self.0.contains_key(key) {
+            self.0.insert(key.clone(), Box::new(new()));
+        }
+        self.get_mut(key)
+    }
+
+    /// The names of the tables of a kind, in order.
+    pub fn names(&self, kind: &'static str) -> impl Iterator<Item = &str> {
+        let of_kind = self.0.keys().filter(move |k| k.kind == kind);
+        of_kind.map(|k| k.name.as_str())
+    }
+
+    /// Forgets the tables for which `keep` is false.
+    pub fn retain(&mut self, mut keep: impl FnMut(&TableKey) -> bool) {
+        self.0.retain(|key, _| keep(key));
+    }
 }

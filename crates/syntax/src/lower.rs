@@ -38,7 +38,8 @@ pub struct RuleOrigin {
 /// lowered form: such chains may even call each other in circles.
 ///
 /// # Errors
-/// Chains that packets reach form a loop; never for rulesets that have been checked.
+/// Chains that packets reach form a loop (never in rulesets that have been checked), or a
+/// rule asks for what only a kernel knows.
 pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
     let mut run = Run::new(rules.family);
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
@@ -49,6 +50,10 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
             ruleset.tables[kind as usize] = Some(run.table(table)?);
             steps[kind as usize] = first..run.steps.len() as u32;
         }
+    }
+    if let Some((id, why)) = run.refused {
+        let rule = run.origin.get(id.0 as usize).map_or("", |o| &o.text);
+        return Err(Failure::Plain(format!("{why}: {rule}")));
     }
     ruleset.steps = run.steps;
     ruleset.tracks_connections = run.tracks;
@@ -76,6 +81,8 @@ struct Run {
     steps: Vec<Box<dyn Step>>,
     tracks: bool,
     of_conntrack: bool,
+    /// The first rule that cannot be decided, and why.
+    refused: Option<(RuleId, &'static str)>,
 }
 
 impl Run {
@@ -86,6 +93,7 @@ impl Run {
             steps: Vec::new(),
             tracks: false,
             of_conntrack: false,
+            refused: None,
         }
     }
 
@@ -146,7 +154,7 @@ impl Run {
         Chain {
             name: chain.name.clone(),
             base,
-            rules,
+            rules: rules.into(),
         }
     }
 
@@ -160,6 +168,7 @@ impl Run {
         let mut ctx = LowerCtx {
             family: self.family,
             steps: &mut self.steps,
+            refused: None,
         };
         conds.extend(spec.matches.iter().map(|m| m.condition(&mut ctx)));
         let outcome = match &spec.target {
@@ -176,9 +185,12 @@ impl Run {
                 .outcome(&mut ctx)
                 .unwrap_or_else(|| Outcome::verdict(Verdict::Continue)),
         };
+        if let Some(why) = ctx.refused {
+            self.refused.get_or_insert((id, why));
+        }
         Rule {
             id,
-            cond: Cond::all(conds),
+            cond: conds.into_iter().collect(),
             effects: outcome.effects.into(),
             verdict: outcome.verdict,
         }

@@ -136,6 +136,8 @@ impl Table<Id> for Line<'_, '_> {
 
 fn takes(option: &Opt) -> Takes {
     match option.arity() {
+        // An argument that may be missing is looked for behind the option.
+        _ if option.optional => Takes::Nothing,
         0 => Takes::Nothing,
         _ => Takes::One,
     }

@@ -103,6 +103,12 @@ impl PacketSocket {
         })
     }
 
+    /// Whether frames come through memory shared with the kernel.
+    #[must_use]
+    pub fn has_ring(&self) -> bool {
+        self.received.is_some()
+    }
+
     /// Frames from the ring, and the long ones from the queue.
     fn receive_ring(
         &mut self,

@@ -61,6 +61,10 @@ enum Command {
     Ct(orders::Words),
     /// Translations in the same way: `nat list`.
     Nat(orders::Words),
+    /// Show or change the lists of `-m recent`: NAME, and `+ADDRESS`, `-ADDRESS` or `/`.
+    Recent(orders::Words),
+    /// Show the tables of `-m hashlimit`.
+    Hashlimit(orders::Words),
     /// Say what a match or target is for, with its options and an example.
     Doc(doc::Args),
     /// Print a script that lets a shell complete commands, iptables' among them.
@@ -103,6 +107,8 @@ fn main() -> ExitCode {
         Command::Modinfo(words) => return words.modinfo(),
         Command::Ct(words) => return words.send("ct"),
         Command::Nat(words) => return words.send("nat"),
+        Command::Recent(words) => return words.send("recent"),
+        Command::Hashlimit(words) => return words.send("hashlimit"),
         Command::Doc(args) => doc::run(&args).map(done),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(done),
         Command::Man(args) => manual::run(&args, Cli::command()).map(done),

@@ -11,6 +11,7 @@ pub mod conntrack;
 mod file;
 mod flags;
 mod iptables;
+pub mod lists;
 pub mod modules;
 pub mod names;
 mod replace;

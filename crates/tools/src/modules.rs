@@ -36,7 +36,7 @@ struct Module {
     parameters: &'static [Parameter],
 }
 
-const MODULES: [Module; 8] = [
+const MODULES: [Module; 9] = [
     Module {
         name: "nf_conntrack_ftp",
         aliases: &[
@@ -151,6 +151,19 @@ const MODULES: [Module; 8] = [
         ports: true,
         parameters: &[],
     },
+    Module {
+        name: "nf_conntrack_pptp",
+        aliases: &[
+            "ip_conntrack_pptp",
+            "nf_nat_pptp",
+            "ip_nat_pptp",
+            "nfct_helper_pptp",
+        ],
+        description: "Expects the GRE tunnels that PPTP announces",
+        kind: HelperKind::Pptp,
+        ports: false,
+        parameters: &[],
+    },
 ];
 
 /// Kernel modules whose work is always done here.
@@ -239,7 +252,7 @@ impl Module {
             HelperKind::NetbiosNs => settings.netbios_timeout = usual.netbios_timeout,
             HelperKind::Snmp => settings.snmp_timeout = usual.snmp_timeout,
             HelperKind::Amanda => settings.amanda_master_timeout = usual.amanda_master_timeout,
-            HelperKind::Tftp | HelperKind::SnmpTrap | HelperKind::Sane => {}
+            HelperKind::Tftp | HelperKind::SnmpTrap | HelperKind::Sane | HelperKind::Pptp => {}
         }
     }
 }

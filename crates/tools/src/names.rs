@@ -5,7 +5,8 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::OnceLock;
 
 use tidegate_wire::Family;
-use tidegate_xt::names::{Names, known_protocol, known_protocol_name};
+use tidegate_xt::names::{List, Names, known_protocol, known_protocol_name};
+use tidegate_xt::number;
 
 /// A service at a port.
 struct Service {
@@ -13,6 +14,43 @@ struct Service {
     proto: String,
     /// The name, then its aliases.
     names: Vec<String>,
+}
+
+/// Where a list of names for numbers is, and which field of a line is the number; fields
+/// of the users' databases are set apart by colons.
+const fn list(list: List) -> (&'static [&'static str], Option<char>, usize) {
+    match list {
+        List::Users => (&["/etc/passwd"], Some(':'), 2),
+        List::Groups => (&["/etc/group"], Some(':'), 2),
+        List::Realms => (
+            &["/etc/iproute2/rt_realms", "/usr/share/iproute2/rt_realms"],
+            None,
+            0,
+        ),
+        List::DeviceGroups => (
+            &["/etc/iproute2/group", "/usr/share/iproute2/group"],
+            None,
+            0,
+        ),
+        List::Labels => (&["/etc/xtables/connlabel.conf"], None, 0),
+    }
+}
+
+/// The names of a list with their numbers, in decimal or hexadecimal.
+fn entries((files, colon, number): (&[&str], Option<char>, usize)) -> Vec<(u32, String)> {
+    let text = files.iter().find_map(|f| fs::read_to_string(f).ok());
+    let text = text.unwrap_or_default();
+    let lines = text.lines().map(|l| l.split('#').next().unwrap_or(""));
+    let entry = |line: &str| {
+        let words: Vec<&str> = match colon {
+            Some(colon) => line.split(colon).collect(),
+            None => line.split_whitespace().collect(),
+        };
+        let id = u32::try_from(number::whole(words.get(number)?, 0, u32::MAX.into())?).ok()?;
+        let name = words.get(if number == 0 { 1 } else { 0 })?;
+        Some((id, (*name).to_owned()))
+    };
+    lines.filter_map(entry).collect()
 }
 
 /// The machine's databases, read when first needed: `/etc/services`,
@@ -23,6 +61,7 @@ pub struct HostNames {
     services: OnceLock<Vec<Service>>,
     protocols: OnceLock<Vec<(u8, Vec<String>)>>,
     hosts: OnceLock<Vec<(IpAddr, String)>>,
+    lists: [OnceLock<Vec<(u32, String)>>; 5],
 }
 
 /// Services for machines without a database.
@@ -70,6 +109,10 @@ impl HostNames {
             rows.filter_map(|mut words| Some((words.remove(1).parse().ok()?, words)))
                 .collect()
         })
+    }
+
+    fn list(&self, of: List) -> &[(u32, String)] {
+        self.lists[of as usize].get_or_init(|| entries(list(of)))
     }
 
     fn hosts(&self) -> &[(IpAddr, String)] {
@@ -148,5 +191,15 @@ impl Names for HostNames {
             .iter()
             .find(|h| of_family(h.0, family) == Some(addr));
         found.map(|h| h.1.clone())
+    }
+
+    fn id(&self, list: List, name: &str) -> Option<u32> {
+        let found = self.list(list).iter().find(|e| e.1 == name);
+        found.map(|e| e.0)
+    }
+
+    fn id_name(&self, list: List, number: u32) -> Option<String> {
+        let found = self.list(list).iter().find(|e| e.0 == number);
+        found.map(|e| e.1.clone())
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod checksum;
 pub mod crc32c;
+pub mod ext6;
 mod layout;
 pub mod tcp;
 

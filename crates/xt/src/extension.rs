@@ -36,6 +36,24 @@ pub struct Extension {
     pub vectors: &'static [Vector],
 }
 
+impl Extension {
+    /// A match for both families, accepted everywhere, saved in table order: the rest is
+    /// to be filled in.
+    pub const MATCH: Extension = Extension {
+        name: "",
+        lower: Lower::Match(|_, _| Cond::Const(true)),
+        families: Families::Both,
+        options: &[],
+        help: Help::TABLE,
+        legal: Legal::ANYWHERE,
+        finish: |_, _| Ok(()),
+        save: crate::save_all,
+        list: |_, _| String::new(),
+        cases: &[],
+        vectors: &[],
+    };
+}
+
 /// What an extension means.
 #[derive(Clone, Copy)]
 pub enum Lower {
@@ -90,6 +108,9 @@ pub struct LowerCtx<'a> {
     pub family: Family,
     /// Where stateful tests go (`Ruleset::steps`).
     pub steps: &'a mut Vec<Box<dyn Step>>,
+    /// Why the rule cannot be decided here, if so: what it asks for is known to the
+    /// kernel alone.
+    pub refused: Option<&'static str>,
 }
 
 impl LowerCtx<'_> {
@@ -98,6 +119,12 @@ impl LowerCtx<'_> {
         let id = StepId(u32::try_from(self.steps.len()).unwrap_or(u32::MAX));
         self.steps.push(Box::new(step));
         Cond::Call(id)
+    }
+
+    /// Says that the rule cannot be decided; it is read and saved, but never loaded.
+    pub fn refuse(&mut self, why: &'static str) -> Cond {
+        self.refused = Some(why);
+        Cond::Const(false)
     }
 }
 
@@ -256,6 +283,15 @@ impl Legal {
     pub const fn tables(tables: &'static [TableKind]) -> Self {
         Legal {
             tables,
+            ..Legal::ANYWHERE
+        }
+    }
+
+    /// Accepted at some hooks only.
+    #[must_use]
+    pub const fn hooks(hooks: &'static [Hook]) -> Self {
+        Legal {
+            hooks,
             ..Legal::ANYWHERE
         }
     }

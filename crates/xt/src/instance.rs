@@ -154,7 +154,7 @@ impl Draft {
         };
         let name = self.ext.name;
         let own_text = if row.twice.is_some() { row.excludes } else { 0 };
-        if self.seen & (1 << opt | own_text) != 0 {
+        if !row.repeats && self.seen & (1 << opt | own_text) != 0 {
             return Err(Error::parameter(row.twice.map_or_else(
                 || format!("{name}: option \"--{}\" can only be used once.\n", row.name),
                 str::to_owned,
@@ -171,6 +171,7 @@ impl Draft {
             opt: row,
             invert,
             args,
+            given: &self.args,
             ctx,
         };
         let value = row.arg.parse(&input)?;
@@ -178,7 +179,11 @@ impl Draft {
         for other in (0..self.ext.options.len()).filter(|o| row.replaces & (1 << o) != 0) {
             self.args.remove(other);
         }
-        self.args.set(opt, invert, value);
+        if row.repeats {
+            self.args.add(opt, invert, value);
+        } else {
+            self.args.set(opt, invert, value);
+        }
         Ok(())
     }
 

@@ -30,6 +30,29 @@ pub trait Names {
     fn host_name(&self, _addr: u128, _family: Family) -> Option<String> {
         None
     }
+    /// The number of a name in one of the host's lists.
+    fn id(&self, _list: List, _name: &str) -> Option<u32> {
+        None
+    }
+    /// The name of a number in one of the host's lists.
+    fn id_name(&self, _list: List, _number: u32) -> Option<String> {
+        None
+    }
+}
+
+/// The host's lists of names for numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// `/etc/passwd`.
+    Users,
+    /// `/etc/group`.
+    Groups,
+    /// `/etc/iproute2/rt_realms`.
+    Realms,
+    /// `/etc/iproute2/group`.
+    DeviceGroups,
+    /// `/etc/xtables/connlabel.conf`.
+    Labels,
 }
 
 /// No databases: numbers, and the built-in protocol names.

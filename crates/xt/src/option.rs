@@ -2,7 +2,7 @@
 
 use tidegate_wire::Family;
 
-use crate::{Context, Error, Value, text};
+use crate::{Args, Context, Error, Value, text};
 
 mod parse;
 
@@ -32,6 +32,11 @@ pub struct Opt {
     /// Text of the error when it is given twice, or at once after an option it
     /// excludes; `None` for the usual errors.
     pub twice: Option<&'static str>,
+    /// Whether it may be given more than once; what its argument reader makes of it
+    /// all stands side by side.
+    pub repeats: bool,
+    /// Whether it may stand without its argument.
+    pub optional: bool,
     /// Printed on the error output when it is used.
     pub warning: Option<&'static str>,
     /// Its lines in the help text, with their newlines.
@@ -53,6 +58,8 @@ impl Opt {
             needs: 0,
             replaces: 0,
             twice: None,
+            repeats: false,
+            optional: false,
             warning: None,
             help: "",
         }
@@ -123,6 +130,20 @@ impl Opt {
     #[must_use]
     pub const fn twice(mut self, text: &'static str) -> Self {
         self.twice = Some(text);
+        self
+    }
+
+    /// Accepted more than once.
+    #[must_use]
+    pub const fn repeats(mut self) -> Self {
+        self.repeats = true;
+        self
+    }
+
+    /// Accepted without its argument.
+    #[must_use]
+    pub const fn optional(mut self) -> Self {
+        self.optional = true;
         self
     }
 
@@ -281,6 +302,8 @@ pub struct Input<'a> {
     pub invert: bool,
     /// Its arguments; as many as [`Opt::arity`] says, or fewer when the line ended.
     pub args: &'a [&'a str],
+    /// What the rule has given the extension so far.
+    pub given: &'a Args,
     /// Surroundings.
     pub ctx: &'a Context<'a>,
 }
@@ -340,6 +363,7 @@ impl Arg {
         }
         match value {
             Value::Flag | Value::Nat(_) => String::new(),
+            Value::At(_, inner) => self.show(inner, family),
             &Value::Number(n) => self.show_number(n),
             Value::Range(lo, hi) if lo == hi => lo.to_string(),
             Value::Range(lo, hi) => format!("{lo}:{hi}"),

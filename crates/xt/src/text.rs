@@ -16,6 +16,12 @@ pub fn quote(s: &str) -> String {
     if !s.is_empty() && s.chars().all(plain) {
         return s.to_owned();
     }
+    in_quotes(s)
+}
+
+/// `s` in double quotes, with `"`, `'` and `\` escaped.
+#[must_use]
+pub fn in_quotes(s: &str) -> String {
     let mut out = String::with_capacity(s.len() + 2);
     out.push('"');
     for c in s.chars() {

@@ -33,6 +33,8 @@ pub enum Value {
     Addrs(u128, u128),
     /// A translation's new addresses and ports.
     Nat(NatTo),
+    /// A value that belongs to the numbered part of what the options describe.
+    At(u8, Box<Value>),
 }
 
 /// What follows `--to-source`, `--to-destination` or `--to-ports`.
@@ -84,6 +86,12 @@ impl Args {
     pub fn set(&mut self, opt: usize, invert: bool, value: Value) {
         self.remove(opt);
         let at = self.0.partition_point(|g| g.opt < opt);
+        self.0.insert(at, Given { opt, invert, value });
+    }
+
+    /// Puts the option beside earlier ones of its kind.
+    pub fn add(&mut self, opt: usize, invert: bool, value: Value) {
+        let at = self.0.partition_point(|g| g.opt <= opt);
         self.0.insert(at, Given { opt, invert, value });
     }
 

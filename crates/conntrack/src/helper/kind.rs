@@ -23,6 +23,8 @@ pub enum HelperKind {
     Amanda,
     /// Scanners over the network (SANE).
     Sane,
+    /// PPTP tunnels (RFC 2637).
+    Pptp,
 }
 
 /// What is known about a helper.
@@ -45,7 +47,7 @@ const fn policy(max: u8, timeout: u32) -> ExpectPolicy {
 
 #[rustfmt::skip]
 const FACTS: &[Facts] = {
-    use HelperKind::{Amanda, Ftp, Irc, NetbiosNs, Sane, Snmp, SnmpTrap, Tftp};
+    use HelperKind::{Amanda, Ftp, Irc, NetbiosNs, Pptp, Sane, Snmp, SnmpTrap, Tftp};
     const TCP: &[u8] = &[proto::TCP];
     const UDP: &[u8] = &[proto::UDP];
     const ONE: &[ExpectPolicy] = &[policy(1, 300)];
@@ -58,6 +60,7 @@ const FACTS: &[Facts] = {
         Facts { kind: SnmpTrap, name: "snmp_trap", protocols: UDP, v6: false, port: 162, policies: &[policy(0, 30)] },
         Facts { kind: Amanda, name: "amanda", protocols: UDP, v6: true, port: 10080, policies: &[policy(4, 180)] },
         Facts { kind: Sane, name: "sane", protocols: TCP, v6: true, port: 6566, policies: ONE },
+        Facts { kind: Pptp, name: "pptp", protocols: TCP, v6: false, port: 1723, policies: &[policy(2, 300)] },
     ]
 };
 

@@ -1,13 +1,14 @@
 //! Helpers: connections that announce others in their payload.
 //!
 //! A helper is a file: what it reads is data, found by functions without state; what it
-//! does with that goes through the few operations of [`Helped`].
+//! does with that goes through the few operations of `Helped`.
 
 mod amanda;
 mod broadcast;
 pub mod ftp;
 mod irc;
 mod kind;
+pub(crate) mod pptp;
 mod sane;
 pub mod snmp;
 mod tftp;
@@ -22,6 +23,7 @@ use crate::{Conntrack, SECOND, Time};
 use alloc::vec::Vec;
 use core::ops::Range;
 use ftp::FtpState;
+use pptp::PptpState;
 use tidegate_wire::tcp::Tcp;
 use tidegate_wire::{Family, Layout, be32, proto};
 
@@ -76,6 +78,8 @@ pub enum HelperState {
     Ftp(FtpState),
     /// SANE: the client has asked for an image, and the server has not answered.
     SaneAsked,
+    /// PPTP: the session and its call.
+    Pptp(PptpState),
 }
 
 /// A packet that its connection's helper reads.
@@ -190,6 +194,7 @@ impl Conntrack {
             HelperKind::Snmp | HelperKind::SnmpTrap => self.help_snmp(&mut helped),
             HelperKind::Amanda => self.help_amanda(&mut helped),
             HelperKind::Sane => self.help_sane(&helped),
+            HelperKind::Pptp => self.help_pptp(&mut helped),
             // What it does depends on routes: `Conntrack::help_broadcast`.
             HelperKind::NetbiosNs => Ok(false),
         }

@@ -74,7 +74,7 @@ mod state {
 }
 
 /// Helpers by their number less one.
-const HELPERS: [HelperKind; 8] = [
+const HELPERS: [HelperKind; 9] = [
     HelperKind::Ftp,
     HelperKind::Tftp,
     HelperKind::Irc,
@@ -83,6 +83,7 @@ const HELPERS: [HelperKind; 8] = [
     HelperKind::SnmpTrap,
     HelperKind::Amanda,
     HelperKind::Sane,
+    HelperKind::Pptp,
 ];
 
 /// What a record holds.
@@ -302,6 +303,7 @@ pub(super) fn expectation(out: &mut Vec<u8>, e: &Expectation, base: Time) {
     let on_match = match e.on_match {
         OnMatch::Plain => 0,
         OnMatch::FollowMaster => 1,
+        OnMatch::Tunnel => 2,
     };
     out.extend_from_slice(&[
         e.class,
@@ -626,6 +628,7 @@ fn read_expectation(fields: &mut In<'_>) -> Result<StoredExpectation, Absurd> {
         on_match: match fields.u8().ok_or(LENGTH)? {
             0 => OnMatch::Plain,
             1 => OnMatch::FollowMaster,
+            2 => OnMatch::Tunnel,
             _ => return Err("action"),
         },
         dir: read_dir(fields)?,

@@ -5,6 +5,7 @@ use super::{Packet, Verdict};
 use crate::Conntrack;
 use crate::conntrack::{Template, Tracked};
 use crate::entry::{Attached, CtInfo, Entry};
+use crate::helper::pptp::KeyMap;
 use crate::reason::InvalidReason;
 use crate::tuple::{Dir, Tuple};
 use tidegate_wire::{Family, be16, parse_embedded, proto};
@@ -101,7 +102,7 @@ impl Conntrack {
         at: usize,
     ) -> Result<Tracked, InvalidReason> {
         let inner = packet.l4.get(at..).unwrap_or(&[]);
-        let tuple = inner_tuple(packet.layout.family, inner)
+        let tuple = inner_tuple(&self.gre_keys, packet.layout.family, inner)
             .and_then(|t| t.inverse())
             .ok_or(InvalidReason::IcmpErrorInnerBad)?;
         let (id, dir) = self
@@ -155,14 +156,11 @@ fn redirected_at(packet: &Packet<'_>) -> Result<Option<usize>, InvalidReason> {
 
 /// Tuple of the packet inside an error, which may be cut short after the part of the
 /// transport header that tuples need (`nf_ct_get_tuplepr`).
-fn inner_tuple(family: Family, inner: &[u8]) -> Option<Tuple> {
+fn inner_tuple(keys: &KeyMap, family: Family, inner: &[u8]) -> Option<Tuple> {
     let layout = parse_embedded(family, inner)?;
     let l4 = inner.get(usize::from(layout.l4)..)?;
-    Tuple::from_parts(
-        family,
-        layout.proto,
-        layout.src(inner),
-        layout.dst(inner),
-        l4,
-    )
+    let (src, dst) = (layout.src(inner), layout.dst(inner));
+    let mut tuple = Tuple::from_parts(family, layout.proto, src, dst, l4)?;
+    keys.complete(&mut tuple, l4);
+    Some(tuple)
 }

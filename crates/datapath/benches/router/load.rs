@@ -19,6 +19,8 @@ const FLOWS: u16 = 256;
 const SMALLEST: usize = 46;
 const BATCH: usize = 32;
 const TRIAL: Duration = Duration::from_secs(2);
+/// What else the machine does takes from a figure: the best of some counts.
+const REPEATS: u32 = 3;
 
 /// An Ethernet frame to the router with a UDP datagram of flow `n`.
 fn small(mac: [u8; 6], from: [u8; 4], to: [u8; 4], ports: (u16, u16)) -> OutFrame {
@@ -124,17 +126,20 @@ pub(crate) fn small_packets(place: &Place) -> Vec<(&'static str, f64)> {
     thread::sleep(Duration::from_millis(100));
     socket(&place.outside).send(&answers);
     thread::sleep(Duration::from_millis(100));
-    let worked_before = worked();
-    let (_, arrived, seconds) = offer(place, &frames, None, TRIAL);
-    let busy = worked() - worked_before;
-    assert!(arrived > 0, "nothing arrives");
-    let most = arrived as f64 / seconds;
+    let (mut most, mut each) = (0f64, f64::MAX);
+    for _ in 0..REPEATS {
+        let worked_before = worked();
+        let (_, arrived, seconds) = offer(place, &frames, None, TRIAL);
+        let busy = worked() - worked_before;
+        assert!(arrived > 0, "nothing arrives");
+        most = most.max(arrived as f64 / seconds);
+        each = each.min(busy as f64 / arrived as f64);
+    }
     // The highest rate at which nothing at all is lost.
     let (mut low, mut high) = (0.0, most * 1.1);
     for _ in 0..6 {
         let rate = (low + high) / 2.0;
-        // What else the machine does may cost packets: the best of three counts.
-        let all_arrive = (0..3).any(|_| {
+        let all_arrive = (0..REPEATS).any(|_| {
             let (sent, arrived, _) = offer(place, &frames, Some(rate), TRIAL / 2);
             arrived >= sent
         });
@@ -150,10 +155,7 @@ pub(crate) fn small_packets(place: &Place) -> Vec<(&'static str, f64)> {
             "64-byte packets a second without loss (thousands)",
             low / 1e3,
         ),
-        (
-            "datapath thread's time per packet (ns)",
-            busy as f64 / arrived as f64,
-        ),
+        ("datapath thread's time per packet (ns)", each),
     ]
 }
 
@@ -169,7 +171,17 @@ fn connect(place: &Place) -> TcpStream {
         .run(|| TcpStream::connect("10.1.0.2:80").unwrap())
 }
 
+/// The best of some tries.
+fn best(mut once: impl FnMut() -> f64) -> f64 {
+    (0..REPEATS).map(|_| once()).fold(0.0, f64::max)
+}
+
 pub(crate) fn tcp(place: &Place) -> Vec<(&'static str, f64)> {
+    let most = best(|| download(place));
+    vec![("TCP, one connection (Gbit/s)", most)]
+}
+
+fn download(place: &Place) -> f64 {
     let listener = listener(place);
     let reading = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -183,14 +195,19 @@ pub(crate) fn tcp(place: &Place) -> Vec<(&'static str, f64)> {
     let mut stream = connect(place);
     let buffer = vec![7; 1 << 18];
     let begun = Instant::now();
-    while begun.elapsed() < TRIAL * 2 {
+    while begun.elapsed() < TRIAL {
         stream.write_all(&buffer).unwrap();
     }
     drop(stream);
-    vec![("TCP, one connection (Gbit/s)", reading.join().unwrap())]
+    reading.join().unwrap()
 }
 
 pub(crate) fn connections(place: &Place) -> Vec<(&'static str, f64)> {
+    let most = best(|| connect_for_a_while(place));
+    vec![("connections a second, one after the other", most)]
+}
+
+fn connect_for_a_while(place: &Place) -> f64 {
     let listener = listener(place);
     listener.set_nonblocking(true).unwrap();
     let over = Arc::new(AtomicBool::new(false));
@@ -218,7 +235,7 @@ pub(crate) fn connections(place: &Place) -> Vec<(&'static str, f64)> {
     let rate = f64::from(count) / begun.elapsed().as_secs_f64();
     over.store(true, Ordering::Relaxed);
     accepting.join().unwrap();
-    vec![("connections a second, one after the other", rate)]
+    rate
 }
 
 pub(crate) fn latency(place: &Place) -> Vec<(&'static str, f64)> {

@@ -69,7 +69,8 @@ fn main() {
                 }
             };
             let figures = (measure.run)(&place);
-            for (i, (what, figure)) in figures.into_iter().enumerate() {
+            let known = |f: &(&str, f64)| f.1 > 0.0;
+            for (i, (what, figure)) in figures.into_iter().filter(known).enumerate() {
                 if firewall == Firewall::None {
                     alone.push(figure);
                 }

@@ -45,6 +45,8 @@ pub(crate) struct Diversion {
     near: u32,
     /// What it takes for the fast path: the pair's end beside it, and the programs.
     fast: Option<(u32, Attached)>,
+    /// The kernel had memory for rings.
+    pub(crate) rings: bool,
 }
 
 /// The sockets of a guarded interface.
@@ -101,11 +103,17 @@ impl Diversion {
             device: device.clone(),
             near,
             fast: None,
+            rings: true,
         };
         let kernel = kernel.filter(|_| matches!(framing, Framing::Ethernet(_)));
         let done = diversion.connect(framing, far, helper, near_mac, slots, kernel);
         match done {
-            Ok(sockets) => Ok((diversion, sockets)),
+            Ok(sockets) => {
+                let takes = sockets.up.as_ref().or(sockets.wire.as_ref());
+                let wire = takes.is_none_or(PacketSocket::has_ring);
+                diversion.rings = wire && sockets.door.has_ring();
+                Ok((diversion, sockets))
+            }
             Err(e) => {
                 let _ = links::remove(diversion.near);
                 Err(e)

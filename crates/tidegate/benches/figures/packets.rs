@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tidegate_engine::{Config, Disposition, Engine, Incoming};
-use tidegate_ir::{Facts, Field, Ruleset, StepId, TableKind, Truth, ctstate, eval};
+use tidegate_ir::{Facts, Field, Ruleset, StepId, TableKind, Truth, ctstate};
 use tidegate_wire::{Layout, be16, parse};
 
 use crate::measure::{Group, timed};
@@ -101,8 +101,8 @@ impl Facts for Bare<'_> {
         }
     }
 
-    fn step(&mut self, _: StepId) -> bool {
-        false
+    fn step(&mut self, _: StepId) -> Truth {
+        Truth::False
     }
 }
 
@@ -111,7 +111,7 @@ fn scan(traffic: &Traffic, from: usize, rules: &Ruleset) -> Result<Duration> {
     let chain = filter.and_then(|t| t.chains.iter().find(|c| c.name == "FORWARD"));
     let conds: Vec<_> = chain
         .into_iter()
-        .flat_map(|c| &c.rules)
+        .flat_map(|c| c.rules.iter())
         .map(|r| &r.cond)
         .collect();
     let mut buffer = Vec::new();
@@ -126,7 +126,7 @@ fn scan(traffic: &Traffic, from: usize, rules: &Ruleset) -> Result<Duration> {
             };
             let hit = conds
                 .iter()
-                .position(|c| eval(c, &mut bare, &mut ()) == Truth::True);
+                .position(|c| c.eval(&mut bare, &mut ()) == Truth::True);
             ensure!(hit == Some(conds.len() - 1), "decided by rule {hit:?}");
         }
         Ok(())

@@ -340,7 +340,7 @@ impl Explainer {
         let mark = match tried.truth {
             Truth::True => show.paint.text(Tone::Good, "✓"),
             Truth::False => show.paint.text(Tone::Bad, "✗"),
-            Truth::Hotdrop => show.paint.text(Tone::Bad, "!"),
+            Truth::Hotdrop | Truth::HotdropTaken => show.paint.text(Tone::Bad, "!"),
         };
         write!(out, "{:indent$}{mark} {number:>2}  {text}", "")?;
         if tried.truth == Truth::True {

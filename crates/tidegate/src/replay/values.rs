@@ -1,7 +1,7 @@
 //! Field values as people read them.
 
 use tidegate_engine::env::RouteType;
-use tidegate_ir::{Cond, Field, Leaf, ctstate, ctstatus};
+use tidegate_ir::{Cond, Field, Leaf, Test, ctstate, ctstatus};
 use tidegate_wire::Family;
 
 use super::brief::{Flags, IcmpName, ProtoName};
@@ -150,38 +150,24 @@ fn interval(field: Field, family: Family, lo: u128, hi: u128) -> String {
 }
 
 /// What a test wants.
-fn wanted(cond: &Cond, family: Family) -> String {
-    match cond {
-        Cond::In(field, ranges) => {
-            let all = ranges.intervals();
-            let mut texts: Vec<String> = all
-                .iter()
-                .take(MOST)
-                .map(|&(lo, hi)| interval(*field, family, lo, hi))
-                .collect();
-            if all.len() > MOST {
-                texts.push(format!("{} more", all.len() - MOST));
-            }
-            if texts.is_empty() {
-                texts.push("nothing".to_owned());
-            }
-            texts.join(" or ")
-        }
-        Cond::Bits {
-            field,
-            mask,
-            wanted,
-        } => bits(*field, family, *mask, *wanted),
-        Cond::Const(_)
-        | Cond::All(_)
-        | Cond::Any(_)
-        | Cond::Not(_)
-        | Cond::DropWhen(_)
-        | Cond::Call(_) => String::new(),
-        // New kinds of tests.
-        #[allow(unreachable_patterns)]
-        _ => String::new(),
+fn wanted(test: &Test, family: Family) -> String {
+    let field = test.field();
+    if let Some((mask, wanted)) = test.mask() {
+        return bits(field, family, mask, wanted);
     }
+    let all: Vec<_> = test.intervals().into_iter().flatten().collect();
+    let mut texts: Vec<String> = all
+        .iter()
+        .take(MOST)
+        .map(|&(lo, hi)| interval(field, family, lo, hi))
+        .collect();
+    if all.len() > MOST {
+        texts.push(format!("{} more", all.len() - MOST));
+    }
+    if texts.is_empty() {
+        texts.push("nothing".to_owned());
+    }
+    texts.join(" or ")
 }
 
 fn bits(field: Field, family: Family, mask: u128, wanted: u128) -> String {
@@ -214,10 +200,11 @@ pub(crate) struct Tested {
 impl Tested {
     /// Writes down a test.
     pub(crate) fn new(leaf: &Leaf<'_>, family: Family) -> Self {
-        let field = match leaf.cond {
-            Cond::In(field, _) | Cond::Bits { field, .. } => Some(*field),
+        let test = match leaf.cond {
+            Cond::Test(test) => Some(test),
             _ => None,
         };
+        let field = test.map(Test::field);
         Tested {
             field,
             failed: leaf.held == leaf.inverted,
@@ -226,7 +213,7 @@ impl Tested {
                 (Some(field), Some(v)) => value(field, family, v),
                 _ => "absent".to_owned(),
             },
-            wanted: wanted(leaf.cond, family),
+            wanted: test.map_or_else(String::new, |t| wanted(t, family)),
         }
     }
 

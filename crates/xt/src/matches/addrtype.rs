@@ -160,7 +160,7 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
 
 fn route_type(field: Field, types: u32) -> Cond {
     let listed = (0..12).filter(|t| types & (1 << t) != 0);
-    Cond::In(field, Ranges::new(listed.map(|t| (t, t)).collect()))
+    Cond::within(field, Ranges::new(listed.map(|t| (t, t)).collect()))
 }
 
 /// `ff00::/8`.
@@ -175,7 +175,7 @@ fn type6(addr: Field, route: Field, types: u32) -> Cond {
     }
     if types & UNICAST != 0 {
         let unicast = vec![(1, MAPPED.0 - 1), (MAPPED.1 + 1, MULTICAST_START - 1)];
-        all.push(Cond::In(addr, Ranges::new(unicast)));
+        all.push(Cond::within(addr, Ranges::new(unicast)));
     }
     if types & UNSPEC != 0 {
         all.push(Cond::eq(addr, 0));

@@ -20,7 +20,7 @@ const OPTIONS: &[Opt] = &[Opt::new("mark", Arg::Mark)
 pub static CONNMARK: Extension = Extension {
     name: "connmark",
     lower: Lower::Match(|args, _| {
-        Cond::All(vec![ct_states::tracked(), mark::test(args, Field::CtMark)])
+        Cond::all(vec![ct_states::tracked(), mark::test(args, Field::CtMark)])
     }),
     families: Families::Both,
     options: OPTIONS,

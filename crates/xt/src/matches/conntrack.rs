@@ -217,7 +217,7 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
         return state;
     }
     let untracked = Cond::Not(Box::new(ct_states::tracked()));
-    Cond::All(vec![state, Cond::Any(vec![untracked, Cond::all(rest)])])
+    Cond::all(vec![state, Cond::any(vec![untracked, Cond::all(rest)])])
 }
 
 const PORT_FIELDS: [(usize, Field); 4] = [

@@ -16,7 +16,7 @@ pub(super) const DNAT: u32 = 1 << 9;
 pub(super) fn test(states: u32) -> Cond {
     let values = (0..8).filter(|v| states & (1 << v) != 0);
     let listed = Ranges::new(values.map(|v| (v, v)).collect());
-    let mut any = vec![Cond::In(Field::CtState, listed)];
+    let mut any = vec![Cond::within(Field::CtState, listed)];
     for (state, status) in [(SNAT, ctstatus::SRC_NAT), (DNAT, ctstatus::DST_NAT)] {
         if states & state != 0 {
             any.push(has_status(status));
@@ -25,7 +25,7 @@ pub(super) fn test(states: u32) -> Cond {
     if any.len() == 1 {
         return any.remove(0);
     }
-    Cond::Any(any)
+    Cond::any(any)
 }
 
 /// Whether the connection has this status bit.

@@ -1,5 +1,7 @@
 //! What the ICMP matches share: type names, reading, printing.
 
+use std::sync::LazyLock;
+
 use tidegate_ir::{Cond, Field};
 
 use super::transport::header;
@@ -131,9 +133,8 @@ pub(super) fn lower(args: &Args, kind: &Kind) -> Cond {
         let (lo, hi) = (pack(ty, lo), pack(ty, hi));
         Cond::range(Field::IcmpTypeCode, u128::from(lo), u128::from(hi))
     };
-    let mut tests = header(HEADER);
-    tests.push(test.inverted_if(given.invert));
-    Cond::all(tests)
+    static WHOLE: LazyLock<Cond> = LazyLock::new(|| header(HEADER).shared());
+    Cond::all(vec![WHOLE.clone(), test.inverted_if(given.invert)])
 }
 
 /// Bytes of the ICMP header (`struct icmphdr`, `struct icmp6hdr`).

@@ -4,7 +4,7 @@
 //! which gives 128 credits per tick); arithmetic is the kernel's, 32 bits wide. The
 //! bucket starts full, also when the rules are loaded anew.
 
-use tidegate_ir::{Cond, Step, StepInput};
+use tidegate_ir::{Cond, Step, StepInput, Truth};
 
 use crate::{
     Arg, Args, Case, Context, Errno, Error, Extension, Families, Help, Input, Instance, Legal,
@@ -74,27 +74,38 @@ const PRINTED: [(&str, u32); 4] = [("day", 86400), ("hour", 3600), ("min", 60), 
 fn parse_rate(input: &Input<'_>) -> Result<Value, Error> {
     let text = input.text();
     let bad = || Error::parameter(format!("bad rate \"{text}\"'"));
+    let (rate, unit) = read_rate(text).ok_or_else(bad)?;
+    match u64::from(SCALE * unit) / rate {
+        0 => Err(Error::parameter(format!("Rate too fast \"{text}\""))),
+        period => Ok(Value::Number(period)),
+    }
+}
+
+/// Reads `N[/unit]`: the number, not 0, and the seconds of the unit.
+pub(super) fn read_rate(text: &str) -> Option<(u64, u32)> {
     let (number, unit) = match text.split_once('/') {
         None => (text, 1),
-        Some((_, "")) => return Err(bad()),
+        Some((_, "")) => return None,
         Some((number, unit)) => {
             let named = UNITS.iter().find(|u| starts_with_ignoring_case(u.0, unit));
-            (number, named.ok_or_else(bad)?.1)
+            (number, named?.1)
         }
     };
     let digits = number.find(|c: char| !c.is_ascii_digit());
     let digits = &number[..digits.unwrap_or(number.len())];
-    let rate = digits.parse::<u32>().ok().filter(|&r| r > 0);
-    match SCALE * unit / rate.ok_or_else(bad)? {
-        0 => Err(Error::parameter(format!("Rate too fast \"{text}\""))),
-        period => Ok(Value::Number(u64::from(period))),
-    }
+    let rate = digits.parse::<u32>().ok().filter(|&r| r > 0)?;
+    Some((rate.into(), unit))
 }
 
-/// The largest unit in which the rate is nearly a whole number.
 fn show_rate(period: u64) -> String {
+    largest_unit(period, SCALE.into()).0
+}
+
+/// The rate in the largest unit in which it is nearly a whole number, and the seconds of
+/// that unit. `period` is counted in parts of a second, `scale` of them.
+pub(super) fn largest_unit(period: u64, scale: u64) -> (String, u32) {
     let period = period.max(1);
-    let span = |unit: u32| u64::from(SCALE) * u64::from(unit);
+    let span = |unit: u32| scale * u64::from(unit);
     let fits = |&(_, unit): &(&str, u32)| {
         let span = span(unit);
         period <= span && span / period >= span % period
@@ -104,7 +115,7 @@ fn show_rate(period: u64) -> String {
         .take(1)
         .chain(PRINTED.iter().skip(1).take_while(|u| fits(u)));
     let (name, unit) = held.last().copied().unwrap_or(PRINTED[0]);
-    format!("{}/{name}", span(unit) / period)
+    (format!("{}/{name}", span(unit) / period), unit)
 }
 
 fn period(args: &Args) -> u32 {
@@ -154,8 +165,8 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
 }
 
 /// Nanoseconds per tick of a kernel with `CONFIG_HZ=250`.
-const TICK: u64 = 1_000_000_000 / HZ as u64;
-const HZ: u32 = 250;
+pub(super) const TICK: u64 = 1_000_000_000 / HZ as u64;
+pub(super) const HZ: u32 = 250;
 /// Credits per tick: the largest power of two that lets a day fit in 32 bits.
 const PER_TICK: u32 = 1 << (u32::MAX / (HZ * 60 * 60 * 24)).ilog2();
 
@@ -190,17 +201,9 @@ impl Bucket {
         }
     }
 
-    /// Credit at `tick`.
-    fn filled(&self, tick: u64) -> u32 {
-        let passed = tick.saturating_sub(self.last.unwrap_or(tick));
-        let gained = (passed as u32).wrapping_mul(PER_TICK);
-        self.credit.wrapping_add(gained).min(self.cap)
-    }
-}
-
-impl Step for Bucket {
-    fn call(&mut self, input: &StepInput) -> bool {
-        let tick = input.now / TICK;
+    /// Whether a packet at `now` is within the limit; pays for it.
+    fn take(&mut self, now: u64) -> bool {
+        let tick = now / TICK;
         self.credit = self.filled(tick);
         self.last = Some(tick);
         match self.credit.checked_sub(self.cost) {
@@ -210,6 +213,19 @@ impl Step for Bucket {
             }
             None => false,
         }
+    }
+
+    /// Credit at `tick`.
+    fn filled(&self, tick: u64) -> u32 {
+        let passed = tick.saturating_sub(self.last.unwrap_or(tick));
+        let gained = (passed as u32).wrapping_mul(PER_TICK);
+        self.credit.wrapping_add(gained).min(self.cap)
+    }
+}
+
+impl Step for Bucket {
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        self.take(input.now).into()
     }
 
     fn describe(&self, now: u64) -> String {
@@ -270,11 +286,7 @@ mod tests {
     use super::*;
 
     fn at(bucket: &mut Bucket, milliseconds: u64) -> bool {
-        bucket.call(&StepInput {
-            now: milliseconds * 1_000_000,
-            random: 0,
-            len: 0,
-        })
+        bucket.take(milliseconds * 1_000_000)
     }
 
     #[test]

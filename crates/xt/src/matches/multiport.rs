@@ -3,6 +3,8 @@
 //! `--ports` holds when the source or the destination port is listed. Later
 //! fragments never match; a packet without its four port bytes is dropped on the spot.
 
+use std::sync::LazyLock;
+
 use tidegate_ir::{Cond, Field, Ranges};
 use tidegate_wire::{Family, proto};
 
@@ -133,7 +135,8 @@ fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
 }
 
 fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Cond {
-    let mut tests = header(4);
+    static WHOLE: LazyLock<Cond> = LazyLock::new(|| header(4).shared());
+    let mut tests = vec![WHOLE.clone()];
     let Some(given) = args.iter().next() else {
         return Cond::all(tests);
     };
@@ -141,11 +144,11 @@ fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Cond {
     let ranges = ports.iter().map(|&(lo, hi)| (lo.into(), hi.into()));
     let ranges = Ranges::new(ranges.collect());
     let test = match given.opt {
-        SPORTS => Cond::In(Field::Sport, ranges),
-        DPORTS => Cond::In(Field::Dport, ranges),
-        _ => Cond::Any(vec![
-            Cond::In(Field::Sport, ranges.clone()),
-            Cond::In(Field::Dport, ranges),
+        SPORTS => Cond::within(Field::Sport, ranges),
+        DPORTS => Cond::within(Field::Dport, ranges),
+        _ => Cond::any(vec![
+            Cond::within(Field::Sport, ranges.clone()),
+            Cond::within(Field::Dport, ranges),
         ]),
     };
     tests.push(test.inverted_if(given.invert));

@@ -1,7 +1,7 @@
 //! `-m statistic`: a share of the packets, at random or every nth (kernel
 //! `statistic_mt`). The count of `nth` starts anew when the rules are loaded.
 
-use tidegate_ir::{Cond, Step, StepInput};
+use tidegate_ir::{Cond, Step, StepInput, Truth};
 
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx,
@@ -156,9 +156,15 @@ struct Random {
     threshold: u32,
 }
 
+impl Random {
+    fn holds(&self, random: u32) -> bool {
+        random & (CERTAIN - 1) < self.threshold
+    }
+}
+
 impl Step for Random {
-    fn call(&mut self, input: &StepInput) -> bool {
-        input.random & (CERTAIN - 1) < self.threshold
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        self.holds(input.random).into()
     }
 
     fn describe(&self, _: u64) -> String {
@@ -179,14 +185,20 @@ struct Nth {
     count: u32,
 }
 
-impl Step for Nth {
-    fn call(&mut self, _: &StepInput) -> bool {
+impl Nth {
+    fn next(&mut self) -> bool {
         self.count = if self.count == self.last {
             0
         } else {
             self.count.wrapping_add(1)
         };
         self.count == 0
+    }
+}
+
+impl Step for Nth {
+    fn call(&mut self, _: &mut StepInput<'_>) -> Truth {
+        self.next().into()
     }
 
     fn describe(&self, _: u64) -> String {
@@ -238,14 +250,6 @@ const VECTORS: &[Vector] = &[];
 mod tests {
     use super::*;
 
-    fn input(random: u32) -> StepInput {
-        StepInput {
-            now: 0,
-            random,
-            len: 0,
-        }
-    }
-
     #[test]
     fn nth_matches_packet_p_and_every_nth_after_it() {
         // --every 3 --packet 1: the second packet, the fifth, …
@@ -254,21 +258,20 @@ mod tests {
             first: 1,
             count: 1,
         };
-        let seen: Vec<_> = (0..6).map(|_| step.call(&input(0))).collect();
+        let seen: Vec<_> = (0..6).map(|_| step.next()).collect();
         assert_eq!(seen, [false, true, false, false, true, false]);
-        let mut again = step.fresh();
-        assert!(!again.call(&input(0)) && again.call(&input(0)));
+        assert_eq!(step.fresh().describe(0), "true after 1 more packets");
     }
 
     #[test]
     fn random_compares_31_bits() {
-        let mut half = Random {
+        let half = Random {
             threshold: CERTAIN / 2,
         };
-        assert!(half.call(&input(0x8000_0000)));
-        assert!(half.call(&input(0x3fff_ffff)));
-        assert!(!half.call(&input(0x4000_0000)));
-        assert!(Random { threshold: CERTAIN }.call(&input(u32::MAX)));
-        assert!(!Random { threshold: 0 }.call(&input(0)));
+        assert!(half.holds(0x8000_0000));
+        assert!(half.holds(0x3fff_ffff));
+        assert!(!half.holds(0x4000_0000));
+        assert!(Random { threshold: CERTAIN }.holds(u32::MAX));
+        assert!(!Random { threshold: 0 }.holds(0));
     }
 }

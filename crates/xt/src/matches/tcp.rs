@@ -5,6 +5,8 @@
 //! dropped on the spot. ECE and CWR cannot be named. `--syn` is kept as
 //! `--tcp-flags FIN,SYN,RST,ACK SYN`, a range of all ports as nothing.
 
+use std::sync::LazyLock;
+
 use tidegate_ir::{Cond, Field};
 use tidegate_wire::{Family, proto};
 
@@ -185,11 +187,16 @@ pub fn wants_syn(args: &Args) -> bool {
 }
 
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
-    let mut tests = Vec::new();
-    if ctx.family == Family::V4 {
-        tests.push(Cond::DropWhen(Box::new(Cond::eq(Field::FragOff, 1))));
-    }
-    tests.extend(header(20));
+    static WHOLE4: LazyLock<Cond> = LazyLock::new(|| {
+        let tiny = Cond::drop_when(Cond::eq(Field::FragOff, 1));
+        Cond::all(vec![tiny, header(20)]).shared()
+    });
+    static WHOLE6: LazyLock<Cond> = LazyLock::new(|| header(20).shared());
+    let whole = match ctx.family {
+        Family::V4 => &WHOLE4,
+        Family::V6 => &WHOLE6,
+    };
+    let mut tests = vec![LazyLock::force(whole).clone()];
     tests.extend(port_test(args, SPORT, Field::Sport));
     tests.extend(port_test(args, DPORT, Field::Dport));
     if let Some((value, mask)) = args.masked(FLAGS) {
@@ -199,7 +206,7 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
     if let Some(kind) = args.number(OPTION).and_then(|n| u8::try_from(n).ok()) {
         let field = Field::TcpOption(kind);
         let readable = Cond::range(field, 0, 1);
-        tests.push(Cond::DropWhen(Box::new(Cond::Not(Box::new(readable)))));
+        tests.push(Cond::drop_when(readable.inverted_if(true)));
         tests.push(Cond::eq(field, 1).inverted_if(args.inverted(OPTION)));
     }
     Cond::all(tests)

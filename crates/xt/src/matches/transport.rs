@@ -7,12 +7,10 @@ use crate::{Args, Error, Input, ListCtx, Value, parse_port};
 /// True when the packet has the first `len` bytes of its transport header; false for
 /// later fragments; a packet that is too short is dropped (`skb_header_pointer`
 /// fails and the kernel's match sets `hotdrop`).
-pub(super) fn header(len: u16) -> Vec<Cond> {
+pub(super) fn header(len: u16) -> Cond {
     let enough = Cond::range(Field::L4Len, u128::from(len), u128::from(u16::MAX));
-    vec![
-        Cond::eq(Field::FragOff, 0),
-        Cond::DropWhen(Box::new(Cond::Not(Box::new(enough)))),
-    ]
+    let guard = Cond::drop_when(enough.inverted_if(true));
+    Cond::all(vec![Cond::eq(Field::FragOff, 0), guard])
 }
 
 /// The test of one port option; nothing when it is not given.

@@ -3,6 +3,8 @@
 //! Later fragments never match; a packet cut inside the 8-byte header is dropped on
 //! the spot. A range of all ports is kept as nothing.
 
+use std::sync::LazyLock;
+
 use tidegate_ir::{Cond, Field};
 use tidegate_wire::proto;
 
@@ -57,7 +59,8 @@ fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
 }
 
 fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Cond {
-    let mut tests = header(8);
+    static WHOLE: LazyLock<Cond> = LazyLock::new(|| header(8).shared());
+    let mut tests = vec![WHOLE.clone()];
     tests.extend(port_test(args, SPORT, Field::Sport));
     tests.extend(port_test(args, DPORT, Field::Dport));
     Cond::all(tests)

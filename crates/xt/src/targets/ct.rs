@@ -31,6 +31,7 @@ const HELPERS: &[(&str, u8, &[Family])] = &[
     ("snmp_trap", proto::UDP, &[Family::V4]),
     ("amanda", proto::UDP, &BOTH),
     ("sane", proto::TCP, &BOTH),
+    ("pptp", proto::TCP, &[Family::V4]),
 ];
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 

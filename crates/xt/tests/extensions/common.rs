@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 
-use tidegate_ir::{Cond, Facts, Field, Hook, Step, StepId, StepInput, TableKind, ctstate};
-use tidegate_wire::{Family, Layout, be16};
+use tidegate_ir::{
+    Cond, Facts, Field, Hook, Shared, Step, StepId, StepInput, TableKind, Truth, ctstate, exthdr,
+};
+use tidegate_wire::{Family, Layout, be16, ext6, proto as ip};
 use tidegate_xt::{
     Context, Draft, Error, Instance, LowerCtx, Names, NoNames, Place, Refusal, find_match,
     find_target, names, protocol_match,
@@ -23,6 +25,11 @@ impl Names for TestNames {
             ("http", 80),
         ];
         known.iter().find(|s| s.0 == name).map(|s| s.1)
+    }
+
+    fn id(&self, list: names::List, name: &str) -> Option<u32> {
+        let owner = matches!(list, names::List::Users | names::List::Groups);
+        (owner && name == "root").then_some(0)
     }
 }
 
@@ -159,10 +166,13 @@ impl Reader<'_> {
             .next()
             .ok_or("unknown option")?;
         let mut args = Vec::new();
+        let optional = draft.ext.options[opt].optional;
         for n in 0..draft.ext.options[opt].arity() {
             match self.words.get(self.at) {
-                None if n == 0 => return Err("requires an argument".into()),
-                Some(w) if n == 0 || !w.starts_with(['-', '!']) => args.push(w.as_str()),
+                None if n == 0 && !optional => return Err("requires an argument".into()),
+                Some(w) if n == 0 && !optional || !w.starts_with(['-', '!']) => {
+                    args.push(w.as_str())
+                }
                 None | Some(_) => break,
             }
             self.at += 1;
@@ -237,6 +247,7 @@ pub(crate) fn condition(rule: &Rule, family: Family) -> (Cond, Vec<Box<dyn Step>
     let mut ctx = LowerCtx {
         family,
         steps: &mut steps,
+        refused: None,
     };
     let mut all = Vec::new();
     if let Some((number, invert)) = rule.proto {
@@ -285,6 +296,31 @@ impl Packet {
         }
     }
 
+    /// The first of the extension headers of that number, and the bytes from it on.
+    fn ext(&self, header: u8) -> ext6::Found {
+        ext6::find(&self.bytes, header)
+    }
+
+    /// The kinds of headers, walked by hand.
+    fn ext_headers(&self) -> Option<u128> {
+        let (mut next, mut at, mut bits) = (self.bytes[6], 40, 0);
+        loop {
+            bits |= match next {
+                ip::HOPOPTS => exthdr::HOP,
+                ip::DSTOPTS => exthdr::DST,
+                ip::ROUTING => exthdr::ROUTE,
+                ip::FRAGMENT => exthdr::FRAG,
+                ip::AH => exthdr::AUTH,
+                ip::ESP => return Some((bits | exthdr::ESP).into()),
+                ip::NONE => return Some((bits | exthdr::NONE).into()),
+                _ => return Some((bits | exthdr::PROTO).into()),
+            };
+            let size = ext6::size(next, *self.bytes.get(at + 1)?);
+            next = self.bytes[at];
+            at += size;
+        }
+    }
+
     /// Whether the options hold `kind`, read as `tcp_find_option` does: lengths 0 and
     /// padding advance by one, nothing ends the list early.
     fn tcp_option(&self, kind: u8) -> Option<u128> {
@@ -325,7 +361,39 @@ impl Facts for Packet {
             Field::Mark | Field::HasCt => outside.or(Some(0)),
             Field::CtState => outside.or(Some(ctstate::INVALID)),
             Field::InName | Field::OutName => outside.or(Some(0)),
-            Field::CtStatus
+            Field::TcpMss => {
+                let l4 = self.l4()?;
+                let options = l4.get(20..usize::from(*l4.get(12)? >> 4) * 4)?;
+                // No option stands before it in the test data.
+                (options.first() == Some(&2)).then(|| be16(options, 2).map(u128::from))?
+            }
+            Field::L4 { at, len } => number(
+                self.l4()?
+                    .get(at.into()..usize::from(at) + usize::from(len))?,
+            ),
+            Field::Ext { header, at, len } => match self.ext(header) {
+                ext6::Found::At(start) => {
+                    let first = start + usize::from(at);
+                    number(self.bytes.get(first..first + usize::from(len))?)
+                }
+                ext6::Found::No | ext6::Found::Cut => None,
+            },
+            Field::HasExt(header) => Some(match self.ext(header) {
+                ext6::Found::No => 0,
+                ext6::Found::At(_) => 1,
+                ext6::Found::Cut => 2,
+            }),
+            Field::ExtHeaders => self.ext_headers(),
+            Field::PktType
+            | Field::SrcMac
+            | Field::ReversePath(_)
+            | Field::CtOrigPackets
+            | Field::CtOrigBytes
+            | Field::CtReplPackets
+            | Field::CtReplBytes
+            | Field::CtMasterSrc
+            | Field::CtMasterHelper
+            | Field::CtStatus
             | Field::CtDir
             | Field::CtMark
             | Field::CtProto
@@ -347,12 +415,24 @@ impl Facts for Packet {
         }
     }
 
-    fn step(&mut self, id: StepId) -> bool {
-        let input = StepInput {
+    fn step(&mut self, id: StepId) -> Truth {
+        let mut steps = std::mem::take(&mut self.steps);
+        let truth = steps[id.0 as usize].call(&mut StepInput {
             now: 0,
             random: 0,
             len: self.layout.len,
-        };
-        self.steps[id.0 as usize].call(&input)
+            facts: self,
+            shared: &mut Shared::default(),
+        });
+        self.steps = steps;
+        truth
     }
+
+    fn packet(&self) -> &[u8] {
+        &self.bytes[..self.layout.len as usize]
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<u128> {
+    Some(bytes.iter().fold(0, |n, &b| n << 8 | u128::from(b)))
 }

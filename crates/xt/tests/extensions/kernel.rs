@@ -16,7 +16,36 @@ const DIFFERENT: &[&str] = &[
     "-m length --length 5:4",
     "-p tcp -m multiport",
     "-p udp -m udp --dport 30:20",
+    // 1.8.13 saves an inverted range of everything and refuses ranges that run backwards.
+    "-p ah -m ah ! --ahspi 0:4294967295",
+    "-p esp -m esp ! --espspi 0:4294967295",
+    "-m frag ! --fragid 0:4294967295",
+    "-m rt ! --rt-segsleft 0:4294967295",
+    "-p dccp -m dccp --dport 3:1",
+    "-p esp -m esp --espspi 7:5",
+    "-m frag --fragid 5:1",
+    "-p tcp -m tcpmss --mss 65535:1",
+    "-m physdev --physdev-in aaaaaaaaaaaaaaaaaaaaaaa",
+    // Needs a name server, or the tool's lists of names.
+    "-m recent --set --mask foo",
+    "-m connlabel --label foo",
+    "-m connlabel --label -1",
+    // A warning stands before the error.
+    "-m time --timestart 08:00 --utc --localtz",
     "-p udp -m udp ! --sport 0:65535",
+];
+
+/// Beginnings of rules that the kernel or this test's reader takes in another way: there
+/// is nothing by the names in them, protocols have names, a listing ends with a NUL.
+const DIFFERENT_STARTS: &[&str] = &[
+    "-m ipvs",
+    "-m nfacct",
+    "-m rateest",
+    "-m set",
+    "-m owner",
+    "-m bpf --bytecode",
+    "-p 108",
+    "-p ipv6-mh",
 ];
 
 /// Port names of the host.
@@ -148,7 +177,8 @@ fn the_tool_agrees_with_the_cases() {
     let names = Services::read();
     let mut faults = Vec::new();
     for (case, answer) in cases.iter().zip(answers) {
-        if DIFFERENT.contains(&case.rule) {
+        let start = DIFFERENT_STARTS.iter().any(|s| case.rule.starts_with(s));
+        if start || DIFFERENT.contains(&case.rule) {
             continue;
         }
         if let Err(e) = compare(case, answer, &names) {

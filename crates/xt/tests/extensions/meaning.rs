@@ -15,6 +15,7 @@ fn outcome(family: Family, place: (TableKind, Hook), rule: &str) -> Outcome {
     let mut ctx = LowerCtx {
         family,
         steps: &mut steps,
+        refused: None,
     };
     let target = rule.target.expect("a target");
     target.outcome(&mut ctx).expect("an outcome")

@@ -145,6 +145,7 @@ fn saved_form_is_fixed(family: Family, place: (TableKind, Hook), line: &str) -> 
     let mut ctx = LowerCtx {
         family,
         steps: &mut steps,
+        refused: None,
     };
     for numeric in [true, false] {
         let list = ListCtx {
@@ -155,7 +156,8 @@ fn saved_form_is_fixed(family: Family, place: (TableKind, Hook), line: &str) -> 
         };
         for x in rule.matches.iter().chain(&rule.target) {
             let text = x.list(&list);
-            assert!(text.is_empty() || text.starts_with(' '), "{text}");
+            let apart = text.starts_with(' ') || text == "eui64 ";
+            assert!(text.is_empty() || apart, "{text}");
             let _ = (x.condition(&mut ctx), x.outcome(&mut ctx));
         }
     }

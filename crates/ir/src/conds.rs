@@ -1,0 +1,147 @@
+//! What a rule demands: conditions that must all hold.
+
+use alloc::vec::Vec;
+use core::array;
+
+use thin_vec::ThinVec;
+
+use crate::{Cond, Facts, Observer, Truth, eval};
+
+/// Conditions that stand in place; most rules have no more.
+const PLACES: usize = 5;
+
+/// Conditions that must all hold, tested in order, stopping at the first that does not.
+///
+/// They stand beside the rest of the rule, so that memory is waited for only once when a
+/// rule is tested.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conds {
+    first: [Cond; PLACES],
+    more: ThinVec<Cond>,
+    /// How many of the places are taken.
+    count: u8,
+}
+
+impl Conds {
+    /// The conditions in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Cond> {
+        self.first[..usize::from(self.count)]
+            .iter()
+            .chain(&self.more)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::from(self.count) + self.more.len()
+    }
+
+    /// Whether there are none: everything passes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether all hold, as [`eval`] says of a single one.
+    #[inline]
+    pub fn eval<F: Facts, O: Observer>(&self, facts: &mut F, observer: &mut O) -> Truth {
+        for cond in &self.first[..usize::from(self.count)] {
+            match eval(cond, facts, observer) {
+                Truth::True => {}
+                stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
+            }
+        }
+        for cond in &self.more {
+            match eval(cond, facts, observer) {
+                Truth::True => {}
+                stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
+            }
+        }
+        Truth::True
+    }
+
+    /// Calls `f` for every leaf and inner node, parents first.
+    pub fn visit(&self, f: &mut impl FnMut(&Cond)) {
+        self.iter().for_each(|cond| cond.visit(f));
+    }
+}
+
+impl FromIterator<Cond> for Conds {
+    /// Takes conjunctions apart and leaves out what always holds.
+    fn from_iter<I: IntoIterator<Item = Cond>>(conds: I) -> Self {
+        let mut flat = Vec::new();
+        for cond in conds {
+            match cond {
+                Cond::All(inner) => flat.extend(inner),
+                other => flat.push(other),
+            }
+        }
+        flat.retain(|cond| *cond != Cond::Const(true));
+        let count = flat.len().min(PLACES) as u8;
+        let mut all = flat.into_iter();
+        Conds {
+            first: array::from_fn(|_| all.next().unwrap_or(Cond::Const(true))),
+            more: all.collect(),
+            count,
+        }
+    }
+}
+
+impl From<Cond> for Conds {
+    fn from(cond: Cond) -> Self {
+        [cond].into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::{Field, StepId};
+
+    struct Counting(u32);
+
+    impl Facts for Counting {
+        fn load(&mut self, _: Field) -> Option<u128> {
+            Some(1)
+        }
+        fn step(&mut self, id: StepId) -> bool {
+            self.0 += 1;
+            id.0 == 0
+        }
+    }
+
+    #[test]
+    fn a_few_stand_in_place_and_the_rest_elsewhere() {
+        for count in 0..12 {
+            let call = Cond::Call(StepId(0));
+            let conds: Conds = vec![call; count].into_iter().collect();
+            assert_eq!((conds.len(), conds.iter().count()), (count, count));
+            assert_eq!(conds.is_empty(), count == 0);
+            let mut facts = Counting(0);
+            assert_eq!(conds.eval(&mut facts, &mut ()), Truth::True);
+            assert_eq!(facts.0, count as u32);
+        }
+    }
+
+    #[test]
+    fn the_first_that_does_not_hold_ends_it() {
+        for bad in 0..8u32 {
+            let call = |i| Cond::Call(StepId(u32::from(i == bad)));
+            let conds: Conds = (0..8).map(call).collect();
+            let mut facts = Counting(0);
+            assert_eq!(conds.eval(&mut facts, &mut ()), Truth::False);
+            assert_eq!(facts.0, bad + 1);
+        }
+    }
+
+    #[test]
+    fn conjunctions_are_taken_apart() {
+        let (a, b) = (Cond::eq(Field::Mark, 1), Cond::Const(false));
+        let all = Cond::All([Cond::Const(true), a.clone()].into_iter().collect());
+        let conds: Conds = [all, Cond::Const(true), b.clone()].into_iter().collect();
+        assert!(conds.iter().eq([&a, &b]));
+        assert_eq!(Conds::from(Cond::Const(true)).len(), 0);
+    }
+}

@@ -1,0 +1,42 @@
+//! `-m cpu`: the processor that handles the packet (kernel `cpu_mt`).
+
+use super::ranges::blank_bang;
+use crate::{Arg, Case, Extension, Lower, Opt, bad, ok};
+
+const CPU_OPT: usize = 0;
+
+const OPTIONS: &[Opt] = &[Opt::new(
+    "cpu",
+    Arg::Int {
+        min: 0,
+        max: u32::MAX as u64,
+        hex: 0,
+    },
+)
+.invertible()
+.mandatory()
+.help("[!] --cpu number   Match CPU number\n")];
+
+/// `-m cpu`.
+pub static CPU: Extension = Extension {
+    name: "cpu",
+    lower: Lower::Match(|_, ctx| {
+        ctx.refuse("cpu: packets are decided on no processor of their own")
+    }),
+    options: OPTIONS,
+    list: |x, _| {
+        let cpu = x.args.number(CPU_OPT).unwrap_or(0);
+        format!(" cpu{} {cpu}", blank_bang(&x.args, CPU_OPT))
+    },
+    cases: CASES,
+    ..Extension::MATCH
+};
+
+const CASES: &[Case] = &[
+    ok("-m cpu --cpu 0"),
+    ok("-m cpu ! --cpu 1").v6(),
+    ok("-m cpu --cpu 4294967295"),
+    bad("-m cpu"),
+    bad("-m cpu --cpu foo"),
+    bad("-m cpu --cpu 4294967296"),
+];

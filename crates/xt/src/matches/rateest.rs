@@ -1,0 +1,297 @@
+//! `-m rateest`: compares what rate estimators say (kernel `xt_rateest_mt`).
+
+use tidegate_wire::Family;
+
+use crate::{
+    Arg, Args, Case, Context, Error, Extension, Input, Instance, ListCtx, Lower, Opt, Value, bad,
+    ok, saved,
+};
+
+const FIRST: usize = 0;
+const SECOND: usize = 1;
+const DELTA: usize = 2;
+const BPS1: usize = 3;
+const PPS1: usize = 4;
+const BPS2: usize = 5;
+const PPS2: usize = 6;
+const LT: usize = 7;
+const GT: usize = 8;
+const EQ: usize = 9;
+
+const NAME: Arg = Arg::Special {
+    arity: 1,
+    parse: |input| Ok(super::osf::cut(input, 15)),
+    show: |v, _| super::recent::bare(v.text().unwrap_or("")),
+};
+const BPS: Arg = Arg::Special {
+    arity: 1,
+    parse: parse_bps,
+    show: |v, _| v.number().map(shown_bps).unwrap_or_default(),
+};
+const PPS: Arg = Arg::Special {
+    arity: 1,
+    parse: |input| {
+        let Some(word) = input.args.first() else {
+            return Ok(Value::Flag);
+        };
+        let n = crate::number::whole(word, 0, u32::MAX.into());
+        n.map(Value::Number)
+            .ok_or_else(|| Error::parameter(format!("rateest: could not parse pps `{word}'")))
+    },
+    show: |v, _| v.number().map(|n| n.to_string()).unwrap_or_default(),
+};
+
+const OPTIONS: &[Opt] = &[
+    Opt::new("rateest1", NAME)
+        .aliases(&["rateest"])
+        .twice("rateest: can't specify --rateest1 twice")
+        .help(" --rateest1 name\t\tRate estimator name\n"),
+    Opt::new("rateest2", NAME)
+        .twice("rateest: can't specify --rateest2 twice")
+        .help(" --rateest2 name\t\tRate estimator name\n"),
+    Opt::new("rateest-delta", Arg::Flag)
+        .help(" --rateest-delta\t\tCompare difference(s) to given rate(s)\n"),
+    Opt::new("rateest-bps1", BPS)
+        .aliases(&["rateest-bps"])
+        .optional()
+        .help(" --rateest-bps1 [bps]\t\tCompare bps\n"),
+    Opt::new("rateest-pps1", PPS)
+        .aliases(&["rateest-pps"])
+        .optional()
+        .help(" --rateest-pps1 [pps]\t\tCompare pps\n"),
+    Opt::new("rateest-bps2", BPS)
+        .optional()
+        .help(" --rateest-bps2 [bps]\t\tCompare bps\n"),
+    Opt::new("rateest-pps2", PPS)
+        .optional()
+        .help(" --rateest-pps2 [pps]\t\tCompare pps\n"),
+    Opt::new("rateest-lt", Arg::Flag)
+        .invertible()
+        .replaces(&[GT, EQ])
+        .help(" [!] --rateest-lt\t\tMatch if rate is less than given rate/estimator\n"),
+    Opt::new("rateest-gt", Arg::Flag)
+        .invertible()
+        .replaces(&[LT, EQ])
+        .help(" [!] --rateest-gt\t\tMatch if rate is greater than given rate/estimator\n"),
+    Opt::new("rateest-eq", Arg::Flag)
+        .invertible()
+        .replaces(&[LT, GT])
+        .help(" [!] --rateest-eq\t\tMatch if rate is equal to given rate/estimator\n"),
+];
+
+/// Suffixes of rates and how many bits they stand for; none means bits.
+const UNITS: [(&str, f64); 19] = [
+    ("bit", 1.0),
+    ("Kibit", 1024.0),
+    ("kbit", 1e3),
+    ("Mibit", 1_048_576.0),
+    ("mbit", 1e6),
+    ("Gibit", 1_073_741_824.0),
+    ("gbit", 1e9),
+    ("Tibit", 1_099_511_627_776.0),
+    ("tbit", 1e12),
+    ("Bps", 8.0),
+    ("KiBps", 8192.0),
+    ("KBps", 8e3),
+    ("MiBps", 8_388_608.0),
+    ("MBps", 8e6),
+    ("GiBps", 8_589_934_592.0),
+    ("GBps", 8e9),
+    ("TiBps", 8_796_093_022_208.0),
+    ("TBps", 8e12),
+    ("", 1.0),
+];
+
+/// Bytes a second.
+fn parse_bps(input: &Input<'_>) -> Result<Value, Error> {
+    let Some(&word) = input.args.first() else {
+        return Ok(Value::Flag);
+    };
+    let wrong = || Error::parameter(format!("rateest: could not parse rate `{word}'"));
+    let end = word
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(word.len());
+    let number: f64 = word[..end].parse().map_err(|_| wrong())?;
+    let unit = UNITS
+        .iter()
+        .find(|u| u.0.eq_ignore_ascii_case(&word[end..]));
+    let bits = number * unit.ok_or_else(wrong)?.1;
+    Ok(Value::Number(u64::from((bits / 8.0) as u32)))
+}
+
+fn shown_bps(bytes: u64) -> String {
+    let bits = bytes as f64 * 8.0;
+    if bits >= 1e9 {
+        format!("{:.0}Mbit", bits / 1e6)
+    } else if bits >= 1e6 {
+        format!("{:.0}Kbit", bits / 1e3)
+    } else {
+        format!("{bits:.0}bit")
+    }
+}
+
+/// `-m rateest`.
+pub static RATEEST: Extension = Extension {
+    name: "rateest",
+    lower: Lower::Match(|_, ctx| ctx.refuse("rateest: there are no rate estimators")),
+    options: OPTIONS,
+    legal: crate::Legal {
+        extra: check,
+        ..crate::Legal::ANYWHERE
+    },
+    finish,
+    save,
+    list,
+    cases: CASES,
+    ..Extension::MATCH
+};
+
+fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
+    // Compared with another estimator, rates count only as differences from it.
+    if args.has(SECOND) && !args.has(DELTA) {
+        for (one, two) in [(BPS1, BPS2), (PPS1, PPS2)] {
+            let given = args.remove(two).is_some() | args.has(one);
+            if given {
+                args.set(one, false, Value::Flag);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(args: &Args, _: &crate::Place<'_>) -> Result<(), crate::Refusal> {
+    let mode = [LT, GT, EQ].iter().any(|&o| args.has(o));
+    let what = [BPS1, PPS1].iter().any(|&o| args.has(o));
+    if !mode || !what {
+        return Err(crate::Refusal::invalid("rateest: nothing to compare"));
+    }
+    if args.text(FIRST).is_none_or(str::is_empty) {
+        return Err(crate::Refusal {
+            errno: crate::Errno::NotFound,
+            why: "rateest: no estimator".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn mode(x: &Instance, family: Family) -> String {
+    [LT, GT, EQ].map(|o| x.save_option(o, family)).concat()
+}
+
+/// ` --NAME[ VALUE]`, when the option is given.
+fn named(x: &Instance, opt: usize, name: &str, family: Family) -> String {
+    let Some(given) = x.args.get(opt) else {
+        return String::new();
+    };
+    let value = OPTIONS[opt].arg.show(&given.value, family);
+    let blank = if value.is_empty() { "" } else { " " };
+    format!(" --{name}{blank}{value}")
+}
+
+fn save(x: &Instance, family: Family) -> String {
+    let args = &x.args;
+    let first = super::recent::bare(args.text(FIRST).unwrap_or(""));
+    let second = args.text(SECOND);
+    let mut out = if args.has(DELTA) {
+        " --rateest-delta"
+    } else {
+        ""
+    }
+    .to_owned();
+    let word = if second.is_some() {
+        "rateest1"
+    } else {
+        "rateest"
+    };
+    out += &format!(" --{word} {first}");
+    let mode = mode(x, family);
+    for (one, two, unit) in [(BPS1, BPS2, "bps"), (PPS1, PPS2, "pps")] {
+        if !args.has(one) && !args.has(two) {
+            continue;
+        }
+        if args.has(DELTA) {
+            out += &named(x, one, &format!("rateest-{unit}1"), family);
+            out += &mode;
+            out += &named(x, two, &format!("rateest-{unit}2"), family);
+        } else {
+            out += &mode;
+            out += &named(x, one, &format!("rateest-{unit}"), family);
+        }
+    }
+    if let Some(second) = second {
+        out += &format!(" --rateest2 {}", super::recent::bare(second));
+    }
+    out
+}
+
+fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
+    let args = &x.args;
+    let mut out = format!(" rateest match {}", args.text(FIRST).unwrap_or(""));
+    if args.has(DELTA) {
+        out += " delta";
+    }
+    let words = [(LT, "lt"), (GT, "gt"), (EQ, "eq")];
+    let given = words.iter().find(|w| args.has(w.0));
+    let mode = given.map_or(String::new(), |w| {
+        format!("{} {}", super::ranges::blank_bang(args, w.0), w.1)
+    });
+    let rate = |opt: usize| match args.number(opt) {
+        Some(n) if ctx.numeric || !matches!(opt, BPS1 | BPS2) => format!(" {n}"),
+        Some(n) => format!(" {}", shown_bps(n)),
+        None => String::new(),
+    };
+    let other = args
+        .text(SECOND)
+        .map(|s| format!(" {s}"))
+        .unwrap_or_default();
+    if args.has(BPS1) || args.has(BPS2) {
+        out += " bps";
+        // Against an estimator the first rate stands before the sign, else both do.
+        out += &match (args.has(SECOND), args.has(DELTA)) {
+            (true, _) => format!("{}{mode}{other} bps{}", rate(BPS1), rate(BPS2)),
+            (false, _) => format!("{}{}{mode}", rate(BPS1), rate(BPS2)),
+        };
+    }
+    if args.has(PPS1) || args.has(PPS2) {
+        out += " pps";
+        out += &match (args.has(SECOND), args.has(DELTA)) {
+            (true, _) => format!("{}{mode}{other} pps{}", rate(PPS1), rate(PPS2)),
+            (false, true) => format!("{}{mode}{}", rate(PPS1), rate(PPS2)),
+            (false, false) => format!("{mode}{}", rate(PPS1)),
+        };
+    }
+    out
+}
+
+const CASES: &[Case] = &[
+    saved(
+        "-m rateest --rateest RE1 --rateest-lt --rateest-bps 8bit",
+        "-m rateest --rateest RE1 --rateest-lt --rateest-bps 8bit",
+    ),
+    ok("-m rateest --rateest RE1 --rateest-eq --rateest-pps 5"),
+    saved(
+        "-m rateest --rateest RE1 --rateest-gt --rateest-bps 1mbit",
+        "-m rateest --rateest RE1 --rateest-gt --rateest-bps 1000Kbit",
+    ),
+    saved(
+        "-m rateest --rateest1 RE1 --rateest-lt --rateest-bps1 8bit --rateest2 RE2 --rateest-bps2 16bit",
+        "-m rateest --rateest1 RE1 --rateest-lt --rateest-bps --rateest2 RE2",
+    ),
+    ok(
+        "-m rateest --rateest-delta --rateest RE1 --rateest-bps1 8bit --rateest-lt --rateest-bps2 16bit",
+    ),
+    saved(
+        "-m rateest --rateest-delta --rateest1 RE1 --rateest-bps1 8bit --rateest-eq --rateest2 RE2 --rateest-bps2 16bit",
+        "-m rateest --rateest-delta --rateest1 RE1 --rateest-bps1 8bit --rateest-eq --rateest-bps2 16bit --rateest2 RE2",
+    ),
+    ok("-m rateest --rateest RE1 ! --rateest-lt --rateest-pps 5"),
+    saved(
+        "-m rateest --rateest RE1 --rateest-lt --rateest-gt --rateest-bps 5",
+        "-m rateest --rateest RE1 --rateest-gt --rateest-bps 0bit",
+    ),
+    bad("-m rateest --rateest RE1 --rateest-lt"),
+    bad("-m rateest --rateest RE1 --rateest-bps 5"),
+    bad("-m rateest --rateest-lt --rateest-bps 5"),
+    bad("-m rateest --rateest RE1 --rateest-lt --rateest-bps xyz"),
+    bad("-m rateest --rateest RE1 --rateest RE2 --rateest-lt --rateest-bps 5"),
+];
