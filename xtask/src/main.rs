@@ -26,10 +26,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tidegate-capture", &["tidegate-wire"]),
     ("tidegate-host", &["tidegate-wire", "tidegate-engine"]),
     ("tidegate-sys", &[]),
+    ("tidegate-ebpf", &["tidegate-wire", "tidegate-conntrack"]),
     (
         "tidegate-datapath",
         &[
             "tidegate-wire",
+            "tidegate-ebpf",
             "tidegate-engine",
             "tidegate-host",
             "tidegate-sys",

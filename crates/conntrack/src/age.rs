@@ -10,6 +10,7 @@ impl Conntrack {
     /// nothing left goes. The clock itself, and with it UDP's two-second rule, stays.
     /// (What lowering all timeouts over ctnetlink does.)
     pub fn age(&mut self, now: Time, seconds: u64) {
+        self.recall_all();
         let by = seconds.saturating_mul(SECOND);
         self.expectations.age(by);
         self.expire_expectations(now);

@@ -256,6 +256,7 @@ impl Conntrack {
         change: &Change,
     ) -> Result<(), ByHandError> {
         self.handle_timeout(now);
+        self.recall(id);
         let entry = self.slab.get_mut(id).filter(|e| e.confirmed());
         let entry = entry.ok_or(ByHandError::Missing)?;
         if change.timeout.is_some() && entry.status.has(Status::FIXED_TIMEOUT) {
@@ -299,6 +300,7 @@ impl Conntrack {
 
     /// Sets an entry's counters to nought (`-z`).
     pub fn zero_counters(&mut self, id: EntryId) {
+        self.recall(id);
         if let Some(entry) = self.entry_mut(id) {
             entry.counters = Default::default();
         }

@@ -101,6 +101,7 @@ impl Conntrack {
     /// Runs the tracker and applies its verdict; `None` means classify again.
     fn judge(&mut self, packet: &Packet<'_>, attached: Attached) -> Option<Tracked> {
         let id = attached.id;
+        self.recall(id);
         let Some(entry) = self.slab.get_mut(id) else {
             return Some(self.invalid(InvalidReason::NoTuple));
         };

@@ -1,6 +1,7 @@
 //! The tracker: state of one network namespace, and the life of its entries.
 
 use crate::config::Config;
+use crate::elsewhere::Away;
 use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, change};
 use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
@@ -76,6 +77,8 @@ pub struct Conntrack {
     pub(crate) count: u32,
     /// Removed entries that the packet in flight may still hold.
     pub(crate) dying: Vec<EntryId>,
+    /// Entries whose packets pass elsewhere.
+    pub(crate) away: Away,
     /// When a collection forced by a full table is due.
     pub(crate) gc_at: Option<Time>,
     /// The place that a collection which has begun looks at next.
@@ -105,6 +108,7 @@ impl Conntrack {
             note: None,
             count: 0,
             dying: Vec::new(),
+            away: Away::default(),
             gc_at: None,
             collecting: None,
             due: Vec::new(),
@@ -142,6 +146,7 @@ impl Conntrack {
 
     /// Sets the connection mark.
     pub fn set_mark(&mut self, id: EntryId, mark: u32) {
+        self.recall(id);
         if let Some(entry) = self.entry_mut(id)
             && entry.mark != mark
         {
@@ -246,6 +251,7 @@ impl Conntrack {
 
     /// Takes an entry out of everything but its place in memory.
     fn end(&mut self, id: EntryId) -> bool {
+        self.recall(id);
         let Some(entry) = self.slab.get_mut(id) else {
             return false;
         };
@@ -375,9 +381,15 @@ impl Conntrack {
         let mut due = core::mem::take(&mut self.due);
         self.wheel.advance(&mut self.slab, now, &mut due, most);
         for index in due.drain(..) {
-            if let Some((id, _)) = self.slab.at(index)
-                && self.end(id)
-            {
+            let Some((id, _)) = self.slab.at(index) else {
+                continue;
+            };
+            // What passed elsewhere may have kept it alive.
+            self.recall(id);
+            let deadline = self.slab.get(id).map_or(0, |e| e.timeout);
+            if deadline > now {
+                self.wheel.arm(&mut self.slab, index, deadline, now);
+            } else if self.end(id) {
                 self.slab.remove(id);
             }
         }

@@ -44,6 +44,7 @@ impl Entry {
             pending: 0,
             extra: None,
             tags: [0; 2],
+            place: crate::elsewhere::HERE,
         }
     }
 }

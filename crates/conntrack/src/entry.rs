@@ -229,6 +229,8 @@ pub struct Entry {
     /// A number for each direction that the embedding engine may remember here; 0 at
     /// first.
     pub tags: [u64; 2],
+    /// Where its packets pass meanwhile ([`crate::elsewhere`]).
+    pub(crate) place: u32,
 }
 
 /// What few connections have.

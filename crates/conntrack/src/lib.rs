@@ -8,6 +8,7 @@ extern crate alloc;
 
 pub mod by_hand;
 pub mod config;
+pub mod elsewhere;
 pub mod entry;
 pub mod event;
 pub mod expect;

@@ -130,6 +130,8 @@ pub struct Datapath {
     pub on_crash: OnCrash,
     /// When connections are tracked.
     pub track: Track,
+    /// Whether packets come up to this process where the eBPF datapath is not to be had.
+    pub fallback: bool,
 }
 
 /// A datapath.
@@ -139,6 +141,8 @@ pub enum Kind {
     /// Packets come up to this process.
     #[default]
     Userspace,
+    /// Programs in the kernel forward what the engine has decided; other packets come up.
+    Ebpf,
     /// No packets.
     None,
 }

@@ -59,6 +59,19 @@ pub struct PlaneReport {
     /// Packets that went no further without a decision: reason, count, explanation.
     #[serde(skip)]
     pub lost: Vec<tidegate_logs::Row>,
+    /// What became of received packets at programs in the kernel; empty without them.
+    pub fates: Vec<Fate>,
+}
+
+/// Packets with which programs in the kernel have done the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Fate {
+    /// They were dealt with there; the others came up.
+    pub done: bool,
+    /// Where, or why not.
+    pub what: &'static str,
+    /// How many.
+    pub packets: u64,
 }
 
 /// Where packets meet the engine.
@@ -167,6 +180,7 @@ impl Plane for Idle {
             kind: "none",
             guarded: Vec::new(),
             gaps: vec!["no packet meets the rules: the datapath is \"none\"".to_owned()],
+            fates: Vec::new(),
             lost: Vec::new(),
         }
     }

@@ -60,6 +60,9 @@ impl Status {
         let up = up.map_or_else(|_| String::new(), |s| format!(" ({s:#})"));
         let _ = writeln!(text, "tidegate    up since {since}{up}, pid {}", self.pid);
         let _ = writeln!(text, "enforcing   {}", self.enforcing());
+        if let Some(share) = self.in_kernel() {
+            let _ = writeln!(text, "in kernel   {share}");
+        }
         for rules in &self.rules {
             let _ = writeln!(text, "rules       {}", rules.text());
         }
@@ -81,6 +84,27 @@ impl Status {
             let _ = writeln!(text, "NOT enforced: {gap}");
         }
         text
+    }
+
+    /// The share of received packets that programs in the kernel dealt with, and why the
+    /// others came up, most frequent first.
+    fn in_kernel(&self) -> Option<String> {
+        let fates = &self.plane.fates;
+        let all: u64 = fates.iter().map(|f| f.packets).sum();
+        let done: u64 = fates.iter().filter(|f| f.done).map(|f| f.packets).sum();
+        if fates.is_empty() {
+            return None;
+        }
+        let tenths = done.saturating_mul(1000).checked_div(all).unwrap_or(0);
+        let (whole, tenth) = (tenths / 10, tenths % 10);
+        let mut text = format!("{whole}.{tenth} % of {all} received packets");
+        let mut up: Vec<_> = fates.iter().filter(|f| !f.done && f.packets > 0).collect();
+        up.sort_by_key(|f| std::cmp::Reverse(f.packets));
+        for (i, fate) in up.into_iter().enumerate() {
+            let before = if i == 0 { "; up:" } else { "," };
+            let _ = write!(text, "{before} {} {}", fate.packets, fate.what);
+        }
+        Some(text)
     }
 
     fn enforcing(&self) -> String {
@@ -107,13 +131,18 @@ impl RulesStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plane::Guarded;
+    use crate::plane::{Fate, Guarded};
 
     #[test]
     fn a_person_reads_what_is_enforced_and_what_is_not() {
         let guarded = |name: &str| Guarded {
             name: name.to_owned(),
             ..Guarded::default()
+        };
+        let fate = |done, what, packets| Fate {
+            done,
+            what,
+            packets,
         };
         let status = Status {
             pid: 7,
@@ -123,6 +152,12 @@ mod tests {
                 kind: "userspace",
                 guarded: vec![guarded("eth0"), guarded("lo")],
                 gaps: vec!["wlan0 has no Ethernet header".to_owned()],
+                fates: vec![
+                    fate(true, "forwarded", 999),
+                    fate(false, "fragments", 0),
+                    fate(false, "odd", 1),
+                    fate(false, "unknown", 2),
+                ],
                 lost: Vec::new(),
             },
             trial: Some(7),
@@ -149,6 +184,7 @@ mod tests {
             "\
 tidegate    up since 2026-11-25 10:00:00 UTC (1d 1h 2m 3s), pid 7
 enforcing   userspace datapath on eth0, lo
+in kernel   99.7 % of 1002 received packets; up: 2 unknown, 1 odd
 rules       ipv4: 12 from /etc/iptables/rules.v4, changed since
 rules       ipv6: 0
 ON TRIAL    the rules before come back in 7 s unless `tidegate confirm` is given

@@ -1,19 +1,25 @@
-//! The userspace datapath as a plane.
+//! The userspace datapath as a plane, with or without programs in the kernel.
 
-use anyhow::Result;
-use tidegate_datapath::{Crash, Datapath, Observer, Options};
+use anyhow::{Context, Result};
+use tidegate_datapath::{Crash, Datapath, Fate, Observer, Options};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Config, Disposition, Engine, Output};
 
-use crate::config::{self, OnCrash};
-use crate::plane::{Ears, Guarded, Job, Plane, PlaneReport};
+use crate::config::{self, Kind, OnCrash};
+use crate::plane::{self, Ears, Guarded, Job, Plane, PlaneReport};
 
 /// The command of the program that makes it a guardian ([`tidegate_datapath::watch`]).
 const GUARDIAN: [&str; 2] = ["release", "--when-orphaned"];
 
-/// Packets of this network namespace come up to this process.
-pub struct Userspace(Datapath);
+/// Packets of this network namespace come up to this process, but for those that programs
+/// in the kernel deal with.
+pub struct Userspace {
+    datapath: Datapath,
+    kind: &'static str,
+    /// Why there are no programs.
+    slow: Option<String>,
+}
 
 impl Observer for Ears {
     fn output(&mut self, now: Time, output: &Output) {
@@ -38,7 +44,8 @@ impl Userspace {
     /// No permission.
     pub fn start(config: &config::Datapath, engine: Config, ears: Ears) -> Result<Self> {
         let some = !config.interfaces.is_empty();
-        let options = Options {
+        let mut options = Options {
+            fast: config.kind == Kind::Ebpf,
             interfaces: some.then(|| config.interfaces.clone()),
             crash: match config.on_crash {
                 OnCrash::Closed => Crash::Closed,
@@ -46,23 +53,51 @@ impl Userspace {
             },
             guardian: GUARDIAN.map(Into::into).to_vec(),
         };
-        Ok(Userspace(Datapath::start(options, engine, Box::new(ears))?))
+        let start = |options| Datapath::start(options, engine.clone(), Box::new(ears.clone()));
+        if !options.fast {
+            return Ok(Userspace {
+                datapath: start(options)?,
+                kind: "userspace",
+                slow: None,
+            });
+        }
+        match start(options.clone()) {
+            Ok(datapath) => Ok(Userspace {
+                datapath,
+                kind: "ebpf",
+                slow: None,
+            }),
+            Err(e) if config.fallback => {
+                let slow = format!("no eBPF datapath here, all packets come up: {e:#}");
+                tracing::warn!("{slow}");
+                options.fast = false;
+                Ok(Userspace {
+                    datapath: start(options)?,
+                    kind: "userspace",
+                    slow: Some(slow),
+                })
+            }
+            Err(e) => Err(e).context(
+                "no eBPF datapath here; \"datapath.fallback = true\" takes the userspace one",
+            ),
+        }
     }
 }
 
 impl Plane for Userspace {
     fn submit(&self, job: Job) -> Result<()> {
-        self.0.submit(job)
+        self.datapath.submit(job)
     }
 
     fn guard(&self) -> Result<()> {
-        self.0.guard()
+        self.datapath.guard()
     }
 
     fn report(&self) -> PlaneReport {
-        let report = self.0.report();
+        let report = self.datapath.report();
         let lost = report.lost().to_vec();
         let mut gaps = report.notes;
+        gaps.extend(self.slow.clone());
         gaps.push(
             "a local sender whose packet OUTPUT drops sees no EPERM, only silence".to_owned(),
         );
@@ -74,14 +109,23 @@ impl Plane for Userspace {
             lost: i.traffic.lost.total(),
         });
         PlaneReport {
-            kind: "userspace",
+            kind: self.kind,
             guarded: guarded.collect(),
             gaps,
+            fates: report.fates.into_iter().map(fate).collect(),
             lost,
         }
     }
 
     fn stop(&self) -> Result<()> {
-        self.0.stop()
+        self.datapath.stop()
+    }
+}
+
+fn fate((fate, packets): (Fate, u64)) -> plane::Fate {
+    plane::Fate {
+        done: matches!(fate, Fate::Forwarded | Fate::Passed),
+        what: fate.words(),
+        packets,
     }
 }

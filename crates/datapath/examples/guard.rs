@@ -1,6 +1,6 @@
 //! Guards the network namespace it is started in with a rules file until SIGTERM:
-//! `guard [--open] [--interface NAME]... [RULES4 [RULES6]]`. Prints what LOG logs and, at
-//! SIGUSR1 and at the end, a report. With `--open` the interfaces are opened when it is
+//! `guard [--open] [--fast] [--interface NAME]... [RULES4 [RULES6]]`. Prints what LOG logs and, at
+//! SIGUSR1 and at the end, a report. With `--fast` programs in the kernel take part. With `--open` the interfaces are opened when it is
 //! killed.
 
 use std::sync::Arc;
@@ -44,6 +44,7 @@ fn main() -> Result<()> {
                 options.crash = Crash::Open;
                 options.guardian = vec![GUARDIAN.into()];
             }
+            "--fast" => options.fast = true,
             _ => files.push(word),
         }
     }

@@ -8,6 +8,7 @@
 
 mod alone;
 mod divert;
+mod fast;
 mod guardian;
 mod neighbour;
 mod offload;
@@ -31,9 +32,10 @@ use tidegate_host::Host;
 use tidegate_sys::Clock;
 
 use alone::Alone;
+use fast::{Fast, Kernel, Table};
 use guardian::Guardian;
 pub use guardian::watch;
-pub use report::{Guarded, Lost, Report, Traffic};
+pub use report::{Fate, Guarded, Lost, Report, Traffic};
 use watch::Watcher;
 use wires::{Wires, wake};
 pub use worker::Work;
@@ -60,6 +62,8 @@ pub struct Options {
     /// that other process opens the interfaces when this one is killed. Without any
     /// words they stay closed then.
     pub guardian: Vec<OsString>,
+    /// Whether programs in the kernel answer for what the engine has decided.
+    pub fast: bool,
 }
 
 /// Sees what the datapath does. Called on its thread: must not block.
@@ -108,7 +112,15 @@ impl Datapath {
         observer: Box<dyn Observer>,
     ) -> Result<Self> {
         let (host, _) = Host::running()?;
-        let engine = Engine::new(engine_config, Arc::new(host.env));
+        let mut engine = Engine::new(engine_config, Arc::new(host.env));
+        let clock = Clock::new();
+        let (kernel, fast) = if options.fast {
+            let (kernel, tables) = Kernel::load(divert::secret()?)?;
+            let fast = Fast::new(Table::new(tables, clock), &mut engine);
+            (Some(kernel), Some(fast))
+        } else {
+            (None, None)
+        };
         let (commands, orders) = mpsc::channel();
         let worker = Wires {
             commands,
@@ -117,9 +129,9 @@ impl Datapath {
         let notes = Arc::default();
         let partial = options.interfaces.is_some();
         let wake = Arc::clone(&worker.wake);
-        let run = Worker::new(engine, Clock::new(), observer, orders, wake, partial)?;
+        let run = Worker::new(engine, clock, observer, orders, wake, partial, fast)?;
         let crash = options.crash;
-        let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes))?;
+        let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes), kernel)?;
         let thread = spawn("datapath", move || {
             let mut fuse = Fuse(Some(crash));
             let done = run.run();

@@ -1,8 +1,11 @@
 //! A guarded interface as the loop sees it.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::IfIndex;
-use tidegate_sys::{FramePort, Gso, OutFrame, VnetHeader};
+use tidegate_sys::{Frame, FramePort, Gso, OutFrame, PacketSocket, Sent, VnetHeader};
 
 use crate::divert::{Device, Framing, Sockets};
 use crate::offload::split_tcp;
@@ -74,6 +77,32 @@ impl Channel {
     }
 }
 
+/// An interface whose frames come by another device than they are sent by.
+struct Split {
+    up: PacketSocket,
+    wire: PacketSocket,
+}
+
+impl AsFd for Split {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.up.as_fd()
+    }
+}
+
+impl FramePort for Split {
+    fn receive(&mut self, budget: usize, take: &mut dyn FnMut(Frame<'_>)) -> io::Result<usize> {
+        self.up.receive(budget, take)
+    }
+
+    fn send(&mut self, frames: &[OutFrame]) -> Sent {
+        self.wire.send(frames)
+    }
+
+    fn lost(&mut self) -> u64 {
+        self.up.lost()
+    }
+}
+
 /// A guarded interface.
 pub(crate) struct Port {
     pub(crate) dev: IfIndex,
@@ -87,6 +116,8 @@ pub(crate) struct Port {
     pub(crate) near_mac: [u8; 6],
     pub(crate) secret: [u8; 6],
     pub(crate) traffic: Traffic,
+    /// Programs in the kernel forward what the engine has decided.
+    pub(crate) fast: bool,
 }
 
 impl Port {
@@ -97,7 +128,11 @@ impl Port {
             framing,
             mtu: device.mtu,
             no_arp: device.no_arp,
-            wire: sockets.wire.map(Channel::new),
+            fast: sockets.up.is_some(),
+            wire: match (sockets.wire, sockets.up) {
+                (Some(wire), Some(up)) => Some(Channel::new(Split { up, wire })),
+                (wire, _) => wire.map(Channel::new),
+            },
             door: Channel::new(sockets.door),
             near_mac: sockets.near_mac,
             secret: sockets.secret,

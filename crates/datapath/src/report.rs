@@ -1,5 +1,7 @@
 //! What the datapath says about itself.
 
+pub use tidegate_ebpf::layout::Fate;
+
 /// Packets at one interface since it was guarded. Packets of several segments that the
 /// kernel handles as one count as one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub struct Guarded {
 /// What is guarded, and what is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
+    /// What became of received packets at the programs in the kernel; empty without them.
+    pub fates: Vec<(Fate, u64)>,
     /// Guarded interfaces by index.
     pub interfaces: Vec<Guarded>,
     /// Packets for interfaces that are not guarded or not there any more.

@@ -16,6 +16,7 @@ use tidegate_host::Host;
 use tidegate_sys::Namespace;
 
 use crate::divert::{Device, Diversion, list, open, slots_each};
+use crate::fast::Kernel;
 use crate::port::Port;
 use crate::wires::Wires;
 use crate::worker::Command;
@@ -39,6 +40,7 @@ const PARTIAL: [&str; 2] = [
 /// Guards interfaces.
 pub(crate) struct Watcher {
     options: Options,
+    kernel: Option<Kernel>,
     helper: Namespace,
     socket: Socket,
     guarded: HashMap<u32, Diversion>,
@@ -53,6 +55,7 @@ impl Watcher {
         options: Options,
         worker: Wires,
         notes: Arc<Mutex<Vec<String>>>,
+        kernel: Option<Kernel>,
     ) -> Result<Self> {
         let helper = Namespace::new().context("a network namespace of our own")?;
         let _ = helper.run(|| std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"));
@@ -65,6 +68,7 @@ impl Watcher {
         socket.set_non_blocking(true)?;
         Ok(Watcher {
             options,
+            kernel,
             helper,
             socket,
             guarded: HashMap::new(),
@@ -107,6 +111,7 @@ impl Watcher {
             self.keep(device, slots)?;
         }
         notes.extend(self.left_out(&devices));
+        notes.extend(self.kernel.as_ref().and_then(Kernel::note));
         *self.notes.lock().unwrap_or_else(PoisonError::into_inner) = notes;
         Ok(())
     }
@@ -148,7 +153,8 @@ impl Watcher {
     }
 
     fn guard(&mut self, device: &Device, slots: u32) -> Result<()> {
-        let installed = Diversion::install(device, &self.helper, slots);
+        let kernel = self.kernel.as_mut();
+        let installed = Diversion::install(device, &self.helper, slots, kernel);
         match (installed, device.framing) {
             (Ok((diversion, sockets)), Some(framing)) => {
                 self.guarded.insert(device.index, diversion);
@@ -169,7 +175,7 @@ impl Watcher {
         self.worker.tell(Command::Remove(IfIndex(index)))?;
         if let Some(diversion) = self.guarded.remove(&index) {
             // The interface may be gone and its filters with it.
-            let _ = diversion.remove();
+            let _ = diversion.remove(self.kernel.as_mut());
         }
         Ok(())
     }
@@ -246,8 +252,9 @@ impl Watcher {
     pub(crate) fn close(&mut self) -> Result<()> {
         let mut first = Ok(());
         for (_, diversion) in self.guarded.drain() {
-            let removed = diversion.remove();
-            let removed = removed.with_context(|| format!("opening {}", diversion.device.name));
+            let name = diversion.device.name.clone();
+            let removed = diversion.remove(self.kernel.as_mut());
+            let removed = removed.with_context(|| format!("opening {name}"));
             if first.is_ok() {
                 first = removed;
             }

@@ -16,6 +16,7 @@ use tidegate_wire::{Family, parse};
 
 use crate::Observer;
 use crate::divert::{Device, Framing};
+use crate::fast::Fast;
 use crate::neighbour::{Known, Neighbours, Settled, group_mac};
 use crate::offload::{self, Segments};
 use crate::port::{Port, Side};
@@ -95,6 +96,8 @@ pub(crate) struct Worker {
     lost_asked: Time,
     /// There are interfaces that are left to the kernel.
     partial: bool,
+    /// Programs that forward what the engine has decided.
+    fast: Option<Fast>,
     /// Commands are waiting that had no turn yet.
     behind: bool,
 }
@@ -107,6 +110,7 @@ impl Worker {
         commands: Receiver<Command>,
         wake: Arc<OwnedFd>,
         partial: bool,
+        fast: Option<Fast>,
     ) -> Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
         let neighbours = Neighbours::new()?;
@@ -127,6 +131,7 @@ impl Worker {
             stray: 0,
             lost_asked: 0,
             partial,
+            fast,
             behind: false,
         })
     }
@@ -137,7 +142,8 @@ impl Worker {
         let mut busy = false;
         loop {
             events.clear();
-            let timeout = self.timeout(busy || self.behind);
+            let curious = self.fast.as_ref().is_some_and(Fast::is_curious);
+            let timeout = self.timeout(busy || curious || self.behind);
             match epoll::wait(
                 &self.poll,
                 rustix::buffer::spare_capacity(&mut events),
@@ -146,6 +152,7 @@ impl Worker {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e).context("waiting for packets"),
             }
+            let idle = !busy && !self.behind && events.iter().all(|e| e.data.u64() >= NEIGHBOURS);
             self.now = self.clock.now();
             busy = false;
             let mut told = self.behind;
@@ -161,6 +168,10 @@ impl Worker {
             }
             self.expire();
             self.flush();
+            if let Some(fast) = &mut self.fast {
+                fast.hand_over(&mut self.engine, idle);
+                fast.sweep(&mut self.engine, self.now);
+            }
             if told && self.obey()? {
                 return Ok(());
             }
@@ -208,6 +219,17 @@ impl Worker {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut count);
         let ends = self.clock.now().saturating_add(TURN);
+        if self.fast.is_some() {
+            self.engine.look_elsewhere();
+        }
+        let done = self.obey_until(ends);
+        if let Some(fast) = &self.fast {
+            fast.follow(&self.engine);
+        }
+        done
+    }
+
+    fn obey_until(&mut self, ends: Time) -> Result<bool> {
         while self.clock.now() < ends {
             let Ok(command) = self.commands.try_recv() else {
                 self.behind = false;
@@ -250,6 +272,7 @@ impl Worker {
         Report {
             interfaces,
             stray: self.stray,
+            fates: self.fast.as_ref().map(Fast::fates).unwrap_or_default(),
             notes: Vec::new(),
         }
     }
@@ -322,6 +345,12 @@ impl Worker {
             segments: Segments::of(&frame.vnet),
         };
         source.head[..head_len].copy_from_slice(head);
+        if let (Framing::Ethernet(own), Side::Wire, Some(fast)) = (port.framing, side, &self.fast)
+            && let Some(destination) = head.first_chunk()
+            && fast.came_up(*destination)
+        {
+            source.head[..6].copy_from_slice(&own);
+        }
         if frame.vnet.gso == Gso::Udp
             && let Some(pieces) = offload::split_udp(ip, frame.vnet.gso_size)
         {
@@ -361,7 +390,9 @@ impl Worker {
                     segment: source.segments.payload(),
                     ..Incoming::on(dev)
                 };
-                self.engine.receive(self.now, incoming, packet, &mut ())
+                let outcome = self.engine.receive(self.now, incoming, packet, &mut ());
+                self.offer();
+                outcome
             }
             Side::Door => {
                 let way = Outgoing {
@@ -373,6 +404,18 @@ impl Worker {
             }
         };
         self.carry_out(source, dev, outcome);
+    }
+
+    /// Perhaps the packet that was decided last stands for more of its flow.
+    fn offer(&mut self) {
+        if let Some(fast) = &self.fast {
+            let (by_dev, ports) = (&self.by_dev, &self.ports);
+            fast.offer(&mut self.engine, |dev| {
+                let slot = *by_dev.get(&IfIndex(dev))?;
+                let port = ports.get(slot)?.as_ref()?;
+                port.fast.then_some(port.mtu)
+            });
+        }
     }
 
     fn carry_out(&mut self, source: &Source, dev: IfIndex, mut outcome: Outcome) {

@@ -13,6 +13,7 @@ use crate::defrag::{Defrag, DefragLimits};
 use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
+use crate::offload::Followed;
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
 use crate::queue::Queues;
@@ -185,6 +186,8 @@ pub struct Engine {
     pub(crate) shared: Shared,
     pub(crate) queues: Option<Box<dyn Queues>>,
     pub(crate) drops: DropCounters,
+    /// The last packet, if it followed a plan.
+    pub(crate) last: Option<Followed>,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -212,6 +215,7 @@ impl Engine {
             shared: Shared::default(),
             queues: None,
             drops: DropCounters::default(),
+            last: None,
             spare: Vec::new(),
             env,
             config,
@@ -228,6 +232,7 @@ impl Engine {
     /// Replaces the rules of their family between two packets, keeping what survives;
     /// connections stay. Returns the old rules, whose destruction takes its time.
     pub fn replace(&mut self, mut ready: Ready, survivors: &Survivors) -> Ready {
+        self.recall_all();
         let new = &mut ready.0;
         let family = new.rules.family;
         let slot = &mut self.families[index(family)];
@@ -294,6 +299,7 @@ impl Engine {
 
     /// Replaces the surroundings.
     pub fn set_env(&mut self, env: Arc<Env>) {
+        self.recall_all();
         self.env = env;
         self.flows.begin_epoch();
     }
@@ -373,7 +379,9 @@ impl Engine {
         packet: Vec<u8>,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).receive(incoming, packet)
+        let outcome = Run::new(self, now, trace).receive(incoming, packet);
+        self.count_passed();
+        outcome
     }
 
     /// A packet that a local socket sends, carrying `mark`.
@@ -437,6 +445,7 @@ impl Engine {
     /// Lets connections and fragments expire.
     pub fn handle_timeout(&mut self, now: Time) {
         self.conntrack.handle_timeout(now);
+        self.count_passed();
         self.defrag.handle_timeout(now);
     }
 

@@ -229,11 +229,8 @@ impl FlowCache {
         info: CtInfo,
         facts: &mut impl Facts,
     ) -> Option<Follow> {
-        if tag >> PLAN_BITS != self.epoch + 1 {
-            return None;
-        }
+        let plan = self.plan(tag)?;
         let number = (tag & ((1 << PLAN_BITS) - 1)) as u32;
-        let plan = self.plans.get(number as usize)?;
         let fits = Start::of(packet, info) == Some(plan.start)
             && plan.guards.iter().all(|(cond, held)| {
                 (eval(cond, facts, &mut ()) == tidegate_ir::Truth::True) == *held
@@ -278,6 +275,30 @@ impl FlowCache {
     #[inline]
     pub(crate) fn path(&self, follow: Follow) -> Option<Path> {
         self.plans.get(follow.plan as usize)?.path
+    }
+
+    /// Number of the present rules and surroundings.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Counters that packets with this tag raise; none when it is of another epoch.
+    pub(crate) fn trail(&self, tag: u64) -> impl Iterator<Item = u32> {
+        let plan = self.plan(tag);
+        let trail = plan.map_or(&[][..], |p| &p.trail);
+        trail.iter().copied().filter(|&id| id != END)
+    }
+
+    fn plan(&self, tag: u64) -> Option<&Plan> {
+        let current = tag >> PLAN_BITS == self.epoch + 1;
+        let number = (tag & ((1 << PLAN_BITS) - 1)) as usize;
+        self.plans.get(number).filter(|_| current)
+    }
+
+    /// The tests that the plan depends on, and how they came out.
+    pub(crate) fn guards(&self, follow: Follow) -> &[(Cond, bool)] {
+        let plan = self.plans.get(follow.plan as usize);
+        plan.map_or(&[], |p| &p.guards)
     }
 
     /// The mark that packets of the plan leave the tables with.

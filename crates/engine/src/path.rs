@@ -9,6 +9,7 @@ use crate::emit::{self, IcmpError};
 use crate::engine::{Engine, Incoming, Outgoing};
 use crate::env::{Env, IfIndex, RouteType, is_multicast};
 use crate::fragment;
+use crate::offload::Followed;
 use crate::options4::{self, Here};
 use crate::options6::{self, Refused};
 use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
@@ -82,10 +83,11 @@ impl<T: Trace> Run<'_, T> {
 
     /// What became of a packet holds for the next ones of its flow.
     fn keep_plan(&mut self, packet: &Packet, done: Disposition) {
+        let through = matches!(done, Disposition::Sent | Disposition::Delivered);
+        self.engine.last = Followed::of(packet).filter(|_| through && !T::ACTIVE);
         let Engine {
             flows, conntrack, ..
         } = &mut *self.engine;
-        let through = matches!(done, Disposition::Sent | Disposition::Delivered);
         if through
             && !T::ACTIVE
             && let Tracking::Connection(a) = packet.tracking

@@ -19,6 +19,12 @@ impl Clock {
         }
     }
 
+    /// The time that `CLOCK_BOOTTIME` showed `boot` nanoseconds at.
+    #[must_use]
+    pub fn at(&self, boot: u64) -> u64 {
+        self.boot.saturating_add(boot)
+    }
+
     /// The time.
     #[must_use]
     pub fn now(&self) -> u64 {

@@ -8,6 +8,7 @@ mod namespace;
 mod packet;
 mod port;
 mod ring;
+mod shared;
 mod vnet;
 
 pub use bpf::{Insn, wire_filter};
@@ -15,6 +16,7 @@ pub use clock::Clock;
 pub use namespace::Namespace;
 pub use packet::{PacketOptions, PacketSocket};
 pub use port::{Frame, FramePort, OutFrame, PacketKind, Sent};
+pub use shared::SharedWords;
 pub use vnet::{Gso, VnetHeader};
 
 /// Fills `buffer` with random bytes.

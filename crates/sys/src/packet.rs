@@ -30,6 +30,8 @@ pub struct PacketOptions {
     pub receive_ring: u32,
     /// Frames of the usual size that are handed over together to be sent.
     pub send_ring: u32,
+    /// Frames are sent only; none are taken.
+    pub send_only: bool,
 }
 
 /// A packet socket bound to one interface.
@@ -72,12 +74,17 @@ impl PacketSocket {
         if !options.filter.is_empty() {
             filter(&fd, &options.filter)?;
         }
-        let received = ring(&fd, libc::PACKET_RX_RING, options.receive_ring);
+        let (slots, protocol) = if options.send_only {
+            (0, 0)
+        } else {
+            (options.receive_ring, libc::ETH_P_ALL as u16)
+        };
+        let received = ring(&fd, libc::PACKET_RX_RING, slots);
         if received.is_some() {
             // A frame too long for a slot waits in the queue: any number but 0 says so.
             set(&fd, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &1i32)?;
         }
-        bind(&fd, index, libc::ETH_P_ALL as u16)?;
+        bind(&fd, index, protocol)?;
         let sender = socket().and_then(|fd| {
             room(&fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.buffer)?;
             let ring = ring(&fd, libc::PACKET_TX_RING, options.send_ring);

@@ -62,6 +62,8 @@ pub(crate) struct Args {
 enum DatapathArg {
     /// Packets come up to this process.
     Userspace,
+    /// Programs in the kernel forward what has been decided, other packets come up.
+    Ebpf,
     /// Rules are kept, nothing is enforced.
     None,
 }
@@ -106,6 +108,7 @@ impl Args {
         if let Some(kind) = self.datapath {
             config.datapath.kind = match kind {
                 DatapathArg::Userspace => Kind::Userspace,
+                DatapathArg::Ebpf => Kind::Ebpf,
                 DatapathArg::None => Kind::None,
             };
         }
@@ -156,7 +159,7 @@ fn start_plane(config: &Config, ears: Ears) -> Result<Arc<dyn Plane>> {
             let engine = Engine::new(settings, Arc::new(host.env));
             Ok(Arc::new(Idle::start(engine, ears)?))
         }
-        Kind::Userspace => Ok(Arc::new(Userspace::start(
+        Kind::Userspace | Kind::Ebpf => Ok(Arc::new(Userspace::start(
             &config.datapath,
             settings,
             ears,

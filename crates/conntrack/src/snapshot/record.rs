@@ -180,6 +180,7 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         pending: _,
         extra,
         tags: _,
+        place: _,
     } = entry;
     let extra = extra.as_deref().copied().unwrap_or_default();
     let Extra {

@@ -84,6 +84,16 @@ pub(crate) fn track(
     }
 }
 
+/// Seconds that an entry lives on after a packet that brought it nothing new, once it is
+/// settled (established or a stream); 0 for protocols that never are.
+pub(crate) fn settled_timeout(config: &Config, state: &ProtoState) -> u32 {
+    match state {
+        ProtoState::Tcp(tcp) => tcp::timeout(config, tcp),
+        ProtoState::Udp { .. } => config.timeouts.udp[1],
+        ProtoState::Stateless | ProtoState::Sctp(_) | ProtoState::Gre { .. } => 0,
+    }
+}
+
 /// GRE: assured with the first packet after a reply (`nf_conntrack_gre_packet`).
 fn gre(config: &Config, entry: &mut Entry) -> Verdict {
     if !entry.confirmed() {

@@ -116,6 +116,11 @@ pub(super) fn own_name(device: &Device) -> String {
     }
 }
 
+/// The name of our device by which the programs of device `index` send up.
+pub(super) fn own_name_up(index: u32) -> String {
+    format!("{OWN_DEVICE}^{index}")
+}
+
 /// Makes a pair of devices named `name`: one here, the far end in `helper`. Both come
 /// up, without IPv6 of their own. Returns their indexes.
 pub(super) fn pair(name: &str, mac: Option<[u8; 6]>, helper: &Namespace) -> Result<(u32, u32)> {

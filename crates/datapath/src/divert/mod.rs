@@ -16,6 +16,7 @@ mod settings;
 use anyhow::{Context, Result, bail};
 use tidegate_sys::{Namespace, PacketOptions, PacketSocket, random, wire_filter};
 
+use crate::fast::{Attached, Kernel, remove_pins};
 use filters::{Act, At, Ours, Place, Turn, Which};
 pub(crate) use links::{Device, Framing, list};
 
@@ -42,6 +43,8 @@ pub(crate) struct Diversion {
     pub(crate) device: Device,
     /// Our end of the pair beside it.
     near: u32,
+    /// What it takes for the fast path: the pair's end beside it, and the programs.
+    fast: Option<(u32, Attached)>,
     /// The kernel had memory for rings.
     pub(crate) rings: bool,
 }
@@ -51,6 +54,9 @@ pub(crate) struct Diversion {
 pub(crate) struct Sockets {
     /// Frames of the interface itself; loopback has none.
     pub(crate) wire: Option<PacketSocket>,
+    /// What the programs of the fast path send up; with it, the interface's own socket only
+    /// sends.
+    pub(crate) up: Option<PacketSocket>,
     /// The kernel's frames: out of its sockets, and into them.
     pub(crate) door: PacketSocket,
     /// Ethernet address that frames into the door are for.
@@ -60,7 +66,7 @@ pub(crate) struct Sockets {
 }
 
 /// A locally administered unicast address that nobody can guess.
-fn secret() -> Result<[u8; 6]> {
+pub(crate) fn secret() -> Result<[u8; 6]> {
     let mut mac = [0; 6];
     random(&mut mac).context("random bytes")?;
     mac[0] = mac[0] & 0xfc | 2;
@@ -83,6 +89,7 @@ impl Diversion {
         device: &Device,
         helper: &Namespace,
         slots: u32,
+        kernel: Option<&mut Kernel>,
     ) -> Result<(Self, Sockets)> {
         let Some(framing) = device.framing else {
             bail!("its framing is unknown here");
@@ -95,12 +102,15 @@ impl Diversion {
         let mut diversion = Diversion {
             device: device.clone(),
             near,
+            fast: None,
             rings: true,
         };
-        let done = diversion.connect(framing, far, helper, near_mac, slots);
+        let kernel = kernel.filter(|_| matches!(framing, Framing::Ethernet(_)));
+        let done = diversion.connect(framing, far, helper, near_mac, slots, kernel);
         match done {
             Ok(sockets) => {
-                let wire = sockets.wire.as_ref().is_none_or(PacketSocket::has_ring);
+                let takes = sockets.up.as_ref().or(sockets.wire.as_ref());
+                let wire = takes.is_none_or(PacketSocket::has_ring);
                 diversion.rings = wire && sockets.door.has_ring();
                 Ok((diversion, sockets))
             }
@@ -112,26 +122,29 @@ impl Diversion {
     }
 
     fn connect(
-        &self,
+        &mut self,
         framing: Framing,
         far: u32,
         helper: &Namespace,
         near_mac: [u8; 6],
         slots: u32,
+        kernel: Option<&mut Kernel>,
     ) -> Result<Sockets> {
         let index = self.device.index;
-        let secret = secret()?;
+        let secret = kernel.as_ref().map_or_else(secret, |k| Ok(k.injected()))?;
         let all = PacketOptions {
             filter: Vec::new(),
             buffer: BUFFER,
             receive_ring: slots / DOOR_SHARE,
             send_ring: slots / SEND_SHARE,
+            send_only: false,
         };
         let door = helper
             .run(|| PacketSocket::open(far, &all))
             .context("a packet socket")?;
         let own = PacketOptions {
             filter: wire_filter(secret),
+            send_only: kernel.is_some(),
             receive_ring: slots,
             ..all
         };
@@ -143,8 +156,8 @@ impl Diversion {
         };
         filters::prepare(self.near)?;
         let inject = Act::ReceiveOn(index);
-        let slots = (Place::FIRST, Turn::Redirect);
-        filters::add(self.near, At::Ingress, slots, Which::All, inject, 0)
+        let turn = (Place::FIRST, Turn::Redirect);
+        filters::add(self.near, At::Ingress, turn, Which::All, inject, 0)
             .context("redirecting into the interface")?;
         filters::prepare(index)?;
         let place = Place::free(index)?;
@@ -153,12 +166,49 @@ impl Diversion {
             return Err(e);
         }
         filters::remove(index, Ours::NotIn(place)).context("removing a predecessor's filters")?;
+        let up = kernel
+            .map(|k| self.speed_up(k, helper, slots))
+            .transpose()?;
         Ok(Sockets {
             wire,
+            up,
             door,
             near_mac,
             secret,
         })
+    }
+
+    /// Puts the programs of the fast path in front; what they send up comes by the socket.
+    fn speed_up(
+        &mut self,
+        kernel: &mut Kernel,
+        helper: &Namespace,
+        slots: u32,
+    ) -> Result<PacketSocket> {
+        let index = self.device.index;
+        let name = links::own_name_up(index);
+        let (near, far) = links::pair(&name, None, helper)?;
+        let all = PacketOptions {
+            buffer: BUFFER,
+            receive_ring: slots,
+            ..PacketOptions::default()
+        };
+        let socket = helper.run(|| PacketSocket::open(far, &all));
+        let device = (index, self.device.name.as_str());
+        let done = socket.context("a packet socket").and_then(|socket| {
+            let attached = kernel.attach(device, near, &name, helper)?;
+            Ok((socket, attached))
+        });
+        match done {
+            Ok((socket, attached)) => {
+                self.fast = Some((near, attached));
+                Ok(socket)
+            }
+            Err(e) => {
+                let _ = links::remove(near);
+                Err(e)
+            }
+        }
     }
 
     /// Closes the interface to everything but us. Filters that a predecessor has left,
@@ -193,8 +243,12 @@ impl Diversion {
     }
 
     /// Opens the interface again.
-    pub(crate) fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(self, kernel: Option<&mut Kernel>) -> Result<()> {
         let opened = open(&self.device);
+        if let (Some((near, attached)), Some(kernel)) = (self.fast, kernel) {
+            kernel.detach(attached)?;
+            links::remove(near)?;
+        }
         links::remove(self.near)?;
         opened.map(|_| ())
     }
@@ -225,6 +279,9 @@ pub(crate) fn open(device: &Device) -> Result<bool> {
 pub(crate) fn remove_all() -> Result<usize> {
     let mut opened = 0;
     let mut faults = Vec::new();
+    if let Err(e) = remove_pins() {
+        faults.push(format!("{e:#}"));
+    }
     for device in list()? {
         let done = if device.ours() {
             links::remove(device.index).map_err(Into::into)

@@ -38,7 +38,7 @@ pub(crate) fn net() -> Net {
 
 impl Net {
     /// The outside knows the way in.
-    fn routed(&self) {
+    pub(crate) fn routed(&self) {
         self.outside
             .sh("ip route add default via 10.1.0.1; ip -6 route add default via fd01::1");
     }

@@ -131,6 +131,26 @@ fn open(config: &Config, segment: &Segment<'_>) -> Result<TcpState, InvalidReaso
     Ok(tcp)
 }
 
+/// Seconds that a connection lives on after the segment that it remembers as the last.
+pub(super) fn timeout(config: &Config, tcp: &TcpState) -> u32 {
+    let timeouts = &config.timeouts.tcp;
+    let usual = timeouts[tcp.state as usize];
+    let unacknowledged =
+        (tcp.seen[0].flags | tcp.seen[1].flags) & tcp_flag::DATA_UNACKNOWLEDGED != 0;
+    let retrans = timeouts[TCP_MAX_RETRANS];
+    if tcp.retrans >= config.tcp_max_retrans && usual > retrans {
+        retrans
+    } else if tcp.last_class == TcpClass::Rst {
+        timeouts[TcpConn::Close as usize]
+    } else if unacknowledged && usual > timeouts[TCP_UNACKNOWLEDGED] {
+        timeouts[TCP_UNACKNOWLEDGED]
+    } else if tcp.last_win == 0 && usual > retrans {
+        retrans
+    } else {
+        usual
+    }
+}
+
 impl Run<'_> {
     /// The state table and its special cases.
     fn step(&mut self, tcp: &mut TcpState, note: &mut Option<Note>) -> Step {
@@ -302,22 +322,7 @@ impl Run<'_> {
         if self.old != new && new == TcpConn::FinWait {
             tcp.seen[self.dir.ix()].flags |= tcp_flag::CLOSE_INIT;
         }
-        let timeouts = &self.config.timeouts.tcp;
-        let usual = timeouts[new as usize];
-        let unacknowledged =
-            (tcp.seen[0].flags | tcp.seen[1].flags) & tcp_flag::DATA_UNACKNOWLEDGED != 0;
-        let retrans = timeouts[TCP_MAX_RETRANS];
-        if tcp.retrans >= self.config.tcp_max_retrans && usual > retrans {
-            retrans
-        } else if self.segment.class == TcpClass::Rst {
-            timeouts[TcpConn::Close as usize]
-        } else if unacknowledged && usual > timeouts[TCP_UNACKNOWLEDGED] {
-            timeouts[TCP_UNACKNOWLEDGED]
-        } else if tcp.last_win == 0 && usual > retrans {
-            retrans
-        } else {
-            usual
-        }
+        timeout(self.config, tcp)
     }
 
     /// Status bits, and the cases in which the timer is not simply refreshed.

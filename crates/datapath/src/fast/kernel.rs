@@ -1,0 +1,242 @@
+//! Programs and tables in the kernel.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::{Ebpf, EbpfLoader};
+use rustix::fs::statfs;
+use tidegate_ebpf::fast::{EGRESS, INGRESS, Secrets, TAIL, programs};
+use tidegate_ebpf::layout::{GATE, GLOBAL, PLACES};
+use tidegate_sys::{Namespace, SharedWords, random};
+
+/// Where links are kept alive for the time after a crash.
+const PINS: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC`
+const BPF_FS: i64 = 0xcafe_4a11;
+
+/// The loaded programs.
+pub(crate) struct Kernel {
+    programs: Ebpf,
+    doors: HashMap<MapData, u32, u32>,
+    secrets: Secrets,
+    /// Where links are pinned; `None`: there is no such file system.
+    pins: Option<PathBuf>,
+}
+
+/// The tables that a running datapath writes.
+pub(crate) struct Tables {
+    pub(crate) flows: HashMap<MapData, [u8; tidegate_ebpf::layout::KEY], [u8; 8]>,
+    pub(crate) connections: Array<MapData, [u8; tidegate_ebpf::layout::CONNECTION]>,
+    pub(crate) gates: SharedWords,
+    pub(crate) globals: SharedWords,
+    pub(crate) fates: PerCpuArray<MapData, u64>,
+    pub(crate) places: u32,
+    pub(crate) secrets: Secrets,
+}
+
+/// Programs at work on an interface.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    index: u32,
+    /// Ingress first, so that nothing is sent on that egress does not know.
+    links: Vec<Link>,
+}
+
+#[derive(Debug)]
+enum Link {
+    Pinned(PinnedLink),
+    Held(#[allow(dead_code, reason = "ends with its holder")] FdLink),
+}
+
+fn words<const N: usize>() -> Result<[u32; N]> {
+    let mut found = [0; N];
+    for word in &mut found {
+        let mut bytes = [0; 4];
+        random(&mut bytes).context("random bytes")?;
+        *word = u32::from_ne_bytes(bytes);
+    }
+    Ok(found)
+}
+
+impl Kernel {
+    /// Loads programs and tables.
+    ///
+    /// # Errors
+    /// The kernel is too old or built without what they need, or a right is missing.
+    pub(crate) fn load(injected: [u8; 6]) -> Result<(Kernel, Tables)> {
+        let [tag] = words::<1>()?;
+        let [a, b, ..] = tag.to_ne_bytes();
+        let secrets = Secrets {
+            injected,
+            // Locally administered, for one.
+            known: [a & 0xfc | 2, b],
+            sent_on: words()?,
+        };
+        let object = programs(&secrets).context("the fast path's object file")?;
+        let mut loaded = EbpfLoader::new()
+            .load(&object)
+            .context("the kernel does not take the fast path's tables")?;
+        for name in [INGRESS, EGRESS, TAIL] {
+            let program = program(&mut loaded, name)?;
+            program
+                .load()
+                .with_context(|| format!("the kernel does not take the program {name}"))?;
+        }
+        let tables = Tables::take(&mut loaded, secrets)?;
+        let kernel = Kernel {
+            doors: HashMap::try_from(map(&mut loaded, "doors")?)?,
+            programs: loaded,
+            secrets,
+            pins: pins()?,
+        };
+        Ok((kernel, tables))
+    }
+
+    /// What is lost when there is nowhere to keep links.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.pins.is_none().then(|| {
+            format!(
+                "when the daemon is killed established connections stop too: there is no BPF \
+                 file system at {PINS}"
+            )
+        })
+    }
+
+    /// Ethernet source of frames that are let in.
+    pub(crate) fn injected(&self) -> [u8; 6] {
+        self.secrets.injected
+    }
+
+    /// Sets the programs to work on interface `index` named `name`; what goes up goes to
+    /// the far end `far`, in `helper`, of the device `near`.
+    pub(crate) fn attach(
+        &mut self,
+        (index, name): (u32, &str),
+        near: u32,
+        far: &str,
+        helper: &Namespace,
+    ) -> Result<Attached> {
+        let tail = program(&mut self.programs, TAIL)?;
+        let end = helper.run(|| link(tail, far, TcAttachType::Ingress).map_err(io::Error::other));
+        let mut attached = Attached {
+            index,
+            links: vec![Link::Held(end.context("the program behind our socket")?)],
+        };
+        self.doors.insert(index, near, 0)?;
+        for (which, at) in [
+            (EGRESS, TcAttachType::Egress),
+            (INGRESS, TcAttachType::Ingress),
+        ] {
+            let place = self
+                .pins
+                .as_ref()
+                .map(|p| p.join(format!("{index}-{which}")));
+            if let (Some(pins), Some(place)) = (&self.pins, &place) {
+                fs::create_dir_all(pins).with_context(|| pins.display().to_string())?;
+                // A predecessor's, which was killed.
+                remove(place)?;
+            }
+            let made = link(program(&mut self.programs, which)?, name, at);
+            let made = made.with_context(|| format!("attaching the program {which}"))?;
+            attached.links.push(match place {
+                Some(place) => Link::Pinned(made.pin(place)?),
+                None => Link::Held(made),
+            });
+        }
+        Ok(attached)
+    }
+
+    /// Takes the programs from an interface.
+    pub(crate) fn detach(&mut self, attached: Attached) -> Result<()> {
+        for link in attached.links.into_iter().rev() {
+            if let Link::Pinned(link) = link {
+                link.unpin()?;
+            }
+        }
+        // Not there when the interface could not be guarded.
+        let _ = self.doors.remove(&attached.index);
+        // The last one leaves no directory.
+        let _ = self.pins.as_ref().map(fs::remove_dir);
+        Ok(())
+    }
+}
+
+impl Tables {
+    fn take(loaded: &mut Ebpf, secrets: Secrets) -> Result<Self> {
+        Ok(Tables {
+            flows: HashMap::try_from(map(loaded, "flows")?)?,
+            connections: Array::try_from(map(loaded, "connections")?)?,
+            gates: shared(map(loaded, "gates")?, PLACES as usize * GATE)?,
+            globals: shared(map(loaded, "globals")?, GLOBAL)?,
+            fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
+            places: PLACES,
+            secrets,
+        })
+    }
+}
+
+fn shared(map: Map, words: usize) -> Result<SharedWords> {
+    let Map::Array(data) = map else {
+        bail!("only arrays can be shared");
+    };
+    SharedWords::map(data.fd().as_fd(), words).context("sharing memory with programs")
+}
+
+fn map(loaded: &mut Ebpf, name: &str) -> Result<Map> {
+    loaded
+        .take_map(name)
+        .ok_or_else(|| anyhow!("no table {name}"))
+}
+
+fn program<'a>(loaded: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    let program = loaded.program_mut(name);
+    let program = program.ok_or_else(|| anyhow!("no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn link(program: &mut SchedClassifier, device: &str, at: TcAttachType) -> Result<FdLink> {
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(device, at, order)?;
+    Ok(program.take_link(id)?.try_into()?)
+}
+
+/// The directory for this network namespace's links.
+fn place() -> Result<PathBuf> {
+    let own = fs::metadata("/proc/thread-self/ns/net").context("/proc")?;
+    Ok(Path::new(PINS).join(format!("tidegate-{}", own.ino())))
+}
+
+fn pins() -> Result<Option<PathBuf>> {
+    if statfs(PINS).is_ok_and(|s| s.f_type == BPF_FS) {
+        return place().map(Some);
+    }
+    Ok(None)
+}
+
+fn remove(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => bail!("{}: {e}", path.display()),
+    }
+}
+
+/// Ends the programs that a killed datapath has left in this network namespace.
+pub(crate) fn remove_pins() -> Result<()> {
+    let place = place()?;
+    let Ok(entries) = fs::read_dir(&place) else {
+        return Ok(());
+    };
+    for entry in entries {
+        remove(&entry?.path())?;
+    }
+    fs::remove_dir(&place).with_context(|| place.display().to_string())
+}

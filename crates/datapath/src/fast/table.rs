@@ -1,0 +1,420 @@
+//! Which connections the programs handle, and what they are told about them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidegate_ebpf::fast::known;
+use tidegate_ebpf::layout::{
+    self, Connection, Fate, GATE, Hook, KEY, Way, flow, gate, global, key, tcp_state,
+};
+use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
+use tidegate_engine::conntrack::entry::Counters;
+use tidegate_engine::conntrack::{Dir, Entry, EntryId, SECOND, Time};
+use tidegate_engine::{Engine, Goes, Offer};
+use tidegate_sys::Clock;
+
+use super::kernel::Tables;
+
+/// `BPF_F_LOCK`
+const LOCK: u64 = 4;
+
+/// How often connections are looked at, and after how much silence.
+const SWEEP: Time = SECOND;
+
+/// One connection's place.
+#[derive(Debug, Default)]
+struct Place {
+    id: Option<EntryId>,
+    ways: [Option<Way>; 2],
+    keys: [Option<[u8; KEY]>; 2],
+    /// Epoch of the engine when the ways were offered.
+    epoch: u64,
+    /// Packets and bytes of each direction that have been told.
+    told: [Counters; 2],
+    /// Time of the last packet that has been told.
+    last: u64,
+    /// Packets that came up with the connection's mark on them.
+    seen: u64,
+    /// Directions of which one has come since their key was set: all that came up before
+    /// without a mark has been dealt with.
+    proved: [bool; 2],
+    /// Packets that had come up when some were missing though nothing waited.
+    missing: Option<u64>,
+    /// There is an offer to be handed over.
+    waits: bool,
+    /// It is in the list of those.
+    listed: bool,
+}
+
+/// The tables and what is in them.
+pub(crate) struct Table {
+    kernel: Tables,
+    clock: Clock,
+    places: Vec<Place>,
+    free: Vec<u32>,
+    /// Freed, but a program may still be about to look at them.
+    cooling: Vec<u32>,
+    by_id: HashMap<EntryId, u32>,
+    by_key: HashMap<[u8; KEY], u32>,
+    /// Places that are to be handed over.
+    waiting: Vec<u32>,
+    /// Places of which packets came in this batch.
+    touched: Vec<u32>,
+    /// There are new offers.
+    fresh: bool,
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table")
+            .field("places", &self.by_id.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    pub(crate) fn new(kernel: Tables, clock: Clock) -> Self {
+        Table {
+            kernel,
+            clock,
+            places: Vec::new(),
+            free: Vec::new(),
+            cooling: Vec::new(),
+            by_id: HashMap::new(),
+            by_key: HashMap::new(),
+            waiting: Vec::new(),
+            touched: Vec::new(),
+            fresh: false,
+        }
+    }
+
+    fn word(&self, place: u32, word: usize) -> u64 {
+        self.kernel.gates.load(place as usize * GATE + word)
+    }
+
+    fn set_word(&self, place: u32, word: usize, value: u64) {
+        self.kernel.gates.store(place as usize * GATE + word, value);
+    }
+
+    /// A place for a connection; `None` when all are taken.
+    fn place(&mut self, id: EntryId) -> Option<u32> {
+        if let Some(place) = self.by_id.get(&id) {
+            return Some(*place);
+        }
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None if self.places.len() < self.kernel.places as usize => {
+                self.places.push(Place::default());
+                self.places.len() as u32 - 1
+            }
+            None => return None,
+        };
+        self.set_word(place, gate::DONE, gate::SHUT);
+        let counted = |dir: usize| Counters {
+            packets: self.word(place, gate::COUNTS + 2 * dir),
+            bytes: self.word(place, gate::COUNTS + 2 * dir + 1),
+        };
+        self.places[place as usize] = Place {
+            id: Some(id),
+            told: [counted(0), counted(1)],
+            seen: self.word(place, gate::SENT),
+            ..Place::default()
+        };
+        self.by_id.insert(id, place);
+        Some(place)
+    }
+
+    /// Takes an offer; it is handed over when none of the flow's packets is on its way
+    /// through here any more.
+    fn offer(&mut self, offer: &Offer, mtu: u32, epoch: u64) {
+        let Some(at) = self.place(offer.id) else {
+            return;
+        };
+        let goes = match offer.goes {
+            Goes::Out { dev, next_hop } => layout::Goes::Out {
+                dev: dev.0,
+                next_hop,
+                mtu,
+            },
+            Goes::Local => layout::Goes::On,
+        };
+        let dir = offer.dir as usize;
+        let key = key(offer.in_dev.0, Hook::Ingress, &offer.before);
+        let place = &mut self.places[at as usize];
+        if place.epoch != epoch {
+            place.ways = [None; 2];
+            place.epoch = epoch;
+        }
+        place.ways[dir] = Some(Way {
+            goes,
+            before: offer.before,
+            after: offer.after,
+            tos: offer.tos,
+        });
+        place.waits = true;
+        self.fresh = true;
+        if !std::mem::replace(&mut place.listed, true) {
+            self.waiting.push(at);
+        }
+        if let Some(old) = place.keys[dir].replace(key)
+            && old != key
+        {
+            self.remove_key(&old, at);
+        }
+        if self.by_key.insert(key, at) != Some(at) {
+            self.places[at as usize].proved[dir] = false;
+            // Full: the flow's packets go on coming up.
+            let _ = self.kernel.flows.insert(key, flow(at, offer.dir), 0);
+        }
+    }
+
+    fn remove_key(&mut self, key: &[u8; KEY], place: u32) {
+        if self.by_key.get(key) == Some(&place) {
+            self.by_key.remove(key);
+            // Not there when the table was full.
+            let _ = self.kernel.flows.remove(key);
+        }
+    }
+
+    /// A packet of a known connection came up.
+    fn seen(&mut self, at: u32, dir: Dir) {
+        if let Some(place) = self.places.get_mut(at as usize) {
+            place.seen += 1;
+            place.proved[dir as usize] = true;
+            self.touched.push(at);
+        }
+    }
+
+    /// Hands over what is ripe, given that everything decided has been sent: connections of
+    /// which all packets that came up have been seen. With `idle`, nothing waits in any
+    /// socket: then packets that are missing were lost on their way up.
+    fn hand_over(&mut self, engine: &Engine, idle: bool) -> Vec<(EntryId, u32)> {
+        let mut touched = std::mem::take(&mut self.touched);
+        if idle {
+            self.fresh = false;
+            touched.append(&mut self.waiting);
+        }
+        let mut gone = Vec::new();
+        for at in touched.drain(..) {
+            let sent = self.word(at, gate::SENT);
+            let place = &mut self.places[at as usize];
+            if idle {
+                place.proved = [true; 2];
+                // One may be between the program and the socket; twice is no accident.
+                if place.seen != sent && place.missing.replace(sent) != Some(sent) {
+                    self.fresh = true;
+                    self.waiting.push(at);
+                    continue;
+                }
+                place.listed = false;
+                place.seen = sent;
+            }
+            let proved = (0..2).all(|dir| place.proved[dir] || place.ways[dir].is_none());
+            if !place.waits || place.seen != sent || !proved {
+                continue;
+            }
+            place.waits = false;
+            if let Some(id) = place.id
+                && place.epoch == engine.epoch()
+                && engine.conntrack().is_settled(id)
+                && self.give(engine, id, at, sent)
+            {
+                gone.push((id, at));
+            }
+        }
+        self.touched = touched;
+        gone
+    }
+
+    fn give(&mut self, engine: &Engine, id: EntryId, at: u32, sent: u64) -> bool {
+        let Some(entry) = engine.conntrack().entry(id) else {
+            return false;
+        };
+        let connection = Connection {
+            ways: self.places[at as usize].ways,
+            tcp: entry.tcp().copied().unwrap_or_default(),
+        };
+        let bytes = connection.to_bytes();
+        if self.kernel.connections.set(at, bytes, LOCK).is_err() {
+            return false;
+        }
+        let epoch = self.kernel.globals.load(global::EPOCH);
+        self.set_word(at, gate::EPOCH, epoch);
+        self.set_word(at, gate::DONE, sent);
+        true
+    }
+
+    /// Frees places of connections that are no more, and says which connections have been
+    /// silent for a while after something passed.
+    fn sweep(&mut self, engine: &Engine, now: Time) -> Vec<u32> {
+        self.free.append(&mut self.cooling);
+        let mut silent = Vec::new();
+        for at in 0..self.places.len() as u32 {
+            let place = &self.places[at as usize];
+            let Some(id) = place.id else {
+                continue;
+            };
+            if engine.conntrack().entry(id).is_none() {
+                self.release(at, id);
+                continue;
+            }
+            let last = self.word(at, gate::LAST);
+            if last != place.last && self.clock.at(last).saturating_add(SWEEP) <= now {
+                silent.push(at);
+            }
+        }
+        silent
+    }
+
+    fn release(&mut self, at: u32, id: EntryId) {
+        self.set_word(at, gate::DONE, gate::SHUT);
+        let keys = std::mem::take(&mut self.places[at as usize].keys);
+        for key in keys.into_iter().flatten() {
+            self.remove_key(&key, at);
+        }
+        self.places[at as usize] = Place::default();
+        self.by_id.remove(&id);
+        self.cooling.push(at);
+    }
+
+    fn fates(&self) -> Vec<(Fate, u64)> {
+        let count = |fate: Fate| {
+            let cpus = self.kernel.fates.get(&(fate as u32), 0);
+            cpus.map_or(0, |c| c.iter().sum())
+        };
+        Fate::ALL.into_iter().map(|f| (f, count(f))).collect()
+    }
+
+    fn look(&mut self, at: u32, entry: &Entry, back: bool) -> Seen {
+        if back {
+            self.set_word(at, gate::DONE, gate::SHUT);
+        }
+        let mut seen = Seen::default();
+        if self.places.get(at as usize).is_none() {
+            return seen;
+        }
+        // Whoever had the lock when the gate was shut is done when we have it.
+        let tcp = entry.tcp();
+        let state = (back || tcp.is_some()).then(|| self.kernel.connections.get(&at, LOCK));
+        for dir in Dir::BOTH {
+            let word = gate::COUNTS + 2 * dir as usize;
+            let now = Counters {
+                packets: self.word(at, word),
+                bytes: self.word(at, word + 1),
+            };
+            let told = std::mem::replace(&mut self.places[at as usize].told[dir as usize], now);
+            seen.counters[dir as usize] = Counters {
+                packets: now.packets.wrapping_sub(told.packets),
+                bytes: now.bytes.wrapping_sub(told.bytes),
+            };
+        }
+        if seen.counters.iter().any(|c| c.packets > 0) {
+            let last = self.word(at, gate::LAST);
+            self.places[at as usize].last = last;
+            seen.last = Some(self.clock.at(last));
+            if let (Some(tcp), Some(Ok(bytes))) = (tcp, state) {
+                seen.tcp = Some(tcp_state(&bytes, tcp));
+            }
+        }
+        seen
+    }
+}
+
+/// The loop's handle of the fast path.
+#[derive(Debug, Clone)]
+pub(crate) struct Fast {
+    table: Arc<Mutex<Table>>,
+    swept: Time,
+}
+
+/// The tracker's.
+#[derive(Debug)]
+struct Shared(Arc<Mutex<Table>>);
+
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Elsewhere for Shared {
+    fn look(&mut self, place: u32, entry: &Entry, back: bool) -> Seen {
+        lock(&self.0).look(place, entry, back)
+    }
+}
+
+impl Fast {
+    /// Connects the tables with the engine.
+    pub(crate) fn new(table: Table, engine: &mut Engine) -> Self {
+        let table = Arc::new(Mutex::new(table));
+        engine.set_elsewhere(Box::new(Shared(Arc::clone(&table))));
+        let fast = Fast { table, swept: 0 };
+        fast.follow(engine);
+        fast
+    }
+
+    /// Tells the programs what has changed for all connections.
+    pub(crate) fn follow(&self, engine: &Engine) {
+        let table = lock(&self.table);
+        let globals = &table.kernel.globals;
+        globals.store(global::EPOCH, engine.epoch() + 1);
+        let verify = u64::from(engine.conntrack().config().checksum);
+        globals.store(global::VERIFY, verify);
+    }
+
+    /// The engine has decided a packet: perhaps more of its flow can be left to the
+    /// programs. `mtu` knows the interfaces that have them.
+    pub(crate) fn offer(&self, engine: &mut Engine, mtu: impl Fn(u32) -> Option<u32>) {
+        let Ok(offer) = engine.offer() else {
+            return;
+        };
+        let out = match offer.goes {
+            Goes::Out { dev, .. } => dev.0,
+            Goes::Local => offer.in_dev.0,
+        };
+        if mtu(offer.in_dev.0).is_some()
+            && let Some(mtu) = mtu(out)
+        {
+            lock(&self.table).offer(&offer, mtu, engine.epoch());
+        }
+    }
+
+    /// The Ethernet destination of a frame that came up; when the program has marked it
+    /// with its connection, it is counted and `true` is returned.
+    pub(crate) fn came_up(&self, destination: [u8; 6]) -> bool {
+        let mut table = lock(&self.table);
+        let known = known(&table.kernel.secrets, destination);
+        if let Some((place, dir)) = known {
+            table.seen(place, dir);
+        }
+        known.is_some()
+    }
+
+    /// Whether it would be good to know if any socket has something.
+    pub(crate) fn is_curious(&self) -> bool {
+        lock(&self.table).fresh
+    }
+
+    /// Everything that has been decided was sent; `idle`: and nothing waits in the sockets.
+    pub(crate) fn hand_over(&self, engine: &mut Engine, idle: bool) {
+        let gone = lock(&self.table).hand_over(engine, idle);
+        for (id, place) in gone {
+            engine.entrust(id, place);
+        }
+    }
+
+    /// What is to be done now and then.
+    pub(crate) fn sweep(&mut self, engine: &mut Engine, now: Time) {
+        if now.saturating_sub(self.swept) < SWEEP {
+            return;
+        }
+        self.swept = now;
+        let silent = lock(&self.table).sweep(engine, now);
+        for place in silent {
+            engine.look_at(place);
+        }
+    }
+
+    /// What became of packets at the programs.
+    pub(crate) fn fates(&self) -> Vec<(Fate, u64)> {
+        lock(&self.table).fates()
+    }
+}

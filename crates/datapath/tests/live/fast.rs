@@ -1,0 +1,318 @@
+//! The programs in the kernel in front of the datapath, on a router.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tidegate_datapath::{Fate, Options};
+use tidegate_engine::Engine;
+use tidegate_wire::Family;
+
+use crate::net::{Guard, Host, able, eventually, example_path, filter, nat, skipped};
+use crate::router::{Net, net};
+use crate::talk::{megabytes, reaches, udp};
+
+/// As in every firewall: known connections first, then who may open one.
+const STATEFUL: [&str; 3] = [
+    "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+    "-A FORWARD -i eth0 -m conntrack --ctstate NEW -j ACCEPT",
+    "-A FORWARD -j DROP",
+];
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// A user namespace's root may not load programs.
+fn may() -> bool {
+    if !able() {
+        return false;
+    }
+    let all = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let whole = all.split_whitespace().nth(2) == Some("4294967295");
+    if !whole {
+        skipped("programs are loaded by the machine's root only");
+    }
+    whole
+}
+
+fn guard(host: &Host, rules: &str) -> Guard {
+    let options = Options {
+        fast: true,
+        ..Options::default()
+    };
+    host.guard_with(options, rules, rules)
+}
+
+fn fate(guard: &Guard, fate: Fate) -> u64 {
+    let fates = guard.datapath.report().fates;
+    fates.iter().find(|(f, _)| *f == fate).unwrap().1
+}
+
+/// Packets that connections have counted, both directions.
+fn entries(guard: &Guard) -> Vec<[u64; 2]> {
+    let look = |engine: &mut Engine, _| {
+        let entries = engine.conntrack().iter();
+        entries
+            .map(|(_, e)| e.counters.map(|c| c.packets))
+            .collect()
+    };
+    guard.datapath.with(look).unwrap()
+}
+
+/// Says and answers `times`.
+fn talk(from: &UdpSocket, to: &UdpSocket, there: SocketAddr, times: usize) {
+    let mut buffer = [0; 64];
+    for time in 0..times {
+        from.send_to(b"question", there).unwrap();
+        let heard = to.recv_from(&mut buffer);
+        let (_, peer) = heard.unwrap_or_else(|e| panic!("question {time} of {times}: {e}"));
+        to.send_to(b"answer", peer).unwrap();
+        let heard = from.recv(&mut buffer);
+        heard.unwrap_or_else(|e| panic!("answer {time} of {times}: {e}"));
+    }
+}
+
+/// Talks until `enough` packets have been forwarded in the kernel; returns how often. A
+/// flow is left to the kernel in a moment when none of its packets is on its way through
+/// the daemon, which on a busy machine may take a while to come.
+fn talk_until(
+    guard: &Guard,
+    (from, to): &(UdpSocket, UdpSocket),
+    there: SocketAddr,
+    enough: u64,
+) -> usize {
+    let before = fate(guard, Fate::Forwarded);
+    for round in 1..=1000 {
+        talk(from, to, there, 10);
+        if fate(guard, Fate::Forwarded) - before >= enough {
+            return round * 10;
+        }
+    }
+    panic!("{:?}", guard.datapath.report());
+}
+
+/// As [`talk_until`], with connections of a megabyte each way.
+fn transfer_until(guard: &Guard, net: &Net, there: SocketAddr, enough: u64) {
+    let before = fate(guard, Fate::Forwarded);
+    for _ in 0..100 {
+        megabytes(&net.inside, &net.outside, there);
+        if fate(guard, Fate::Forwarded) - before >= enough {
+            return;
+        }
+    }
+    panic!("{:?}", guard.datapath.report());
+}
+
+/// The inside talks to a server outside long enough for a stream, then `times` more.
+fn stream(net: &Net, server: &str, client: &str) -> (UdpSocket, UdpSocket) {
+    let to = udp(&net.outside, at(server));
+    let from = udp(&net.inside, at(client));
+    talk(&from, &to, at(server), 1);
+    std::thread::sleep(Duration::from_millis(2100));
+    talk(&from, &to, at(server), 2);
+    (from, to)
+}
+
+fn acct(guard: &Guard) {
+    let set = |engine: &mut Engine, _| engine.conntrack_mut().config_mut().acct = true;
+    guard.datapath.with(set).unwrap();
+}
+
+#[test]
+fn a_stream_is_forwarded_in_the_kernel_and_counted() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    acct(&guard);
+    for (family, server, client) in [
+        (Family::V4, "10.1.0.2:7", "10.0.0.2:40000"),
+        (Family::V6, "[fd01::2]:7", "[fd00::2]:40000"),
+    ] {
+        let both = stream(&net, server, client);
+        let times = 3 + talk_until(&guard, &both, at(server), 500) as u64;
+        // As many questions and answers, the first of them new.
+        assert_eq!(guard.counted(family, 0), 2 * times - 1);
+        assert_eq!(guard.counted(family, 1), 1);
+        assert_eq!(guard.counted(family, 2), 0);
+        assert!(entries(&guard).contains(&[times, times]));
+    }
+}
+
+#[test]
+fn a_change_of_rules_holds_from_its_acknowledgement_on() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    let both = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    let there = at("10.1.0.2:7");
+    talk_until(&guard, &both, there, 20);
+    for _ in 0..5 {
+        guard.load(Family::V4, &filter(&["-A FORWARD -p udp -j DROP"]));
+        assert!(!reaches(&both.0, &both.1, there));
+        assert_eq!(guard.counted(Family::V4, 0), 1);
+        guard.load(Family::V4, &filter(&STATEFUL));
+        talk_until(&guard, &both, there, 20);
+    }
+}
+
+#[test]
+fn a_deleted_connection_is_new_again() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    let both = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    talk_until(&guard, &both, at("10.1.0.2:7"), 20);
+    assert_eq!(guard.counted(Family::V4, 1), 1);
+    let flush = |engine: &mut Engine, _| engine.conntrack_mut().flush();
+    guard.datapath.with(flush).unwrap();
+    talk(&both.0, &both.1, at("10.1.0.2:7"), 1);
+    assert_eq!(guard.counted(Family::V4, 1), 2);
+}
+
+#[test]
+fn tcp_is_forwarded_in_the_kernel() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    for (server, family) in [("10.1.0.2:80", Family::V4), ("[fd01::2]:80", Family::V6)] {
+        transfer_until(&guard, &net, at(server), 50);
+        assert_eq!(guard.counted(family, 2), 0);
+    }
+}
+
+#[test]
+fn tcp_without_offloads_is_forwarded_in_the_kernel() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    for host in [&net.inside, &net.outside] {
+        host.sh("ethtool -K eth0 tx off gso off tso off gro off >/dev/null");
+    }
+    let guard = guard(&net.router, &filter(&STATEFUL));
+    transfer_until(&guard, &net, at("10.1.0.2:80"), 500);
+    assert_eq!(fate(&guard, Fate::Checksum), 0);
+    assert_eq!(guard.counted(Family::V4, 2), 0);
+}
+
+#[test]
+fn translated_connections_are_forwarded_in_the_kernel() {
+    if !may() {
+        return;
+    }
+    // The outside does not know the way in.
+    let net = net();
+    let rules = filter(&STATEFUL) + &nat(&["-A POSTROUTING -o eth1 -j MASQUERADE"]);
+    let guard = guard(&net.router, &rules);
+    for server in ["10.1.0.2:80", "[fd01::2]:80"] {
+        transfer_until(&guard, &net, at(server), 50);
+    }
+    let both = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    talk_until(&guard, &both, at("10.1.0.2:7"), 100);
+    assert_eq!(guard.counted(Family::V4, 3), 0);
+}
+
+/// A shell on a host with a BPF file system of its own, which starts the example program
+/// for each line that it reads, one after the other.
+struct Starter {
+    shell: Child,
+    said: BufReader<ChildStdout>,
+    running: Option<Pid>,
+}
+
+impl Starter {
+    fn new(host: &Host, rules: &str) -> Self {
+        let script = r#"mount -t bpf bpf /sys/fs/bpf
+            while read -r line; do "$0" --fast "$1" "$1" & echo $!; wait $! || true; done"#;
+        let mut shell = Command::new("unshare");
+        shell.args(["-m", "sh", "-ec", script]);
+        shell.arg(example_path("guard")).arg(rules);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = host.run(|| shell.spawn()).unwrap();
+        let said = BufReader::new(shell.stdout.take().unwrap());
+        Starter {
+            shell,
+            said,
+            running: None,
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// Starts the program; returns its process when it guards.
+    fn start(&mut self) -> Pid {
+        self.shell.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let pid = Pid::from_raw(self.line().parse().unwrap());
+        self.running = Some(pid);
+        assert_eq!(self.line(), "guarding");
+        pid
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.running.map(|pid| kill(pid, Signal::SIGKILL));
+        let _ = self.shell.wait();
+    }
+}
+
+#[test]
+fn killed_it_leaves_known_connections_and_nothing_else() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let mut rules = tempfile::NamedTempFile::new().unwrap();
+    rules.write_all(filter(&STATEFUL).as_bytes()).unwrap();
+    let mut starter = Starter::new(&net.router, rules.path().to_str().unwrap());
+    let pid = starter.start();
+    let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    let there = at("10.1.0.2:7");
+    talk(&from, &to, there, 20);
+    // A silence in which nothing is on its way through the daemon.
+    std::thread::sleep(Duration::from_millis(200));
+    kill(pid, Signal::SIGKILL).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    talk(&from, &to, there, 20);
+    let other = udp(&net.inside, at("10.0.0.2:40001"));
+    let probe = udp(&net.outside, at("10.1.0.2:8"));
+    assert!(!reaches(&other, &probe, at("10.1.0.2:8")));
+    assert!(net.inside.silent("10.0.0.1"));
+    // The next one begins with what it decides itself.
+    let pid = starter.start();
+    assert!(eventually(|| reaches(&other, &probe, at("10.1.0.2:8"))));
+    talk(&from, &to, there, 3);
+    // An orderly end opens everything.
+    kill(pid, Signal::SIGTERM).unwrap();
+    let third = udp(&net.outside, at("10.1.0.2:40002"));
+    let inner = udp(&net.inside, at("10.0.0.2:9"));
+    assert!(eventually(|| reaches(&third, &inner, at("10.0.0.2:9"))));
+    let clean = || {
+        let left = net.router.sh("ip -d link show");
+        !left.contains("tg-") && !left.contains("tcx")
+    };
+    assert!(eventually(clean));
+}

@@ -1,0 +1,380 @@
+//! The programs of the fast path.
+//!
+//! `ingress` looks at every frame that a guarded interface receives. A packet of a flow
+//! that the engine has decided, that is plain in every respect and clearly inside its TCP
+//! window, is counted, rewritten and sent on; every other one goes up to the engine, and
+//! while one of a connection is up there all of its others follow, so that none overtakes.
+//!
+//! `egress` lets out what `ingress` has sent on. `tail` ends the way of frames that the
+//! engine's socket has taken.
+
+mod frame;
+mod parse;
+mod send;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use tidegate_conntrack::Dir;
+use tidegate_wire::proto;
+
+use self::frame::{
+    DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, INDEX, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL,
+    WAY, answer, helper, skb,
+};
+use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::layout::{
+    CONNECTIONS, DOORS, FATES, FLOWS, Fate, GATES, GLOBALS, Hook, MAPS, OUT, TOS_COUNTS, at, gate,
+    global,
+};
+use crate::maps::Map;
+use crate::object::{Program, object};
+
+/// The packet that the program was started for.
+const CONTEXT: Reg = Reg::R6;
+/// The values of maps that the packet's connection has.
+const GLOBAL: Reg = Reg::R7;
+const GATE: Reg = Reg::R8;
+const CONNECTION: Reg = Reg::R9;
+
+/// What nobody else knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Secrets {
+    /// Ethernet source of frames that the engine lets in.
+    pub injected: [u8; 6],
+    /// First bytes of the Ethernet destination of frames that go up although their
+    /// connection is known; see [`known`]. Such a frame is for this host, so nothing is lost.
+    pub known: [u8; 2],
+    /// Note on packets that the fast path has sent on.
+    pub sent_on: [u32; 4],
+}
+
+/// `PACKET_OTHERHOST`: frames for somebody else, which nobody here looks at.
+const OTHER_HOST: i32 = 3;
+
+/// Name of the program for what interfaces receive.
+pub const INGRESS: &str = "ingress";
+/// Name of the program for what is sent.
+pub const EGRESS: &str = "egress";
+/// Name of the program behind the engine's socket.
+pub const TAIL: &str = "tail";
+
+/// The object file with all programs and maps.
+///
+/// # Errors
+/// See [`object()`].
+pub fn programs(secrets: &Secrets) -> Result<Vec<u8>, object::write::Error> {
+    let program = |name, code| Program {
+        name,
+        section: "classifier",
+        code,
+    };
+    let all = vec![
+        program(INGRESS, ingress(secrets)),
+        program(EGRESS, egress(secrets)),
+        program(TAIL, tail()),
+    ];
+    object(all, &MAPS)
+}
+
+/// `dst` points to a place of the stack.
+fn stack(a: &mut Asm, dst: Reg, at: i16) {
+    a.mov(dst, Reg::R10);
+    a.alu(Op::Add, dst, i32::from(at));
+}
+
+/// R0: the value of `map` under the key at `key` on the stack.
+fn look_up(a: &mut Asm, map: &'static Map, key: i16) {
+    a.load_map(Reg::R1, map);
+    stack(a, Reg::R2, key);
+    a.call(helper::MAP_LOOKUP);
+}
+
+fn ingress(secrets: &Secrets) -> Asm {
+    let mut a = Asm::new();
+    let (next, up, hold) = (a.label(), a.label(), a.label());
+    a.mov(CONTEXT, Reg::R1);
+    clear(&mut a);
+    read(&mut a, secrets, next, up);
+    find(&mut a, up);
+    take(&mut a, hold);
+    send::on(&mut a, secrets);
+
+    a.bind(hold);
+    a.load(Size::D, Reg::R1, GATE, word(gate::SENT));
+    a.alu(Op::Add, Reg::R1, 1);
+    a.store(Size::D, GATE, word(gate::SENT), Reg::R1);
+    unlock(&mut a);
+    mark_known(&mut a, secrets);
+    a.bind(up);
+    go_up(&mut a, next);
+    a.bind(next);
+    a.mov(Reg::R0, answer::NEXT);
+    a.exit();
+    a
+}
+
+const fn word(n: usize) -> i16 {
+    n as i16 * 8
+}
+
+/// The verifier wants no byte of the stack to be read that was not written.
+fn clear(a: &mut Asm) {
+    for at in (NOW..TTL + 4).step_by(8) {
+        a.store(Size::D, Reg::R10, at, 0);
+    }
+    for at in (KEY..0).step_by(8) {
+        a.store(Size::D, Reg::R10, at, 0);
+    }
+}
+
+/// Reads the packet. What does not concern us goes to `next`.
+fn read(a: &mut Asm, secrets: &Secrets, next: Label, up: Label) {
+    use Reg as R;
+    let (ours, v4, v6, read) = (a.label(), a.label(), a.label(), a.label());
+    let exits = parse::Exits {
+        unusual: a.label(),
+        fragment: a.label(),
+    };
+    a.load(Size::W, R::R8, CONTEXT, skb::PROTOCOL);
+    a.load(Size::W, R::R1, CONTEXT, skb::VLAN_PRESENT);
+    a.jump_if(Cond::Ne, R::R1, 0, next);
+    a.jump_if(Cond::Eq, R::R8, ETH_P_IP, ours);
+    a.jump_if(Cond::Ne, R::R8, ETH_P_IPV6, next);
+    a.bind(ours);
+    parse::source_is(a, secrets.injected, next, exits.unusual);
+    a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
+    let for_us = a.label();
+    a.jump_if(Cond::Eq, R::R1, 0, for_us);
+    a.jump_if(Cond::Ge, R::R1, OTHER_HOST, next);
+    leave(a, Fate::NotOurs, up);
+    a.bind(for_us);
+    a.jump_if(Cond::Eq, R::R8, ETH_P_IP, v4);
+    a.jump(v6);
+    a.bind(v4);
+    parse::ipv4(a, &exits);
+    a.jump(read);
+    a.bind(v6);
+    parse::ipv6(a, &exits);
+    a.bind(read);
+    parse::transport(a, &exits);
+    let done = a.label();
+    a.jump(done);
+    a.bind(exits.unusual);
+    leave(a, Fate::Unusual, up);
+    a.bind(exits.fragment);
+    leave(a, Fate::Fragment, up);
+    a.bind(done);
+}
+
+/// Notes why the packet goes up, and goes.
+fn leave(a: &mut Asm, fate: Fate, to: Label) {
+    a.store(Size::W, Reg::R10, DOUBT, fate as i32);
+    a.jump(to);
+}
+
+/// Finds the packet's connection.
+fn find(a: &mut Asm, up: Label) {
+    use Reg as R;
+    let (unknown, found) = (a.label(), a.label());
+    a.load(Size::W, R::R1, CONTEXT, skb::DEVICE);
+    a.store(Size::W, R::R10, KEY, R::R1);
+    a.store(Size::H, R::R10, KEY + 6, Hook::Ingress as i32);
+    a.store(Size::W, R::R10, INDEX, 0);
+    look_up(a, &GLOBALS, INDEX);
+    a.jump_if(Cond::Eq, R::R0, 0, unknown);
+    a.mov(GLOBAL, R::R0);
+    look_up(a, &FLOWS, KEY);
+    a.jump_if(Cond::Eq, R::R0, 0, unknown);
+    a.load(Size::W, R::R1, R::R0, 0);
+    a.store(Size::W, R::R10, KEY, R::R1);
+    a.load(Size::W, R::R1, R::R0, 4);
+    a.store(Size::W, R::R10, DIR, R::R1);
+    send::verify(a);
+    for (map, value) in [(&GATES, GATE), (&CONNECTIONS, CONNECTION)] {
+        look_up(a, map, KEY);
+        a.jump_if(Cond::Eq, R::R0, 0, unknown);
+        a.mov(value, R::R0);
+    }
+    a.call(helper::KTIME_BOOT);
+    a.store(Size::D, R::R10, NOW, R::R0);
+    a.jump(found);
+    a.bind(unknown);
+    leave(a, Fate::Unknown, up);
+    a.bind(found);
+}
+
+fn unlock(a: &mut Asm) {
+    a.mov(Reg::R1, CONNECTION);
+    a.call(helper::SPIN_UNLOCK);
+}
+
+/// Judges the packet and counts it, all under the connection's lock, which is still held
+/// where `hold` is reached.
+fn take(a: &mut Asm, hold: Label) {
+    use Reg as R;
+    a.mov(R::R1, CONNECTION);
+    a.call(helper::SPIN_LOCK);
+    a.load(Size::W, R::R1, R::R10, DOUBT);
+    a.jump_if(Cond::Ne, R::R1, 0, hold);
+    let same = |a: &mut Asm, x: (Reg, i16), y: (Reg, i16), fate: Fate| {
+        let fine = a.label();
+        a.load(Size::D, R::R1, x.0, x.1);
+        a.load(Size::D, R::R2, y.0, y.1);
+        a.jump_if(Cond::Eq, R::R1, R::R2, fine);
+        leave(a, fate, hold);
+        a.bind(fine);
+    };
+    let epoch = (GLOBAL, word(global::EPOCH));
+    same(a, (GATE, word(gate::EPOCH)), epoch, Fate::Stale);
+    let done = (GATE, word(gate::DONE));
+    same(a, (GATE, word(gate::SENT)), done, Fate::Held);
+    choose_way(a, hold);
+    let (stateless, window, counted) = (a.label(), a.label(), a.label());
+    a.load(Size::W, R::R1, R::R10, PROTO);
+    a.jump_if(Cond::Ne, R::R1, i32::from(proto::TCP), stateless);
+    window::judge(a, CONNECTION, window);
+    a.bind(stateless);
+    count(a);
+    unlock(a);
+    a.jump(counted);
+    a.bind(window);
+    leave(a, Fate::Window, hold);
+    a.bind(counted);
+}
+
+/// Copies the way of the packet's direction and sees whether the packet can go it.
+fn choose_way(a: &mut Asm, hold: Label) {
+    use Reg as R;
+    let (no_way, ttl, too_big) = (a.label(), a.label(), a.label());
+    let (any_tos, fine) = (a.label(), a.label());
+    a.load(Size::W, R::R5, R::R10, DIR);
+    a.alu(Op::And, R::R5, 1);
+    a.alu(Op::Mul, R::R5, i32::from(at::WAY));
+    a.alu(Op::Add, R::R5, CONNECTION);
+    for at in (0..at::WAY).step_by(8) {
+        a.load(Size::D, R::R1, R::R5, at::WAYS + at);
+        a.store(Size::D, R::R10, WAY + at, R::R1);
+    }
+    a.load(Size::W, R::R1, R::R10, WAY + at::WAY_KIND);
+    a.jump_if(Cond::Eq, R::R1, 0, no_way);
+    a.load(Size::W, R::R2, R::R10, WAY + at::WAY_TOS);
+    a.jump_if(Cond::Eq, R::R2, 0, any_tos);
+    a.load(Size::W, R::R3, R::R10, TOS);
+    a.alu(Op::Or, R::R3, TOS_COUNTS as i32);
+    a.jump_if(Cond::Ne, R::R2, R::R3, no_way);
+    a.bind(any_tos);
+    a.jump_if(Cond::Ne, R::R1, OUT, fine);
+    a.load(Size::W, R::R1, R::R10, TTL);
+    a.jump_if(Cond::Le, R::R1, 1, ttl);
+    a.load(Size::W, R::R1, R::R10, LONGEST);
+    a.load(Size::W, R::R2, R::R10, WAY + at::WAY_MTU);
+    a.jump_if(Cond::Gt, R::R1, R::R2, too_big);
+    a.jump(fine);
+    for (label, fate) in [
+        (no_way, Fate::NoWay),
+        (ttl, Fate::Ttl),
+        (too_big, Fate::TooBig),
+    ] {
+        a.bind(label);
+        leave(a, fate, hold);
+    }
+    a.bind(fine);
+}
+
+/// Counts the packet for its connection.
+fn count(a: &mut Asm) {
+    use Reg as R;
+    a.load(Size::W, R::R5, R::R10, DIR);
+    a.alu(Op::And, R::R5, 1);
+    a.alu(Op::Lsh, R::R5, 4);
+    a.alu(Op::Add, R::R5, GATE);
+    a.load(Size::D, R::R1, R::R5, word(gate::COUNTS));
+    a.alu(Op::Add, R::R1, 1);
+    a.store(Size::D, R::R5, word(gate::COUNTS), R::R1);
+    a.load(Size::D, R::R1, R::R5, word(gate::COUNTS + 1));
+    a.load(Size::W, R::R2, R::R10, LEN);
+    a.alu(Op::Add, R::R1, R::R2);
+    a.store(Size::D, R::R5, word(gate::COUNTS + 1), R::R1);
+    let later = a.label();
+    a.load(Size::D, R::R1, R::R10, NOW);
+    a.load(Size::D, R::R2, GATE, word(gate::LAST));
+    a.jump_if(Cond::Ge, R::R2, R::R1, later);
+    a.store(Size::D, GATE, word(gate::LAST), R::R1);
+    a.bind(later);
+}
+
+/// Counts the packet by the fate at [`DOUBT`].
+fn count_fate(a: &mut Asm) {
+    let none = a.label();
+    look_up(a, &FATES, DOUBT);
+    a.jump_if(Cond::Eq, Reg::R0, 0, none);
+    a.load(Size::D, Reg::R1, Reg::R0, 0);
+    a.alu(Op::Add, Reg::R1, 1);
+    a.store(Size::D, Reg::R0, 0, Reg::R1);
+    a.bind(none);
+}
+
+/// Says on the frame whose it is: [`known`] reads that.
+fn mark_known(a: &mut Asm, secrets: &Secrets) {
+    use Reg as R;
+    a.load(Size::W, R::R1, R::R10, KEY);
+    a.load(Size::W, R::R2, R::R10, DIR);
+    a.alu(Op::Lsh, R::R2, 31);
+    a.alu(Op::Or, R::R1, R::R2);
+    a.store(Size::W, R::R10, ETHERNET + 2, R::R1);
+    let tag = i32::from(u16::from_ne_bytes(secrets.known));
+    a.store(Size::H, R::R10, ETHERNET, tag);
+    a.mov(R::R1, CONTEXT);
+    a.mov(R::R2, 0);
+    stack(a, R::R3, ETHERNET);
+    a.mov(R::R4, 6);
+    a.mov(R::R5, 0);
+    a.call(helper::STORE_BYTES);
+}
+
+/// Place and direction of a known connection, from the Ethernet destination of one of its
+/// packets that came up.
+#[must_use]
+pub fn known(secrets: &Secrets, destination: [u8; 6]) -> Option<(u32, Dir)> {
+    let [a, b, place @ ..] = destination;
+    let place = u32::from_ne_bytes(place);
+    let dir = Dir::BOTH[(place >> 31) as usize];
+    ([a, b] == secrets.known).then_some((place & 0x7fff_ffff, dir))
+}
+
+/// Sends the packet up to the engine: out of the far end of its interface's door.
+fn go_up(a: &mut Asm, next: Label) {
+    use Reg as R;
+    count_fate(a);
+    a.load(Size::W, R::R1, CONTEXT, skb::DEVICE);
+    a.store(Size::W, R::R10, INDEX, R::R1);
+    look_up(a, &DOORS, INDEX);
+    a.jump_if(Cond::Eq, R::R0, 0, next);
+    a.load(Size::W, R::R1, R::R0, 0);
+    a.mov(R::R2, 0);
+    a.call(helper::REDIRECT_PEER);
+    a.exit();
+}
+
+fn egress(secrets: &Secrets) -> Asm {
+    let mut a = Asm::new();
+    let next = a.label();
+    for (i, word) in secrets.sent_on.into_iter().enumerate() {
+        a.load(Size::W, Reg::R2, Reg::R1, skb::CB + 4 * i as i16);
+        a.jump_if32(Cond::Ne, Reg::R2, word as i32, next);
+    }
+    a.mov(Reg::R0, answer::PASS);
+    a.exit();
+    a.bind(next);
+    a.mov(Reg::R0, answer::NEXT);
+    a.exit();
+    a
+}
+
+fn tail() -> Asm {
+    let mut a = Asm::new();
+    a.mov(Reg::R0, answer::DROP);
+    a.exit();
+    a
+}

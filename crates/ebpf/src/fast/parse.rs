@@ -1,0 +1,321 @@
+//! Headers: what is in the packet, and whether it is plain enough.
+
+use tidegate_wire::proto;
+use tidegate_wire::tcp::flags;
+
+use super::frame::{
+    ACK, CHECK, DOUBT, END, ETHERNET, IP, IP_LEN, KEY, L4, LEN, LONGEST, PROTO, PSEUDO, SACK, SEQ,
+    TOS, TTL, WINDOW, helper, skb,
+};
+use super::{CONTEXT, stack};
+use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::layout::Fate;
+
+/// Where packets go that are not plain.
+pub(super) struct Exits {
+    /// Nothing can be said about the flow.
+    pub(super) unusual: Label,
+    /// A later fragment.
+    pub(super) fragment: Label,
+}
+
+/// Bytes of an Ethernet frame that may be filled up.
+const SHORTEST: i32 = 60;
+
+fn load_bytes(a: &mut Asm, offset: impl Into<crate::asm::Src>, to: i16, len: i32, fail: Label) {
+    a.mov(Reg::R1, CONTEXT);
+    a.mov(Reg::R2, offset);
+    stack(a, Reg::R3, to);
+    a.mov(Reg::R4, len);
+    a.call(helper::LOAD_BYTES);
+    a.jump_if(Cond::Ne, Reg::R0, 0, fail);
+}
+
+/// Reads an IPv4 header: key, length and doubts.
+pub(super) fn ipv4(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    let whole = a.label();
+    load_bytes(a, 14, IP, 20, exits.unusual);
+    a.load(Size::B, R::R1, R::R10, IP);
+    a.jump_if(Cond::Ne, R::R1, 0x45, exits.unusual);
+    a.load(Size::B, R::R1, R::R10, IP + 1);
+    a.store(Size::W, R::R10, TOS, R::R1);
+    a.load(Size::B, R::R1, R::R10, IP + 8);
+    a.store(Size::W, R::R10, TTL, R::R1);
+    a.load(Size::H, R::R7, R::R10, IP + 2);
+    a.swap(R::R7, 16);
+    a.jump_if(Cond::Lt, R::R7, 20, exits.unusual);
+    a.store(Size::W, R::R10, IP_LEN, 20);
+    length(a, exits);
+    header_sum(a);
+    a.jump_if(Cond::Ne, R::R1, 0xffff, exits.unusual);
+    // Later fragments have no ports; first ones belong to their flow.
+    a.load(Size::H, R::R1, R::R10, IP + 6);
+    a.swap(R::R1, 16);
+    a.mov(R::R2, R::R1);
+    a.alu(Op::And, R::R2, 0x1fff);
+    a.jump_if(Cond::Ne, R::R2, 0, exits.fragment);
+    a.alu(Op::And, R::R1, 0x2000);
+    a.jump_if(Cond::Eq, R::R1, 0, whole);
+    doubt(a, Fate::Fragment);
+    a.bind(whole);
+    for (from, to) in [(IP + 12, KEY + 8), (IP + 16, KEY + 24)] {
+        a.load(Size::W, R::R1, R::R10, from);
+        a.store(Size::W, R::R10, to, R::R1);
+        for rest in [4, 8, 12] {
+            a.store(Size::W, R::R10, to + rest, 0);
+        }
+    }
+    a.load(Size::B, R::R1, R::R10, IP + 9);
+    a.store(Size::W, R::R10, PROTO, R::R1);
+    a.store(Size::B, R::R10, KEY + 5, 4);
+    pseudo_sum(a, IP + 12, 2);
+}
+
+/// R1: the folded sum over the IPv4 header on the stack.
+pub(super) fn header_sum(a: &mut Asm) {
+    a.mov(Reg::R1, 0);
+    for word in 0..5 {
+        a.load(Size::W, Reg::R2, Reg::R10, IP + word * 4);
+        a.alu(Op::Add, Reg::R1, Reg::R2);
+    }
+    fold(a, Reg::R1, Reg::R2);
+}
+
+/// Folds a sum of less than 2^48 into 16 bits.
+pub(super) fn fold(a: &mut Asm, sum: Reg, spare: Reg) {
+    for _ in 0..4 {
+        a.mov(spare, sum);
+        a.alu(Op::Rsh, spare, 16);
+        a.alu(Op::And, sum, 0xffff);
+        a.alu(Op::Add, sum, spare);
+    }
+}
+
+/// Reads an IPv6 header.
+pub(super) fn ipv6(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    load_bytes(a, 14, IP, 40, exits.unusual);
+    a.load(Size::H, R::R1, R::R10, IP);
+    a.swap(R::R1, 16);
+    a.mov(R::R2, R::R1);
+    a.alu(Op::Rsh, R::R2, 12);
+    a.jump_if(Cond::Ne, R::R2, 6, exits.unusual);
+    a.alu(Op::Rsh, R::R1, 4);
+    a.alu(Op::And, R::R1, 0xff);
+    a.store(Size::W, R::R10, TOS, R::R1);
+    a.load(Size::B, R::R1, R::R10, IP + 7);
+    a.store(Size::W, R::R10, TTL, R::R1);
+    a.load(Size::H, R::R7, R::R10, IP + 4);
+    a.swap(R::R7, 16);
+    a.alu(Op::Add, R::R7, 40);
+    a.store(Size::W, R::R10, IP_LEN, 40);
+    length(a, exits);
+    for word in 0..8 {
+        a.load(Size::W, R::R1, R::R10, IP + 8 + word * 4);
+        a.store(Size::W, R::R10, KEY + 8 + word * 4, R::R1);
+    }
+    a.load(Size::B, R::R1, R::R10, IP + 6);
+    a.store(Size::W, R::R10, PROTO, R::R1);
+    a.store(Size::B, R::R10, KEY + 5, 6);
+    pseudo_sum(a, IP + 8, 8);
+}
+
+/// R7 is the packet's length by its header: it must be there, and nothing behind it but
+/// what fills up a short frame.
+fn length(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    let exact = a.label();
+    a.store(Size::W, R::R10, LEN, R::R7);
+    a.load(Size::W, R::R1, CONTEXT, skb::LEN);
+    a.mov(R::R2, R::R7);
+    a.alu(Op::Add, R::R2, 14);
+    a.jump_if(Cond::Eq, R::R1, R::R2, exact);
+    a.jump_if(Cond::Lt, R::R1, R::R2, exits.unusual);
+    a.jump_if(Cond::Gt, R::R1, SHORTEST, exits.unusual);
+    a.bind(exact);
+}
+
+/// The sum over addresses, protocol (in [`PROTO`]) and transport length.
+fn pseudo_sum(a: &mut Asm, addresses: i16, words: i16) {
+    use Reg as R;
+    a.load(Size::W, R::R1, R::R10, LEN);
+    a.load(Size::W, R::R2, R::R10, IP_LEN);
+    a.alu(Op::Sub, R::R1, R::R2);
+    a.alu(Op::And, R::R1, 0xffff);
+    a.swap(R::R1, 16);
+    a.load(Size::W, R::R2, R::R10, PROTO);
+    a.swap(R::R2, 16);
+    a.alu(Op::Add, R::R1, R::R2);
+    for word in 0..words {
+        a.load(Size::W, R::R2, R::R10, addresses + word * 4);
+        a.alu(Op::Add, R::R1, R::R2);
+    }
+    a.store(Size::D, R::R10, PSEUDO, R::R1);
+}
+
+fn doubt(a: &mut Asm, fate: Fate) {
+    a.store(Size::W, Reg::R10, DOUBT, fate as i32);
+}
+
+/// Reads the transport header; the network header has been read.
+pub(super) fn transport(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    let (tcp, udp, done) = (a.label(), a.label(), a.label());
+    a.load(Size::W, R::R1, R::R10, LEN);
+    a.store(Size::W, R::R10, LONGEST, R::R1);
+    // R7: bytes of transport header and payload. R8: where they are in the frame.
+    a.load(Size::W, R::R8, R::R10, IP_LEN);
+    a.mov(R::R7, R::R1);
+    a.alu(Op::Sub, R::R7, R::R8);
+    a.alu(Op::Add, R::R8, 14);
+    a.load(Size::W, R::R1, R::R10, PROTO);
+    a.store(Size::B, R::R10, KEY + 4, R::R1);
+    a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), tcp);
+    a.jump_if(Cond::Eq, R::R1, i32::from(proto::UDP), udp);
+    a.jump(exits.unusual);
+
+    a.bind(udp);
+    a.jump_if(Cond::Slt, R::R7, 8, exits.unusual);
+    load_bytes(a, R::R8, L4, 8, exits.unusual);
+    read_udp(a, exits);
+    a.jump(done);
+
+    a.bind(tcp);
+    a.jump_if(Cond::Slt, R::R7, 20, exits.unusual);
+    load_bytes(a, R::R8, L4, 20, exits.unusual);
+    read_tcp(a, exits);
+    a.bind(done);
+    a.load(Size::W, R::R1, R::R10, L4);
+    a.store(Size::W, R::R10, KEY + 40, R::R1);
+}
+
+fn read_udp(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    a.load(Size::H, R::R1, R::R10, L4 + 4);
+    a.swap(R::R1, 16);
+    a.jump_if(Cond::Lt, R::R1, 8, exits.unusual);
+    a.jump_if(Cond::Gt, R::R1, R::R7, exits.unusual);
+    a.load(Size::H, R::R1, R::R10, L4 + 6);
+    a.store(Size::W, R::R10, CHECK, R::R1);
+    // Several datagrams in one are decided one by one.
+    let single = a.label();
+    a.load(Size::W, R::R1, CONTEXT, skb::GSO_SIZE);
+    a.jump_if(Cond::Eq, R::R1, 0, single);
+    doubt(a, Fate::Unusual);
+    a.bind(single);
+}
+
+fn read_tcp(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    const FLAGS: i32 = (flags::FIN | flags::SYN | flags::RST | flags::URG | flags::ACK) as i32;
+    let (usual, single) = (a.label(), a.label());
+    // R9: bytes of header.
+    a.load(Size::B, R::R9, R::R10, L4 + 12);
+    a.alu(Op::Rsh, R::R9, 4);
+    a.alu(Op::Lsh, R::R9, 2);
+    a.jump_if(Cond::Lt, R::R9, 20, exits.unusual);
+    a.jump_if(Cond::Gt, R::R9, R::R7, exits.unusual);
+    a.load(Size::B, R::R1, R::R10, L4 + 13);
+    a.alu(Op::And, R::R1, FLAGS);
+    a.jump_if(Cond::Eq, R::R1, i32::from(flags::ACK), usual);
+    doubt(a, Fate::TcpFlags);
+    a.bind(usual);
+    for (from, to) in [(L4 + 4, SEQ), (L4 + 8, ACK)] {
+        a.load(Size::W, R::R1, R::R10, from);
+        a.swap(R::R1, 32);
+        a.store(Size::W, R::R10, to, R::R1);
+    }
+    a.store(Size::W, R::R10, SACK, R::R1);
+    a.load(Size::H, R::R1, R::R10, L4 + 14);
+    a.swap(R::R1, 16);
+    a.store(Size::W, R::R10, WINDOW, R::R1);
+    a.load(Size::H, R::R1, R::R10, L4 + 16);
+    a.store(Size::W, R::R10, CHECK, R::R1);
+    a.load(Size::W, R::R1, R::R10, SEQ);
+    a.alu32(Op::Add, R::R1, R::R7);
+    a.alu32(Op::Sub, R::R1, R::R9);
+    a.store(Size::W, R::R10, END, R::R1);
+    // Of several segments in one, each is as long as one and its headers.
+    a.load(Size::W, R::R1, CONTEXT, skb::GSO_SIZE);
+    a.jump_if(Cond::Eq, R::R1, 0, single);
+    a.alu(Op::Add, R::R1, R::R9);
+    a.load(Size::W, R::R2, R::R10, IP_LEN);
+    a.alu(Op::Add, R::R1, R::R2);
+    a.store(Size::W, R::R10, LONGEST, R::R1);
+    a.bind(single);
+    options(a, exits);
+}
+
+/// Two NOPs and the kinds and lengths of options as stacks arrange them.
+const TIME_STAMP: u32 = 0x0101_080a;
+const SACK_BLOCKS: u32 = 0x0101_0500;
+
+/// TCP options: none, a time stamp, SACK blocks, or a time stamp and blocks, each behind
+/// two NOPs. R9 is the header's length, R8 its place.
+fn options(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    let (odd, done, no_stamp, blocks) = (a.label(), a.label(), a.label(), a.label());
+    a.jump_if(Cond::Eq, R::R9, 20, done);
+    a.alu(Op::Add, R::R8, 20);
+    a.alu(Op::Sub, R::R9, 20);
+    load_bytes(a, R::R8, L4 + 20, 4, exits.unusual);
+    word(a, L4 + 20);
+    a.jump_if32(Cond::Ne, R::R1, TIME_STAMP as i32, no_stamp);
+    a.alu(Op::Sub, R::R9, 12);
+    a.alu(Op::Add, R::R8, 12);
+    a.jump_if(Cond::Eq, R::R9, 0, done);
+    a.jump_if(Cond::Slt, R::R9, 12, odd);
+    load_bytes(a, R::R8, L4 + 20, 4, exits.unusual);
+    word(a, L4 + 20);
+    a.bind(no_stamp);
+    // What is left is one to four blocks and nothing else.
+    for count in 1..=4 {
+        let next = a.label();
+        a.jump_if(Cond::Ne, R::R9, 4 + 8 * count, next);
+        let kind = SACK_BLOCKS as i32 + 2 + 8 * count;
+        a.jump_if32(Cond::Eq, R::R1, kind, blocks);
+        a.bind(next);
+    }
+    a.bind(odd);
+    doubt(a, Fate::TcpOptions);
+    a.jump(done);
+
+    a.bind(blocks);
+    a.alu(Op::Add, R::R8, 8);
+    for _ in 0..4 {
+        let older = a.label();
+        load_bytes(a, R::R8, L4 + 24, 4, exits.unusual);
+        word(a, L4 + 24);
+        a.load(Size::W, R::R2, R::R10, SACK);
+        a.alu32(Op::Sub, R::R2, R::R1);
+        a.jump_if32(Cond::Sge, R::R2, 0, older);
+        a.store(Size::W, R::R10, SACK, R::R1);
+        a.bind(older);
+        a.alu(Op::Add, R::R8, 8);
+        a.alu(Op::Sub, R::R9, 8);
+        a.jump_if(Cond::Slt, R::R9, 12, done);
+    }
+    a.bind(done);
+}
+
+/// R1: the word at a place of the stack, in this machine's byte order.
+fn word(a: &mut Asm, at: i16) {
+    a.load(Size::W, Reg::R1, Reg::R10, at);
+    a.swap(Reg::R1, 32);
+}
+
+/// Goes to `yes` when the frame's Ethernet source is `mac`.
+pub(super) fn source_is(a: &mut Asm, mac: [u8; 6], yes: Label, fail: Label) {
+    use Reg as R;
+    let no = a.label();
+    load_bytes(a, 0, ETHERNET, 14, fail);
+    let [b0, b1, b2, b3, b4, b5] = mac;
+    // The source begins 6 bytes into the header: on an even address.
+    for (i, half) in [[b0, b1], [b2, b3], [b4, b5]].into_iter().enumerate() {
+        a.load(Size::H, R::R1, R::R10, ETHERNET + 6 + 2 * i as i16);
+        a.jump_if(Cond::Ne, R::R1, i32::from(u16::from_ne_bytes(half)), no);
+    }
+    a.jump(yes);
+    a.bind(no);
+}

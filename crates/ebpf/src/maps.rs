@@ -1,0 +1,42 @@
+//! Definitions of maps.
+
+/// Kinds of maps (`enum bpf_map_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `BPF_MAP_TYPE_HASH`
+    Hash = 1,
+    /// `BPF_MAP_TYPE_ARRAY`
+    Array = 2,
+    /// `BPF_MAP_TYPE_PERCPU_ARRAY`
+    PerCpuArray = 6,
+}
+
+/// A map.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Map {
+    /// Name, unique in a program.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Bytes of a key.
+    pub key: u32,
+    /// Bytes of a value.
+    pub value: u32,
+    /// Most entries, unless the loader is told otherwise.
+    pub entries: u32,
+    /// Values begin with a spin lock (`struct bpf_spin_lock`).
+    pub locked: bool,
+    /// User space maps it into its memory (`BPF_F_MMAPABLE`).
+    pub shared: bool,
+}
+
+/// `BPF_F_MMAPABLE`
+const MMAPABLE: u32 = 1 << 10;
+
+impl Map {
+    /// Flags that it is created with.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        if self.shared { MMAPABLE } else { 0 }
+    }
+}

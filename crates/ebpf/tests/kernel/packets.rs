@@ -1,0 +1,279 @@
+//! Packets of connections that the engine has decided.
+
+use tidegate_conntrack::Family;
+use tidegate_ebpf::layout::{Fate, gate};
+use tidegate_wire::checksum;
+
+use crate::fast::{Fast, SECRETS, allowed};
+use crate::make::{ACK, Numbers, PSH, SYN, Tcp, Way};
+use crate::twin::{Ends, LEFT, PLACE, SENT_ON, Twin, frame, globals, is_open};
+
+const V4: Ends = Ends {
+    client: (0x0a00_0002, 40_000),
+    server: (0x0a00_0102, 5000),
+    outside: None,
+};
+const V6: Ends = Ends {
+    client: (0xfd00_0000_0000_0000_0000_0000_0000_0002, 40_000),
+    server: (0xfd01_0000_0000_0000_0000_0000_0000_0002, 5000),
+    outside: None,
+};
+
+const fn behind(ends: Ends, addr: u128) -> Ends {
+    Ends {
+        outside: Some((addr, 61_234)),
+        ..ends
+    }
+}
+
+fn all() -> [(Family, Ends); 4] {
+    [
+        (Family::V4, V4),
+        (Family::V6, V6),
+        (Family::V4, behind(V4, 0xcb00_7164)),
+        (
+            Family::V6,
+            behind(V6, 0xfd02_0000_0000_0000_0000_0000_0000_0064),
+        ),
+    ]
+}
+
+/// To the server, and back as the router sees the answers.
+fn ways(family: Family, ends: &Ends) -> [Way; 2] {
+    [
+        Way {
+            family,
+            src: ends.client,
+            dst: ends.server,
+        },
+        Way {
+            family,
+            src: ends.server,
+            dst: ends.outside.unwrap_or(ends.client),
+        },
+    ]
+}
+
+#[test]
+fn the_verifier_takes_all_programs() {
+    if allowed() {
+        Fast::load();
+    }
+}
+
+/// A connection over UDP that has become a stream.
+fn udp(family: Family, ends: &Ends) -> Twin {
+    let [there, back] = ways(family, ends);
+    let opening = [there.udp(b"q"), back.udp(b"a"), there.udp(b"q")];
+    Twin::new(&opening, ends)
+}
+
+#[test]
+fn datagrams_are_forwarded_as_the_tracker_would() {
+    if !allowed() {
+        return;
+    }
+    for (family, ends) in all() {
+        let mut numbers = Numbers(7);
+        let mut twin = udp(family, &ends);
+        twin.assure();
+        for _ in 0..500 {
+            let way = ways(family, &ends)[numbers.below(2) as usize];
+            let payload: Vec<u8> = (0..numbers.below(1400)).map(|n| n as u8).collect();
+            let mut packet = way.udp(&payload);
+            damage(&mut packet, family, &mut numbers);
+            twin.send(&packet, &ends);
+        }
+        assert!(twin.sent_on > 300, "{} sent on", twin.sent_on);
+        assert!(twin.left > 20, "{} left", twin.left);
+    }
+}
+
+/// Now and then, something wrong or unusual in the headers.
+fn damage(packet: &mut Vec<u8>, family: Family, numbers: &mut Numbers) {
+    let l4 = if family == Family::V4 { 20 } else { 40 };
+    match numbers.below(20) {
+        // The absent checksum of IPv4.
+        0 => packet[l4 + 6..l4 + 8].fill(0),
+        1 => packet[l4 + 6] ^= 0x10,
+        2 if family == Family::V4 => packet[10] ^= 1,
+        3 => packet.truncate(packet.len() - 1),
+        4 => packet.push(0),
+        5 => {
+            packet[if family == Family::V4 { 8 } else { 7 }] = 1;
+            if family == Family::V4 {
+                checksum::fix_ipv4(packet);
+            }
+            // The tracker's half of the test takes the last hop away.
+            packet[l4 + 6] ^= 0x10;
+        }
+        _ => {}
+    }
+}
+
+/// One end of a TCP connection.
+#[derive(Clone, Copy)]
+struct End {
+    next: u32,
+    acked: u32,
+}
+
+/// Three packets that open a connection, with window scaling and SACK.
+fn opening(family: Family, ends: &Ends, isn: [u32; 2]) -> [Vec<u8>; 3] {
+    const OFFER: [u8; 8] = [1, 3, 3, 7, 1, 1, 4, 2];
+    let [there, back] = ways(family, ends);
+    let segment = |flags, seq, ack, options| Tcp {
+        flags,
+        seq,
+        ack,
+        window: 64_000,
+        options,
+        payload: 0,
+    };
+    [
+        there.tcp(&segment(SYN, isn[0], 0, &OFFER)),
+        back.tcp(&segment(SYN | ACK, isn[1], isn[0].wrapping_add(1), &OFFER)),
+        there.tcp(&segment(
+            ACK,
+            isn[0].wrapping_add(1),
+            isn[1].wrapping_add(1),
+            &[],
+        )),
+    ]
+}
+
+#[test]
+fn segments_are_forwarded_and_judged_as_the_tracker_would() {
+    if !allowed() {
+        return;
+    }
+    for (seed, (family, ends)) in all().into_iter().enumerate() {
+        let mut numbers = Numbers(seed as u64);
+        let isn = [u32::MAX - 20_000, 0x7fff_f000];
+        let mut twin = Twin::new(&opening(family, &ends, isn), &ends);
+        for _ in 0..3000 {
+            let dir = numbers.below(2) as usize;
+            let tcp = twin.ct.entry(twin.id).unwrap().tcp().unwrap();
+            // What the network has let through so far.
+            let peers = [0, 1].map(|i| End {
+                next: tcp.seen[i].end,
+                acked: tcp.seen[1 - i].maxack,
+            });
+            let packet = segment(family, &ends, dir, &peers, &mut numbers);
+            twin.send(&packet, &ends);
+        }
+        assert!(twin.sent_on > 1500, "{} sent on", twin.sent_on);
+        assert!(twin.left > 100, "{} left", twin.left);
+    }
+}
+
+/// A segment of a transfer in both directions; some retransmit, some are strange.
+fn segment(
+    family: Family,
+    ends: &Ends,
+    dir: usize,
+    peers: &[End; 2],
+    numbers: &mut Numbers,
+) -> Vec<u8> {
+    let stamp = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+    let payload = numbers.below(1400) as usize;
+    let ahead = peers[dir].next.wrapping_sub(peers[dir].acked);
+    let mut seq = peers[dir].next;
+    let mut ack = peers[1 - dir].next;
+    let mut options = Vec::new();
+    if numbers.one_in(2) {
+        options.extend(stamp);
+    }
+    match numbers.below(12) {
+        0 => seq = peers[dir].acked,
+        1 => seq = seq.wrapping_add(numbers.below(100_000_000) as u32),
+        2 => seq = seq.wrapping_sub(numbers.below(200_000) as u32),
+        3 => ack = ack.wrapping_add(numbers.below(3) as u32),
+        4 => ack = ack.wrapping_sub(numbers.below(150_000) as u32),
+        5 => {
+            let blocks = 1 + numbers.below(if options.is_empty() { 4 } else { 3 }) as u8;
+            options.extend([1, 1, 5, 2 + 8 * blocks]);
+            for _ in 0..blocks {
+                let right = ack.wrapping_add(numbers.below(4000) as u32);
+                options.extend(right.wrapping_sub(100).to_be_bytes());
+                options.extend(right.to_be_bytes());
+            }
+        }
+        6 => options.extend([1, 1, 1, 0]),
+        _ if ahead > 60_000 => seq = peers[dir].acked,
+        _ => {}
+    }
+    let flags = match numbers.below(60) {
+        0 => ACK | SYN,
+        1 => ACK | 0x20,
+        2 => PSH,
+        3 => ACK | 0x40,
+        _ => ACK | (numbers.below(2) as u8 * PSH),
+    };
+    ways(family, ends)[dir].tcp(&Tcp {
+        flags,
+        seq,
+        ack,
+        window: numbers.below(65_536) as u16,
+        options: &options,
+        payload,
+    })
+}
+
+#[test]
+fn a_connection_that_went_up_stays_up_until_it_is_given_back() {
+    if !allowed() {
+        return;
+    }
+    let mut twin = udp(Family::V4, &V4);
+    let [there, _] = ways(Family::V4, &V4);
+    let datagram = frame(&there.udp(b"one"));
+    assert_eq!(twin.fast.run(&datagram).0, SENT_ON);
+    // A first fragment has the ports of its flow.
+    let mut fragment = there.udp(b"two");
+    fragment[6] = 0x20;
+    checksum::fix_ipv4(&mut fragment);
+    assert_eq!(twin.fast.run(&frame(&fragment)).0, LEFT);
+    assert!(!is_open(&twin.fast.gate(PLACE)));
+    assert_eq!(twin.fast.run(&datagram).0, LEFT);
+    assert_eq!(twin.fast.gate(PLACE)[gate::SENT], 2);
+    assert_eq!(twin.fast.fate(Fate::Fragment), 1);
+    assert_eq!(twin.fast.fate(Fate::Held), 1);
+    let mut gate = twin.fast.gate(PLACE);
+    gate[gate::DONE] = 2;
+    twin.fast.set_gate(PLACE, gate);
+    assert_eq!(twin.fast.run(&datagram).0, SENT_ON);
+}
+
+#[test]
+fn another_epoch_ends_all_ways() {
+    if !allowed() {
+        return;
+    }
+    let mut twin = udp(Family::V6, &V6);
+    let [there, _] = ways(Family::V6, &V6);
+    let datagram = frame(&there.udp(b"one"));
+    assert_eq!(twin.fast.run(&datagram).0, SENT_ON);
+    twin.fast.set_globals(globals(2));
+    assert_eq!(twin.fast.run(&datagram).0, LEFT);
+    assert_eq!(twin.fast.fate(Fate::Stale), 1);
+}
+
+/// Frames that the fast path must not touch: what the engine lets in, and other protocols.
+#[test]
+fn injected_and_foreign_frames_are_left_alone() {
+    if !allowed() {
+        return;
+    }
+    let mut twin = udp(Family::V4, &V4);
+    let [there, _] = ways(Family::V4, &V4);
+    let mut datagram = frame(&there.udp(b"one"));
+    datagram[6..12].copy_from_slice(&SECRETS.injected);
+    assert_eq!(twin.fast.run(&datagram).0, LEFT);
+    assert!(is_open(&twin.fast.gate(PLACE)));
+    let mut arp = frame(&there.udp(b"one"));
+    arp[12..14].copy_from_slice(&[8, 6]);
+    assert_eq!(twin.fast.run(&arp).0, LEFT);
+    let counted: u64 = Fate::ALL.into_iter().map(|f| twin.fast.fate(f)).sum();
+    assert_eq!(counted, 0);
+}

@@ -1,0 +1,227 @@
+//! One connection twice: in the tracker, and in the kernel's tables.
+
+use tidegate_conntrack::config::Config;
+use tidegate_conntrack::{
+    Attached, Conntrack, CtInfo, Dir, EntryId, Family, InHook, Manip, NatHook, NatRange, SECOND,
+    Status, Time, Tracked, Tuple,
+};
+use tidegate_ebpf::fast::known;
+use tidegate_ebpf::layout::{
+    Connection, GATE, GLOBAL, Goes, Hook, Way, flow, gate, global, key, tcp_state,
+};
+use tidegate_wire::{checksum, parse};
+
+use crate::fast::{Fast, SECRETS};
+
+/// `TCX_REDIRECT`, `TCX_NEXT`.
+pub(crate) const SENT_ON: i32 = 7;
+pub(crate) const LEFT: i32 = -1;
+
+/// Loopback, which packets of a test run come by.
+const DEV: u32 = 1;
+pub(crate) const PLACE: u32 = 3;
+pub(crate) const MTU: u32 = 1500;
+const NOW: Time = 1_795_227_335 * SECOND;
+
+/// Addresses and ports: client, server, and the client's as the server sees them.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) client: (u128, u16),
+    pub(crate) server: (u128, u16),
+    pub(crate) outside: Option<(u128, u16)>,
+}
+
+pub(crate) struct Twin {
+    pub(crate) ct: Conntrack,
+    pub(crate) fast: Fast,
+    pub(crate) id: EntryId,
+    pub(crate) now: Time,
+    pub(crate) sent_on: u64,
+    pub(crate) left: u64,
+}
+
+/// The packet as the tracker lets it out, and its entry; `None`: INVALID or dropped.
+fn track(ct: &mut Conntrack, now: Time, packet: &[u8], ends: &Ends) -> Option<(Attached, Vec<u8>)> {
+    let layout = parse(packet).ok()?;
+    let tracked = ct.handle_packet(now, packet, &layout, InHook::Prerouting, None);
+    let Tracked::Ct(mut attached) = tracked else {
+        return None;
+    };
+    if attached.info == CtInfo::New {
+        ct.nat_null_binding(attached.id, Manip::Dst).unwrap();
+        match ends.outside {
+            None => ct.nat_null_binding(attached.id, Manip::Src).unwrap(),
+            Some((addr, port)) => {
+                let range = NatRange {
+                    ports: Some((port, port)),
+                    ..NatRange::address(addr)
+                };
+                ct.nat_setup(attached.id, Manip::Src, &range).unwrap();
+            }
+        }
+    }
+    let mut out = packet.to_vec();
+    for hook in [NatHook::Prerouting, NatHook::Postrouting] {
+        let layout = parse(&out).unwrap();
+        ct.nat_translate(&attached, hook, &mut out, &layout)
+            .unwrap();
+    }
+    match layout.family {
+        Family::V4 => {
+            out[8] -= 1;
+            checksum::fix_ipv4(&mut out);
+        }
+        Family::V6 => out[7] -= 1,
+    }
+    ct.confirm(now, &mut attached).unwrap();
+    Some((attached, out))
+}
+
+/// An Ethernet frame for loopback's address.
+pub(crate) fn frame(packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    frame[11] = 9;
+    frame.extend(if packet[0] >> 4 == 6 {
+        [0x86, 0xdd]
+    } else {
+        [8, 0]
+    });
+    frame.extend_from_slice(packet);
+    frame
+}
+
+impl Twin {
+    /// A connection that `opening` packets have made.
+    pub(crate) fn new(opening: &[Vec<u8>], ends: &Ends) -> Self {
+        let mut ct = Conntrack::new(Config {
+            acct: true,
+            ..Config::default()
+        });
+        let mut id = None;
+        for packet in opening {
+            let (attached, _) = track(&mut ct, NOW, packet, ends).expect("an opening is valid");
+            id = Some(attached.id);
+        }
+        let mut twin = Twin {
+            ct,
+            fast: Fast::load(),
+            id: id.unwrap(),
+            now: NOW,
+            sent_on: 0,
+            left: 0,
+        };
+        twin.fast.set_globals(globals(1));
+        for dir in Dir::BOTH {
+            let tuple = *twin.ct.entry(twin.id).unwrap().tuple(dir);
+            let key = key(DEV, Hook::Ingress, &tuple);
+            twin.fast.set_flow(key, flow(PLACE, dir));
+        }
+        twin.give();
+        twin
+    }
+
+    /// Lets two-way traffic last long enough to make a stream of datagrams.
+    pub(crate) fn assure(&mut self) {
+        self.now += 3 * SECOND;
+    }
+
+    /// Both directions' ways out.
+    pub(crate) fn ways(&self) -> [Option<Way>; 2] {
+        let tuples = self.ct.entry(self.id).unwrap().tuples;
+        let way = |before: Tuple, after: Tuple| {
+            Some(Way {
+                goes: Goes::Out {
+                    dev: 1,
+                    next_hop: 1,
+                    mtu: MTU,
+                },
+                before,
+                after: after.inverse().unwrap(),
+                tos: None,
+            })
+        };
+        [way(tuples[0], tuples[1]), way(tuples[1], tuples[0])]
+    }
+
+    /// Lets the kernel have the connection as the tracker knows it.
+    pub(crate) fn give(&mut self) {
+        let entry = self.ct.entry(self.id).unwrap();
+        let connection = Connection {
+            ways: self.ways(),
+            tcp: entry.tcp().copied().unwrap_or_default(),
+        };
+        self.fast.set_connection(PLACE, connection.to_bytes());
+        let mut gate = self.fast.gate(PLACE);
+        gate[gate::DONE] = gate[gate::SENT];
+        gate[gate::EPOCH] = 1;
+        for dir in Dir::BOTH {
+            let counters = entry.counters[dir as usize];
+            gate[gate::COUNTS + 2 * dir as usize] = counters.packets;
+            gate[gate::COUNTS + 2 * dir as usize + 1] = counters.bytes;
+        }
+        self.fast.set_gate(PLACE, gate);
+    }
+
+    /// Sends a packet both ways. What the kernel sends on must come out of the tracker's
+    /// hands as the same bytes and with the same state; what it leaves must leave the
+    /// kernel's state as it was.
+    pub(crate) fn send(&mut self, packet: &[u8], ends: &Ends) -> bool {
+        let before = self.fast.connection(PLACE);
+        let gate_before = self.fast.gate(PLACE);
+        let (answer, out) = self.fast.run(&frame(packet));
+        let tracked = track(&mut self.ct, self.now, packet, ends);
+        let gate = self.fast.gate(PLACE);
+        if answer == SENT_ON {
+            self.sent_on += 1;
+            let (attached, expected) = tracked.expect("INVALID, but sent on");
+            assert_eq!(attached.id, self.id);
+            assert_eq!(hex(&out[14..]), hex(&expected), "of {}", hex(packet));
+            let entry = self.ct.entry(self.id).unwrap();
+            if let Some(tcp) = entry.tcp() {
+                let kernels = tcp_state(&self.fast.connection(PLACE), tcp);
+                assert_eq!(kernels, *tcp, "after {}", hex(packet));
+            }
+            for dir in Dir::BOTH {
+                let counters = entry.counters[dir as usize];
+                let at = gate::COUNTS + 2 * dir as usize;
+                let counted = (gate[at], gate[at + 1]);
+                assert_eq!(counted, (counters.packets, counters.bytes));
+            }
+            assert!(entry.status.has(Status::ASSURED));
+            return true;
+        }
+        self.left += 1;
+        assert_eq!(answer, LEFT);
+        let came = frame(packet);
+        assert_eq!(out[6..came.len()], came[6..], "left as it came");
+        let destination = out[..6].try_into().unwrap();
+        if gate[gate::SENT] != gate_before[gate::SENT] {
+            let (place, _) = known(&SECRETS, destination).unwrap();
+            assert_eq!(place, PLACE);
+        } else {
+            assert_eq!(destination, came[..6]);
+        }
+        assert_eq!(self.fast.connection(PLACE), before);
+        assert_eq!(gate[gate::COUNTS..], gate_before[gate::COUNTS..]);
+        if self.ct.entry(self.id).is_some() {
+            self.give();
+        }
+        false
+    }
+}
+
+pub(crate) fn globals(epoch: u64) -> [u64; GLOBAL] {
+    let mut globals = [0; GLOBAL];
+    globals[global::EPOCH] = epoch;
+    globals[global::VERIFY] = 1;
+    globals
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A gate's words that say that the kernel has the connection.
+pub(crate) fn is_open(gate: &[u64; GATE]) -> bool {
+    gate[gate::SENT] == gate[gate::DONE]
+}

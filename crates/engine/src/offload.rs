@@ -1,0 +1,234 @@
+//! Packets that somebody else may handle: a fast path that is told what became of one
+//! packet of a flow, and does the same with those that follow.
+//!
+//! An [`Offer`] says what that is. It is made only where nothing but a packet's addresses,
+//! ports and type of service decides (within what the fast path takes: segments that
+//! neither open nor close a TCP connection), and holds until the epoch changes or the
+//! connection is called back ([`tidegate_conntrack::elsewhere`]).
+
+use tidegate_conntrack::elsewhere::Elsewhere;
+use tidegate_conntrack::{Dir, EntryId, Family, Tuple};
+use tidegate_ir::{Cond, Facts, Field, StepId, TableKind, Truth, eval};
+use tidegate_wire::proto;
+use tidegate_wire::tcp::flags;
+
+use crate::engine::{Engine, index};
+use crate::env::IfIndex;
+use crate::flow::Follow;
+use crate::packet::{Packet, Tracking};
+use crate::routing::Path;
+
+/// What is kept of a packet that followed a plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Followed {
+    id: EntryId,
+    dir: Dir,
+    follow: Follow,
+    family: Family,
+    proto: u8,
+    in_dev: IfIndex,
+    tos: u8,
+}
+
+impl Followed {
+    pub(crate) fn of(packet: &Packet) -> Option<Followed> {
+        let Tracking::Connection(a) = packet.tracking else {
+            return None;
+        };
+        Some(Followed {
+            id: a.id,
+            dir: a.dir,
+            follow: packet.follow?,
+            family: packet.family(),
+            proto: packet.layout.proto,
+            in_dev: packet.in_dev?,
+            tos: packet.tos(),
+        })
+    }
+}
+
+/// Where packets of a flow go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goes {
+    /// Out of an interface.
+    Out {
+        /// Interface.
+        dev: IfIndex,
+        /// Next hop's address.
+        next_hop: u128,
+    },
+    /// To a local socket.
+    Local,
+}
+
+/// What becomes of the packets of one direction of a connection that come by one
+/// interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The connection.
+    pub id: EntryId,
+    /// The direction.
+    pub dir: Dir,
+    /// Where they come in.
+    pub in_dev: IfIndex,
+    /// Where they go.
+    pub goes: Goes,
+    /// As they come.
+    pub before: Tuple,
+    /// As they leave.
+    pub after: Tuple,
+    /// The only type of service (traffic class) for which that holds.
+    pub tos: Option<u8>,
+}
+
+/// Why a flow is not offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Withheld {
+    /// Its rules were not noted: a stateful test, a drop or an effect had a part.
+    NoPlan,
+    /// Its connection is not settled: no answer yet, opening or closing, a helper, a zone.
+    Connection,
+    /// The raw table sees every packet.
+    Raw,
+    /// A rule looks at what differs from packet to packet.
+    Residue,
+}
+
+/// One field of a packet.
+struct Only(Field, u128);
+
+impl Facts for Only {
+    fn load(&mut self, field: Field) -> Option<u128> {
+        (field == self.0).then_some(self.1)
+    }
+
+    fn step(&mut self, _: StepId) -> Truth {
+        Truth::False
+    }
+}
+
+impl Engine {
+    /// What the last received packet tells about those that follow it.
+    ///
+    /// # Errors
+    /// Why nothing.
+    pub fn offer(&mut self) -> Result<Offer, Withheld> {
+        let last = self.last.take().ok_or(Withheld::NoPlan)?;
+        if !self.conntrack.is_settled(last.id) {
+            return Err(Withheld::Connection);
+        }
+        let rules = &self.families[index(last.family)].rules;
+        if rules.table(TableKind::Raw).is_some() {
+            return Err(Withheld::Raw);
+        }
+        let tos = self.residue(&last).map_err(|()| Withheld::Residue)?;
+        let entry = self.conntrack.entry(last.id).ok_or(Withheld::Connection)?;
+        let before = *entry.tuple(last.dir);
+        let answer = entry.tuple(last.dir.other());
+        let after = answer.inverse().ok_or(Withheld::Connection)?;
+        let goes = match self.flows.path(last.follow) {
+            Some(Path::Local) => Goes::Local,
+            Some(Path::Forward { dev, via }) => Goes::Out {
+                dev,
+                next_hop: via.unwrap_or(after.dst),
+            },
+            Some(Path::Stop(..)) | None => return Err(Withheld::NoPlan),
+        };
+        Ok(Offer {
+            id: last.id,
+            dir: last.dir,
+            in_dev: last.in_dev,
+            goes,
+            before,
+            after,
+            tos,
+        })
+    }
+
+    /// Whether only the type of service differs from packet to packet, and which one it
+    /// must be.
+    fn residue(&self, last: &Followed) -> Result<Option<u8>, ()> {
+        let mut tos = None;
+        for (cond, held) in self.flows.guards(last.follow) {
+            let Cond::Test(test) = cond else {
+                return Err(());
+            };
+            match test.field() {
+                Field::Tos => tos = Some(last.tos),
+                // Kept with the connection, which is called back when they change.
+                Field::CtStatus
+                | Field::CtMark
+                | Field::CtReplSrc
+                | Field::CtReplDst
+                | Field::CtReplSport
+                | Field::CtReplDport => {}
+                Field::TcpFlags if last.proto == proto::TCP && constant(cond, *held) => {}
+                _ => return Err(()),
+            }
+        }
+        Ok(tos)
+    }
+
+    /// Where connections can be entrusted to.
+    pub fn set_elsewhere(&mut self, elsewhere: Box<dyn Elsewhere>) {
+        self.conntrack.set_elsewhere(elsewhere);
+        self.count_passed();
+    }
+
+    /// The packets of a connection that was offered pass at `place` from now on.
+    pub fn entrust(&mut self, id: EntryId, place: u32) {
+        self.conntrack.entrust(id, place);
+    }
+
+    /// Calls all connections back.
+    pub fn recall_all(&mut self) {
+        self.conntrack.recall_all();
+        self.count_passed();
+    }
+
+    /// Brings connections and counters up to date with what passed elsewhere.
+    pub fn look_elsewhere(&mut self) {
+        self.conntrack.look_elsewhere();
+        self.count_passed();
+    }
+
+    /// As [`Engine::look_elsewhere`], for the connection at one place.
+    pub fn look_at(&mut self, place: u32) {
+        self.conntrack.look_at(place);
+        self.count_passed();
+    }
+
+    /// A number that changes with rules and surroundings.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.flows.epoch()
+    }
+
+    /// Counts for the rules what has passed elsewhere.
+    pub(crate) fn count_passed(&mut self) {
+        for passed in self.conntrack.take_passed() {
+            let counters = &mut self.families[index(passed.family)].counters;
+            for id in self.flows.trail(passed.tag) {
+                if let Some(counter) = counters.get_mut(id as usize) {
+                    counter.packets += passed.counters.packets;
+                    counter.bytes += passed.counters.bytes;
+                }
+            }
+            self.flows.followed += passed.counters.packets;
+        }
+    }
+}
+
+/// Whether a test of TCP flags comes out as `held` for every segment that neither opens
+/// nor closes a connection.
+fn constant(cond: &Cond, held: bool) -> bool {
+    // These may be there or not.
+    const FREE: [u8; 3] = [flags::PSH, flags::ECE, flags::CWR];
+    (0..1 << FREE.len()).all(|some: u8| {
+        let there = FREE.iter().enumerate();
+        let there = there.filter(|(i, _)| some >> i & 1 != 0);
+        let value = there.fold(flags::ACK, |v, (_, flag)| v | flag);
+        let mut facts = Only(Field::TcpFlags, u128::from(value));
+        (eval(cond, &mut facts, &mut ()) == Truth::True) == held
+    })
+}
