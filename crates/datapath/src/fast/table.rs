@@ -366,10 +366,12 @@ impl Fast {
         let Ok(offer) = engine.offer() else {
             return;
         };
-        let out = match offer.goes {
-            Goes::Out { dev, .. } => dev.0,
-            Goes::Local => offer.in_dev.0,
+        // What this host's own sockets get goes on coming up: nothing keeps such packets
+        // in order while their flow is handed over.
+        let Goes::Out { dev: out, .. } = offer.goes else {
+            return;
         };
+        let out = out.0;
         if mtu(offer.in_dev.0).is_some()
             && let Some(mtu) = mtu(out)
         {

@@ -26,9 +26,14 @@ fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A user namespace's root may not load programs.
+/// A user namespace's root may not load programs. When flows are handed over depends on
+/// moments of silence, so that these tests run alone, one after the other.
 fn may() -> bool {
     if !able() {
+        return false;
+    }
+    if std::env::var_os("TIDEGATE_FAST_TESTS").is_none() {
+        skipped("tests of the fast path run by themselves: TIDEGATE_FAST_TESTS=1");
         return false;
     }
     let all = std::fs::read_to_string("/proc/self/uid_map").unwrap();

@@ -15,7 +15,7 @@ fn drops_and_logs_by_name() {
     d.start();
     let text = d.out("status --drops");
     let wanted = format!(
-        "dropped  0\ninvalid  0\n0 lines to {}\n0 packets to {}\n",
+        "dropped  0\ninvalid  0\nlost  0\n0 lines to {}\n0 packets to {}\n",
         d.path("lines").display(),
         d.path("captures").display()
     );
@@ -24,6 +24,7 @@ fn drops_and_logs_by_name() {
     assert_eq!(json["dropped"]["policy"], 0);
     assert_eq!(json["dropped"]["conntrack_full"], 0);
     assert_eq!(json["invalid"]["tcp_state"], 0);
+    assert_eq!(json["lost"]["overflow"], 0);
     let target = &json["logs"]["targets"][0];
     assert_eq!(target["name"], d.path("lines").to_str().unwrap());
     assert_eq!(target["written"], 0);
