@@ -24,7 +24,8 @@ fn drops_and_logs_by_name() {
     assert_eq!(json["dropped"]["policy"], 0);
     assert_eq!(json["dropped"]["conntrack_full"], 0);
     assert_eq!(json["invalid"]["tcp_state"], 0);
-    assert_eq!(json["lost"]["overflow"], 0);
+    // Without packets there are no reasons to lose some.
+    assert_eq!(json["lost"], serde_json::json!({}));
     let target = &json["logs"]["targets"][0];
     assert_eq!(target["name"], d.path("lines").to_str().unwrap());
     assert_eq!(target["written"], 0);
