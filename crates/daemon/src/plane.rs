@@ -88,6 +88,11 @@ pub trait Plane: Send + Sync {
     /// No permission, or the kernel refuses.
     fn guard(&self) -> Result<()>;
 
+    /// Whether packets can meet the rules at all.
+    fn has_packets(&self) -> bool {
+        true
+    }
+
     /// What it guards.
     fn report(&self) -> PlaneReport;
 
@@ -173,6 +178,10 @@ impl Plane for Idle {
 
     fn guard(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn has_packets(&self) -> bool {
+        false
     }
 
     fn report(&self) -> PlaneReport {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use tidegate_engine::{Counter, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, save};
+use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unmet, save};
 use tidegate_tools::{Store, Work};
 use tidegate_wire::Family;
 
@@ -107,7 +107,10 @@ impl LiveRules {
 
     /// Makes `rules` those in force. `seen` are the counters that they were made from.
     fn load(&self, side: &mut Side, mut rules: Ruleset, seen: &[Counter]) -> Result<(), Failure> {
-        let lowered = lower(&rules)?;
+        let lowered = match self.plane.has_packets() {
+            true => lower(&rules)?,
+            false => lower_unmet(&rules)?,
+        };
         let seed = unforeseen().map_err(|e| stopped(e.into()))?;
         let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track, seed);
         let survivors = Survivors {

@@ -41,6 +41,24 @@ pub struct RuleOrigin {
 /// Chains that packets reach form a loop (never in rulesets that have been checked), or a
 /// rule asks for what only a kernel knows.
 pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
+    let (lowered, refused) = lower_all(rules)?;
+    match refused {
+        Some(why) => Err(Failure::Plain(why)),
+        None => Ok(lowered),
+    }
+}
+
+/// The same where no packet meets the rules: those that ask for what only a kernel knows
+/// are kept as well.
+///
+/// # Errors
+/// Chains that packets reach form a loop.
+pub fn lower_unmet(rules: &Ruleset) -> Result<Lowered, Failure> {
+    Ok(lower_all(rules)?.0)
+}
+
+/// The rules, and why one of them cannot be decided here.
+fn lower_all(rules: &Ruleset) -> Result<(Lowered, Option<String>), Failure> {
     let mut run = Run::new(rules.family);
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
     let mut steps = [0; 5].map(|_| 0..0);
@@ -51,18 +69,19 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
             steps[kind as usize] = first..run.steps.len() as u32;
         }
     }
-    if let Some((id, why)) = run.refused {
+    let refused = run.refused.map(|(id, why)| {
         let rule = run.origin.get(id.0 as usize).map_or("", |o| &o.text);
-        return Err(Failure::Plain(format!("{why}: {rule}")));
-    }
+        format!("{why}: {rule}")
+    });
     ruleset.steps = run.steps;
     ruleset.tracks_connections = run.tracks;
     ruleset.rule_ids = run.origin.len() as u32;
-    Ok(Lowered {
+    let lowered = Lowered {
         ruleset,
         origin: run.origin,
         steps,
-    })
+    };
+    Ok((lowered, refused))
 }
 
 /// Whether a rule of the table needs a kernel that can track connections.
