@@ -140,15 +140,27 @@ pub fn table(rules: &Ruleset, kind: TableKind) -> Result<(), Failure> {
     if !rules.has_conntrack && lower::is_of_conntrack(table, rules.family)? {
         return Err(reply::NO_CHAIN);
     }
-    for (i, chain) in reach.chains.iter().enumerate() {
-        let hooks = reach.hooks(i);
-        let live = live(chain);
-        for (n, rule) in chain.rules.iter().enumerate() {
-            let hooks = if n < live { hooks.as_slice() } else { &[] };
-            self::rule(&rule.spec, table, rules.family, hooks).map_err(|r| answer(&r))?;
-        }
+    match refusals(&reach, table, rules.family).next() {
+        Some((_, _, refusal)) => Err(answer(&refusal)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The rules of a table that the kernel would not take: chain, position, answer.
+fn refusals<'r>(
+    reach: &'r Reach<'_>,
+    table: &'r Table,
+    family: Family,
+) -> impl Iterator<Item = (&'r Chain, usize, Refusal)> {
+    let chains = reach.chains.iter().enumerate();
+    chains.flat_map(move |(i, chain)| {
+        let (hooks, live) = (reach.hooks(i), live(chain));
+        chain.rules.iter().enumerate().filter_map(move |(n, rule)| {
+            let hooks = if n < live { hooks.as_slice() } else { &[] };
+            let refusal = self::rule(&rule.spec, table, family, hooks).err()?;
+            Some((*chain, n, refusal))
+        })
+    })
 }
 
 /// Takes out of a table what the kernel would not take, and says what it was; a table
@@ -158,27 +170,17 @@ pub(crate) fn sift(rules: &mut Ruleset, kind: TableKind) -> Vec<Failure> {
     let Some(table) = rules.table(kind) else {
         return Vec::new();
     };
-    let mut bad: Vec<(String, usize, Failure)> = Vec::new();
-    match Reach::new(table) {
-        Ok(reach) => {
-            for (i, chain) in reach.chains.iter().enumerate() {
-                let (hooks, live) = (reach.hooks(i), live(chain));
-                for (n, rule) in chain.rules.iter().enumerate() {
-                    let hooks = if n < live { hooks.as_slice() } else { &[] };
-                    if let Err(r) = self::rule(&rule.spec, table, family, hooks) {
-                        let text = save::rule(&chain.name, &rule.spec, family, None);
-                        let why = format!("{text}: {}", r.why);
-                        bad.push((chain.name.clone(), n, Failure::Other(why)));
-                    }
-                }
-            }
-        }
-        Err(_) => {
-            let why = format!("table {}: its chains jump in a circle", kind.name());
-            rules.table_mut(kind).clear();
-            return vec![Failure::Other(why)];
-        }
-    }
+    let Ok(reach) = Reach::new(table) else {
+        rules.table_mut(kind).clear();
+        let why = format!("table {}: its chains jump in a circle", kind.name());
+        return vec![Failure::Other(why)];
+    };
+    let bad = refusals(&reach, table, family).map(|(chain, n, refusal)| {
+        let text = save::rule(&chain.name, &chain.rules[n].spec, family, None);
+        let why = Failure::Other(format!("{text}: {}", refusal.why));
+        (chain.name.clone(), n, why)
+    });
+    let bad: Vec<(String, usize, Failure)> = bad.collect();
     let table = rules.table_mut(kind);
     for (chain, n, _) in bad.iter().rev() {
         if let Some(chain) = table.chain_mut(chain) {

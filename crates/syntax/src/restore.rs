@@ -21,6 +21,14 @@ pub struct Options<'a> {
     pub table: Option<&'a str>,
 }
 
+/// A whole file with the counters it has.
+const WITH_COUNTERS: Options<'static> = Options {
+    counters: CounterMode::TakeIfAny,
+    noflush: false,
+    verbose: false,
+    table: None,
+};
+
 /// What a restore does with a file's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CounterMode {
@@ -73,11 +81,7 @@ pub struct Printed {
 /// What `-restore` would say, and the line.
 pub fn parse(text: &str, family: Family, names: &dyn Names) -> Result<Ruleset, Refused> {
     let mut rules = Ruleset::empty(family);
-    let options = Options {
-        counters: CounterMode::TakeIfAny,
-        ..Options::default()
-    };
-    restore(&mut rules, text, &options, restorer(family), names)?;
+    restore(&mut rules, text, &WITH_COUNTERS, restorer(family), names)?;
     Ok(rules)
 }
 
@@ -98,22 +102,7 @@ pub struct Salvage {
 #[must_use]
 pub fn salvage(text: &str, family: Family, names: &dyn Names) -> Salvage {
     let mut rules = Ruleset::empty(family);
-    let mut run = Run {
-        printer: Printer { family, names },
-        rules: &mut rules,
-        options: Options {
-            counters: CounterMode::TakeIfAny,
-            ..Options::default()
-        },
-        tool: restorer(family),
-        names,
-        table: None,
-        skipping: false,
-        made: 0,
-        line: 0,
-        printed: Printed::default(),
-    };
-    let refused = run.salvage(text);
+    let refused = Run::new(&mut rules, &WITH_COUNTERS, restorer(family), names).salvage(text);
     let counted = |t: &Table| {
         let chains = t.chains();
         let some = |c: &Counters| *c != Counters::default();
@@ -151,21 +140,7 @@ pub fn restore(
     tool: &str,
     names: &dyn Names,
 ) -> Result<Printed, Refused> {
-    let mut run = Run {
-        printer: Printer {
-            family: rules.family,
-            names,
-        },
-        rules,
-        options: *options,
-        tool,
-        names,
-        table: None,
-        skipping: false,
-        made: 0,
-        line: 0,
-        printed: Printed::default(),
-    };
+    let mut run = Run::new(rules, options, tool, names);
     let outcome = run.file(text);
     let line = run.line;
     match outcome {
@@ -190,7 +165,30 @@ struct Run<'a> {
     printed: Printed,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        rules: &'a mut Ruleset,
+        options: &Options<'a>,
+        tool: &'a str,
+        names: &'a dyn Names,
+    ) -> Self {
+        Run {
+            printer: Printer {
+                family: rules.family,
+                names,
+            },
+            rules,
+            options: *options,
+            tool,
+            names,
+            table: None,
+            skipping: false,
+            made: 0,
+            line: 0,
+            printed: Printed::default(),
+        }
+    }
+
     fn file(&mut self, text: &str) -> Result<(), Failure> {
         for line in text.split_inclusive('\n') {
             self.line = self.line.saturating_add(1);

@@ -6,7 +6,7 @@ use tidegate_wire::proto;
 use super::{
     pure::turned,
     ranges::bang,
-    transport::{header, port_test},
+    transport::{destination_port, header, list_ports, port_test, source_port},
 };
 use crate::{
     Arg, Args, Case, Extension, Help, Legal, ListCtx, Lower, LowerCtx, Opt, Vector, Words, bad, no,
@@ -38,16 +38,8 @@ const NAMES: Words = Words {
 };
 
 const OPTIONS: &[Opt] = &[
-    Opt::new("source-port", Arg::PortRange)
-        .saved("sport")
-        .aliases(&["sport"])
-        .invertible()
-        .help("[!] --source-port port[:port]                          match source port(s)\n --sport ...\n"),
-    Opt::new("destination-port", Arg::PortRange)
-        .saved("dport")
-        .aliases(&["dport"])
-        .invertible()
-        .help("[!] --destination-port port[:port]                     match destination port(s)\n --dport ...\n"),
+    source_port(Arg::PortRange, "[!] --source-port port[:port]                          match source port(s)\n --sport ...\n"),
+    destination_port(Arg::PortRange, "[!] --destination-port port[:port]                     match destination port(s)\n --dport ...\n"),
     Opt::new(
         "dccp-types",
         Arg::Special {
@@ -119,7 +111,7 @@ pub(super) fn ports(args: &Args, opt: usize, word: &str, ctx: &ListCtx<'_>) -> S
         return String::new();
     }
     let proto = crate::names::known_protocol_name(ctx.proto).unwrap_or_default();
-    super::transport::list_ports(args, opt, word, ctx, proto)
+    list_ports(args, opt, word, ctx, proto)
 }
 
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {

@@ -8,7 +8,7 @@ use super::{
     dccp::ports,
     pure::turned,
     ranges::blank_bang,
-    transport::{header, port_test, show_range, strict_ports},
+    transport::{destination_port, header, port_test, show_range, source_port, strict_ports},
 };
 use crate::{
     Arg, Args, Case, Error, Extension, Help, Input, Legal, Lower, LowerCtx, Opt, Value, Vector,
@@ -60,18 +60,10 @@ const PORTS: Arg = Arg::Special {
 };
 
 const OPTIONS: &[Opt] = &[
-    Opt::new("source-port", PORTS)
-        .saved("sport")
-        .aliases(&["sport"])
-        .invertible()
-        .twice("Only one `--source-port' allowed")
-        .help("[!] --source-port port[:port]                          match source port(s)\n --sport ...\n"),
-    Opt::new("destination-port", PORTS)
-        .saved("dport")
-        .aliases(&["dport"])
-        .invertible()
-        .twice("Only one `--destination-port' allowed")
-        .help("[!] --destination-port port[:port]                     match destination port(s)\n --dport ...\n"),
+    source_port(PORTS, "[!] --source-port port[:port]                          match source port(s)\n --sport ...\n")
+        .twice("Only one `--source-port' allowed"),
+    destination_port(PORTS, "[!] --destination-port port[:port]                     match destination port(s)\n --dport ...\n")
+        .twice("Only one `--destination-port' allowed"),
     Opt::new(
         "chunk-types",
         Arg::Special {

@@ -10,7 +10,10 @@ use std::sync::LazyLock;
 use tidegate_ir::{Cond, Field};
 use tidegate_wire::{Family, proto};
 
-use super::transport::{forget_all_ports, header, list_ports, port_test, show_range, strict_ports};
+use super::transport::{
+    destination_port, forget_all_ports, header, list_ports, port_test, show_range, source_port,
+    strict_ports,
+};
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx,
     Lower, LowerCtx, Opt, Value, Vector, bad, dropped, no, number, ok, packets, saved, yes,
@@ -29,20 +32,16 @@ const PORTS: Arg = Arg::Special {
 };
 
 const OPTIONS: &[Opt] = &[
-    Opt::new("source-port", PORTS)
-        .saved("sport")
-        .aliases(&["sport"])
-        .invertible()
-        .twice("Only one `--source-port' allowed")
-        .help("[!] --source-port port[:port]\n --sport ...\n\t\t\t\tmatch source port(s)\n"),
-    Opt::new("destination-port", PORTS)
-        .saved("dport")
-        .aliases(&["dport"])
-        .invertible()
-        .twice("Only one `--destination-port' allowed")
-        .help(
-            "[!] --destination-port port[:port]\n --dport ...\n\t\t\t\tmatch destination port(s)\n",
-        ),
+    source_port(
+        PORTS,
+        "[!] --source-port port[:port]\n --sport ...\n\t\t\t\tmatch source port(s)\n",
+    )
+    .twice("Only one `--source-port' allowed"),
+    destination_port(
+        PORTS,
+        "[!] --destination-port port[:port]\n --dport ...\n\t\t\t\tmatch destination port(s)\n",
+    )
+    .twice("Only one `--destination-port' allowed"),
     Opt::new(
         "tcp-option",
         Arg::Special {

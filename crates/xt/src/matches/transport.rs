@@ -2,7 +2,7 @@
 
 use tidegate_ir::{Cond, Field};
 
-use crate::{Args, Error, Input, ListCtx, Value, parse_port};
+use crate::{Arg, Args, Error, Input, ListCtx, Opt, Value, parse_port};
 
 /// True when the packet has the first `len` bytes of its transport header; false for
 /// later fragments; a packet that is too short is dropped (`skb_header_pointer`
@@ -11,6 +11,27 @@ pub(super) fn header(len: u16) -> Cond {
     let enough = Cond::range(Field::L4Len, u128::from(len), u128::from(u16::MAX));
     let guard = Cond::drop_when(enough.inverted_if(true));
     Cond::all(vec![Cond::eq(Field::FragOff, 0), guard])
+}
+
+/// `--source-port`, saved as `--sport`.
+pub(super) const fn source_port(arg: Arg, help: &'static str) -> Opt {
+    port("source-port", "sport", &["sport"], arg, help)
+}
+
+/// `--destination-port`, saved as `--dport`.
+pub(super) const fn destination_port(arg: Arg, help: &'static str) -> Opt {
+    port("destination-port", "dport", &["dport"], arg, help)
+}
+
+const fn port(
+    name: &'static str,
+    saved: &'static str,
+    aliases: &'static [&'static str],
+    arg: Arg,
+    help: &'static str,
+) -> Opt {
+    let opt = Opt::new(name, arg).saved(saved).aliases(aliases);
+    opt.invertible().help(help)
 }
 
 /// The test of one port option; nothing when it is not given.

@@ -8,7 +8,9 @@ use std::sync::LazyLock;
 use tidegate_ir::{Cond, Field};
 use tidegate_wire::proto;
 
-use super::transport::{forget_all_ports, header, list_ports, port_test};
+use super::transport::{
+    destination_port, forget_all_ports, header, list_ports, port_test, source_port,
+};
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Instance, Legal, ListCtx, Lower,
     LowerCtx, Opt, Vector, bad, dropped, no, ok, packets, saved, yes,
@@ -18,18 +20,14 @@ const SPORT: usize = 0;
 const DPORT: usize = 1;
 
 const OPTIONS: &[Opt] = &[
-    Opt::new("source-port", Arg::PortRange)
-        .saved("sport")
-        .aliases(&["sport"])
-        .invertible()
-        .help("[!] --source-port port[:port]\n --sport ...\n\t\t\t\tmatch source port(s)\n"),
-    Opt::new("destination-port", Arg::PortRange)
-        .saved("dport")
-        .aliases(&["dport"])
-        .invertible()
-        .help(
-            "[!] --destination-port port[:port]\n --dport ...\n\t\t\t\tmatch destination port(s)\n",
-        ),
+    source_port(
+        Arg::PortRange,
+        "[!] --source-port port[:port]\n --sport ...\n\t\t\t\tmatch source port(s)\n",
+    ),
+    destination_port(
+        Arg::PortRange,
+        "[!] --destination-port port[:port]\n --dport ...\n\t\t\t\tmatch destination port(s)\n",
+    ),
 ];
 
 /// `-m udp`.
