@@ -107,6 +107,7 @@ fn value(arg: &Arg, arity: usize) -> String {
         Arg::IntRange { max } => format!("NUMBER[:NUMBER] (up to {max})"),
         Arg::Mark => "VALUE[/MASK]".to_owned(),
         Arg::Text { max, .. } => format!("TEXT (up to {max} bytes)"),
+        Arg::Name { max } => format!("NAME (up to {max} bytes)"),
         Arg::PortRange => "PORT[:PORT]".to_owned(),
         Arg::OneOf(words) => words.list.iter().map(|w| w.0).collect::<Vec<_>>().join("|"),
         Arg::SetOf(words) => {

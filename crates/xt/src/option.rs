@@ -176,6 +176,7 @@ impl Opt {
             | Arg::IntRange { .. }
             | Arg::Mark
             | Arg::Text { .. }
+            | Arg::Name { .. }
             | Arg::PortRange
             | Arg::OneOf(_)
             | Arg::SetOf(_)
@@ -211,6 +212,12 @@ pub enum Arg {
         /// Smallest length.
         min: usize,
         /// Largest length.
+        max: usize,
+    },
+    /// A name, cut to what the kernel's structure holds, saved without quotes where that
+    /// can be read again. Value: [`Value::Text`].
+    Name {
+        /// Largest length in bytes.
         max: usize,
     },
     /// A port or service, or a range of them. Value: [`Value::Range`].
@@ -315,6 +322,13 @@ impl Input<'_> {
         self.args.first().copied().unwrap_or("")
     }
 
+    /// The first argument, as much of it as `max` bytes hold.
+    #[must_use]
+    pub fn cut(&self, max: usize) -> Value {
+        let text = self.text();
+        Value::Text(text[..text.floor_char_boundary(max)].to_owned())
+    }
+
     /// `EXT: bad value for option "--OPT", or out of range (MIN-MAX).`
     #[must_use]
     pub fn out_of_range(&self, min: impl std::fmt::Display, max: impl std::fmt::Display) -> Error {
@@ -346,6 +360,7 @@ impl Arg {
             Arg::IntRange { max } => parse::int_range(input, max),
             Arg::Mark => parse::mark(input),
             Arg::Text { min, max } => parse::string(input, min, max),
+            Arg::Name { max } => Ok(input.cut(max)),
             Arg::PortRange => parse::port_range(input),
             Arg::OneOf(words) => parse::one_of(input, words),
             Arg::SetOf(words) => parse::set_of(input, words),
@@ -368,6 +383,7 @@ impl Arg {
             Value::Range(lo, hi) if lo == hi => lo.to_string(),
             Value::Range(lo, hi) => format!("{lo}:{hi}"),
             &Value::Masked { value, mask } => show_mark(value, mask),
+            Value::Text(s) if matches!(self, Arg::Name { .. }) => text::bare(s),
             Value::Text(s) => text::quote(s),
             &Value::Bits(b) => self.show_bits(b),
             Value::Ports(list) => show_ports(list),

@@ -19,6 +19,15 @@ pub fn quote(s: &str) -> String {
     in_quotes(s)
 }
 
+/// A name as the tools save it where they do not quote, unless it could not be read again.
+#[must_use]
+pub fn bare(name: &str) -> String {
+    if name.contains([' ', '"', '\'', '\\']) || name.is_empty() {
+        return quote(name);
+    }
+    name.to_owned()
+}
+
 /// `s` in double quotes, with `"`, `'` and `\` escaped.
 #[must_use]
 pub fn in_quotes(s: &str) -> String {

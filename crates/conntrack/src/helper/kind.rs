@@ -45,6 +45,7 @@ const fn policy(max: u8, timeout: u32) -> ExpectPolicy {
     ExpectPolicy { max, timeout }
 }
 
+/// Records of connections know helpers by their place here: new ones come last.
 #[rustfmt::skip]
 const FACTS: &[Facts] = {
     use HelperKind::{Amanda, Ftp, Irc, NetbiosNs, Pptp, Sane, Snmp, SnmpTrap, Tftp};

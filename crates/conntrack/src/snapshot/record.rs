@@ -73,19 +73,6 @@ mod state {
     pub(super) const GRE: u8 = 4;
 }
 
-/// Helpers by their number less one.
-const HELPERS: [HelperKind; 9] = [
-    HelperKind::Ftp,
-    HelperKind::Tftp,
-    HelperKind::Irc,
-    HelperKind::NetbiosNs,
-    HelperKind::Snmp,
-    HelperKind::SnmpTrap,
-    HelperKind::Amanda,
-    HelperKind::Sane,
-    HelperKind::Pptp,
-];
-
 /// What a record holds.
 pub(super) enum Stored {
     Connection(Box<StoredEntry>),
@@ -135,7 +122,7 @@ fn difference(to: Time, from: Time) -> i64 {
 }
 
 fn helper_number(helper: Option<HelperKind>) -> u8 {
-    let at = HELPERS.iter().position(|&h| Some(h) == helper);
+    let at = HelperKind::all().position(|h| Some(h) == helper);
     at.map_or(0, |i| i as u8 + 1)
 }
 
@@ -398,8 +385,8 @@ fn read_dir(fields: &mut In<'_>) -> Result<Dir, Absurd> {
 fn read_helper(fields: &mut In<'_>) -> Result<Option<HelperKind>, Absurd> {
     match fields.u8().ok_or(LENGTH)? {
         0 => Ok(None),
-        n => match HELPERS.get(usize::from(n) - 1) {
-            Some(&helper) => Ok(Some(helper)),
+        n => match HelperKind::all().nth(usize::from(n) - 1) {
+            Some(helper) => Ok(Some(helper)),
             None => Err("helper"),
         },
     }

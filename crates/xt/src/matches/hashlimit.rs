@@ -11,7 +11,7 @@ use super::{
         cost_is_sound,
     },
     limit::{largest_unit, read_rate},
-    recent::{bare, is_file_name},
+    recent::is_file_name,
 };
 use crate::{
     Arg, Args, Case, Context, Errno, Error, Extension, Input, Instance, ListCtx, Lower, LowerCtx,
@@ -104,7 +104,7 @@ const OPTIONS: &[Opt] = &[
         Arg::Special {
             arity: 1,
             parse: |input| Arg::Text { min: 1, max: 254 }.parse(input),
-            show: |v, _| bare(v.text().unwrap_or("")),
+            show: |v, _| text::bare(v.text().unwrap_or("")),
         },
     )
     .help("  --hashlimit-name <name>          name for /proc/net/ipt_hashlimit\n"),

@@ -15,7 +15,7 @@ const OPTIONS: &[Opt] = &[Opt::new(
     "helper",
     Arg::Special {
         arity: 1,
-        parse: |input| Ok(super::osf::cut(input, MOST)),
+        parse: |input| Ok(input.cut(MOST)),
         show: |v, _| text::quote(v.text().unwrap_or("")),
     },
 )

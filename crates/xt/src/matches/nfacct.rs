@@ -4,16 +4,9 @@ use crate::{Arg, Case, Extension, Lower, Opt, bad, ok};
 
 const NAME: usize = 0;
 
-const OPTIONS: &[Opt] = &[Opt::new(
-    "nfacct-name",
-    Arg::Special {
-        arity: 1,
-        parse: |input| Ok(super::osf::cut(input, 31)),
-        show: |v, _| super::recent::bare(v.text().unwrap_or("")),
-    },
-)
-.mandatory()
-.help(" --nfacct-name STRING\t\tName of accouting area\n")];
+const OPTIONS: &[Opt] = &[Opt::new("nfacct-name", Arg::Name { max: 31 })
+    .mandatory()
+    .help(" --nfacct-name STRING\t\tName of accouting area\n")];
 
 /// `-m nfacct`.
 pub static NFACCT: Extension = Extension {

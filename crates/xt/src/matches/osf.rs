@@ -4,7 +4,7 @@ use tidegate_ir::Hook;
 use tidegate_wire::proto;
 
 use super::ranges::blank_bang;
-use crate::{Arg, Case, Extension, Help, Input, Legal, Lower, Opt, Value, bad, ok, saved};
+use crate::{Arg, Case, Extension, Help, Legal, Lower, Opt, bad, ok, saved};
 
 const GENRE: usize = 0;
 /// Bytes of a name.
@@ -19,11 +19,7 @@ const LEVEL: Arg = Arg::Int {
 const OPTIONS: &[Opt] = &[
     Opt::new(
         "genre",
-        Arg::Special {
-            arity: 1,
-            parse: |input| Ok(cut(input, NAME)),
-            show: |v, _| super::recent::bare(v.text().unwrap_or("")),
-        },
+        Arg::Name { max: NAME },
     )
     .invertible()
     .mandatory()
@@ -31,15 +27,6 @@ const OPTIONS: &[Opt] = &[
     Opt::new("ttl", LEVEL).help("--ttl level            Use some TTL check extensions to determine OS:\n       0                       true ip and fingerprint TTL comparison. Works for LAN.\n       1                       check if ip TTL is less than fingerprint one. Works for global addresses.\n       2                       do not compare TTL at all. This allows NMAP detection, but can produce false results.\n"),
     Opt::new("log", LEVEL).help("--log level            Log determined genres into dmesg even if they do not match desired one:\n       0                       log all matched or unknown signatures.\n       1                       log only first one.\n       2                       log all known matched signatures.\n"),
 ];
-
-/// The argument, as much of it as the kernel's structure holds.
-pub(crate) fn cut(input: &Input<'_>, max: usize) -> Value {
-    let text = input.text();
-    let end = (0..=max.min(text.len()))
-        .rev()
-        .find(|&i| text.is_char_boundary(i));
-    Value::Text(text[..end.unwrap_or(0)].to_owned())
-}
 
 /// `-m osf`.
 pub static OSF: Extension = Extension {

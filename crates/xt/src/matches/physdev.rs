@@ -19,7 +19,7 @@ const BRIDGED: usize = 4;
 const PORT: Arg = Arg::Special {
     arity: 1,
     parse,
-    show: |v, _| super::recent::bare(v.text().unwrap_or("")),
+    show: |v, _| crate::text::bare(v.text().unwrap_or("")),
 };
 
 const OPTIONS: &[Opt] = &[
@@ -81,7 +81,7 @@ fn words(x: &Instance) -> String {
         let bang = blank_bang(&x.args, opt);
         let name = OPTIONS[opt].name;
         Some(match given.value.text() {
-            Some(port) => format!("{bang} --{name} {}", super::recent::bare(port)),
+            Some(port) => format!("{bang} --{name} {}", crate::text::bare(port)),
             None => format!("{bang} --{name}"),
         })
     };

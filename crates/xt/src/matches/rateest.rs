@@ -18,11 +18,7 @@ const LT: usize = 7;
 const GT: usize = 8;
 const EQ: usize = 9;
 
-const NAME: Arg = Arg::Special {
-    arity: 1,
-    parse: |input| Ok(super::osf::cut(input, 15)),
-    show: |v, _| super::recent::bare(v.text().unwrap_or("")),
-};
+const NAME: Arg = Arg::Name { max: 15 };
 const BPS: Arg = Arg::Special {
     arity: 1,
     parse: parse_bps,
@@ -190,7 +186,7 @@ fn named(x: &Instance, opt: usize, name: &str, family: Family) -> String {
 
 fn save(x: &Instance, family: Family) -> String {
     let args = &x.args;
-    let first = super::recent::bare(args.text(FIRST).unwrap_or(""));
+    let first = crate::text::bare(args.text(FIRST).unwrap_or(""));
     let second = args.text(SECOND);
     let mut out = if args.has(DELTA) {
         " --rateest-delta"
@@ -219,7 +215,7 @@ fn save(x: &Instance, family: Family) -> String {
         }
     }
     if let Some(second) = second {
-        out += &format!(" --rateest2 {}", super::recent::bare(second));
+        out += &format!(" --rateest2 {}", crate::text::bare(second));
     }
     out
 }

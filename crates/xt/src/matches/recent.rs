@@ -63,7 +63,7 @@ const OPTIONS: &[Opt] = &[
         Arg::Special {
             arity: 1,
             parse: |input| Arg::Text { min: 0, max: 199 }.parse(input),
-            show: |v, _| bare(v.text().unwrap_or("")),
+            show: |v, _| text::bare(v.text().unwrap_or("")),
         },
     )
     .help("    --name name                 Name of the recent list to be used.  DEFAULT used if none given.\n"),
@@ -82,14 +82,6 @@ const OPTIONS: &[Opt] = &[
         .replaces(&[SOURCE])
         .help("    --rdest                     Match/Save the destination address of each packet in the recent list table.\n    --mask netmask              Netmask that will be applied to this recent list.\n"),
 ];
-
-/// A name as the tool saves it, unless it could not be read again.
-pub(crate) fn bare(name: &str) -> String {
-    if name.contains([' ', '"', '\'', '\\']) || name.is_empty() {
-        return text::quote(name);
-    }
-    name.to_owned()
-}
 
 /// A mask is an address; a number alone is one too (`inet_aton`).
 fn parse_mask(input: &Input<'_>) -> Result<Value, Error> {

@@ -58,7 +58,7 @@ const OPTIONS: &[Opt] = &[
         "algo",
         Arg::Special {
             arity: 1,
-            parse: |input| Ok(super::osf::cut(input, 15)),
+            parse: |input| Ok(input.cut(15)),
             show: |v, _| v.text().unwrap_or("").to_owned(),
         },
     )

@@ -86,15 +86,8 @@ const OPTIONS: &[Opt] = &[
         },
     )
     .help(" --helper name\t\t\tUse conntrack helper 'name' for connection\n"),
-    Opt::new(
-        "timeout",
-        Arg::Special {
-            arity: 1,
-            parse: |input| Ok(crate::matches::osf::cut(input, TIMEOUT_MAX)),
-            show: |v, _| crate::matches::recent::bare(v.text().unwrap_or("")),
-        },
-    )
-    .help(" --timeout name \t\tUse timeout policy 'name' for connection\n"),
+    Opt::new("timeout", Arg::Name { max: TIMEOUT_MAX })
+        .help(" --timeout name \t\tUse timeout policy 'name' for connection\n"),
     Opt::new("ctevents", Arg::SetOf(&EVENTS))
         .help(" --ctevents event[,event...]\tGenerate specified conntrack events for connection\n"),
     Opt::new("expevents", Arg::SetOf(&EXPECT_EVENTS)).help(

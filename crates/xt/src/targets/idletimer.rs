@@ -3,9 +3,7 @@
 
 use crate::{
     Arg, Args, Case, Extension, Families, Instance, Legal, ListCtx, Lower, Opt, Place, Refusal,
-    bad,
-    matches::{osf::cut, recent::bare},
-    ok, saved,
+    bad, ok, saved,
 };
 
 const TIMEOUT: usize = 0;
@@ -28,16 +26,9 @@ const OPTIONS: &[Opt] = &[
     )
     .mandatory()
     .help(" --timeout time\tTimeout until the notification is sent (in seconds)\n"),
-    Opt::new(
-        "label",
-        Arg::Special {
-            arity: 1,
-            parse: |input| Ok(cut(input, LABEL_MAX)),
-            show: |v, _| bare(v.text().unwrap_or("")),
-        },
-    )
-    .mandatory()
-    .help(" --label string\tUnique rule identifier\n"),
+    Opt::new("label", Arg::Name { max: LABEL_MAX })
+        .mandatory()
+        .help(" --label string\tUnique rule identifier\n"),
     Opt::new("alarm", Arg::Flag).help(" --alarm\tUse alarm instead of default timer\n"),
 ];
 

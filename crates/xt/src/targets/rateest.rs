@@ -3,9 +3,7 @@
 
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Input, Instance, ListCtx, Opt, Value,
-    bad,
-    matches::{osf::cut, recent::bare},
-    ok, saved,
+    bad, ok, saved,
 };
 
 const NAME: usize = 0;
@@ -24,15 +22,8 @@ const TIME: Arg = Arg::Special {
 };
 
 const OPTIONS: &[Opt] = &[
-    Opt::new(
-        "rateest-name",
-        Arg::Special {
-            arity: 1,
-            parse: |input| Ok(cut(input, NAME_MAX)),
-            show: |v, _| bare(v.text().unwrap_or("")),
-        },
-    )
-    .help("  --rateest-name name\t\tRate estimator name\n"),
+    Opt::new("rateest-name", Arg::Name { max: NAME_MAX })
+        .help("  --rateest-name name\t\tRate estimator name\n"),
     Opt::new("rateest-interval", TIME)
         .help("  --rateest-interval sec\tRate measurement interval in seconds\n"),
     Opt::new("rateest-ewmalog", TIME)

@@ -5,9 +5,7 @@
 use tidegate_ir::{Effect, Hook, TableKind, Verdict};
 
 use crate::{
-    Arg, Args, Case, Context, Error, Extension, Families, Legal, Lower, Opt, Outcome, bad,
-    matches::{osf::cut, recent::bare},
-    ok,
+    Arg, Args, Case, Context, Error, Extension, Families, Legal, Lower, Opt, Outcome, bad, ok,
 };
 
 const SAVE: usize = 0;
@@ -22,16 +20,9 @@ const TABLES: &[TableKind] = &[TableKind::Mangle, TableKind::Security];
 pub static SECMARK: Extension = Extension {
     name: "SECMARK",
     families: Families::Both,
-    options: &[Opt::new(
-        "selctx",
-        Arg::Special {
-            arity: 1,
-            parse: |input| Ok(cut(input, CONTEXT_MAX)),
-            show: |v, _| bare(v.text().unwrap_or("")),
-        },
-    )
-    .mandatory()
-    .help("  --selctx value                     Set the SELinux security context\n")],
+    options: &[Opt::new("selctx", Arg::Name { max: CONTEXT_MAX })
+        .mandatory()
+        .help("  --selctx value                     Set the SELinux security context\n")],
     legal: Legal::tables(TABLES),
     list: |x, _| format!(" SECMARK selctx {}", x.args.text(0).unwrap_or("")),
     cases: &[

@@ -7,7 +7,7 @@ use tidegate_wire::Family;
 
 use crate::{
     Arg, Args, Case, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx, Lower,
-    LowerCtx, Opt, Outcome, Place, Refusal, Value, bad, matches::recent::bare, ok, saved, text,
+    LowerCtx, Opt, Outcome, Place, Refusal, Value, bad, ok, saved, text,
 };
 
 const GATEWAY: usize = 0;
@@ -27,19 +27,8 @@ const OPTIONS: &[Opt] = &[
     Opt::new("gateway", ADDR)
         .mandatory()
         .help("  --gateway IPADDR    Route packet via the gateway given by address\n"),
-    Opt::new(
-        "oif",
-        Arg::Special {
-            arity: 1,
-            parse: |input| {
-                let name = input.text();
-                let end = name.floor_char_boundary(NAME_MAX);
-                Ok(Value::Text(name[..end].to_owned()))
-            },
-            show: |v, _| bare(v.text().unwrap_or("")),
-        },
-    )
-    .help("  --oif NAME          Include oif in route calculation\n"),
+    Opt::new("oif", Arg::Name { max: NAME_MAX })
+        .help("  --oif NAME          Include oif in route calculation\n"),
 ];
 
 /// `-j TEE`.
