@@ -126,17 +126,9 @@ impl Table {
 
     /// Takes an offer; it is handed over when none of the flow's packets is on its way
     /// through here any more.
-    fn offer(&mut self, offer: &Offer, mtu: u32, epoch: u64) {
+    fn offer(&mut self, offer: &Offer, goes: layout::Goes, epoch: u64) {
         let Some(at) = self.place(offer.id) else {
             return;
-        };
-        let goes = match offer.goes {
-            Goes::Out { dev, next_hop } => layout::Goes::Out {
-                dev: dev.0,
-                next_hop,
-                mtu,
-            },
-            Goes::Local => layout::Goes::On,
         };
         let dir = offer.dir as usize;
         let key = key(offer.in_dev.0, Hook::Ingress, &offer.before);
@@ -368,14 +360,15 @@ impl Fast {
         };
         // What this host's own sockets get goes on coming up: nothing keeps such packets
         // in order while their flow is handed over.
-        let Goes::Out { dev: out, .. } = offer.goes else {
+        let Goes::Out { dev, next_hop } = offer.goes else {
             return;
         };
-        let out = out.0;
+        let dev = dev.0;
         if mtu(offer.in_dev.0).is_some()
-            && let Some(mtu) = mtu(out)
+            && let Some(mtu) = mtu(dev)
         {
-            lock(&self.table).offer(&offer, mtu, engine.epoch());
+            let goes = layout::Goes::Out { dev, next_hop, mtu };
+            lock(&self.table).offer(&offer, goes, engine.epoch());
         }
     }
 
