@@ -1,5 +1,7 @@
 //! The loop: one thread that owns the engine and all sockets.
 
+mod out;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -10,17 +12,18 @@ use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::{Env, IfIndex, RouteType};
-use tidegate_engine::{Disposition, Engine, Incoming, LinkHeader, Outcome, Outgoing, Output};
-use tidegate_sys::{Clock, Frame, Gso, OutFrame, PacketKind};
+use tidegate_engine::{Engine, Incoming, LinkHeader, Outgoing};
+use tidegate_sys::{Clock, Frame, Gso, PacketKind};
 use tidegate_wire::{Family, parse};
 
-use crate::Observer;
 use crate::divert::{Device, Framing};
 use crate::fast::Fast;
-use crate::neighbour::{Known, Neighbours, Settled, group_mac};
-use crate::offload::{self, Segments};
+use crate::neighbour::Neighbours;
+use crate::offload::Segments;
 use crate::port::{Port, Side};
 use crate::report::{Guarded, Report};
+use crate::{Observer, offload};
+use out::port_of;
 
 /// Frames of one socket before the others get their turn.
 const BUDGET: usize = 256;
@@ -417,171 +420,6 @@ impl Worker {
             });
         }
     }
-
-    fn carry_out(&mut self, source: &Source, dev: IfIndex, mut outcome: Outcome) {
-        if let Disposition::Dropped(_) = outcome.disposition
-            && let Some(port) = self.ports[source.slot].as_mut()
-        {
-            port.traffic.dropped += 1;
-        }
-        self.observer.decided(self.now, dev, &outcome.disposition);
-        self.put_out(source, &mut outcome.outputs);
-        self.engine.recycle(outcome.outputs);
-    }
-
-    fn put_out(&mut self, source: &Source, outputs: &mut Vec<Output>) {
-        for output in outputs.drain(..) {
-            match output {
-                Output::Transmit {
-                    dev,
-                    next_hop,
-                    bytes,
-                    as_sent,
-                    ..
-                } => self.transmit(source, dev, next_hop, bytes, as_sent),
-                Output::Deliver { dev, bytes, .. } => self.deliver(source, dev, bytes),
-                Output::Log { .. } | Output::Nflog(_) => self.observer.output(self.now, &output),
-            }
-        }
-    }
-
-    /// Puts a packet on an interface's queue, with a link-layer header.
-    fn transmit(
-        &mut self,
-        source: &Source,
-        dev: IfIndex,
-        next_hop: u128,
-        mut body: Vec<u8>,
-        as_sent: bool,
-    ) {
-        let Some((slot, port)) = port_of(&self.by_dev, &mut self.ports, dev) else {
-            self.stray += 1;
-            return;
-        };
-        let (family, protocol) = kind_of(&body);
-        let head_len = port.head_len();
-        let mut frame = OutFrame {
-            vnet: source.segments.apply(&mut body, head_len, port.mtu),
-            protocol,
-            head: [0; 14],
-            head_len: head_len as u8,
-            body,
-        };
-        let Some(wire) = port.wire.as_mut() else {
-            self.stray += 1;
-            return;
-        };
-        let Framing::Ethernet(own) = port.framing else {
-            wire.queue.push(frame);
-            return;
-        };
-        if as_sent && source.slot == slot && source.side == Side::Door {
-            frame.head = source.head;
-            wire.queue.push(frame);
-            return;
-        }
-        frame.head[6..12].copy_from_slice(&own);
-        frame.head[12..].copy_from_slice(&protocol.to_be_bytes());
-        let neighbour = (dev, family, next_hop);
-        let to = match group_mac(family, next_hop) {
-            Some(mac) => Known::Mac(mac),
-            None if port.no_arp => Known::Mac(own),
-            None => self.neighbours.ask(neighbour, self.now),
-        };
-        let to = match to {
-            Known::NotYet if is_broadcast(self.engine.env(), neighbour) => Known::Mac([0xff; 6]),
-            other => other,
-        };
-        match to {
-            Known::Mac(mac) => {
-                frame.head[..6].copy_from_slice(&mac);
-                wire.queue.push(frame);
-            }
-            Known::NotYet => {
-                if !self.neighbours.wait(neighbour, frame, self.now) {
-                    port.traffic.lost.crowded += 1;
-                }
-            }
-        }
-    }
-
-    /// Puts a packet on the queue into this host's sockets.
-    fn deliver(&mut self, source: &Source, dev: IfIndex, mut body: Vec<u8>) {
-        let loopback = self.engine.env().loopback();
-        let dev = if self.by_dev.contains_key(&dev) {
-            dev
-        } else {
-            loopback
-        };
-        let Some((slot, port)) = port_of(&self.by_dev, &mut self.ports, dev) else {
-            self.stray += 1;
-            return;
-        };
-        let (_, protocol) = kind_of(&body);
-        let mut head = [0; 14];
-        let came_by = source.slot == slot && source.side == Side::Wire;
-        if came_by && matches!(port.framing, Framing::Ethernet(_)) {
-            head[..6].copy_from_slice(&source.head[..6]);
-        } else {
-            head[..6].copy_from_slice(&port.near_mac);
-        }
-        head[6..12].copy_from_slice(&port.secret);
-        head[12..].copy_from_slice(&protocol.to_be_bytes());
-        port.door.queue.push(OutFrame {
-            vnet: source.segments.apply(&mut body, 14, u32::MAX),
-            protocol,
-            head,
-            head_len: 14,
-            body,
-        });
-    }
-
-    /// Sends what has been waiting for neighbours; who sent what cannot be sent is told.
-    fn settle(&mut self, settled: Vec<Settled>) {
-        for one in settled {
-            let Some((_, port)) = port_of(&self.by_dev, &mut self.ports, one.key.0) else {
-                self.stray += one.frames.len() as u64;
-                continue;
-            };
-            let (Some(mac), Some(wire)) = (one.mac, port.wire.as_mut()) else {
-                port.traffic.lost.unresolved += one.frames.len() as u64;
-                for frame in one.frames {
-                    let mut told = self.engine.unreachable(self.now, frame.body, &mut ());
-                    self.put_out(&Source::ENGINE, &mut told);
-                }
-                continue;
-            };
-            for mut frame in one.frames {
-                frame.head[..6].copy_from_slice(&mac);
-                wire.queue.push(frame);
-            }
-        }
-    }
-
-    /// Sends everything that is queued.
-    fn flush(&mut self) {
-        for port in self.ports.iter_mut().flatten() {
-            for side in [Side::Wire, Side::Door] {
-                let Some(channel) = port.channel(side) else {
-                    continue;
-                };
-                if channel.queue.is_empty() {
-                    continue;
-                }
-                let (sent, failed) = channel.send(self.now);
-                for frame in channel.queue.drain(..) {
-                    if self.spare.len() < SPARE && frame.body.capacity() <= SPARE_SIZE {
-                        self.spare.push(frame.body);
-                    }
-                }
-                match side {
-                    Side::Wire => port.traffic.sent += sent,
-                    Side::Door => port.traffic.to_sockets += sent,
-                }
-                port.traffic.lost.refused += failed;
-            }
-        }
-    }
 }
 
 fn watch(poll: &OwnedFd, fd: &impl AsFd, key: u64) -> Result<()> {
@@ -596,24 +434,6 @@ fn key(slot: usize, side: Side) -> u64 {
 fn place(key: u64) -> (usize, Side) {
     let side = if key & 1 == 0 { Side::Wire } else { Side::Door };
     ((key / 2) as usize, side)
-}
-
-fn port_of<'a>(
-    by_dev: &HashMap<IfIndex, usize>,
-    ports: &'a mut [Option<Port>],
-    dev: IfIndex,
-) -> Option<(usize, &'a mut Port)> {
-    let slot = *by_dev.get(&dev)?;
-    let port = ports.get_mut(slot)?.as_mut()?;
-    Some((slot, port))
-}
-
-/// Family and Ethernet type of a packet.
-fn kind_of(packet: &[u8]) -> (Family, u16) {
-    match packet.first().map(|b| b >> 4) {
-        Some(6) => (Family::V6, ETH_P_IPV6),
-        _ => (Family::V4, ETH_P_IP),
-    }
 }
 
 /// Whether the kernel has forwarded a packet that it sends: it is not this host's own.

@@ -24,6 +24,7 @@ pub mod eui64;
 mod ext_header;
 pub mod frag;
 pub mod hashlimit;
+mod hashlimit_step;
 pub mod hashlimit_table;
 pub mod hbh;
 pub mod helper;

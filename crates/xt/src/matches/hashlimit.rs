@@ -2,13 +2,13 @@
 //! revision 3). Tables are shared by the rules that name them and outlive changes of the
 //! rules.
 
-use tidegate_ir::{Cond, Field, Shared, Step, StepInput, TableKey, Truth};
-use tidegate_wire::{Family, be16, proto};
+use tidegate_ir::{Cond, TableKey};
+use tidegate_wire::Family;
 
 use super::{
+    hashlimit_step::HashLimit,
     hashlimit_table::{
-        BYTE_MODE, Config, DPORT, DST, Key, MATCH_MODE, RATE_SCALE, SPORT, SRC, Table, bytes_of,
-        cost_is_sound,
+        BYTE_MODE, Config, DPORT, DST, MATCH_MODE, RATE_SCALE, SPORT, SRC, bytes_of, cost_is_sound,
     },
     limit::{largest_unit, read_rate},
     recent::is_file_name,
@@ -490,87 +490,6 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
         },
     });
     step.inverted_if(args.has(ABOVE))
-}
-
-/// One rule's use of a table; true within the rate.
-#[derive(Clone, Debug)]
-struct HashLimit {
-    key: TableKey,
-    config: Config,
-}
-
-/// The ports where a protocol has them (`proto_ports_offset`), 0 elsewhere; `None` where
-/// the packet ends before.
-fn ports(input: &mut StepInput<'_>) -> Option<(u16, u16)> {
-    let layout = tidegate_wire::parse(input.facts.packet()).ok()?;
-    let at = match layout.proto {
-        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP | proto::ESP => 0,
-        proto::AH => 4,
-        _ => return Some((0, 0)),
-    };
-    if layout.frag_off != 0 {
-        return None;
-    }
-    let l4 = layout.l4(input.facts.packet());
-    Some((be16(l4, at)?, be16(l4, at + 2)?))
-}
-
-impl HashLimit {
-    fn key_of(config: &Config, input: &mut StepInput<'_>) -> Option<Key> {
-        let side = |input: &mut StepInput<'_>, bit, field, mask: u128| {
-            if config.mode & bit == 0 {
-                return 0;
-            }
-            input.facts.load(field).unwrap_or(0) & mask
-        };
-        let src = side(input, SRC, Field::Src, config.masks.0);
-        let dst = side(input, DST, Field::Dst, config.masks.1);
-        let (mut sport, mut dport) = (0, 0);
-        if config.mode & (SPORT | DPORT) != 0 {
-            let (s, d) = ports(input)?;
-            sport = if config.mode & SPORT != 0 { s } else { 0 };
-            dport = if config.mode & DPORT != 0 { d } else { 0 };
-        }
-        Some(Key {
-            src,
-            dst,
-            sport,
-            dport,
-        })
-    }
-}
-
-impl Step for HashLimit {
-    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
-        self.load(input.shared);
-        let Some(config) = input.shared.get::<Table>(&self.key).map(|t| t.config) else {
-            return Truth::Hotdrop;
-        };
-        let Some(key) = Self::key_of(&config, input) else {
-            return Truth::Hotdrop;
-        };
-        let table = input.shared.get_mut::<Table>(&self.key);
-        match table.and_then(|t| t.packet(key, &self.config, input.now, input.len)) {
-            Some(within) => within.into(),
-            None => Truth::Hotdrop,
-        }
-    }
-
-    fn describe(&self, _: u64) -> String {
-        format!("table {}", self.key.name)
-    }
-
-    fn fresh(&self) -> Box<dyn Step> {
-        Box::new(self.clone())
-    }
-
-    fn load(&self, shared: &mut Shared) {
-        shared.table(&self.key, || Table::new(self.config));
-    }
-
-    fn table(&self) -> Option<TableKey> {
-        Some(self.key.clone())
-    }
 }
 
 const CASES: &[Case] = &[

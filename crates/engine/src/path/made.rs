@@ -1,0 +1,149 @@
+//! Packets that the firewall makes: answers to refused packets, errors, copies.
+
+use tidegate_conntrack::{Attached, CtInfo, Template};
+use tidegate_ir::{Hook, RejectKind, TeeSpec};
+use tidegate_wire::Family;
+
+use super::MAX_DEPTH;
+use crate::act::Copy;
+use crate::emit;
+use crate::emit::IcmpError;
+use crate::env::RouteType;
+use crate::outcome::{DropReason, Role};
+use crate::packet::{Packet, Tracking, WayOut};
+use crate::run::Run;
+use crate::trace::{Trace, TraceEvent};
+
+impl<T: Trace> Run<'_, T> {
+    /// Answers a rejected packet.
+    pub(crate) fn reject(&mut self, packet: &Packet, kind: RejectKind) {
+        match kind {
+            RejectKind::TcpReset => {
+                if let Some(bytes) = emit::reset(packet, &self.engine.env) {
+                    if let Tracking::Connection(a) = &packet.tracking {
+                        self.engine.conntrack.close_for_reset(self.now, a.id);
+                    }
+                    self.emit(bytes, packet);
+                }
+            }
+            RejectKind::Unreachable(code) => {
+                if emit::rejectable(packet) {
+                    self.emit_error(packet, IcmpError::Unreachable(code));
+                }
+            }
+        }
+    }
+
+    pub(super) fn emit_error(&mut self, about: &Packet, error: IcmpError) {
+        if let Some(bytes) = emit::icmp_error(about, &self.engine.env, error) {
+            self.emit(bytes, about);
+        }
+    }
+
+    /// Sends copies on their way (`nf_dup_ipv4`, `nf_dup_ipv6`); those without a route are
+    /// forgotten.
+    pub(crate) fn send_copies(&mut self, copies: Vec<Copy>) {
+        for copy in copies {
+            let Copy {
+                mut packet,
+                at,
+                spec,
+            } = copy;
+            let Some(way) = self.way_of_copy(packet.family(), &spec) else {
+                continue;
+            };
+            self.event(TraceEvent::Packet {
+                bytes: &packet.bytes,
+                role: Role::Copy,
+            });
+            self.finish(&mut packet, |run, p| {
+                run.set_output(p, way);
+                run.hook(p, Hook::Output)?;
+                if let Some(way) = p.rerouted.take() {
+                    run.set_output(p, way);
+                }
+                if let Some(dev) = at {
+                    p.in_dev = at;
+                    p.in_name = run.engine.env.name_number(dev);
+                }
+                run.postrouting_path(p, Role::Copy)
+            });
+        }
+    }
+
+    /// The route to the gateway. IPv4 takes it to be on the link that the rule names when
+    /// no route says so (`ip_route_output_key_hash_rcu`).
+    fn way_of_copy(&self, family: Family, spec: &TeeSpec) -> Option<WayOut> {
+        let env = &self.engine.env;
+        let route = env.route(family, spec.gateway, 0, 0);
+        let routed = route.and_then(|r| match r.kind {
+            RouteType::Local => Some((env.loopback(), None)),
+            _ => Some((r.dev?, r.via)),
+        });
+        let wanted = match spec.dev.as_deref() {
+            Some(name) => Some(env.interface_named(name)?.index),
+            None => None,
+        };
+        let (dev, via) = match (routed, wanted) {
+            (Some(way), None) => way,
+            (Some(way), Some(dev)) if way.0 == dev => way,
+            (_, Some(dev)) if family == Family::V4 => (dev, None),
+            _ => return None,
+        };
+        Some(WayOut {
+            dev,
+            via: Some(via.unwrap_or(spec.gateway)),
+            broadcast: false,
+        })
+    }
+
+    /// Tells the sender that a header field makes no sense.
+    pub(crate) fn emit_problem(&mut self, about: &Packet, pointer: u32) {
+        self.emit_error(about, IcmpError::ParameterProblem(0, pointer));
+    }
+
+    /// Sends a packet of the firewall's own. It carries the connection of the packet
+    /// it is about, in the other direction (`nf_conntrack_attach`).
+    fn emit(&mut self, bytes: Vec<u8>, about: &Packet) {
+        if about.depth >= MAX_DEPTH {
+            self.dropped(DropReason::Depth);
+            return;
+        }
+        let Ok(mut packet) = Packet::new(bytes) else {
+            return;
+        };
+        packet.depth = about.depth + 1;
+        if self.engine.env.settings.fwmark_reflect {
+            packet.mark = about.mark;
+        }
+        match &about.tracking {
+            Tracking::Connection(a) => {
+                packet.tracking = Tracking::Connection(answering(a));
+                packet.borrows_connection = true;
+            }
+            // The raw table takes it for tracked and leaves it alone; tracking does not.
+            Tracking::Untracked => packet.tracking = Tracking::Template(Template::default()),
+            Tracking::None | Tracking::Template(_) | Tracking::Invalid(_) => {}
+        }
+        self.event(TraceEvent::Packet {
+            bytes: &packet.bytes,
+            role: Role::Emitted,
+        });
+        self.finish(&mut packet, |run, p| {
+            run.output_path(p, Role::Emitted, None)
+        });
+    }
+}
+
+fn answering(a: &Attached) -> Attached {
+    let dir = a.dir.other();
+    let info = match dir {
+        tidegate_conntrack::Dir::Original => CtInfo::Related,
+        tidegate_conntrack::Dir::Reply => CtInfo::RelatedReply,
+    };
+    Attached {
+        id: a.id,
+        dir,
+        info,
+    }
+}

@@ -1,0 +1,247 @@
+//! Habits around connection tracking: helpers, exemptions, translations that go around rules.
+
+use tidegate_analysis::{Set, TooBig};
+use tidegate_ir::{
+    Cond, Conds, CtSpec, Effect, Field, Hook, Manip, NatSource, Rule, TableKind, Verdict,
+};
+
+use super::super::Subject;
+use super::super::finding::{Finding, name};
+use super::{intervals, rules};
+
+fn has_helper(subject: &Subject<'_>) -> bool {
+    rules(subject, TableKind::Raw).iter().any(|(_, r)| {
+        let helps = |e: &Effect| {
+            matches!(
+                e,
+                Effect::Ct(CtSpec::Template {
+                    helper: Some(_),
+                    ..
+                })
+            )
+        };
+        r.effects.iter().any(helps)
+    })
+}
+
+/// FTP without a helper; a helper with RELATED open.
+pub(super) fn ftp(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let all = rules(subject, TableKind::Filter);
+    let accepts = || all.iter().filter(|(_, r)| r.verdict == Verdict::Accept);
+    if has_helper(subject) {
+        let related = subject.space.within(Field::CtState, 2, 2)?;
+        let new = subject.space.within(Field::CtState, 3, 3)?;
+        for (place, rule) in accepts() {
+            let holds = subject.space.rule(&rule.cond)?.holds;
+            let every = subject.space.bdd.minus(related, holds)?.is_empty();
+            let only = subject.space.bdd.and(new, holds)?.is_empty();
+            if every && only && place.chain != "OUTPUT" {
+                let text = format!(
+                    "{} accepts all that is RELATED: ICMP errors, and whatever the helper expects",
+                    name(place)
+                );
+                findings.push(Finding::new("TG042", Some(place.clone()), text).help(format!(
+                    "narrow it: -m conntrack --ctstate RELATED -p tcp --dport 1024: -j ACCEPT in {}, \
+                     and -p icmp for errors",
+                    place.chain
+                )));
+            }
+        }
+        return Ok(());
+    }
+    let ports = |r: &Rule| intervals(&r.cond, Field::Dport).unwrap_or_default();
+    let passive = accepts().any(|(_, r)| ports(r).iter().any(|p| p.0 >= 1024 && p.1 - p.0 >= 9));
+    for (place, rule) in accepts().filter(|_| !passive) {
+        let control = ports(rule)
+            .iter()
+            .any(|p| p.0 <= 21 && 21 <= p.1 && p.1 - p.0 < 10);
+        let new = subject.space.within(Field::CtState, 3, 3)?;
+        let holds = subject.space.rule(&rule.cond)?.holds;
+        if control && place.chain != "OUTPUT" && !subject.space.bdd.and(holds, new)?.is_empty() {
+            let text = format!(
+                "{} accepts FTP (21/tcp), but no rule assigns the ftp helper",
+                name(place)
+            );
+            findings.push(
+                Finding::new("TG040", Some(place.clone()), text)
+                    .note("data connections will be NEW, not RELATED, and dropped where the policy is DROP")
+                    .help(subject.command(
+                        TableKind::Raw,
+                        "-A PREROUTING -p tcp --dport 21 -j CT --helper ftp",
+                    )),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn exempts(rule: &Rule) -> bool {
+    let untracked = |e: &Effect| matches!(e, Effect::Ct(CtSpec::Untracked));
+    rule.effects.iter().any(untracked)
+}
+
+/// NOTRACK in one direction; translations that it hides packets from.
+pub(super) fn notrack(
+    subject: &mut Subject<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), TooBig> {
+    let all = rules(subject, TableKind::Raw);
+    let raw: Vec<_> = all.iter().filter(|(_, r)| exempts(r)).collect();
+    for (place, rule) in &raw {
+        let twins = [
+            (Field::Dport, Field::Sport, "sport"),
+            (Field::Sport, Field::Dport, "dport"),
+        ];
+        for (field, other, word) in twins {
+            let Some(wanted) = intervals(&rule.cond, field) else {
+                continue;
+            };
+            let answered = raw.iter().any(|(at, r)| {
+                let there = intervals(&r.cond, other);
+                at != place
+                    && there.is_none_or(|t| {
+                        t.iter()
+                            .any(|t| wanted.iter().any(|w| t.0 <= w.0 && w.1 <= t.1))
+                    })
+                    && (there_is_no(&r.cond, field) || at.chain != place.chain)
+            });
+            if !answered {
+                let (lo, hi) = wanted.first().copied().unwrap_or_default();
+                let range = if lo == hi {
+                    lo.to_string()
+                } else {
+                    format!("{lo}:{hi}")
+                };
+                let back = if place.chain == "PREROUTING" {
+                    "OUTPUT"
+                } else {
+                    "PREROUTING"
+                };
+                let text = format!(
+                    "{} exempts one direction only: answers make connections of their own",
+                    name(place)
+                );
+                let tcp = intervals(&rule.cond, Field::Proto).is_some_and(|p| p.contains(&(6, 6)));
+                let proto = if tcp { "tcp" } else { "udp" };
+                findings.push(Finding::new("TG052", Some(place.clone()), text).help(
+                    subject.command(
+                        TableKind::Raw,
+                        &format!("-A {back} -p {proto} --{word} {range} -j NOTRACK"),
+                    ),
+                ));
+            }
+        }
+    }
+    untranslated(subject, findings)
+}
+
+fn there_is_no(cond: &Conds, field: Field) -> bool {
+    intervals(cond, field).is_none()
+}
+
+fn untranslated(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let raw = rules(subject, TableKind::Raw);
+    let steps = |c: &Conds| {
+        let mut found = false;
+        c.visit(&mut |c| found |= matches!(c, Cond::Call(_)));
+        found
+    };
+    if raw.iter().any(|(_, r)| steps(&r.cond)) {
+        return Ok(());
+    }
+    let Some(pass) = subject.whole.pass(TableKind::Raw, Hook::Prerouting) else {
+        return Ok(());
+    };
+    let mut untracked = Set::EMPTY;
+    let mut by = None;
+    for (place, rule) in raw.iter().filter(|(_, r)| exempts(r)) {
+        if let Some(reach) = pass.walk.reach.get(&rule.id) {
+            untracked = subject.space.bdd.or(untracked, reach.matches)?;
+            by = Some(place.clone());
+        }
+    }
+    let Some(nat) = subject.whole.pass(TableKind::Nat, Hook::Prerouting) else {
+        return Ok(());
+    };
+    for (place, rule) in rules(subject, TableKind::Nat) {
+        let Some(reach) = nat.walk.reach.get(&rule.id) else {
+            continue;
+        };
+        let translates = rule.effects.iter().any(|e| matches!(e, Effect::Nat(_)));
+        if !translates || reach.matches.is_empty() {
+            continue;
+        }
+        if subject
+            .space
+            .bdd
+            .minus(reach.matches, untracked)?
+            .is_empty()
+            && let Some(by) = by.clone()
+        {
+            let text = format!(
+                "{} can never translate: all of its packets are UNTRACKED",
+                name(&place)
+            );
+            let help = subject.deleted(&by);
+            findings.push(
+                Finding::new("TG053", Some(place), text)
+                    .other(by, "exempts them from tracking")
+                    .help(help),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// INPUT rules that translated packets never see.
+pub(super) fn hidden(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
+    let Some(nat) = subject.whole.pass(TableKind::Nat, Hook::Prerouting) else {
+        return Ok(());
+    };
+    let nat_rules = rules(subject, TableKind::Nat);
+    let mut elsewhere = Vec::new();
+    for (place, rule) in &nat_rules {
+        let away = rule.effects.iter().any(|e| {
+            matches!(e, Effect::Nat(s) if s.manip == Manip::Dst && matches!(s.addr, NatSource::Range(..)))
+        });
+        if let (true, Some(reach)) = (away, nat.walk.reach.get(&rule.id)) {
+            elsewhere.push((place.clone(), reach.matches));
+        }
+    }
+    let Some(input) = subject.whole.pass(TableKind::Filter, Hook::Input) else {
+        return Ok(());
+    };
+    for (place, rule) in rules(subject, TableKind::Filter) {
+        let refuses = matches!(rule.verdict, Verdict::Drop | Verdict::Reject(_));
+        let Some(reach) = input.walk.reach.get(&rule.id) else {
+            continue;
+        };
+        let Some(ports) = intervals(&rule.cond, Field::Dport).filter(|_| refuses) else {
+            continue;
+        };
+        for (by, set) in &elsewhere {
+            if subject.space.bdd.and(*set, reach.matches)?.is_empty() {
+                continue;
+            }
+            let port = ports.first().map_or(0, |p| p.0);
+            let text = format!(
+                "{} refuses port {port}, but {} sends such packets elsewhere first: they go through FORWARD",
+                name(&place),
+                name(by)
+            );
+            let proto = intervals(&rule.cond, Field::Proto).is_some_and(|p| p.contains(&(17, 17)));
+            let proto = if proto { "udp" } else { "tcp" };
+            findings.push(
+                Finding::new("TG090", Some(place.clone()), text)
+                    .other(by.clone(), "translates them before INPUT")
+                    .help(subject.command(
+                        TableKind::Filter,
+                        &format!("-I FORWARD 1 -p {proto} -m conntrack --ctorigdstport {port} --ctdir ORIGINAL -j DROP"),
+                    ))
+                    .note("with Docker, put it into DOCKER-USER instead of FORWARD"),
+            );
+            break;
+        }
+    }
+    Ok(())
+}
