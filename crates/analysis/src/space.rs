@@ -146,8 +146,8 @@ impl Space {
         for (_, _, rule) in rulesets.into_iter().flat_map(Ruleset::rules) {
             rule.cond.visit(&mut |cond| look(cond, &mut looks));
             for effect in &rule.effects {
-                if let Some(field) = effect.writes() {
-                    looks.entry(field).or_default().bits = true;
+                if let Effect::Assign(field, _) = effect {
+                    looks.entry(*field).or_default().bits = true;
                 }
             }
         }
@@ -326,21 +326,36 @@ impl Space {
     /// # Errors
     /// The limit is reached.
     pub(crate) fn after(&mut self, set: Set, effect: &Effect) -> Result<Set, TooBig> {
-        let Some(slot) = effect.writes().and_then(|f| self.slots.get(&f)).cloned() else {
-            return Ok(set);
-        };
-        let values = (slot.first + 1, slot.bits);
-        if let Effect::Assign(_, Expr::Masked { keep: 0, xor }) = effect {
-            let field = effect.writes().unwrap_or(Field::Mark);
-            let there = self.bdd.bit(slot.first, true)?;
-            let written = self.bdd.and(set, there)?;
-            let absent = self.bdd.minus(set, there)?;
-            let free = self.bdd.forget(written, values.0, values.1)?;
-            let value = self.masked(field, full(field), xor & full(field))?;
-            let written = self.bdd.and(free, value)?;
-            return self.bdd.or(written, absent);
+        let changed: Vec<(Field, Slot)> = self
+            .slots
+            .iter()
+            .filter(|(field, _)| effect.changes(**field))
+            .map(|(field, slot)| (*field, slot.clone()))
+            .collect();
+        let mut set = set;
+        for (field, slot) in changed {
+            set = match effect {
+                Effect::Assign(written, expr) if *written == field => {
+                    self.assigned(set, field, &slot, *expr)?
+                }
+                _ => self.bdd.forget(set, slot.first, 1 + slot.bits)?,
+            };
         }
-        self.bdd.forget(set, values.0, values.1)
+        Ok(set)
+    }
+
+    /// Packets that do not have the field stay as they are.
+    fn assigned(&mut self, set: Set, field: Field, slot: &Slot, expr: Expr) -> Result<Set, TooBig> {
+        let Expr::Masked { keep: 0, xor } = expr else {
+            return self.bdd.forget(set, slot.first + 1, slot.bits);
+        };
+        let there = self.bdd.bit(slot.first, true)?;
+        let written = self.bdd.and(set, there)?;
+        let absent = self.bdd.minus(set, there)?;
+        let free = self.bdd.forget(written, slot.first + 1, slot.bits)?;
+        let value = self.masked(field, full(field), xor & full(field))?;
+        let written = self.bdd.and(free, value)?;
+        self.bdd.or(written, absent)
     }
 
     /// The code of a packet's values, bit by bit.

@@ -63,21 +63,44 @@ impl Effect {
         }
     }
 
-    /// The field this effect writes, if any; a later rule that reads it must not be
-    /// classified together with the rules before.
+    /// Whether the effect may change what a later rule finds in `field`, directly or
+    /// because the field is read from what it writes.
     #[must_use]
-    pub fn writes(&self) -> Option<Field> {
+    pub fn changes(&self, field: Field) -> bool {
+        let by_mark = matches!(field, Field::Mark | Field::ReversePath(_));
         match self {
-            Effect::Assign(field, _) => Some(*field),
-            Effect::TcpMss(_) => Some(Field::Length),
-            Effect::StripTcpOptions(_) => Some(Field::TcpOption(0)),
-            Effect::TcpEcn(_) => Some(Field::TcpFlags),
-            Effect::HashMark(_) => Some(Field::Mark),
-            Effect::Npt(spec) => Some(match spec.manip {
-                Manip::Src => Field::Src,
-                Manip::Dst => Field::Dst,
-            }),
-            _ => None,
+            Effect::Assign(Field::Mark, _) | Effect::HashMark(_) => by_mark,
+            Effect::Assign(written, _) => *written == field,
+            Effect::TcpMss(_) => matches!(
+                field,
+                Field::TcpMss
+                    | Field::TcpOption(_)
+                    | Field::L4 { .. }
+                    | Field::L4Len
+                    | Field::Length
+            ),
+            Effect::StripTcpOptions(_) => {
+                matches!(
+                    field,
+                    Field::TcpMss | Field::TcpOption(_) | Field::L4 { .. }
+                )
+            }
+            Effect::TcpEcn(_) => matches!(field, Field::TcpFlags | Field::L4 { .. }),
+            Effect::Npt(spec) => match spec.manip {
+                Manip::Src => matches!(
+                    field,
+                    Field::Src
+                        | Field::SrcType
+                        | Field::SrcTypeIn
+                        | Field::SrcTypeOut
+                        | Field::ReversePath(_)
+                ),
+                Manip::Dst => matches!(
+                    field,
+                    Field::Dst | Field::DstType | Field::DstTypeIn | Field::DstTypeOut
+                ),
+            },
+            _ => false,
         }
     }
 }

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use tidegate_analysis::{Ending, Set, Space, TooBig, Walk};
-use tidegate_ir::{Cond, Hook, Ruleset, TableKind};
+use tidegate_ir::{Cond, Effect, Hook, Ruleset, TableKind};
+use tidegate_syntax::save;
 use tidegate_wire::Family;
 
 use crate::replay::rules::Loaded;
@@ -83,6 +84,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Compares two rulesets of one family.
 pub(crate) fn compare(before: &Loaded, after: &Loaded) -> Comparison {
+    let text = |l: &Loaded| save::ruleset(l.source.tables.iter(), l.source.family, "", "", false);
+    if text(before) == text(after) {
+        return Comparison::default();
+    }
     let mut space = Space::new([&*before.lowered, &*after.lowered], &[], MOST_NODES);
     let sides = [before, after].map(|l| Whole::new(&mut space, &l.lowered));
     let mut found = Comparison::default();
@@ -91,8 +96,9 @@ pub(crate) fn compare(before: &Loaded, after: &Loaded) -> Comparison {
                     differences in them are not seen";
         found.unknown.push(text.to_owned());
     }
-    if [before, after].iter().any(|l| writes(&l.lowered)) {
-        let text = "rules write marks or headers: packets are compared as they leave a table, not as they came";
+    if [before, after].iter().any(|l| does_more(&l.lowered)) {
+        let text = "rules write marks or headers, exempt from tracking, assign helpers, copy or queue: \
+                    what comes of that is not seen, and packets are compared as they leave a table";
         found.unknown.push(text.to_owned());
     }
     for kind in TableKind::ALL {
@@ -130,9 +136,15 @@ fn keeps_state(rules: &Ruleset) -> bool {
     found
 }
 
-fn writes(rules: &Ruleset) -> bool {
+/// Whether rules do more than decide, translate and write down.
+fn does_more(rules: &Ruleset) -> bool {
     let mut effects = rules.rules().flat_map(|(_, _, r)| r.effects.iter());
-    effects.any(|e| e.writes().is_some())
+    effects.any(|e| {
+        !matches!(
+            e,
+            Effect::Log(_) | Effect::Nflog(_) | Effect::Audit | Effect::Trace | Effect::Nat(_)
+        )
+    })
 }
 
 /// One table at one hook, before and after.
@@ -259,6 +271,18 @@ mod tests {
         assert!(found.differences.is_empty() && found.unknown.is_empty());
     }
 
+    /// What is not compared is not said to be the same; rules that are, are.
+    #[test]
+    fn exemptions_from_tracking_are_unknown_unless_nothing_changed() {
+        let load = |rule: &str| {
+            let text = format!("*raw\n:PREROUTING ACCEPT [0:0]\n{rule}COMMIT\n");
+            Loaded::parse(&text, "rules", Family::V4).unwrap()
+        };
+        let (none, some) = (load(""), load("-A PREROUTING -p udp -j NOTRACK\n"));
+        assert_eq!(compare(&none, &some).unknown.len(), 1);
+        assert!(compare(&some, &some).unknown.is_empty());
+    }
+
     #[test]
     fn what_changes_is_told_with_an_example_and_the_rules() {
         let found = diff(
@@ -290,7 +314,9 @@ mod tests {
     #[test]
     fn state_kept_by_rules_is_said_to_be_unknown() {
         let rules = "-A INPUT -m limit --limit 1/sec -j ACCEPT\n";
-        let found = diff(rules, rules);
+        let found = diff(rules, &rules.replace("1/sec", "2/sec"));
         assert!(found.differences.is_empty() && !found.unknown.is_empty());
+        // What has not been touched needs no comparison.
+        assert!(diff(rules, rules).unknown.is_empty());
     }
 }

@@ -90,7 +90,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let all = json!({
             "host": reasons,
             "packets": told.packets.iter().map(|p| &p.json).collect::<Vec<_>>(),
-            "verdict": if told.refused.is_none() { "ACCEPT" } else { "REFUSED" },
+            "verdict": match (told.refused, told.stopped) {
+                (Some(_), _) => "REFUSED",
+                (None, true) => "STOPPED",
+                (None, false) => "ACCEPT",
+            },
             "notes": told.notes,
             "remedy": remedy.as_ref().map(Remedy::json),
         });
@@ -153,6 +157,8 @@ struct Answer {
     packets: Vec<Told>,
     /// Number of the first packet that rules refused.
     refused: Option<usize>,
+    /// A packet did not arrive, by rules or otherwise.
+    stopped: bool,
     notes: Vec<String>,
 }
 
@@ -227,13 +233,15 @@ impl Question<'_> {
             }
             return None;
         }
-        for packet in self.packets {
+        for (at, packet) in self.packets.iter().enumerate() {
+            if at > 0 {
+                runner.wait(packet.after);
+            }
             let from = runner.place(packet);
             let tried = try_one(&mut runner, from, alone(packet), packet);
             if !tried.0.arrived() {
                 return Some(tried);
             }
-            runner.wait(packet.after);
         }
         None
     }
@@ -241,10 +249,14 @@ impl Question<'_> {
 
 fn hairpin_note(packet: &Described, hairpin: &crate::course::Hairpin) -> String {
     let proto = crate::replay::brief::ProtoName(packet.proto);
+    let tool = match packet.family() {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    };
     format!(
         "TG070: {server} is on the same link as {client} and will answer it directly, not through this host; \
          {client} expects an answer from {dst}.\n  \
-         Add: iptables -t nat -A POSTROUTING -s {net} -d {server} -p {proto} --dport {port} -j MASQUERADE",
+         Add: {tool} -t nat -A POSTROUTING -s {net} -d {server} -p {proto} --dport {port} -j MASQUERADE",
         server = hairpin.server,
         client = packet.src,
         dst = packet.dst,
@@ -332,6 +344,7 @@ impl Answer {
         if passed.fate.rule().is_some() && self.refused.is_none() {
             self.refused = Some(self.packets.len());
         }
+        self.stopped |= !passed.arrived();
         self.packets.push(told);
     }
 

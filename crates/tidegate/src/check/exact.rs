@@ -1,7 +1,5 @@
 //! What is proved over the whole space of packets: rules that never match.
 
-use std::collections::HashMap;
-
 use tidegate_analysis::{Reach, Set, TooBig};
 use tidegate_ir::{Cond, Field, RuleId, Rules, TableKind, Verdict, ctstate};
 
@@ -65,15 +63,11 @@ fn table(
     let Some(table) = lowered.table(kind) else {
         return Ok(());
     };
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    for origin in &subject.loaded.origin {
-        if origin.table == kind && origin.number > 0 {
-            *counts.entry(&origin.chain).or_default() += 1;
-        }
-    }
     let mut looked_into = 0;
     for lowered in &table.chains {
-        let count = counts.get(lowered.name.as_str()).copied().unwrap_or(0);
+        let source = subject.loaded.source.table(kind);
+        let source = source.and_then(|t| t.chain(&lowered.name));
+        let count = source.map_or(0, |c| c.rules.len());
         let chain = Chain {
             rules: &lowered.rules,
             reach: &reach,
@@ -123,18 +117,27 @@ fn behind_a_verdict(
     let Some(last) = chain.rules.len().checked_sub(1) else {
         return;
     };
+    let source = subject.loaded.source.table(chain.place.table);
+    let source = source.and_then(|t| t.chain(&chain.place.chain));
+    let target = |index: usize| source.and_then(|c| Some(&c.rules.get(index)?.spec.target));
+    let plain = same(chain.rules[last].verdict, chain.rules[last].verdict)
+        && chain.rules[last].effects.is_empty();
     for index in chain.rules.len()..count {
         let place = chain.at(index);
-        let text = format!(
-            "rule {} can never match: rule {} takes everything",
-            name(&place),
-            last + 1
-        );
-        let moved = subject.moved(&place, last as u32 + 1);
+        let (place_name, taker) = (name(&place), last + 1);
+        let (code, text, help) = if plain && target(index) == target(last) {
+            let text = format!(
+                "rule {place_name} is redundant: rule {taker} takes everything and treats it alike"
+            );
+            ("TG014", text, subject.deleted(&place))
+        } else {
+            let text = format!("rule {place_name} can never match: rule {taker} takes everything");
+            ("TG010", text, subject.moved(&place, last as u32 + 1))
+        };
         findings.push(
-            Finding::new("TG010", Some(place), text)
+            Finding::new(code, Some(place), text)
                 .other(chain.at(last), "takes everything")
-                .help(moved),
+                .help(help),
         );
     }
 }
@@ -165,18 +168,21 @@ fn dead(
         let finding = Finding::new("TG012", Some(place.clone()), format!("{title}: {why}"));
         return Ok(Some(finding.help(subject.deleted(&place))));
     }
-    let taken = takers(subject, chain, index, own)?;
-    let alike = !taken.is_empty()
+    let (taken, complete) = takers(subject, chain, index, own)?;
+    let alike = complete
         && rule.effects.is_empty()
-        && taken
-            .iter()
-            .all(|t| same(chain.rules[*t].verdict, rule.verdict));
+        && taken.iter().all(|&t| {
+            let taker = &chain.rules[t];
+            same(taker.verdict, rule.verdict) && taker.effects.is_empty()
+        });
     let numbers: Vec<String> = taken.iter().map(|t| (t + 1).to_string()).collect();
-    let which = match numbers.len() {
-        1 => format!("rule {} takes all of its packets", numbers[0]),
-        _ => format!(
-            "rules {} together take all of its packets",
-            numbers.join(", ")
+    let which = match (numbers.as_slice(), complete) {
+        ([], _) => "earlier rules take all of its packets".to_owned(),
+        ([one], true) => format!("rule {one} takes all of its packets"),
+        (all, true) => format!("rules {} together take all of its packets", all.join(", ")),
+        (some, false) => format!(
+            "earlier rules, among them {}, take all of its packets",
+            some.join(", ")
         ),
     };
     let (code, text) = match alike {
@@ -205,13 +211,13 @@ fn same(a: Verdict, b: Verdict) -> bool {
     a == b && matches!(a, Verdict::Accept | Verdict::Drop | Verdict::Reject(_))
 }
 
-/// Which rules before `index` take the packets in `own`.
+/// Which rules before `index` take the packets in `own`, and whether they are all that do.
 fn takers(
     subject: &mut Subject<'_>,
     chain: &Chain<'_>,
     index: usize,
     own: Set,
-) -> Result<Vec<usize>, TooBig> {
+) -> Result<(Vec<usize>, bool), TooBig> {
     let mut taken = Vec::new();
     let mut left = own;
     while taken.len() < NAMED && !left.is_empty() {
@@ -237,7 +243,7 @@ fn takers(
         left = rest;
     }
     taken.sort_unstable();
-    Ok(taken)
+    Ok((taken, left.is_empty()))
 }
 
 fn states(subject: &mut Subject<'_>, set: Set) -> Result<Vec<&'static str>, TooBig> {
@@ -287,7 +293,7 @@ fn states_left(
     {
         let of = subject.space.within(Field::CtState, *state, *state)?;
         let some = subject.space.bdd.and(own, of)?;
-        for taker in takers(subject, chain, index, some)? {
+        for taker in takers(subject, chain, index, some)?.0 {
             first = first.min(taker);
             finding = finding.other(chain.at(taker), format!("takes {label} packets"));
         }

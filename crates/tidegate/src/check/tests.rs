@@ -167,3 +167,71 @@ fn many_rules_take_little_time() {
     let codes: Vec<_> = found.iter().map(|f| f.code).collect();
     assert_eq!(codes, ["TG010"]);
 }
+
+/// What a rule's conditions ask for may be missing although there is a connection.
+#[test]
+fn a_field_that_few_connections_have_takes_nothing_from_the_others() {
+    let text = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m helper --helper \"\" -j ACCEPT\n\
+        -A INPUT -p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n";
+    let codes = codes(text);
+    assert!(
+        !codes.contains(&"TG014") && !codes.contains(&"TG010"),
+        "{codes:?}"
+    );
+}
+
+/// What a target changes in the packet, later rules see.
+#[test]
+fn rules_behind_a_change_of_the_packet_are_alive() {
+    let text = "*mangle\n:FORWARD ACCEPT [0:0]\n\
+        -A FORWARD -p tcp -m tcp ! --tcp-option 8 -j ACCEPT\n\
+        -A FORWARD -p tcp -j TCPOPTSTRIP --strip-options 8\n\
+        -A FORWARD -p tcp -m tcp ! --tcp-option 8 -j DROP\nCOMMIT\n";
+    let codes = codes(text);
+    assert!(
+        !codes
+            .iter()
+            .any(|c| matches!(*c, "TG010" | "TG012" | "TG014")),
+        "{codes:?}"
+    );
+}
+
+/// A translation is not an ACCEPT.
+#[test]
+fn an_exception_behind_a_translation_is_not_redundant() {
+    let text = "*nat\n:PREROUTING ACCEPT [0:0]\n\
+        -A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2\n\
+        -A PREROUTING -s 192.0.2.1/32 -p tcp -m tcp --dport 80 -j ACCEPT\nCOMMIT\n";
+    let codes = codes(text);
+    assert!(
+        codes.contains(&"TG010") && !codes.contains(&"TG014"),
+        "{codes:?}"
+    );
+}
+
+/// Rules are said to take all only if the named ones do.
+#[test]
+fn many_takers_are_not_said_to_be_alike() {
+    let mut text =
+        String::from("*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp -m tcp --dport 1 -j DROP\n");
+    for port in 2..=7 {
+        text += &format!("-A INPUT -p tcp -m tcp --dport {port} -j ACCEPT\n");
+    }
+    text += "-A INPUT -p tcp -m tcp --dport 1:7 -j ACCEPT\nCOMMIT\n";
+    let found = found(&text, Family::V4);
+    let dead = found.iter().find(|f| f.code == "TG010").unwrap();
+    assert!(
+        dead.text.contains("earlier rules, among them"),
+        "{}",
+        dead.text
+    );
+}
+
+#[test]
+fn rules_behind_one_that_does_the_same_are_redundant() {
+    let text = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j DROP\n-A INPUT -p tcp -j DROP\n\
+        -A INPUT -p udp -j ACCEPT\nCOMMIT\n";
+    let found = found(text, Family::V4);
+    let of = |code| found.iter().filter(|f| f.code == code).count();
+    assert_eq!((of("TG014"), of("TG010")), (1, 1), "{found:?}");
+}

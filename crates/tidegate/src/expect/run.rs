@@ -395,13 +395,18 @@ fn play<T: Watcher>(
     make: impl Fn() -> T,
     mut keep: impl FnMut(T),
 ) -> Seen {
-    for before in &case.given {
+    for (at, before) in case.given.iter().enumerate() {
         let described = &before.described;
+        if at > 0 {
+            runner.wait(described.after);
+        }
         let from = runner.place(described);
         runner.pass(from, alone(described), described.mark, &mut ());
-        runner.wait(described.after);
     }
     let described = &packet.described;
+    if !case.given.is_empty() {
+        runner.wait(described.after);
+    }
     if !case.more.course {
         let (from, mut trace) = (runner.place(described), make());
         let first = runner.pass(from, alone(described), described.mark, &mut trace);

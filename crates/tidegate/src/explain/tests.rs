@@ -152,3 +152,27 @@ fn a_whole_connection_passes_through_translation() {
     assert!(states[1..].iter().all(|s| s == "ESTABLISHED"), "{states:?}");
     assert!(answer.packets.iter().all(|p| p.json["verdict"] == "ACCEPT"));
 }
+
+/// The first packet of an association is one that the tracker takes.
+#[test]
+fn an_association_in_words_is_new() {
+    for words in ["", " bytes 16"] {
+        let (answer, _) = ask(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n",
+            &[&format!("sctp 192.0.2.7:1 > 203.0.113.5:22 in eth0{words}")],
+            false,
+        );
+        assert_eq!(answer.packets[0].json["ctstate"], "NEW", "{words}");
+    }
+}
+
+/// A packet that no rule refuses may be stopped all the same.
+#[test]
+fn a_packet_from_nowhere_is_stopped() {
+    let (answer, _) = ask(
+        "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n",
+        &["tcp 127.0.0.1:4000 > 203.0.113.5:22 in eth0"],
+        false,
+    );
+    assert_eq!((answer.refused, answer.stopped), (None, true));
+}

@@ -57,7 +57,7 @@ fn transport(packet: &Described, ends: Ends, segment: Segment) -> Vec<u8> {
     let mut l4 = match packet.proto {
         proto::TCP => tcp_header(ends, segment),
         proto::UDP | proto::UDPLITE => ports(ends, 8),
-        proto::SCTP => ports(ends, 28),
+        proto::SCTP => ports(ends, 32),
         proto::DCCP => ports(ends, 16),
         proto::ICMP | proto::ICMPV6 => icmp(packet, ends),
         _ => vec![0; 8],
@@ -69,9 +69,11 @@ fn transport(packet: &Described, ends: Ends, segment: Segment) -> Vec<u8> {
             l4[4..6].copy_from_slice(&len.to_be_bytes());
         }
         proto::SCTP => {
-            // One DATA chunk where nothing else was asked for: an INIT opens.
+            // An INIT opens; payload is its parameters. Its tag must not be 0.
+            let chunk = l4.len() as u16 - 12;
             l4[12] = 1;
-            l4[15] = 16;
+            l4[14..16].copy_from_slice(&chunk.to_be_bytes());
+            l4[19] = 1;
         }
         proto::DCCP => {
             // Data offset in words; type 0 (Request) with long sequence numbers.
