@@ -165,6 +165,9 @@ impl Datapath {
             return Ok(());
         };
         let alone = Alone::new()?;
+        // A predecessor's programs know nothing of what begins here; its filters keep
+        // closed what they leave.
+        fast::remove_pins()?;
         if let Some(words) = watcher.guardian() {
             let guardian = Guardian::start(words).context("starting a guardian")?;
             *lock(&self.guardian) = Some(guardian);

@@ -222,9 +222,6 @@ impl Worker {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut count);
         let ends = self.clock.now().saturating_add(TURN);
-        if self.fast.is_some() {
-            self.engine.look_elsewhere();
-        }
         let done = self.obey_until(ends);
         if let Some(fast) = &self.fast {
             fast.follow(&self.engine);
@@ -232,22 +229,25 @@ impl Worker {
         done
     }
 
+    /// At least one command, so that none waits for ever behind work that takes long.
     fn obey_until(&mut self, ends: Time) -> Result<bool> {
-        while self.clock.now() < ends {
+        let mut looked = self.fast.is_none();
+        loop {
             let Ok(command) = self.commands.try_recv() else {
                 self.behind = false;
                 return Ok(false);
             };
             match command {
-                Command::Run(work) => work(&mut self.engine, self.now),
+                Command::Run(work) => {
+                    // It may ask what connections are doing that the kernel has.
+                    if !std::mem::replace(&mut looked, true) {
+                        self.engine.look_elsewhere();
+                    }
+                    work(&mut self.engine, self.now);
+                }
                 Command::Add(port) => self.add(*port)?,
                 Command::Remove(dev) => self.remove(dev),
-                Command::Change(device) => {
-                    let dev = IfIndex(device.index);
-                    if let Some((_, port)) = port_of(&self.by_dev, &mut self.ports, dev) {
-                        port.change(&device);
-                    }
-                }
+                Command::Change(device) => self.change(&device),
                 Command::Env(env) => self.engine.set_env(env),
                 Command::Report(to) => {
                     self.ask_lost();
@@ -255,9 +255,23 @@ impl Worker {
                 }
                 Command::Stop => return Ok(true),
             }
+            if self.clock.now() >= ends {
+                self.behind = true;
+                return Ok(false);
+            }
         }
-        self.behind = true;
-        Ok(false)
+    }
+
+    /// Flows that the kernel has been given know the old MTU: they come back.
+    fn change(&mut self, device: &Device) {
+        let dev = IfIndex(device.index);
+        if let Some((_, port)) = port_of(&self.by_dev, &mut self.ports, dev) {
+            port.change(device);
+        }
+        if self.fast.is_some() {
+            let env = Arc::clone(self.engine.env());
+            self.engine.set_env(env);
+        }
     }
 
     fn report(&self) -> Report {

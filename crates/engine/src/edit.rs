@@ -51,6 +51,7 @@ impl Engine {
         (table, chain): (TableKind, ChainId),
         edit: Edit,
     ) -> Result<Option<RuleId>, NotInPlace> {
+        self.recall_all();
         let id = self.families[index(family)].edit(table, chain, edit)?;
         self.flows.begin_epoch();
         Ok(id)

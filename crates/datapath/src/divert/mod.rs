@@ -161,14 +161,14 @@ impl Diversion {
             .context("redirecting into the interface")?;
         filters::prepare(index)?;
         let place = Place::free(index)?;
-        if let Err(e) = self.divert(framing, place, secret) {
+        let diverted = self.divert(framing, place, secret).and_then(|()| {
+            let up = kernel.map(|k| self.speed_up(k, helper, slots));
+            up.transpose()
+        });
+        let up = diverted.inspect_err(|_| {
             let _ = filters::remove(index, Ours::In(place));
-            return Err(e);
-        }
+        })?;
         filters::remove(index, Ours::NotIn(place)).context("removing a predecessor's filters")?;
-        let up = kernel
-            .map(|k| self.speed_up(k, helper, slots))
-            .transpose()?;
         Ok(Sockets {
             wire,
             up,

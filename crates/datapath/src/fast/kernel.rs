@@ -46,7 +46,8 @@ pub(crate) struct Tables {
 #[derive(Debug)]
 pub(crate) struct Attached {
     index: u32,
-    /// Ingress first, so that nothing is sent on that egress does not know.
+    /// Ingress last, and taken off first, so that nothing is sent on that egress does not
+    /// know.
     links: Vec<Link>,
 }
 
@@ -131,6 +132,16 @@ impl Kernel {
             links: vec![Link::Held(end.context("the program behind our socket")?)],
         };
         self.doors.insert(index, near, 0)?;
+        match self.attach_both((index, name), &mut attached) {
+            Ok(()) => Ok(attached),
+            Err(e) => {
+                let _ = self.detach(attached);
+                Err(e)
+            }
+        }
+    }
+
+    fn attach_both(&mut self, (index, name): (u32, &str), attached: &mut Attached) -> Result<()> {
         for (which, at) in [
             (EGRESS, TcAttachType::Egress),
             (INGRESS, TcAttachType::Ingress),
@@ -151,7 +162,7 @@ impl Kernel {
                 None => Link::Held(made),
             });
         }
-        Ok(attached)
+        Ok(())
     }
 
     /// Takes the programs from an interface.

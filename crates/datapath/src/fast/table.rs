@@ -118,6 +118,7 @@ impl Table {
             id: Some(id),
             told: [counted(0), counted(1)],
             seen: self.word(place, gate::SENT),
+            last: self.word(place, gate::LAST),
             ..Place::default()
         };
         self.by_id.insert(id, place);
@@ -300,13 +301,18 @@ impl Table {
                 bytes: now.bytes.wrapping_sub(told.bytes),
             };
         }
-        if seen.counters.iter().any(|c| c.packets > 0) {
+        let passed = seen.counters.iter().any(|c| c.packets > 0);
+        if passed {
             let last = self.word(at, gate::LAST);
             self.places[at as usize].last = last;
             seen.last = Some(self.clock.at(last));
-            if let (Some(tcp), Some(Ok(bytes))) = (tcp, state) {
-                seen.tcp = Some(tcp_state(&bytes, tcp));
-            }
+        }
+        // A packet may have been counted by the look before, after that look had read the
+        // state: who calls back takes the state whatever the counters say.
+        if (back || passed)
+            && let (Some(tcp), Some(Ok(bytes))) = (tcp, state)
+        {
+            seen.tcp = Some(tcp_state(&bytes, tcp));
         }
         seen
     }

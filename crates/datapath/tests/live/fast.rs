@@ -235,7 +235,7 @@ fn translated_connections_are_forwarded_in_the_kernel() {
 }
 
 /// A shell on a host with a BPF file system of its own, which starts the example program
-/// for each line that it reads, one after the other.
+/// for each line of options that it reads, one after the other.
 struct Starter {
     shell: Child,
     said: BufReader<ChildStdout>,
@@ -245,7 +245,7 @@ struct Starter {
 impl Starter {
     fn new(host: &Host, rules: &str) -> Self {
         let script = r#"mount -t bpf bpf /sys/fs/bpf
-            while read -r line; do "$0" --fast "$1" "$1" & echo $!; wait $! || true; done"#;
+            while read -r line; do "$0" $line "$1" "$1" & echo $!; wait $! || true; done"#;
         let mut shell = Command::new("unshare");
         shell.args(["-m", "sh", "-ec", script]);
         shell.arg(example_path("guard")).arg(rules);
@@ -266,8 +266,9 @@ impl Starter {
     }
 
     /// Starts the program; returns its process when it guards.
-    fn start(&mut self) -> Pid {
-        self.shell.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    fn start(&mut self, options: &str) -> Pid {
+        let mut orders = self.shell.stdin.as_ref().unwrap();
+        orders.write_all(format!("{options}\n").as_bytes()).unwrap();
         let pid = Pid::from_raw(self.line().parse().unwrap());
         self.running = Some(pid);
         assert_eq!(self.line(), "guarding");
@@ -293,7 +294,7 @@ fn killed_it_leaves_known_connections_and_nothing_else() {
     let mut rules = tempfile::NamedTempFile::new().unwrap();
     rules.write_all(filter(&STATEFUL).as_bytes()).unwrap();
     let mut starter = Starter::new(&net.router, rules.path().to_str().unwrap());
-    let pid = starter.start();
+    let pid = starter.start("--fast");
     let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
     let there = at("10.1.0.2:7");
     talk(&from, &to, there, 20);
@@ -306,8 +307,13 @@ fn killed_it_leaves_known_connections_and_nothing_else() {
     let probe = udp(&net.outside, at("10.1.0.2:8"));
     assert!(!reaches(&other, &probe, at("10.1.0.2:8")));
     assert!(net.inside.silent("10.0.0.1"));
+    // One without programs takes away those of its predecessor, which would not know its
+    // own sockets' packets.
+    let pid_plain = starter.start("");
+    assert!(eventually(|| !net.inside.silent("10.0.0.1")));
+    kill(pid_plain, Signal::SIGKILL).unwrap();
     // The next one begins with what it decides itself.
-    let pid = starter.start();
+    let pid = starter.start("--fast");
     assert!(eventually(|| reaches(&other, &probe, at("10.1.0.2:8"))));
     talk(&from, &to, there, 3);
     // An orderly end opens everything.
