@@ -50,7 +50,7 @@ impl Facts for View<'_> {
             Field::HasExt(header) => Some(headers6::has(&p.bytes, header)),
             Field::ExtHeaders => headers6::kinds(&p.bytes),
             Field::PktType => Some(packet_type(p)),
-            Field::SrcMac => p.link.source().map(mac_number),
+            Field::SrcMac => p.link.source().and_then(|mac| number(&mac)),
             Field::ReversePath(how) => Some(u128::from(self.way_back(how))),
             Field::HasCt => Some(u128::from(p.tracking.connection().is_some())),
             Field::CtState => Some(state(&p.tracking)),
@@ -134,10 +134,6 @@ fn packet_type(p: &Packet) -> u128 {
         _ if !p.to_host => pkttype::OTHERHOST,
         _ => pkttype::HOST,
     }
-}
-
-fn mac_number(mac: [u8; 6]) -> u128 {
-    mac.iter().fold(0, |n, &b| n << 8 | u128::from(b))
 }
 
 impl View<'_> {

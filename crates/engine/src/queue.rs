@@ -3,7 +3,7 @@
 use tidegate_ir::{Hook, QueueSpec};
 
 use crate::packet::Packet;
-use crate::rewrite::jhash3;
+use crate::rewrite::{address, jhash3};
 
 /// A packet in a queue.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +42,7 @@ pub trait Queues: std::fmt::Debug + Send {
 
 /// The queue that the packet's flow keeps to, in both directions (`nfqueue_hash`).
 pub(crate) fn number(packet: &Packet, spec: QueueSpec) -> u16 {
-    let fold = |addr: u128| (addr >> 96 ^ addr >> 64 ^ addr >> 32 ^ addr) as u32;
-    let (src, dst) = (fold(packet.src()), fold(packet.dst()));
+    let [src, dst] = [packet.src(), packet.dst()].map(|a| address(a, u128::MAX));
     let proto = u32::from(packet.layout.proto);
     let hash = jhash3(src.min(dst), src.max(dst), proto, 0);
     let count = u64::from(spec.last.saturating_sub(spec.first)) + 1;

@@ -4,6 +4,7 @@ use tidegate_conntrack::{Conntrack, Dir};
 use tidegate_ir::{HashMark, Manip, NptSpec, TcpEcn, TcpOptions};
 use tidegate_wire::{Family, Layout, be16, be32, checksum, parse, parse_embedded, proto, put, tcp};
 
+use crate::env;
 use crate::packet::Packet;
 
 /// The packet is to be dropped.
@@ -23,7 +24,8 @@ pub(crate) fn strip_options(packet: &mut Packet, kinds: &TcpOptions) -> Result<(
     let Some(bytes) = l4.get_mut(..header).filter(|h| h.len() >= 20) else {
         return Err(Drop);
     };
-    let before = bytes.to_vec();
+    let mut before = [0; 60];
+    before[..header].copy_from_slice(bytes);
     let mut i = 20;
     while i + 1 < bytes.len() {
         let len = match bytes[i] {
@@ -38,7 +40,7 @@ pub(crate) fn strip_options(packet: &mut Packet, kinds: &TcpOptions) -> Result<(
         }
         i += len;
     }
-    repair_tcp(bytes, &before);
+    repair_tcp(bytes, &before[..header]);
     Ok(())
 }
 
@@ -58,10 +60,11 @@ pub(crate) fn set_tcp_ecn(packet: &mut Packet, bits: TcpEcn) -> Result<(), Drop>
         return Ok(());
     }
     let at = usize::from(packet.layout.l4);
-    let Some(header) = packet.bytes.get_mut(at..at + 20) else {
+    let header = packet.bytes.get_mut(at..);
+    let Some(header) = header.and_then(|b| b.first_chunk_mut::<20>()) else {
         return Err(Drop);
     };
-    let before = header.to_vec();
+    let before = *header;
     for (bit, wanted) in [(0x40, bits.ece), (0x80, bits.cwr)] {
         match wanted {
             Some(true) => header[13] |= bit,
@@ -97,7 +100,7 @@ pub(crate) fn hash_mark(packet: &Packet, spec: &HashMark, conntrack: &Conntrack)
 }
 
 /// 32 bits of an address: those of an IPv6 address are its words, one over the other.
-fn address(addr: u128, mask: u128) -> u32 {
+pub(crate) fn address(addr: u128, mask: u128) -> u32 {
     let addr = addr & mask;
     (addr >> 96) as u32 ^ (addr >> 64) as u32 ^ (addr >> 32) as u32 ^ addr as u32
 }
@@ -211,7 +214,7 @@ pub(crate) fn translate_prefix(packet: &mut Packet, spec: &NptSpec) -> Result<()
     let at = 40 + 8 + inner;
     if error && packet.bytes.len() >= 40 + 8 + 40 {
         let quoted = tidegate_wire::be128(&packet.bytes, at).unwrap_or(0);
-        if quoted & prefix(spec.from.1) == spec.from.0 {
+        if quoted & env::mask(Family::V6, spec.from.1) == spec.from.0 {
             map_prefix(&mut packet.bytes, at, spec);
         }
     }
@@ -221,10 +224,6 @@ pub(crate) fn translate_prefix(packet: &mut Packet, spec: &NptSpec) -> Result<()
     Ok(())
 }
 
-fn prefix(len: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
-}
-
 /// `ip6t_npt_map_pfx`.
 fn map_prefix(bytes: &mut [u8], at: usize, spec: &NptSpec) -> bool {
     let Some(addr) = bytes.get_mut(at..at + 16) else {
@@ -232,7 +231,7 @@ fn map_prefix(bytes: &mut [u8], at: usize, spec: &NptSpec) -> bool {
     };
     let old = u128::from_be_bytes(<[u8; 16]>::try_from(&addr[..]).unwrap_or_default());
     let len = spec.from.1.max(spec.to.1);
-    let mask = prefix(len);
+    let mask = env::mask(Family::V6, len);
     let new = (old & !mask) | (spec.to.0 & mask);
     let mut words: [u16; 8] = std::array::from_fn(|i| (new >> (112 - 16 * i)) as u16);
     let at = if len <= 48 {

@@ -110,6 +110,9 @@ pub(crate) fn walk<H: Host>(
                         host.counter(rule.id).count(len);
                         log_rule(host, table.kind, chain, rule);
                         host.run_effects(rule);
+                        if let Verdict::Reject(kind) = rule.verdict {
+                            return Decision::Reject(kind, rule.id);
+                        }
                     }
                     return Decision::Drop(drop);
                 }

@@ -134,6 +134,18 @@ pub enum Truth {
     HotdropTaken,
 }
 
+impl Truth {
+    /// What this, which holds, comes to with the next condition of a conjunction.
+    #[inline]
+    pub(crate) const fn and(self, next: Truth) -> Truth {
+        match (self, next) {
+            (Truth::HotdropTaken, Truth::True) => Truth::HotdropTaken,
+            (Truth::HotdropTaken, Truth::False) => Truth::Hotdrop,
+            _ => next,
+        }
+    }
+}
+
 impl From<bool> for Truth {
     fn from(b: bool) -> Self {
         if b { Truth::True } else { Truth::False }
@@ -207,13 +219,14 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
             held.into()
         }
         Cond::All(list) => {
+            let mut held = Truth::True;
             for c in list {
-                match walk(c, facts, obs, inverted) {
-                    Truth::True => {}
-                    stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
+                match held.and(walk(c, facts, obs, inverted)) {
+                    stop @ (Truth::False | Truth::Hotdrop) => return stop,
+                    on @ (Truth::True | Truth::HotdropTaken) => held = on,
                 }
             }
-            Truth::True
+            held
         }
         Cond::Any(list) => {
             for c in list {

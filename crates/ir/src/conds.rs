@@ -45,19 +45,20 @@ impl Conds {
     /// Whether all hold, as [`eval`] says of a single one.
     #[inline]
     pub fn eval<F: Facts, O: Observer>(&self, facts: &mut F, observer: &mut O) -> Truth {
+        let mut held = Truth::True;
         for cond in &self.first[..usize::from(self.count)] {
-            match eval(cond, facts, observer) {
-                Truth::True => {}
-                stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
+            match held.and(eval(cond, facts, observer)) {
+                stop @ (Truth::False | Truth::Hotdrop) => return stop,
+                on @ (Truth::True | Truth::HotdropTaken) => held = on,
             }
         }
         for cond in &self.more {
-            match eval(cond, facts, observer) {
-                Truth::True => {}
-                stop @ (Truth::False | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
+            match held.and(eval(cond, facts, observer)) {
+                stop @ (Truth::False | Truth::Hotdrop) => return stop,
+                on @ (Truth::True | Truth::HotdropTaken) => held = on,
             }
         }
-        Truth::True
+        held
     }
 
     /// Calls `f` for every leaf and inner node, parents first.
@@ -109,6 +110,38 @@ mod tests {
         fn step(&mut self, id: StepId) -> Truth {
             self.0 += 1;
             (id.0 == 0).into()
+        }
+    }
+
+    struct Steps<'a>(&'a [Truth]);
+
+    impl Facts for Steps<'_> {
+        fn load(&mut self, _: Field) -> Option<u128> {
+            None
+        }
+        fn step(&mut self, id: StepId) -> Truth {
+            self.0[id.0 as usize]
+        }
+    }
+
+    /// `ipt_do_table` goes on to the rule's next match when one has set `hotdrop` and
+    /// holds; if that does not hold, the packet is dropped and the rule is not met.
+    #[test]
+    fn a_match_that_drops_and_holds_leaves_the_rule_to_the_others() {
+        use Truth::{False, Hotdrop, HotdropTaken, True};
+        for (steps, wanted) in [
+            ([HotdropTaken, True], HotdropTaken),
+            ([HotdropTaken, False], Hotdrop),
+            ([True, HotdropTaken], HotdropTaken),
+            ([HotdropTaken, Hotdrop], Hotdrop),
+            ([False, HotdropTaken], False),
+        ] {
+            let conds = [Cond::Call(StepId(0)), Cond::Call(StepId(1))];
+            let together = Cond::all(conds.to_vec());
+            let conds: Conds = conds.into_iter().collect();
+            let mut facts = Steps(&steps);
+            assert_eq!(conds.eval(&mut facts, &mut ()), wanted, "{steps:?}");
+            assert_eq!(eval(&together, &mut facts, &mut ()), wanted, "{steps:?}");
         }
     }
 

@@ -97,10 +97,23 @@ impl Effect {
                 ),
                 Manip::Dst => matches!(
                     field,
-                    Field::Dst | Field::DstType | Field::DstTypeIn | Field::DstTypeOut
+                    Field::Dst
+                        | Field::DstType
+                        | Field::DstTypeIn
+                        | Field::DstTypeOut
+                        | Field::ReversePath(_)
                 ),
             },
-            _ => false,
+            Effect::Ct(CtSpec::Untracked) => field == Field::CtState,
+            Effect::Ct(CtSpec::Template { .. })
+            | Effect::Log(_)
+            | Effect::Nflog(_)
+            | Effect::Nat(_)
+            | Effect::Queue(_)
+            | Effect::Tee(_)
+            | Effect::Trace
+            | Effect::Audit
+            | Effect::ConnSecMark => false,
         }
     }
 }

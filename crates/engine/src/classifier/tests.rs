@@ -3,7 +3,7 @@
 use tidegate_ir::{Cond, Field, Ranges, RuleId, StepId, Truth, Verdict};
 
 use super::key::Dim;
-use super::tree::{Child, Part};
+use super::tree::{Bucket, Child, Node, Part};
 use super::*;
 use crate::flow::is_settled;
 
@@ -525,4 +525,27 @@ fn finds_the_guard_that_drops_an_odd_packet() {
             assert!(tried(&chain.0, &chain.1, packet).len() <= 5);
         }
     }
+}
+
+/// Cells that have come and gone may leave every bucket pointing to the next: a look-up of
+/// what is not there still ends.
+#[test]
+fn looking_up_ends_though_every_bucket_ran_over() {
+    let cell = Bucket::EMPTY.cells[0];
+    let (low, high) = (1, 1 << 31);
+    let mut node = Node::new(&[], 2);
+    for hash in 0..4 {
+        node.place(low + hash, 0, cell);
+    }
+    for hash in 0..3 {
+        let (at, i) = node.find(low + hash).unwrap();
+        node.buckets[at].tags[i] = 0;
+        node.used -= 1;
+    }
+    for hash in 0..3 {
+        node.place(high + hash, 0, cell);
+    }
+    assert!(node.buckets.iter().all(|b| b.more));
+    assert_eq!(node.find(low + 9), None);
+    assert!(node.find(low + 3).is_some() && node.find(high + 2).is_some());
 }

@@ -173,7 +173,9 @@ impl Node {
         if next == self.buckets.len() { 0 } else { next }
     }
 
-    /// Where the cell of a hash is, if there is one: bucket and place.
+    /// Where the cell of a hash is, if there is one: bucket and place. Cells may have been
+    /// taken out since the buckets ran over, so that every bucket may point to the next.
+    #[inline]
     pub(super) fn find(&self, hash: u32) -> Option<(usize, usize)> {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
@@ -312,20 +314,11 @@ impl Tree {
             let narrow = key.narrow[usize::from(cut.dim) % DIMS];
             let wide = key.wide[usize::from(cut.wide.unwrap_or(0)) % WIDE];
             let hash = self.hash(cut, narrow, wide);
-            let mut at = node.home(hash);
-            loop {
-                let bucket = &node.buckets[at];
-                if let Some(i) = bucket.find(hash) {
-                    let cell = &bucket.cells[i];
-                    let seen = key.seen[usize::from(bucket.lenses[i]) % LENSES];
-                    found[count % ROOM] = (cell.first, cell.child);
-                    count += usize::from((cell.lo <= seen) & (seen <= cell.hi));
-                    break;
-                }
-                if !bucket.more {
-                    break;
-                }
-                at = node.after(at);
+            if let Some((at, i)) = node.find(hash) {
+                let (bucket, cell) = (&node.buckets[at], &node.buckets[at].cells[i]);
+                let seen = key.seen[usize::from(bucket.lenses[i]) % LENSES];
+                found[count % ROOM] = (cell.first, cell.child);
+                count += usize::from((cell.lo <= seen) & (seen <= cell.hi));
             }
         }
         for found in &mut found[..count] {
