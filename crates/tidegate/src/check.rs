@@ -213,7 +213,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Ok(rules) => rules,
             Err(refused) => {
                 if args.json {
-                    writeln!(out, "{}", refused::json(&source, &refused, family))?;
+                    json.push(refused::json(&source, &refused, family));
+                    writeln!(out, "{}", serde_json::to_string_pretty(&json)?)?;
                 } else {
                     write!(
                         out,

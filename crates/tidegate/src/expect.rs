@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::packets::GRAMMAR;
+use crate::replay::explain::origin_json;
 use crate::replay::paint::{Paint, Tone};
 use file::{File, shortened};
 use run::{Held, Ran};
@@ -227,9 +228,7 @@ impl Done {
                 "name": h.case, "line": h.line, "expected": h.what, "why": failure.why,
             }))
         });
-        let unreached = self.ran.unreached.iter().map(|o| {
-            json!({ "table": o.table.name(), "chain": o.chain, "number": o.number, "text": o.text })
-        });
+        let unreached = self.ran.unreached.iter().map(origin_json);
         json!({
             "file": self.path,
             "expectations": self.ran.held.len(),

@@ -18,16 +18,19 @@ struct Known {
     help: &'static str,
 }
 
+/// Of what only the table raw takes.
+const NOT_IN_RAW: &str = "TG041";
+
 const KNOWN: [Known; 4] = [
     Known {
-        code: "TG041",
+        code: NOT_IN_RAW,
         line: "-j CT",
         without: "",
         what: "-j CT is valid in table raw only",
         help: "put the rule into *raw, in PREROUTING or OUTPUT: iptables -t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp",
     },
     Known {
-        code: "TG041",
+        code: NOT_IN_RAW,
         line: "-j NOTRACK",
         without: "",
         what: "-j NOTRACK is valid in table raw only",
@@ -59,14 +62,22 @@ fn line<'s>(source: &'s Source, refused: &Refused) -> (usize, &'s str) {
         return (at + 1, text);
     }
     let of_table = (0..at).rev().take_while(|i| !lines[*i].starts_with('*'));
-    let blamed = of_table.filter(|i| known(lines[*i]).is_some()).last();
+    let blamed = of_table.filter(|i| known(source, i + 1).is_some()).last();
     blamed.map_or((at + 1, text), |i| (i + 1, lines[i]))
 }
 
-fn known(line: &str) -> Option<&'static Known> {
-    KNOWN
-        .iter()
-        .find(|k| line.contains(k.line) && (k.without.is_empty() || !line.contains(k.without)))
+/// The known mistake of a line, counted from 1.
+fn known(source: &Source, number: usize) -> Option<&'static Known> {
+    let lines: Vec<&str> = source.text.lines().take(number).collect();
+    let line = lines.last()?;
+    let table = lines.iter().rev().find(|l| l.starts_with('*'));
+    let is_raw = table.is_some_and(|l| l.trim() == "*raw");
+    let has = |k: &&Known| {
+        line.contains(k.line)
+            && (k.without.is_empty() || !line.contains(k.without))
+            && !(k.code == NOT_IN_RAW && is_raw)
+    };
+    KNOWN.iter().find(has)
 }
 
 fn said(refused: &Refused, family: Family) -> String {
@@ -80,8 +91,8 @@ fn said(refused: &Refused, family: Family) -> String {
 
 /// For programs.
 pub(super) fn json(source: &Source, refused: &Refused, family: Family) -> Value {
-    let (number, text) = line(source, refused);
-    let known = known(text);
+    let (number, _) = line(source, refused);
+    let known = known(source, number);
     json!({
         "error": said(refused, family),
         "file": source.name,
@@ -100,7 +111,7 @@ pub(super) fn text(
 ) -> String {
     let (number, text) = line(source, refused);
     let said = said(refused, family);
-    let known = known(text);
+    let known = known(source, number);
     let title = Level::ERROR.primary_title(known.map_or(said.as_str(), |k| k.what));
     let title = match known {
         Some(k) => title.id(k.code),

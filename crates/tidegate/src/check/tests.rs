@@ -235,3 +235,20 @@ fn rules_behind_one_that_does_the_same_are_redundant() {
     let of = |code| found.iter().filter(|f| f.code == code).count();
     assert_eq!((of("TG014"), of("TG010")), (1, 1), "{found:?}");
 }
+
+/// What stands in the right table is not told to go there.
+#[test]
+fn a_helper_that_does_not_exist_is_no_matter_of_the_table() {
+    let text = "*raw\n-A PREROUTING -p tcp --dport 21 -j CT --helper nosuch\nCOMMIT\n";
+    let source = Source::new("rules", text);
+    let refused = parse_rules(text, Family::V4, &HostNames::default()).unwrap_err();
+    let said = refused::json(&source, &refused, Family::V4);
+    assert_eq!(said["code"], Value::Null, "{said}");
+    let text = text.replace("*raw", "*mangle");
+    let source = Source::new("rules", &text);
+    let refused = parse_rules(&text, Family::V4, &HostNames::default()).unwrap_err();
+    assert_eq!(
+        refused::json(&source, &refused, Family::V4)["code"],
+        "TG041"
+    );
+}
