@@ -237,16 +237,10 @@ impl Commands {
     pub(crate) fn read_files(&self) -> Result<()> {
         self.trials.none_running()?;
         let [v4, v6] = FAMILIES;
-        let read = [
-            files::from_file(&self.config, v4)?,
-            files::from_file(&self.config, v6)?,
-        ];
-        let mut origin = locked(&self.origin);
-        for ((rules, file), origin) in read.into_iter().zip(origin.iter_mut()) {
-            let failed = |f: tidegate_syntax::Failure| anyhow!(f.render("tidegate", None));
-            self.rules.install(rules).map_err(failed)?;
-            *origin = file;
-        }
+        let (v4, from4) = files::from_file(&self.config, v4)?;
+        let (v6, from6) = files::from_file(&self.config, v6)?;
+        self.rules.install([v4, v6]).map_err(files::plain)?;
+        *locked(&self.origin) = [from4, from6];
         self.changed
             .iter()
             .for_each(|c| c.store(false, Ordering::Relaxed));

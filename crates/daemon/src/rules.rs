@@ -21,6 +21,13 @@ struct Side {
     steps: [Range<u32>; 5],
 }
 
+/// Rules that are ready to be put in force.
+struct Load {
+    side: Side,
+    ready: Ready,
+    survivors: Survivors,
+}
+
 /// The rules of both families.
 pub struct LiveRules {
     plane: Arc<dyn Plane>,
@@ -64,20 +71,27 @@ impl LiveRules {
         }
     }
 
-    /// Puts a whole ruleset in the place of the family's.
+    /// Puts whole rulesets, IPv4's first, in the place of those in force: both between the
+    /// same two packets, or none.
     ///
     /// # Errors
-    /// The rules loop, or need connection tracking where there is none; the datapath has
-    /// stopped.
-    pub fn install(&self, mut rules: Ruleset) -> Result<(), Failure> {
-        rules.has_conntrack = self.track != TrackWhen::Never;
-        if !rules.has_conntrack {
-            for kind in rules.tables.iter().map(|t| t.kind) {
-                check_table(&rules, kind)?;
+    /// Rules loop, or need connection tracking where there is none; the datapath has
+    /// stopped. Nothing has changed then.
+    pub fn install(&self, rulesets: [Ruleset; 2]) -> Result<(), Failure> {
+        let [v4, v6] = &self.sides;
+        let mut sides = [locked(v4), locked(v6)];
+        let mut loads = Vec::new();
+        for (mut rules, side) in rulesets.into_iter().zip(&mut sides) {
+            rules.has_conntrack = self.track != TrackWhen::Never;
+            if !rules.has_conntrack {
+                for kind in rules.tables.iter().map(|t| t.kind) {
+                    check_table(&rules, kind)?;
+                }
             }
+            let load = self.prepare(side, rules, &[])?;
+            loads.push((&mut **side, load));
         }
-        let mut side = locked(&self.sides[index(rules.family)]);
-        self.load(&mut side, rules, &[])
+        self.load(loads)
     }
 
     /// The rules as a save file with counters.
@@ -105,8 +119,14 @@ impl LiveRules {
         all.map_err(stopped)
     }
 
-    /// Makes `rules` those in force. `seen` are the counters that they were made from.
-    fn load(&self, side: &mut Side, mut rules: Ruleset, seen: &[Counter]) -> Result<(), Failure> {
+    /// Makes `rules` ready to be put in force. `seen` are the counters that they were made
+    /// from.
+    fn prepare(
+        &self,
+        side: &mut Side,
+        mut rules: Ruleset,
+        seen: &[Counter],
+    ) -> Result<Load, Failure> {
         let lowered = match self.plane.has_packets() {
             true => lower(&rules)?,
             false => lower_unmet(&rules)?,
@@ -117,14 +137,33 @@ impl LiveRules {
             steps: kept_steps(&mut side.source, &mut rules, &side.steps, &lowered.steps),
             counters: number(&mut rules, seen, &mut ready),
         };
-        let replaced = self.plane.with(move |e, _| e.replace(ready, &survivors));
-        // Only now: a large ruleset is taken apart here and not between two packets.
-        drop(replaced.map_err(stopped)?);
-        *side = Side {
+        let side = Side {
             source: rules,
             steps: lowered.steps,
         };
-        (self.changed)(side.source.family);
+        Ok(Load {
+            side,
+            ready,
+            survivors,
+        })
+    }
+
+    /// Puts what is ready in force, all of it between the same two packets.
+    fn load(&self, loads: Vec<(&mut Side, Load)>) -> Result<(), Failure> {
+        let (sides, engines): (Vec<_>, Vec<_>) = loads
+            .into_iter()
+            .map(|(side, load)| ((side, load.side), (load.ready, load.survivors)))
+            .unzip();
+        let replaced = self.plane.with(move |engine, _| {
+            let replace = |(ready, survivors)| engine.replace(ready, &survivors);
+            engines.into_iter().map(replace).collect::<Vec<_>>()
+        });
+        // Only now: a large ruleset is taken apart here and not between two packets.
+        drop(replaced.map_err(stopped)?);
+        for (side, made) in sides {
+            *side = made;
+            (self.changed)(side.source.family);
+        }
         Ok(())
     }
 }
@@ -189,7 +228,8 @@ impl Store for LiveRules {
             };
         }
         if work(&mut rules)? && change {
-            self.load(&mut side, rules, &seen)?;
+            let load = self.prepare(&mut side, rules, &seen)?;
+            self.load(vec![(&mut side, load)])?;
         }
         Ok(())
     }

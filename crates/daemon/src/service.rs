@@ -14,7 +14,6 @@ use signal_hook::iterator::Signals;
 use tidegate_engine::conntrack::Sysctl;
 use tidegate_engine::conntrack::sysctl::Refused;
 use tidegate_logs::Logs;
-use tidegate_syntax::Failure;
 use tidegate_tools::modules;
 use tidegate_tools::sysctl::{Settings, TableSettings};
 
@@ -136,10 +135,6 @@ fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
     Ok(())
 }
 
-fn failed(f: Failure) -> anyhow::Error {
-    anyhow!(f.render("tidegate", None).trim_end().to_owned())
-}
-
 /// What the daemon is made of.
 struct Parts {
     plane: Arc<dyn Plane>,
@@ -170,9 +165,7 @@ fn serve(
         ))
     };
     let [(v4, from4), (v6, from6)] = at_start;
-    for ruleset in [v4, v6] {
-        rules.install(ruleset).map_err(failed)?;
-    }
+    rules.install([v4, v6]).map_err(files::plain)?;
     changed
         .iter()
         .for_each(|c| c.store(false, Ordering::Relaxed));

@@ -41,7 +41,7 @@ pub(crate) struct Status {
     pub(crate) connections: u32,
     /// Most there may be (`nf_conntrack_max`); 0 is unlimited.
     pub(crate) connections_max: u32,
-    /// Whether connections are tracked, by family.
+    /// Helpers that connections get by their port.
     pub(crate) helpers: Vec<String>,
 }
 

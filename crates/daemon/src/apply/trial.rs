@@ -126,18 +126,18 @@ impl Trials {
             changed: [0, 1].map(|at| self.changed[at].load(Ordering::Relaxed)),
             until: Instant::now() + time,
         };
-        if let Err(e) = self.install(texts) {
-            self.put_back(before)?;
-            return Err(e);
-        }
-        *running = (number, Some(before));
-        drop(running);
+        // The clock first: without it nobody would take the rules off.
         let trials = self.clone();
         let timer = std::thread::Builder::new().name("trial".to_owned());
         timer.spawn(move || {
             std::thread::sleep(time);
             trials.time_is_up(number);
         })?;
+        if let Err(e) = self.install(texts) {
+            self.put_back(before)?;
+            return Err(e);
+        }
+        *running = (number, Some(before));
         tracing::info!("new rules are on trial for {} s", time.as_secs());
         Ok(())
     }
@@ -196,11 +196,11 @@ impl Trials {
     }
 
     fn put_back(&self, before: Before) -> Result<()> {
-        for mut rules in before.rules {
-            // Numbers of counters that are long gone.
-            rules.slots_mut().into_iter().for_each(|s| *s.was = None);
-            self.rules.install(rules).map_err(files::plain)?;
-        }
+        let mut rules = before.rules;
+        // Numbers of counters that are long gone.
+        let slots = rules.iter_mut().flat_map(Ruleset::slots_mut);
+        slots.for_each(|s| *s.was = None);
+        self.rules.install(rules).map_err(files::plain)?;
         for (changed, was) in self.changed.iter().zip(before.changed) {
             changed.store(was, Ordering::Relaxed);
         }

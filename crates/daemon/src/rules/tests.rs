@@ -185,3 +185,21 @@ fn a_hundred_callers_lose_nothing() {
     });
     assert_eq!(f.rules.count(Family::V4), 100);
 }
+
+/// A reload takes both families' files or none.
+#[test]
+fn rulesets_are_installed_together_or_not_at_all() {
+    let plane = fixture().plane;
+    let daemon = Fixture {
+        rules: LiveRules::new(plane.clone(), TrackWhen::Never, Box::new(|_| ())),
+        plane,
+    };
+    let read = |family, text: &str| {
+        tidegate_syntax::parse_rules(text, family, &HostNames::default()).unwrap()
+    };
+    let good = read(Family::V4, "*filter\n:INPUT DROP [0:0]\nCOMMIT\n");
+    let tracks = "*filter\n-A INPUT -m state --state NEW -j ACCEPT\nCOMMIT\n";
+    let refused = daemon.rules.install([good, read(Family::V6, tracks)]);
+    assert!(refused.is_err());
+    assert!(daemon.saved().contains(&":INPUT ACCEPT [0:0]".to_owned()));
+}
