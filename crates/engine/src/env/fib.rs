@@ -154,6 +154,26 @@ impl Fib {
         }
     }
 
+    /// Where prefixes begin and where what lies behind them begins.
+    pub(super) fn boundaries(&self) -> Vec<u128> {
+        let mut all = vec![0];
+        for route in self.tables.iter().flat_map(|t| &t.routes) {
+            let first = route.to.addr & route.to.mask();
+            let host = super::mask(self.family, u8::MAX) & !route.to.mask();
+            all.push(first);
+            all.extend((first | host).checked_add(1));
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Whether some rule is not for all packets.
+    pub(super) fn has_policies(&self) -> bool {
+        let narrow = |r: &PolicyRule| r.fwmark.is_some() || r.from.is_some();
+        self.rules.iter().any(|(r, _)| narrow(r))
+    }
+
     /// `only` restricts the lookup to routes of that interface.
     pub(super) fn lookup(
         &self,

@@ -283,6 +283,18 @@ impl Env {
         self.fib(family).lookup(dst, src, mark, None)
     }
 
+    /// Addresses at which what routing says may change, ascending, 0 among them.
+    #[must_use]
+    pub fn boundaries(&self, family: Family) -> Vec<u128> {
+        self.fib(family).boundaries()
+    }
+
+    /// Whether routing asks for more than the destination: marks or senders.
+    #[must_use]
+    pub fn has_policies(&self, family: Family) -> bool {
+        self.fib(family).has_policies()
+    }
+
     /// The route to `dst` for a packet received on `dev`. IPv6 loopback and link-local
     /// destinations are looked for on that interface alone (`rt6_need_strict`).
     #[must_use]
