@@ -132,6 +132,8 @@ pub struct Datapath {
     pub track: Track,
     /// Whether packets come up to this process where the eBPF datapath is not to be had.
     pub fallback: bool,
+    /// How received packets come up to this process.
+    pub ring: Ring,
 }
 
 /// A datapath.
@@ -145,6 +147,17 @@ pub enum Kind {
     Ebpf,
     /// No packets.
     None,
+}
+
+/// How received packets come up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ring {
+    /// By packet sockets and their rings.
+    #[default]
+    Packet,
+    /// By `AF_XDP` where an interface can have it.
+    Xdp,
 }
 
 /// What packets meet when the daemon dies.

@@ -347,6 +347,10 @@ impl Worker {
         let Some(port) = self.ports[slot].as_mut() else {
             return;
         };
+        let early = frame.kind == PacketKind::Unknown;
+        if early && !is_for_us(port.framing, frame.bytes) {
+            return;
+        }
         match side {
             Side::Wire => port.traffic.received += 1,
             Side::Door => port.traffic.from_sockets += 1,
@@ -379,7 +383,11 @@ impl Worker {
         let mut packet = self.spare.pop().unwrap_or_default();
         packet.clear();
         packet.extend_from_slice(ip);
-        offload::complete(&mut packet, &frame.vnet, head_len);
+        if early {
+            offload::complete_partial(&mut packet);
+        } else {
+            offload::complete(&mut packet, &frame.vnet, head_len);
+        }
         self.decide(&source, frame, packet);
     }
 
@@ -448,6 +456,12 @@ fn key(slot: usize, side: Side) -> u64 {
 fn place(key: u64) -> (usize, Side) {
     let side = if key & 1 == 0 { Side::Wire } else { Side::Door };
     ((key / 2) as usize, side)
+}
+
+/// Whether an Ethernet frame is for an interface: for its address, or for a group.
+fn is_for_us(framing: Framing, frame: &[u8]) -> bool {
+    let to: Option<&[u8; 6]> = frame.first_chunk();
+    to.is_some_and(|to| to[0] & 1 == 1 || framing == Framing::Ethernet(*to))
 }
 
 /// Whether the kernel has forwarded a packet that it sends: it is not this host's own.

@@ -1,5 +1,5 @@
-//! What the live firewall asks of the system and no safe crate offers: packet sockets
-//! and network namespaces. All unsafe code of the workspace is here.
+//! What the live firewall asks of the system and no safe crate offers: packet sockets,
+//! `AF_XDP` sockets and network namespaces. All unsafe code of the workspace is here.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod bpf;
@@ -10,6 +10,7 @@ mod port;
 mod ring;
 mod shared;
 mod vnet;
+mod xdp;
 
 pub use bpf::{Insn, wire_filter};
 pub use clock::Clock;
@@ -18,6 +19,7 @@ pub use packet::{PacketOptions, PacketSocket};
 pub use port::{Frame, FramePort, OutFrame, PacketKind, Sent};
 pub use shared::SharedWords;
 pub use vnet::{Gso, VnetHeader};
+pub use xdp::{XdpSocket, receive_queues};
 
 /// Fills `buffer` with random bytes.
 ///

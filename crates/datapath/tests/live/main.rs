@@ -13,3 +13,4 @@ mod router;
 mod rules;
 mod talk;
 mod user;
+mod xdp;
