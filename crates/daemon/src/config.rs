@@ -132,6 +132,9 @@ pub struct Datapath {
     pub track: Track,
     /// Whether packets come up to this process where the eBPF datapath is not to be had.
     pub fallback: bool,
+    /// Directory of a cgroup (version 2) whose processes hear at once of what rules drop;
+    /// empty for the root of all, "none" for nobody.
+    pub cgroup: String,
 }
 
 /// A datapath.

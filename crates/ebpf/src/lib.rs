@@ -11,6 +11,7 @@ pub mod fast;
 pub mod layout;
 mod maps;
 mod object;
+pub mod sender;
 
 pub use asm::{Asm, Cond, Insn, Label, Op, Reg, Size, Src};
 pub use maps::{Kind, Map};

@@ -7,6 +7,7 @@ mod clock;
 mod namespace;
 mod packet;
 mod port;
+mod program;
 mod ring;
 mod shared;
 mod vnet;
@@ -16,6 +17,7 @@ pub use clock::Clock;
 pub use namespace::Namespace;
 pub use packet::{PacketOptions, PacketSocket};
 pub use port::{Frame, FramePort, OutFrame, PacketKind, Sent};
+pub use program::{SenderLink, SenderProgram, namespace_cookie};
 pub use shared::SharedWords;
 pub use vnet::{Gso, VnetHeader};
 

@@ -11,5 +11,6 @@ mod paths;
 mod ring;
 mod router;
 mod rules;
+mod senders;
 mod talk;
 mod user;
