@@ -96,6 +96,7 @@ impl Conntrack {
             self.table.link(&mut self.slab, id.index, dir, hash);
         }
         self.wheel.arm(&mut self.slab, id.index, deadline, now);
+        self.registers(id, true);
     }
 
     fn clash_on(&self, now: Time, id: EntryId, dir: Dir, hash: u32) -> Option<Clash> {

@@ -8,6 +8,7 @@ use crate::expect::Expectations;
 use crate::helper::pptp::KeyMap;
 use crate::nat::BySource;
 use crate::reason::{DropReason, InvalidReason, Note};
+use crate::register::Register;
 use crate::rng::Rng;
 use crate::slab::Slab;
 use crate::stats::Stats;
@@ -15,6 +16,7 @@ use crate::table::Table;
 use crate::timer::Wheel;
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use tidegate_wire::proto;
 
@@ -79,6 +81,8 @@ pub struct Conntrack {
     pub(crate) dying: Vec<EntryId>,
     /// Entries whose packets pass elsewhere.
     pub(crate) away: Away,
+    /// Who has all tuples of the table.
+    pub(crate) register: Option<Box<dyn Register>>,
     /// When a collection forced by a full table is due.
     pub(crate) gc_at: Option<Time>,
     /// The place that a collection which has begun looks at next.
@@ -109,6 +113,7 @@ impl Conntrack {
             count: 0,
             dying: Vec::new(),
             away: Away::default(),
+            register: None,
             gc_at: None,
             collecting: None,
             due: Vec::new(),
@@ -268,6 +273,7 @@ impl Conntrack {
             self.table.unlink(&mut self.slab, id.index, Dir::Reply);
             self.wheel.disarm(&mut self.slab, id.index);
             self.report(id, EventKind::Destroy);
+            self.registers(id, false);
         }
         if tunnels {
             self.end_tunnel(id);

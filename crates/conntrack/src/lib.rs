@@ -16,6 +16,7 @@ pub mod format;
 pub mod helper;
 pub mod nat;
 pub mod reason;
+pub mod register;
 pub mod seqadj;
 pub mod snapshot;
 pub mod stats;

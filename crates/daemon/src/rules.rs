@@ -235,6 +235,7 @@ impl LiveRules {
         });
         // Only now: a large ruleset is taken apart here and not between two packets.
         drop(replaced.map_err(stopped)?);
+        self.plane.settle();
         for (side, made) in sides {
             *side = made;
             (self.changed)(side.source.family);

@@ -22,6 +22,7 @@ use crate::neighbour::Neighbours;
 use crate::offload::Segments;
 use crate::port::{Port, Side};
 use crate::report::{Guarded, Report};
+use crate::sender::Heard;
 use crate::{Observer, offload};
 use out::port_of;
 
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Env(Arc<Env>),
     /// What is going on?
     Report(std::sync::mpsc::SyncSender<Report>),
+    /// Which job of the maker of programs for local senders is the last?
+    Settle(std::sync::mpsc::SyncSender<u64>),
     Stop,
 }
 
@@ -82,6 +85,15 @@ impl Source {
 /// Keys of the poll set beyond the sockets'.
 const WAKE: u64 = u64::MAX;
 const NEIGHBOURS: u64 = u64::MAX - 1;
+const HEARD: u64 = u64::MAX - 2;
+
+/// What programs in the kernel have to do with the loop.
+pub(crate) struct KernelSide {
+    /// Programs that forward.
+    pub(crate) fast: Option<Fast>,
+    /// A program that refuses what local sockets send.
+    pub(crate) heard: Option<Heard>,
+}
 
 pub(crate) struct Worker {
     engine: Engine,
@@ -101,6 +113,8 @@ pub(crate) struct Worker {
     partial: bool,
     /// Programs that forward what the engine has decided.
     fast: Option<Fast>,
+    /// Copies of what a program has refused.
+    heard: Option<Heard>,
     /// Commands are waiting that had no turn yet.
     behind: bool,
 }
@@ -113,12 +127,15 @@ impl Worker {
         commands: Receiver<Command>,
         wake: Arc<OwnedFd>,
         partial: bool,
-        fast: Option<Fast>,
+        KernelSide { fast, heard }: KernelSide,
     ) -> Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
         let neighbours = Neighbours::new()?;
         watch(&poll, &wake, WAKE)?;
         watch(&poll, &neighbours, NEIGHBOURS)?;
+        if let Some(heard) = &heard {
+            watch(&poll, heard, HEARD)?;
+        }
         Ok(Worker {
             engine,
             now: clock.now(),
@@ -135,6 +152,7 @@ impl Worker {
             lost_asked: 0,
             partial,
             fast,
+            heard,
             behind: false,
         })
     }
@@ -155,7 +173,7 @@ impl Worker {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e).context("waiting for packets"),
             }
-            let idle = !busy && !self.behind && events.iter().all(|e| e.data.u64() >= NEIGHBOURS);
+            let idle = !busy && !self.behind && events.iter().all(|e| e.data.u64() >= HEARD);
             self.now = self.clock.now();
             busy = false;
             let mut told = self.behind;
@@ -166,6 +184,7 @@ impl Worker {
                         let settled = self.neighbours.hear()?;
                         self.settle(settled);
                     }
+                    HEARD => busy |= self.hear(),
                     key => busy |= self.pump(key),
                 }
             }
@@ -226,7 +245,18 @@ impl Worker {
         if let Some(fast) = &self.fast {
             fast.follow(&self.engine);
         }
+        self.tell_maker();
         done
+    }
+
+    /// Has a program made for local senders when it is time; the number of the last job.
+    fn tell_maker(&mut self) -> u64 {
+        let Some(heard) = &mut self.heard else {
+            return 0;
+        };
+        let ports = self.ports.iter().flatten();
+        let names = || ports.map(|p| (p.dev.0, p.name.clone())).collect();
+        heard.follow(&self.engine, names)
     }
 
     /// At least one command, so that none waits for ever behind work that takes long.
@@ -252,6 +282,9 @@ impl Worker {
                 Command::Report(to) => {
                     self.ask_lost();
                     let _ = to.send(self.report());
+                }
+                Command::Settle(to) => {
+                    let _ = to.send(self.tell_maker());
                 }
                 Command::Stop => return Ok(true),
             }
@@ -296,6 +329,9 @@ impl Worker {
 
     fn add(&mut self, mut port: Port) -> Result<()> {
         self.remove(port.dev);
+        if let Some(heard) = &mut self.heard {
+            heard.changed();
+        }
         let free = self.ports.iter().position(Option::is_none);
         let slot = free.unwrap_or(self.ports.len());
         for side in [Side::Wire, Side::Door] {
@@ -315,6 +351,9 @@ impl Worker {
     fn remove(&mut self, dev: IfIndex) {
         // A socket leaves the poll set when it is closed.
         if let Some(slot) = self.by_dev.remove(&dev) {
+            if let Some(heard) = &mut self.heard {
+                heard.changed();
+            }
             self.ports[slot] = None;
             self.stray += self.neighbours.forget(dev);
         }
@@ -428,7 +467,40 @@ impl Worker {
                 self.engine.send_on(self.now, way, packet, &mut ())
             }
         };
+        if let Some(heard) = &mut self.heard {
+            heard.decided(&self.engine);
+        }
         self.carry_out(source, dev, outcome);
+    }
+
+    /// Decides copies of refused packets; `true` when more may be waiting.
+    fn hear(&mut self) -> bool {
+        let Some((copies, more)) = self.heard.as_mut().map(Heard::take) else {
+            return false;
+        };
+        for (dev, mut packet) in copies {
+            let Some(slot) = self.by_dev.get(&IfIndex(dev)).copied() else {
+                self.stray += 1;
+                continue;
+            };
+            if let Some(port) = self.ports[slot].as_mut() {
+                port.traffic.from_sockets += 1;
+            }
+            offload::complete_sum(&mut packet);
+            let source = Source {
+                slot,
+                side: Side::Door,
+                ..Source::ENGINE
+            };
+            let way = Outgoing {
+                dev: IfIndex(dev),
+                mark: 0,
+                segment: Some(0),
+            };
+            let outcome = self.engine.send_on(self.now, way, packet, &mut ());
+            self.carry_out(&source, IfIndex(dev), outcome);
+        }
+        more
     }
 
     /// Perhaps the packet that was decided last stands for more of its flow.

@@ -450,6 +450,7 @@ impl Engine {
             family.tracked |= tracked && self.config.track != TrackWhen::Never;
             family.nat |= translated;
         }
+        self.flows.begin_epoch();
         restored
     }
 
