@@ -23,6 +23,7 @@ pub mod sysctl;
 pub mod tuple;
 
 mod age;
+mod ahead;
 mod classify;
 mod confirm;
 mod conntrack;
@@ -35,6 +36,7 @@ mod table;
 mod timer;
 mod tracker;
 
+pub use ahead::AHEAD;
 pub use config::{Config, HelperPort};
 pub use conntrack::{Conntrack, Cursor, InHook, Template, Tracked};
 pub use entry::{

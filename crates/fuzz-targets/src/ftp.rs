@@ -208,7 +208,7 @@ impl World {
         let control = self
             .ct
             .iter()
-            .find(|(_, e)| e.tuple(Dir::Original).dst_id == CONTROL_PORT && e.master.is_none());
+            .find(|(_, e)| e.tuple(Dir::Original).dst_id == CONTROL_PORT && e.master().is_none());
         control.map_or(CLIENT_PORT, |(_, e)| e.tuple(Dir::Reply).dst_id)
     }
 
@@ -308,7 +308,7 @@ impl World {
             .ct
             .find(&opened, Default::default())
             .and_then(|(id, _)| self.ct.entry(id))
-            .is_some_and(|e| e.master.is_some());
+            .is_some_and(|e| e.master().is_some());
         if let Ok(bytes) = passed
             && child
             && !self.ct.config().helper.ftp_loose
