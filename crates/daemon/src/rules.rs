@@ -1,13 +1,15 @@
 //! The rules in force: the source that tools print and edit, and its counters in the
 //! engine.
 
+mod edit;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use tidegate_engine::{Counter, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unmet, save};
+use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower_unnamed, save};
 use tidegate_tools::{Store, Work};
 use tidegate_wire::Family;
 
@@ -127,10 +129,7 @@ impl LiveRules {
         mut rules: Ruleset,
         seen: &[Counter],
     ) -> Result<Load, Failure> {
-        let lowered = match self.plane.has_packets() {
-            true => lower(&rules)?,
-            false => lower_unmet(&rules)?,
-        };
+        let lowered = lower_unnamed(&rules, self.plane.has_packets())?;
         let seed = unforeseen().map_err(|e| stopped(e.into()))?;
         let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track, seed);
         let survivors = Survivors {
@@ -170,6 +169,12 @@ impl LiveRules {
 
 fn stopped(e: anyhow::Error) -> Failure {
     Failure::Resource(format!("tidegate: {e}"))
+}
+
+/// What the counter of that number said.
+fn counted(seen: &[Counter], was: Option<u32>) -> Option<Counters> {
+    let Counter { packets, bytes } = *seen.get(was? as usize)?;
+    Some(Counters { packets, bytes })
 }
 
 /// Gives the counters their new numbers and `ready` their values; tells which go on.
@@ -221,13 +226,13 @@ impl Store for LiveRules {
         let mut side = locked(&self.sides[index(family)]);
         let seen = self.counters(family)?;
         let mut rules = side.source.clone();
-        for (slot, c) in rules.slots_mut().into_iter().zip(&seen) {
-            *slot.counters = Counters {
-                packets: c.packets,
-                bytes: c.bytes,
-            };
+        for slot in rules.slots_mut() {
+            *slot.counters = counted(&seen, *slot.was).unwrap_or_default();
         }
         if work(&mut rules)? && change {
+            let Some(rules) = self.edit(&mut side, rules, &seen)? else {
+                return Ok(());
+            };
             let load = self.prepare(&mut side, rules, &seen)?;
             self.load(vec![(&mut side, load)])?;
         }

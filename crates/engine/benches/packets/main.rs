@@ -11,6 +11,10 @@ mod stateless;
 mod surroundings;
 mod traffic;
 
+/// As in the program.
+#[global_allocator]
+static MEMORY: tidegate_sys::LargePages = tidegate_sys::LargePages;
+
 fn main() -> anyhow::Result<()> {
     established::run()?;
     scale::run()?;
