@@ -16,6 +16,9 @@ use tidegate_wire::{Family, parse_embedded};
 /// Most packets looked at in advance: what the processor's first cache bears.
 pub const AHEAD: usize = 32;
 
+/// So few connections are near anyway.
+const FEW: u32 = 2048;
+
 /// A packet that has been announced.
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -48,10 +51,17 @@ impl Conntrack {
     /// most [`AHEAD`] are looked at. Whatever comes instead is treated as ever.
     pub fn foresee<'p>(&mut self, packets: impl Iterator<Item = &'p [u8]>) {
         let Conntrack {
-            ahead, table, slab, ..
+            ahead,
+            table,
+            slab,
+            count,
+            ..
         } = self;
         ahead.at = 0;
         ahead.known.clear();
+        if *count < FEW {
+            return;
+        }
         let tuples = packets.take(AHEAD).filter_map(tuple_of);
         ahead.known.extend(tuples.map(|tuple| Known {
             hash: table.hash(&tuple, 0),

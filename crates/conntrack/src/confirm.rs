@@ -142,7 +142,10 @@ impl Conntrack {
         } else {
             return false;
         };
-        let counted = loser.counters.as_ref().map_or_else(Counters::default, |c| c[0]);
+        let counted = loser
+            .counters
+            .as_ref()
+            .map_or_else(Counters::default, |c| c[0]);
         self.release(attached.id);
         if let Some(winner) = self.slab.get_mut(clash.winner) {
             winner.count(dir, counted);

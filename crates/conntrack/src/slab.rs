@@ -68,7 +68,7 @@ impl Slab {
             generation: NonZeroU32::MIN,
             index: self.slots(),
         };
-        if id.index as usize % CHUNK == 0 {
+        if (id.index as usize).is_multiple_of(CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         if let Some(last) = self.chunks.last_mut() {

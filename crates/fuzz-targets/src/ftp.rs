@@ -199,11 +199,10 @@ impl World {
     }
 
     fn client_port(&self) -> u16 {
-        let control = self
-            .gate
-            .ct
-            .iter()
-            .find(|(_, e)| e.tuple(Dir::Original).dst_id == CONTROL_PORT && e.master().is_none());
+        let control =
+            self.gate.ct.iter().find(|(_, e)| {
+                e.tuple(Dir::Original).dst_id == CONTROL_PORT && e.master().is_none()
+            });
         control.map_or(CLIENT_PORT, |(_, e)| e.tuple(Dir::Reply).dst_id)
     }
 

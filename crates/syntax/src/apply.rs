@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tidegate_ir::Policy;
 
+use crate::check::Added;
 use crate::command::{Action, Command, Invocation, View};
 use crate::error::reply;
 use crate::list::Only;
 use crate::parse::CHAIN_MAX;
-use crate::check::Added;
 use crate::{
     Chain, Counters, Failure, Printer, Rule, Ruleset, Spec, Table, Target, check, is_verdict,
 };

@@ -219,7 +219,9 @@ impl Run {
         let outcome = match &spec.target {
             Target::None => Outcome::verdict(Verdict::Continue),
             Target::Chain { name, goto } => {
-                let chain = reach.and_then(|r| r.user_chain(name)).map(|i| ChainId(i as u32));
+                let chain = reach
+                    .and_then(|r| r.user_chain(name))
+                    .map(|i| ChainId(i as u32));
                 Outcome::verdict(match (chain, goto) {
                     (Some(chain), false) => Verdict::Jump(chain),
                     (Some(chain), true) => Verdict::Goto(chain),

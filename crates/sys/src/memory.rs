@@ -35,13 +35,7 @@ fn advise(at: *mut u8, size: usize) {
     let len = size.saturating_sub(skipped);
     // SAFETY: the advice changes no contents; the address is a page's, and what follows
     // belongs to the allocator up to the end of the last page.
-    unsafe {
-        libc::madvise(
-            at.wrapping_add(skipped).cast(),
-            len,
-            libc::MADV_HUGEPAGE,
-        )
-    };
+    unsafe { libc::madvise(at.wrapping_add(skipped).cast(), len, libc::MADV_HUGEPAGE) };
 }
 
 // SAFETY: all memory is the system allocator's, which frees and moves it whatever it was

@@ -285,7 +285,9 @@ impl Translation {
         let [original, reply] = &entry.tuples;
         let [src, dst] = ends(original);
         let [back_src, back_dst] = ends(reply);
-        let created = entry.start().map(|start| now.saturating_sub(start) / SECOND);
+        let created = entry
+            .start()
+            .map(|start| now.saturating_sub(start) / SECOND);
         let row = |direction, from: &End, to: &End, action, new: &End| Translation {
             proto: proto_name(original.proto),
             direction,

@@ -44,7 +44,8 @@ impl LiveRules {
         });
         let edited = self.plane.with(move |engine, _| {
             let id = engine.edit(family, place, edit)?;
-            id.into_iter().for_each(|id| engine.set_counter(family, id, counter));
+            id.into_iter()
+                .for_each(|id| engine.set_counter(family, id, counter));
             Ok(id)
         });
         let id: Result<Option<RuleId>, NotInPlace> = edited.map_err(stopped)?;
@@ -147,7 +148,12 @@ fn difference(old: &[Rule], new: &[Rule], seen: &[Counter]) -> Option<Difference
     };
     let at = old.iter().zip(new).take_while(stays).count();
     let (old, new) = (&old[at..], &new[at..]);
-    let after = old.iter().rev().zip(new.iter().rev()).take_while(stays).count();
+    let after = old
+        .iter()
+        .rev()
+        .zip(new.iter().rev())
+        .take_while(stays)
+        .count();
     let (gone, added) = (old.len() - after, new.len() - after);
     let fresh = new.iter().take(added).all(|r| r.was.is_none());
     match (gone, added) {

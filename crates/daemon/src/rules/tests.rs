@@ -242,7 +242,10 @@ fn single_rules_change_in_their_place() {
     f.iptables("-N other");
     assert_eq!(f.saved()[5..8], rules);
     f.packets(1, 6);
-    assert_eq!(f.saved()[6], "[5:140] -A INPUT -p udp -m udp --dport 6 -j ACCEPT");
+    assert_eq!(
+        f.saved()[6],
+        "[5:140] -A INPUT -p udp -m udp --dport 6 -j ACCEPT"
+    );
 }
 
 /// What one command changes depends on more than its rule: such changes are made whole.

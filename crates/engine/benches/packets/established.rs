@@ -141,7 +141,7 @@ pub(crate) fn engine(
     rules: &Arc<Ruleset>,
     batch: usize,
 ) -> Result<Duration> {
-    let mut receiver = Receiver::new(rules, batch);
+    let mut receiver = Receiver::new(rules, opening / HANDSHAKE, batch);
     receiver.all(traffic.packets(0).take(opening))?;
     let run = || receiver.all(traffic.packets(opening));
     Ok(timed(run)?.0)
@@ -154,7 +154,7 @@ pub(crate) fn opening(
     rules: &Arc<Ruleset>,
     batch: usize,
 ) -> Result<Duration> {
-    let mut receiver = Receiver::new(rules, batch);
+    let mut receiver = Receiver::new(rules, connections, batch);
     let run = || receiver.all(traffic.packets(0).take(connections));
     Ok(timed(run)?.0)
 }
@@ -170,9 +170,11 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn new(rules: &Arc<Ruleset>, batch: usize) -> Self {
+    fn new(rules: &Arc<Ruleset>, connections: usize, batch: usize) -> Self {
         let mut config = Config::default();
         config.conntrack.max = 0;
+        // As the kernel does: as many as connections that are allowed.
+        config.conntrack.buckets = connections.max(config.conntrack.buckets as usize) as u32;
         let mut engine = Engine::new(config, router_of(8));
         engine.load(rules.clone());
         Receiver {

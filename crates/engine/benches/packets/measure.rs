@@ -23,7 +23,7 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)
     Ok((cpu()?.saturating_sub(start), result))
 }
 
-/// Measure only what has this in its name: the first argument that is no option.
+/// Measure only what has this in its name or its group's: the first argument that is no option.
 fn wanted() -> Option<String> {
     std::env::args().skip(1).find(|a| !a.starts_with('-'))
 }
@@ -48,7 +48,12 @@ impl Group<'_> {
     /// That of a subject.
     pub(crate) fn run(mut self) -> Result<()> {
         if let Some(wanted) = wanted() {
-            self.subjects.retain(|(name, _)| name.contains(&wanted));
+            let all = self.title.contains(&wanted);
+            self.subjects
+                .retain(|(name, _)| all || name.contains(&wanted));
+            if self.subjects.is_empty() {
+                return Ok(());
+            }
         }
         let mut best = vec![Duration::MAX; self.subjects.len()];
         for _ in 0..self.rounds {

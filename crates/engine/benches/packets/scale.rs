@@ -4,8 +4,8 @@
 use anyhow::Result;
 use tidegate_engine::conntrack::AHEAD;
 
-use crate::measure::Group;
 use crate::established::{engine, opening, parse_only};
+use crate::measure::Group;
 use crate::surroundings::{Established, load, many};
 use crate::traffic::{HANDSHAKE, Traffic};
 
@@ -72,7 +72,10 @@ fn by_rules() -> Result<()> {
             rounds: 5,
             subjects: named()
                 .map(|(name, rules)| -> (&str, crate::measure::Subject<'_>) {
-                    (name, Box::new(move || opening(traffic, CONNECTIONS, rules, batch)))
+                    (
+                        name,
+                        Box::new(move || opening(traffic, CONNECTIONS, rules, batch)),
+                    )
                 })
                 .collect(),
         }
