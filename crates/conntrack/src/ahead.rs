@@ -25,6 +25,8 @@ struct Known {
     tuple: Tuple,
     /// Its hash, in no zone.
     hash: u32,
+    /// That of its answer, where it is likely to open a connection.
+    reply: Option<u32>,
 }
 
 /// The packets announced, in their order.
@@ -65,12 +67,23 @@ impl Conntrack {
         let tuples = packets.take(AHEAD).filter_map(tuple_of);
         ahead.known.extend(tuples.map(|tuple| Known {
             hash: table.hash(&tuple, 0),
+            reply: None,
             tuple,
         }));
         let known = || ahead.known.iter().map(|k| k.hash);
         black_box(known().fold(0, |all, hash| all ^ table.head_of(hash)));
         black_box(known().fold(0, |all, hash| all ^ slab.touch_node(table.head_of(hash))));
-        black_box(known().fold(0, |all, hash| all ^ touch_entry(table, slab, hash)));
+        let mut all = 0;
+        for known in &mut ahead.known {
+            match touch_entry(table, slab, known.hash) {
+                Some(some) => all ^= some,
+                None => known.reply = known.tuple.inverse().map(|t| table.hash(&t, 0)),
+            }
+        }
+        // Where a new connection will be put for its answers.
+        let replies = || ahead.known.iter().filter_map(|k| k.reply);
+        all ^= replies().fold(0, |all, hash| all ^ table.head_of(hash));
+        black_box(replies().fold(all, |all, hash| all ^ slab.touch_node(table.head_of(hash))));
     }
 
     /// The hash of a packet's tuple in a zone.
@@ -86,11 +99,12 @@ impl Conntrack {
     }
 }
 
-/// Reads the entry that has this hash, and those before it in their chain, to have them near.
-fn touch_entry(table: &Table, slab: &Slab, hash: u32) -> u32 {
+/// Reads the entry that has this hash, and those before it in their chain, to have them
+/// near; `None` when there is no such entry.
+fn touch_entry(table: &Table, slab: &Slab, hash: u32) -> Option<u32> {
     let mut chain = table.chain(slab, table.bucket(hash));
     let found = chain.find(|(_, _, node)| node.hash == hash);
-    found.map_or(0, |(index, ..)| slab.touch(index))
+    found.map(|(index, ..)| slab.touch(index))
 }
 
 fn tuple_of(packet: &[u8]) -> Option<Tuple> {

@@ -62,7 +62,8 @@ fn group(traffic: &Traffic, rounds: usize) -> Result<()> {
             ),
         ],
     }
-    .run()
+    .run()?;
+    Ok(())
 }
 
 pub(crate) fn parse_only(traffic: &Traffic, from: usize) -> Result<Duration> {
