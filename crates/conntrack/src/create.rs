@@ -100,6 +100,7 @@ impl Conntrack {
             entry.extra_mut().master = Some(Master {
                 id: expected.master,
                 tuple: *master.tuple(Dir::Original),
+                helper: master.helper,
             });
             entry.mark = master.mark;
             let children = &mut master.extra_mut().children;

@@ -153,8 +153,12 @@ impl View<'_> {
                 None => entry.tuple(Dir::Original).src,
             }),
             Field::CtMasterHelper => {
-                let master = self.conntrack.entry(entry.master()?.id)?;
-                Some(name_number(master.helper?.name()))
+                let master = entry.master()?;
+                let helper = match self.conntrack.entry(master.id) {
+                    Some(living) => living.helper,
+                    None => master.helper,
+                };
+                Some(name_number(helper?.name()))
             }
             _ => entry_field(entry, field, self.now),
         }

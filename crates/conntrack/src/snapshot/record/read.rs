@@ -174,6 +174,7 @@ impl StoredEntry {
             entry.extra_mut().master = Some(Master {
                 id: EntryId::NOBODY,
                 tuple: read_tuple(fields, kind)?,
+                helper: None,
             });
         }
         if has(part::SEQADJ) {
