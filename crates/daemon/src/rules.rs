@@ -10,7 +10,7 @@ use anyhow::Result;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower_unnamed, save};
+use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unnamed, save};
 use tidegate_tools::{Store, Work};
 use tidegate_wire::Family;
 
@@ -189,6 +189,15 @@ impl LiveRules {
             found.map(|i| i.name.clone())
         });
         look.map_err(stopped)
+    }
+
+    /// The number of the engine's counter among the rules as they are listed
+    /// ([`Ruleset::slots_mut`]): rules changed in place have got other ones.
+    pub(crate) fn listed(&self, family: Family, id: RuleId) -> Option<RuleId> {
+        let mut side = locked(&self.sides[index(family)]);
+        let slots = side.source.slots_mut();
+        let at = slots.iter().position(|s| *s.was == Some(id.0))?;
+        Some(RuleId(at as u32))
     }
 
     fn counters(&self, family: Family) -> Result<Vec<Counter>, Failure> {
