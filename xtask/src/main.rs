@@ -74,6 +74,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-datapath",
             "tidegate-host",
             "tidegate-lab",
+            "tidegate-sys",
             "tidegate-tools",
             "tidegate-wire",
             "tidegate-ir",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
-use tidegate_engine::conntrack::{SECOND, Time};
+use tidegate_engine::conntrack::{AHEAD, SECOND, Time};
 use tidegate_engine::env::{Env, IfIndex, RouteType};
 use tidegate_engine::{Engine, Incoming, LinkHeader, Outgoing};
 use tidegate_sys::{Clock, Frame, Gso, PacketKind};
@@ -72,6 +72,14 @@ struct Source {
     segments: Segments,
 }
 
+/// A packet that waits to be decided together with others.
+struct Waiting {
+    source: Source,
+    protocol: u16,
+    kind: PacketKind,
+    packet: Vec<u8>,
+}
+
 impl Source {
     /// Of packets that the engine makes when none has come in.
     const ENGINE: Source = Source {
@@ -107,6 +115,8 @@ pub(crate) struct Worker {
     wake: Arc<OwnedFd>,
     poll: OwnedFd,
     spare: Vec<Vec<u8>>,
+    /// Packets of the batch that is being received.
+    waiting: Vec<Waiting>,
     stray: u64,
     lost_asked: Time,
     /// There are interfaces that are left to the kernel.
@@ -148,6 +158,7 @@ impl Worker {
             wake,
             poll,
             spare: Vec::new(),
+            waiting: Vec::new(),
             stray: 0,
             lost_asked: 0,
             partial,
@@ -375,6 +386,7 @@ impl Worker {
         let got = socket
             .receive(BUDGET, &mut |frame| self.frame(slot, side, &frame))
             .unwrap_or(0);
+        self.decide_all();
         let channel = self.ports[slot].as_mut().and_then(|p| p.channel(side));
         if let Some(channel) = channel {
             channel.socket = Some(socket);
@@ -415,7 +427,7 @@ impl Worker {
             && let Some(pieces) = offload::split_udp(ip, frame.vnet.gso_size)
         {
             for piece in pieces {
-                self.decide(&source, frame, piece);
+                self.wait(source, frame, piece);
             }
             return;
         }
@@ -427,10 +439,43 @@ impl Worker {
         } else {
             offload::complete(&mut packet, &frame.vnet, head_len);
         }
-        self.decide(&source, frame, packet);
+        self.wait(source, frame, packet);
     }
 
-    fn decide(&mut self, source: &Source, frame: &Frame<'_>, packet: Vec<u8>) {
+    /// Puts a packet in line, to be decided with those after it.
+    fn wait(&mut self, source: Source, frame: &Frame<'_>, packet: Vec<u8>) {
+        self.waiting.push(Waiting {
+            source,
+            protocol: frame.protocol,
+            kind: frame.kind,
+            packet,
+        });
+        if self.waiting.len() >= AHEAD {
+            self.decide_all();
+        }
+    }
+
+    /// Decides the packets in line, in their order.
+    fn decide_all(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        if waiting.len() > 1 {
+            let packets = waiting.iter().map(|w| w.packet.as_slice());
+            self.engine.foresee(packets);
+        }
+        for next in waiting.drain(..) {
+            self.decide(next);
+        }
+        self.waiting = waiting;
+    }
+
+    fn decide(&mut self, next: Waiting) {
+        let Waiting {
+            source,
+            protocol,
+            kind,
+            packet,
+        } = next;
+        let source = &source;
         let Some(port) = self.ports[source.slot].as_ref() else {
             return;
         };
@@ -439,7 +484,7 @@ impl Worker {
             self.stray += 1;
             return;
         }
-        let family = match (port.framing, frame.protocol) {
+        let family = match (port.framing, protocol) {
             (Framing::Bare, _) => None,
             (_, ETH_P_IP) => Some(Family::V4),
             (_, ETH_P_IPV6) => Some(Family::V6),
@@ -450,7 +495,7 @@ impl Worker {
                 let incoming = Incoming {
                     link: LinkHeader::new(&source.head[..port.head_len()]),
                     family,
-                    to_host: frame.kind != PacketKind::Other,
+                    to_host: kind != PacketKind::Other,
                     segment: source.segments.payload(),
                     ..Incoming::on(dev)
                 };
