@@ -7,6 +7,7 @@ use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
 use crate::helper::pptp::KeyMap;
 use crate::nat::BySource;
+use crate::policy::PolicyId;
 use crate::reason::{DropReason, InvalidReason, Note};
 use crate::rng::Rng;
 use crate::slab::Slab;
@@ -34,6 +35,8 @@ pub struct Template {
     pub zone: Zone,
     /// Helper for a new connection.
     pub helper: Option<HelperKind>,
+    /// Timeout policy of a new connection.
+    pub timeouts: Option<PolicyId>,
 }
 
 /// What tracking says about a packet.
@@ -157,6 +160,7 @@ impl Conntrack {
 
     /// Sets the labels that `bits` holds to those of `labels` (`nf_connlabels_replace`).
     pub fn set_labels(&mut self, id: EntryId, labels: u128, bits: u128) {
+        self.recall(id);
         if let Some(entry) = self.entry_mut(id) {
             let new = entry.labels() & !bits | labels & bits;
             if new != entry.labels() {
@@ -341,10 +345,10 @@ impl Conntrack {
 
     /// REJECT with a TCP reset: the entry closes (`nf_ct_set_closing`).
     pub fn close_for_reset(&mut self, now: Time, id: EntryId) {
-        let seconds = self.config.timeouts.tcp[TcpConn::Close as usize];
         let Some(entry) = self.slab.get_mut(id).filter(|e| e.confirmed()) else {
             return;
         };
+        let seconds = self.config.timeouts_of(entry).tcp[TcpConn::Close as usize];
         let Some(tcp) = entry.tcp_mut() else {
             return;
         };

@@ -84,6 +84,9 @@ impl Conntrack {
         if entry.helper.is_some() {
             entry.pending |= change::HELPER;
         }
+        if template.timeouts.is_some() {
+            entry.extra_mut().policy = template.timeouts;
+        }
         let id = self.slab.insert(entry);
         if let Some(e) = expected {
             match e.on_match {

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use tidegate_engine::conntrack::HelperPort;
 use tidegate_logs::{Logs, drops_json, drops_text};
 use tidegate_tools::lists;
 use tidegate_tools::sysctl::TableSettings;
 use tidegate_tools::views::{self, IsLocal, View};
-use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl};
+use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl, timeouts};
 use tidegate_wire::Family;
 
 use crate::apply::{self, Trials};
@@ -63,6 +63,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("sysctl", Commands::sysctl),
     ("modprobe", Commands::modprobe),
     ("lsmod", Commands::lsmod),
+    ("timeout", Commands::timeout),
     ("recent", Commands::recent),
     ("hashlimit", Commands::hashlimit),
 ];
@@ -80,7 +81,7 @@ impl Commands {
                 rules: &self.rules,
                 tracker,
             };
-            let names = HostNames::default();
+            let names = self.names();
             return Ok(tool.run_to(&words, &request.input, &store, &names, reply));
         }
         if let Some(view) = View::by_name(&request.name) {
@@ -116,7 +117,7 @@ impl Commands {
         for family in FAMILIES {
             let look = self.rules.with(family, false, &mut |rules| {
                 for name in modules::helpers() {
-                    *users.entry(name).or_default() += users_of(rules, name);
+                    *users.entry(name).or_default() += users_of(rules, "helper", name);
                 }
                 Ok(false)
             });
@@ -134,6 +135,36 @@ impl Commands {
         let users = self.users()?;
         self.plane
             .with(move |engine, _| modules::lsmod(engine.conntrack(), &users))
+    }
+
+    /// The host's names, with the policies that are in force.
+    fn names(&self) -> HostNames {
+        let policies = timeouts::policies(&self.tracker).unwrap_or_default();
+        HostNames::with_timeouts(timeouts::known(policies.iter()))
+    }
+
+    /// How many rules name a timeout policy.
+    fn timeout_users(&self, name: &str) -> usize {
+        let mut users = 0;
+        for family in FAMILIES {
+            let look = self.rules.with(family, false, &mut |rules| {
+                users += users_of(rules, "timeout", name);
+                Ok(false)
+            });
+            // Who cannot look must not take away what may be in use.
+            users += usize::from(look.is_err());
+        }
+        users
+    }
+
+    fn timeout(&self, request: &Request) -> Result<Printed> {
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        let done = timeouts::run(&words, &self.tracker, &|name| self.timeout_users(name));
+        if done.status == 0 && timeouts::changes(&words) {
+            let all = timeouts::policies(&self.tracker).map_err(|e| anyhow!(e))?;
+            files::write_timeouts(&self.config, &all).context("in force, but not kept")?;
+        }
+        Ok(done)
     }
 
     fn recent(&self, request: &Request) -> Result<Printed> {
@@ -236,9 +267,10 @@ impl Commands {
     /// Reads the rules files again; both are good, or nothing changes.
     pub(crate) fn read_files(&self) -> Result<()> {
         self.trials.none_running()?;
+        let names = self.names();
         let [v4, v6] = FAMILIES;
-        let (v4, from4) = files::from_file(&self.config, v4)?;
-        let (v6, from6) = files::from_file(&self.config, v6)?;
+        let (v4, from4) = files::from_file(&self.config, v4, &names)?;
+        let (v6, from6) = files::from_file(&self.config, v6, &names)?;
         self.rules.install([v4, v6]).map_err(files::plain)?;
         *locked(&self.origin) = [from4, from6];
         self.changed

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use jiff::Zoned;
+use tidegate_engine::conntrack::Policies;
 use tidegate_syntax::{Failure, Ruleset, parse_rules, save};
-use tidegate_tools::{HostNames, Store, replace};
+use tidegate_tools::{HostNames, Store, replace, timeouts};
 use tidegate_wire::Family;
 
 use crate::config::{AfterCrash, Config};
@@ -75,17 +76,54 @@ pub(crate) fn forget_before(config: &Config) {
 /// # Errors
 /// The file cannot be read or says something that `iptables-restore` refuses; file and
 /// line are named.
-pub(crate) fn read(path: &Path, family: Family, required: bool) -> Result<Option<Ruleset>> {
+pub(crate) fn read(
+    path: &Path,
+    family: Family,
+    required: bool,
+    names: &HostNames,
+) -> Result<Option<Ruleset>> {
     let file = path.display();
     let text = match fs::read_to_string(path) {
         Err(e) if e.kind() == ErrorKind::NotFound && !required => return Ok(None),
         text => text.with_context(|| file.to_string())?,
     };
-    let rules = parse_rules(&text, family, &HostNames::default()).map_err(|e| {
+    let rules = parse_rules(&text, family, names).map_err(|e| {
         let why = e.render(&tool(family, "restore"));
         anyhow!("{file}: line {}: {}", e.line, why.trim_end())
     })?;
     Ok(Some(rules))
+}
+
+/// The timeout policies of the configured file; none when it is missing.
+///
+/// # Errors
+/// The file cannot be read, or a line is none of a policy; file and line are named.
+pub(crate) fn read_timeouts(config: &Config) -> Result<Policies> {
+    let path = &config.rules.timeouts;
+    let text = match fs::read_to_string(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Policies::default()),
+        text => text.with_context(|| path.display().to_string())?,
+    };
+    timeouts::read(&text).map_err(|e| anyhow!("{}: {e}", path.display()))
+}
+
+/// Writes the policies to the configured file.
+///
+/// # Errors
+/// It cannot be written; it is as before.
+pub(crate) fn write_timeouts(config: &Config, policies: &Policies) -> Result<()> {
+    let path = &config.rules.timeouts;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    }
+    let text = timeouts::file_text(policies);
+    replace(path, text.as_bytes()).with_context(|| path.display().to_string())
+}
+
+/// The host's names, with the policies of the configured file.
+fn names(config: &Config) -> Result<HostNames> {
+    let known = timeouts::known(read_timeouts(config)?.iter());
+    Ok(HostNames::with_timeouts(known))
 }
 
 /// The rules to start with, and where each family's come from.
@@ -93,18 +131,19 @@ pub(crate) fn read(path: &Path, family: Family, required: bool) -> Result<Option
 /// # Errors
 /// As [`read`].
 pub(crate) fn at_start(config: &Config) -> Result<[(Ruleset, Option<PathBuf>); 2]> {
+    let names = names(config)?;
     let crashed = config.rules.after_crash == AfterCrash::Running;
     let find = |family| -> Result<_> {
         // Rules on trial when the daemon died were never confirmed.
         for kept in [before(config, family), record(config, family)] {
-            match read(&kept, family, false) {
+            match read(&kept, family, false, &names) {
                 _ if !crashed => {}
                 Ok(Some(rules)) => return Ok((rules, Some(kept))),
                 Ok(None) => {}
                 Err(e) => tracing::warn!("the record of the rules in force is left out: {e:#}"),
             }
         }
-        from_file(config, family)
+        from_file(config, family, &names)
     };
     let [v4, v6] = FAMILIES;
     Ok([find(v4)?, find(v6)?])
@@ -114,9 +153,13 @@ pub(crate) fn at_start(config: &Config) -> Result<[(Ruleset, Option<PathBuf>); 2
 ///
 /// # Errors
 /// As [`read`].
-pub(crate) fn from_file(config: &Config, family: Family) -> Result<(Ruleset, Option<PathBuf>)> {
+pub(crate) fn from_file(
+    config: &Config,
+    family: Family,
+    names: &HostNames,
+) -> Result<(Ruleset, Option<PathBuf>)> {
     let path = configured(config, family);
-    Ok(match read(path, family, config.rules.required)? {
+    Ok(match read(path, family, config.rules.required, names)? {
         Some(rules) => (rules, Some(path.to_owned())),
         None => (Ruleset::empty(family), None),
     })

@@ -14,8 +14,8 @@ use signal_hook::iterator::Signals;
 use tidegate_engine::conntrack::Sysctl;
 use tidegate_engine::conntrack::sysctl::Refused;
 use tidegate_logs::Logs;
-use tidegate_tools::modules;
 use tidegate_tools::sysctl::{Settings, TableSettings};
+use tidegate_tools::{Tracker, modules};
 
 use crate::apply::Trials;
 use crate::commands::Commands;
@@ -125,6 +125,9 @@ fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
         };
         settings.write(name, &value.to_string()).map_err(refused)?;
     }
+    let policies = files::read_timeouts(config)?;
+    let set = (tracker as &dyn Tracker).with(|ct, _| ct.config_mut().policies = policies);
+    set.map_err(files::plain)?;
     for line in &config.modules.load {
         let words: Vec<&str> = line.split_whitespace().collect();
         let loaded = modules::modprobe(tracker, &words, &|_| 0);

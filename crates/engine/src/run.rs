@@ -549,9 +549,18 @@ impl<T: Trace> AtTable<'_, T> {
         }
         self.packet.tracking = match spec {
             CtSpec::Untracked => Tracking::Untracked,
-            CtSpec::Template { zone, helper, .. } => Tracking::Template(Template {
+            CtSpec::Template {
+                zone,
+                helper,
+                timeout,
+                ..
+            } => Tracking::Template(Template {
                 zone: zone.map_or_else(Zone::default, |z| self.zone(z)),
                 helper: helper.as_deref().and_then(HelperKind::by_name),
+                timeouts: timeout.as_deref().and_then(|name| {
+                    let policies = &self.conntrack.config().policies;
+                    policies.by_name(name).map(|(id, _)| id)
+                }),
             }),
         };
     }

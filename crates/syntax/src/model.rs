@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tidegate_ir::{Hook, Policy, TableKind};
 use tidegate_wire::Family;
-use tidegate_xt::Instance;
+use tidegate_xt::{Instance, TimeoutPolicy};
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -295,6 +295,8 @@ pub struct Ruleset {
     /// Whether connections can be tracked here. Where they cannot, there is no nat table,
     /// and rules that need them are refused, as by a kernel built without `nf_conntrack`.
     pub has_conntrack: bool,
+    /// Timeout policies that rules can name.
+    pub timeouts: Vec<TimeoutPolicy>,
 }
 
 impl Ruleset {
@@ -305,6 +307,7 @@ impl Ruleset {
             family,
             tables: Vec::new(),
             has_conntrack: true,
+            timeouts: Vec::new(),
         }
     }
 

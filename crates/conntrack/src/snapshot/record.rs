@@ -27,6 +27,7 @@
 mod read;
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::bytes::put;
@@ -76,6 +77,8 @@ mod state {
 pub(super) enum Stored {
     Connection(Box<StoredEntry>),
     Expectation(Box<StoredExpectation>),
+    /// Name of the timeout policy that the connection before it has.
+    Policy(String),
     /// Connections and expectations before it.
     End {
         counts: [u32; 2],
@@ -174,6 +177,8 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         helper: remembered,
         labels,
         secmark,
+        // A record of its own.
+        policy: _,
     } = extra;
     let ftp = match remembered {
         HelperState::Ftp(ftp) => Some(ftp),
