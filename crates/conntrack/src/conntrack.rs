@@ -213,6 +213,28 @@ impl Conntrack {
         (entries.filter(|(_, e)| self.is_listed(e)), next)
     }
 
+    /// Places that entries can be in, used or not.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.slab.slots()
+    }
+
+    /// A part of the table: of every `stride`th place from `from` on, `most` of them, the
+    /// entries that listings show; and where to go on.
+    pub fn sample(
+        &self,
+        from: u32,
+        stride: u32,
+        most: u32,
+    ) -> (impl Iterator<Item = &Entry>, Option<u32>) {
+        let stride = stride.max(1);
+        let end = from.saturating_add(stride.saturating_mul(most.max(1)));
+        let places = (from..end.min(self.slab.slots())).step_by(stride as usize);
+        let entries = places.filter_map(|index| self.slab.at(index).map(|(_, e)| e));
+        let next = (end < self.slab.slots()).then_some(end);
+        (entries.filter(|e| self.is_listed(e)), next)
+    }
+
     /// Entries there are, unconfirmed and hidden ones included (`nf_conntrack_count`).
     #[must_use]
     pub fn count(&self) -> u32 {

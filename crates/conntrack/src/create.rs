@@ -93,6 +93,7 @@ impl Conntrack {
                 OnMatch::Plain => {}
                 OnMatch::FollowMaster => self.follow_master(id, &e),
                 OnMatch::Tunnel => self.tunnel_came(id, &e),
+                OnMatch::FollowSip => self.follow_sip(id, &e),
             }
         }
         Ok(id)

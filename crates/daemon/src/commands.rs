@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
@@ -22,6 +23,7 @@ use crate::apply::{self, Trials};
 use crate::config::Config;
 use crate::control::{Reply, Request};
 use crate::files;
+use crate::forecast::{Forecast, History};
 use crate::locked;
 use crate::plane::Plane;
 use crate::rules::{FAMILIES, LiveRules};
@@ -43,6 +45,8 @@ pub(crate) struct Commands {
     /// Whether rules have been changed since they were read.
     pub(crate) changed: Arc<[AtomicBool; 2]>,
     pub(crate) wake: Mutex<Sender<Wake>>,
+    /// How many connections there were.
+    pub(crate) history: Mutex<History>,
 }
 
 type Command = fn(&Commands, &Request) -> Result<Printed>;
@@ -199,15 +203,30 @@ impl Commands {
         })
     }
 
+    /// Remembers how many connections there are.
+    pub(crate) fn look(&self) {
+        let seen = self.plane.with(|engine, _| {
+            let ct = engine.conntrack();
+            (ct.count(), ct.stats().created)
+        });
+        // Without a datapath there is nothing to see.
+        if let Ok((count, created)) = seen {
+            locked(&self.history).look(Instant::now(), count, created);
+        }
+    }
+
     fn status(&self, request: &Request) -> Result<Printed> {
         let json = request.words.iter().any(|w| w == "--json");
         if request.words.iter().any(|w| w == "--drops") {
             return self.drops(json);
         }
-        let (connections, connections_max, helpers) = self.plane.with(|engine, _| {
-            let ct = engine.conntrack();
-            (ct.count(), ct.config().max, ct.config().helpers.clone())
-        })?;
+        let (connections, connections_max, helpers, nat_exhausted) =
+            self.plane.with(|engine, _| {
+                let ct = engine.conntrack();
+                let config = ct.config();
+                let exhausted = ct.stats().nat_exhausted;
+                (ct.count(), config.max, config.helpers.clone(), exhausted)
+            })?;
         let origin = locked(&self.origin).clone();
         let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
         let rules = rules.map(|((family, file), changed)| {
@@ -231,6 +250,8 @@ impl Commands {
             rules: rules.collect(),
             connections,
             connections_max,
+            nat_exhausted,
+            forecast: Forecast::make(&*self.plane, &locked(&self.history))?,
             helpers: helpers.iter().map(helper).collect(),
         };
         let out = if json {

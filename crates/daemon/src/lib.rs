@@ -8,6 +8,7 @@ pub mod config;
 pub mod connections;
 pub mod control;
 mod files;
+mod forecast;
 pub mod plane;
 mod rules;
 mod service;

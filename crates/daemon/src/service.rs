@@ -189,6 +189,7 @@ fn serve(
         origin: Mutex::new([from4, from6]),
         changed,
         wake: Mutex::new(wake),
+        history: Mutex::default(),
     });
     let answering = commands.clone();
     let server = Server::start(
@@ -246,6 +247,7 @@ fn keep(
             },
             Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
         }
+        commands.look();
         if let Err(e) = commands.trials.record() {
             tracing::error!("the rules in force are not recorded: {e:#}");
         }

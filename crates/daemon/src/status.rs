@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::{SpanRound, Timestamp, Unit};
 use serde::Serialize;
 
+use crate::forecast::Forecast;
 use crate::plane::PlaneReport;
 
 /// A family's rules.
@@ -22,7 +23,7 @@ pub(crate) struct RulesStatus {
 }
 
 /// The daemon at a moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Status {
     /// Process.
     pub(crate) pid: u32,
@@ -41,6 +42,10 @@ pub(crate) struct Status {
     pub(crate) connections: u32,
     /// Most there may be (`nf_conntrack_max`); 0 is unlimited.
     pub(crate) connections_max: u32,
+    /// How often NAT found no free port.
+    pub(crate) nat_exhausted: u64,
+    /// How full the table is, and where that leads.
+    pub(crate) forecast: Forecast,
     /// Helpers that connections get by their port.
     pub(crate) helpers: Vec<String>,
 }
@@ -77,6 +82,11 @@ impl Status {
             max => max.to_string(),
         };
         let _ = writeln!(text, "connections {} of {max}", self.connections);
+        text += &self.forecast.text(self.connections_max);
+        if self.nat_exhausted > 0 {
+            let times = self.nat_exhausted;
+            let _ = writeln!(text, "NAT         found no free port {times} times");
+        }
         if !self.helpers.is_empty() {
             let _ = writeln!(text, "helpers     {}", self.helpers.join(", "));
         }
@@ -177,6 +187,15 @@ mod tests {
             ],
             connections: 3,
             connections_max: 65536,
+            nat_exhausted: 0,
+            forecast: Forecast {
+                fill: Some(0.1),
+                new_per_second: 2.5,
+                growth_per_second: 0.0,
+                full_in_seconds: None,
+                not_assured: 40.0,
+                top: Vec::new(),
+            },
             helpers: vec!["ftp on 21".to_owned()],
         };
         assert_eq!(
@@ -189,6 +208,7 @@ rules       ipv4: 12 from /etc/iptables/rules.v4, changed since
 rules       ipv6: 0
 ON TRIAL    the rules before come back in 7 s unless `tidegate confirm` is given
 connections 3 of 65536
+filling     0.1 %, 2.5 new a second, 40 % not assured
 helpers     ftp on 21
 NOT enforced: wlan0 has no Ethernet header
 "

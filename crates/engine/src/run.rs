@@ -336,8 +336,12 @@ impl<'e, T: Trace> Run<'e, T> {
         }
         let before = T::TESTS.then(|| packet.bytes.clone());
         let helped = conntrack.help(self.now, &attached, &mut packet.bytes, &packet.layout);
-        if let Err(ct::DropReason::Helper(why)) = helped {
-            self.log_helper(packet, &attached, why);
+        match helped {
+            Err(ct::DropReason::Helper(why)) => self.log_helper(packet, &attached, why),
+            Err(ct::DropReason::HelperPort(port)) => {
+                self.log_helper(packet, &attached, &format!("wrong port {port}"));
+            }
+            _ => {}
         }
         let conntrack = &mut self.engine.conntrack;
         if helped? {

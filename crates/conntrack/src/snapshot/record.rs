@@ -177,8 +177,7 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         helper: remembered,
         labels,
         secmark,
-        // A record of its own.
-        policy: _,
+        policy: _, // a record of its own
     } = extra;
     let ftp = match remembered {
         HelperState::Ftp(ftp) => Some(ftp),
@@ -295,6 +294,7 @@ pub(super) fn expectation(out: &mut Vec<u8>, e: &Expectation, base: Time) {
         OnMatch::Plain => 0,
         OnMatch::FollowMaster => 1,
         OnMatch::Tunnel => 2,
+        OnMatch::FollowSip => 3,
     };
     out.extend_from_slice(&[
         e.class,

@@ -36,6 +36,8 @@ const HELPERS: &[(&str, u8, &[Family])] = &[
     ("amanda", proto::UDP, &BOTH),
     ("sane", proto::TCP, &BOTH),
     ("pptp", proto::TCP, &[Family::V4]),
+    ("sip", proto::UDP, &BOTH),
+    ("sip", proto::TCP, &BOTH),
 ];
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
@@ -288,6 +290,9 @@ const CASES: &[Case] = &[
     raw(bad("-j CT --helper ftp")),
     raw(bad("-p udp -j CT --helper ftp")),
     raw(bad("-p tcp -j CT --helper nosuch")),
+    raw(ok("-p udp -j CT --helper sip")),
+    raw(ok("-p tcp -j CT --helper sip").v6()),
+    raw(bad("-p sctp -j CT --helper sip")),
     raw(bad("-j CT --ctevents foo")),
     raw(bad("-j CT --ctevents new,")),
     raw(bad("-j CT ! --notrack")),

@@ -338,6 +338,7 @@ fn read_expectation(fields: &mut In<'_>) -> Result<StoredExpectation, Absurd> {
             0 => OnMatch::Plain,
             1 => OnMatch::FollowMaster,
             2 => OnMatch::Tunnel,
+            3 => OnMatch::FollowSip,
             _ => return Err("action"),
         },
         dir: read_dir(fields)?,
