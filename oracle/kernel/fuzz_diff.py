@@ -22,12 +22,13 @@ import canon
 import gen
 import genhelpers
 import genmatches
+import gensip
 import gentargets
 import gentrackers
 
 # where numbered cases come from: everything at once, trackers, helpers, matches or targets in turn, or one of them
 SERIES = {"mixed": gen.seed_case, "trackers": gentrackers.tracker_case, "helpers": genhelpers.helper_case, "matches": genmatches.match_case,
-          "targets": gentargets.target_case}
+          "targets": gentargets.target_case, "sip": gensip.sip_case}
 for kind in gentrackers.KINDS:
     SERIES[kind] = lambda i, kind=kind: gentrackers.tracker_case(i, kind)
 for kind in genhelpers.KINDS:

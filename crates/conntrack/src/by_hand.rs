@@ -79,6 +79,8 @@ pub struct NewEntry {
     pub nat: [Option<NatRange>; 2],
     /// Helper.
     pub helper: Option<HelperKind>,
+    /// Labels, a bit each.
+    pub labels: u128,
 }
 
 /// What is to be changed.
@@ -92,6 +94,8 @@ pub struct Change {
     pub status: u32,
     /// State, for TCP and SCTP.
     pub state: Option<GivenState>,
+    /// Labels, a bit each, in the place of those there are.
+    pub labels: Option<u128>,
 }
 
 /// An expectation as it is to be made.
@@ -212,6 +216,10 @@ impl Conntrack {
             entry.give(state);
         }
         entry.pending |= change::MARK;
+        if new.labels != 0 {
+            entry.extra_mut().labels = new.labels;
+            entry.pending |= change::LABEL;
+        }
         entry
     }
 
@@ -277,6 +285,10 @@ impl Conntrack {
         }
         if let Some(mark) = change.mark {
             entry.mark = mark;
+        }
+        if let Some(labels) = change.labels {
+            entry.extra_mut().labels = labels;
+            entry.pending |= change::LABEL;
         }
         // As the kernel does, whatever changed.
         entry.pending |= change::MARK;

@@ -83,6 +83,7 @@ impl Conntrack {
             life,
             &[(Dir::Original, hash[0]), (Dir::Reply, hash[1])],
         );
+        self.stats.created += 1;
         self.report(id, EventKind::New);
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
 use crate::helper::pptp::KeyMap;
 use crate::nat::BySource;
+use crate::policy::PolicyId;
 use crate::reason::{DropReason, InvalidReason, Note};
 use crate::register::Register;
 use crate::rng::Rng;
@@ -37,6 +38,8 @@ pub struct Template {
     pub zone: Zone,
     /// Helper for a new connection.
     pub helper: Option<HelperKind>,
+    /// Timeout policy of a new connection.
+    pub timeouts: Option<PolicyId>,
 }
 
 /// What tracking says about a packet.
@@ -166,6 +169,7 @@ impl Conntrack {
 
     /// Sets the labels that `bits` holds to those of `labels` (`nf_connlabels_replace`).
     pub fn set_labels(&mut self, id: EntryId, labels: u128, bits: u128) {
+        self.recall(id);
         if let Some(entry) = self.entry_mut(id) {
             let new = entry.labels() & !bits | labels & bits;
             if new != entry.labels() {
@@ -216,6 +220,28 @@ impl Conntrack {
         let entries = (cursor.0..end).filter_map(|index| self.slab.at(index));
         let next = (end < self.slab.slots()).then_some(Cursor(end));
         (entries.filter(|(_, e)| self.is_listed(e)), next)
+    }
+
+    /// Places that entries can be in, used or not.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.slab.slots()
+    }
+
+    /// A part of the table: of every `stride`th place from `from` on, `most` of them, the
+    /// entries that listings show; and where to go on.
+    pub fn sample(
+        &self,
+        from: u32,
+        stride: u32,
+        most: u32,
+    ) -> (impl Iterator<Item = &Entry>, Option<u32>) {
+        let stride = stride.max(1);
+        let end = from.saturating_add(stride.saturating_mul(most.max(1)));
+        let places = (from..end.min(self.slab.slots())).step_by(stride as usize);
+        let entries = places.filter_map(|index| self.slab.at(index).map(|(_, e)| e));
+        let next = (end < self.slab.slots()).then_some(end);
+        (entries.filter(|e| self.is_listed(e)), next)
     }
 
     /// Entries there are, unconfirmed and hidden ones included (`nf_conntrack_count`).
@@ -358,10 +384,10 @@ impl Conntrack {
 
     /// REJECT with a TCP reset: the entry closes (`nf_ct_set_closing`).
     pub fn close_for_reset(&mut self, now: Time, id: EntryId) {
-        let seconds = self.config.timeouts.tcp[TcpConn::Close as usize];
         let Some(entry) = self.slab.get_mut(id).filter(|e| e.confirmed()) else {
             return;
         };
+        let seconds = self.config.timeouts_of(entry).tcp[TcpConn::Close as usize];
         let Some(tcp) = entry.tcp_mut() else {
             return;
         };

@@ -77,6 +77,9 @@ impl Conntrack {
         if entry.helper.is_some() {
             entry.pending |= change::HELPER;
         }
+        if template.timeouts.is_some() {
+            entry.extra_mut().policy = template.timeouts;
+        }
         let id = self.slab.insert(entry);
         // Kept for the moment when the entry is confirmed.
         if let Some(node) = self.slab.node_mut(id.index, Dir::Original) {
@@ -87,6 +90,7 @@ impl Conntrack {
                 OnMatch::Plain => {}
                 OnMatch::FollowMaster => self.follow_master(id, &e),
                 OnMatch::Tunnel => self.tunnel_came(id, &e),
+                OnMatch::FollowSip => self.follow_sip(id, &e),
             }
         }
         Ok(id)

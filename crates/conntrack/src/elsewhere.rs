@@ -171,7 +171,7 @@ impl Conntrack {
         let Some(last) = seen.last else {
             return;
         };
-        let seconds = tracker::settled_timeout(&self.config, &entry.proto);
+        let seconds = tracker::settled_timeout(&self.config, entry);
         entry.timeout = last.saturating_add(Time::from(seconds) * SECOND);
         self.check_timer(self.clock.max(last), id.index);
     }

@@ -3,6 +3,7 @@
 use crate::config::Config;
 pub use crate::helper::HelperKind;
 use crate::helper::HelperState;
+use crate::policy::PolicyId;
 use crate::seqadj::SeqAdj;
 pub use crate::state::{
     ProtoState, SctpConn, SctpState, TcpClass, TcpConn, TcpSide, TcpState, tcp_flag,
@@ -244,6 +245,8 @@ pub struct Extra {
     pub labels: u128,
     /// Security mark: a number that is kept and shown, without further meaning.
     pub secmark: u32,
+    /// Timeout policy.
+    pub policy: Option<PolicyId>,
 }
 
 /// The connection that announced another; known by its tuple even after it has ended.

@@ -54,6 +54,8 @@ pub struct Rules {
     pub required: bool,
     /// Which rules a start takes when the daemon before it did not end in order.
     pub after_crash: AfterCrash,
+    /// Timeout policies that rules can name, read at start and written with every change.
+    pub timeouts: PathBuf,
 }
 
 /// Which rules come back after a crash.
@@ -74,6 +76,7 @@ impl Default for Rules {
             v6: PathBuf::from("/etc/iptables/rules.v6"),
             required: false,
             after_crash: AfterCrash::default(),
+            timeouts: PathBuf::from(tidegate_tools::timeouts::FILE),
         }
     }
 }

@@ -7,12 +7,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
+use tidegate_engine::conntrack::Policies;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
 use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unnamed, save};
-use tidegate_tools::{Store, Work};
+use tidegate_tools::{Store, Work, timeouts};
 use tidegate_wire::Family;
+use tidegate_xt::TimeoutPolicy;
 
 use crate::plane::Plane;
 use crate::{locked, unforeseen};
@@ -205,6 +207,15 @@ impl LiveRules {
         all.map_err(stopped)
     }
 
+    /// The timeout policies that rules can name now.
+    fn timeouts(&self) -> Result<Vec<TimeoutPolicy>, Failure> {
+        let known = |policies: &Policies| timeouts::known(policies.iter());
+        let all = self
+            .plane
+            .with(move |e, _| known(&e.conntrack().config().policies));
+        all.map_err(stopped)
+    }
+
     /// Makes `rules` ready to be put in force. `seen` are the counters that they were made
     /// from.
     fn prepare(
@@ -311,6 +322,7 @@ impl Store for LiveRules {
         let mut side = locked(&self.sides[index(family)]);
         let seen = self.counters(family)?;
         let mut rules = side.source.clone();
+        rules.timeouts = self.timeouts()?;
         for slot in rules.slots_mut() {
             *slot.counters = counted(&seen, *slot.was).unwrap_or_default();
         }

@@ -13,12 +13,14 @@ use crate::random::Random;
 /// A packet and its surroundings while rules look at it.
 pub(crate) struct View<'a> {
     pub(crate) packet: &'a Packet,
-    pub(crate) conntrack: &'a Conntrack,
+    pub(crate) conntrack: &'a mut Conntrack,
     pub(crate) env: &'a Env,
     pub(crate) steps: &'a mut [Box<dyn Step>],
     pub(crate) shared: &'a mut Shared,
     pub(crate) random: &'a mut Random,
     pub(crate) now: Time,
+    /// Rules that only rehearse leave connections as they are.
+    pub(crate) rehearsed: bool,
 }
 
 impl Facts for View<'_> {
@@ -63,6 +65,7 @@ impl Facts for View<'_> {
             Field::CtStatus
             | Field::CtDir
             | Field::CtMark
+            | Field::CtLabels
             | Field::CtProto
             | Field::CtOrigSrc
             | Field::CtOrigDst
@@ -116,6 +119,17 @@ impl Facts for View<'_> {
         let id = EntryId::from_bits(connection);
         id.and_then(|id| self.conntrack.entry(id))
             .is_some_and(|e| e.confirmed() && !e.expired(self.now) && !e.is_closed())
+    }
+
+    fn set_label(&mut self, label: u8) -> bool {
+        let Some(attached) = self.packet.tracking.connection() else {
+            return false;
+        };
+        if !self.rehearsed {
+            let bit = 1u128.checked_shl(label.into()).unwrap_or(0);
+            self.conntrack.set_labels(attached.id, bit, bit);
+        }
+        true
     }
 }
 
@@ -241,6 +255,7 @@ fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
         Field::CtReplBytes => u128::from(counted(Dir::Reply)?.bytes),
         Field::CtStatus => u128::from(entry.status.0),
         Field::CtMark => u128::from(entry.mark),
+        Field::CtLabels => entry.labels(),
         Field::CtProto => u128::from(orig.proto),
         Field::CtOrigSrc => orig.src,
         Field::CtOrigDst => orig.dst,

@@ -193,7 +193,9 @@ impl World {
         match passed {
             Ok(bytes) => self.arrive(dir, &bytes, length),
             // A line the helper refuses never arrives; the sender may say something else.
-            Err(Some(DropReason::Helper(_))) => {}
+            Err(Some(
+                DropReason::Helper(_) | DropReason::HelperPort(_) | DropReason::HelperSilent,
+            )) => {}
             Err(other) => assert!(!self.orderly, "lost: {other:?}"),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tidegate_ir::{Hook, Policy, TableKind};
 use tidegate_wire::Family;
-use tidegate_xt::Instance;
+use tidegate_xt::{Instance, TimeoutPolicy};
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -296,6 +296,8 @@ pub struct Ruleset {
     /// Whether connections can be tracked here. Where they cannot, there is no nat table,
     /// and rules that need them are refused, as by a kernel built without `nf_conntrack`.
     pub has_conntrack: bool,
+    /// Timeout policies that rules can name.
+    pub timeouts: Vec<TimeoutPolicy>,
 }
 
 impl Ruleset {
@@ -306,6 +308,7 @@ impl Ruleset {
             family,
             tables: Vec::new(),
             has_conntrack: true,
+            timeouts: Vec::new(),
         }
     }
 

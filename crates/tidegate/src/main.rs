@@ -80,6 +80,9 @@ enum Command {
     Ct(orders::Words),
     /// Translations in the same way: `nat list`.
     Nat(orders::Words),
+    /// Timeout policies for `-j CT --timeout`, in the words of nfct: `timeout list`.
+    #[command(alias = "nfct")]
+    Timeout(orders::Words),
     /// Show or change the lists of `-m recent`: NAME, and `+ADDRESS`, `-ADDRESS` or `/`.
     Recent(orders::Words),
     /// Show the tables of `-m hashlimit`.
@@ -135,6 +138,7 @@ fn main() -> ExitCode {
         Command::Modinfo(words) => return words.modinfo(),
         Command::Ct(words) => return words.send("ct"),
         Command::Nat(words) => return words.send("nat"),
+        Command::Timeout(words) => return words.send("timeout"),
         Command::Recent(words) => return words.send("recent"),
         Command::Hashlimit(words) => return words.send("hashlimit"),
         Command::Doc(args) => doc::run(&args).map(done),

@@ -9,6 +9,7 @@ use crate::event::{Event, EventKind};
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::net::{Ipv4Addr, Ipv6Addr};
 use tidegate_wire::{Family, proto};
@@ -33,7 +34,12 @@ pub struct Columns<'a> {
     pub id: bool,
     /// `-o ktimestamp`: when the connection started and stopped, as this writes moments.
     pub stamp: Option<&'a dyn Fn(Time) -> String>,
+    /// `-o labels`: the labels that have a name.
+    pub labels: Option<&'a LabelNames>,
 }
+
+/// Names of labels: number and name.
+pub type LabelNames = [(u32, String)];
 
 /// An entry at the moment it is told about.
 #[derive(Clone, Copy)]
@@ -86,6 +92,14 @@ impl<'a> Told<'a> {
 
     fn ended(&self) -> bool {
         matches!(self.event, Some((EventKind::Destroy, _)))
+    }
+
+    /// Labels are told in listings and where they changed.
+    fn labels(&self) -> Option<u128> {
+        let told = self.event.is_none_or(|(kind, changes)| {
+            kind != EventKind::Destroy && changes & change::LABEL != 0
+        });
+        Some(self.entry.labels()).filter(|&l| told && l != 0)
     }
 
     /// Counters and times are told in listings and at the end.
@@ -224,9 +238,20 @@ fn write_told(out: &mut String, told: &Told<'_>, columns: Columns<'_>) -> fmt::R
         write!(out, "use={} ", told.uses())?;
     }
     if columns.id {
-        write!(out, "id={}", told.id.number())?;
+        write!(out, "id={} ", told.id.number())?;
+    }
+    if let (Some(names), Some(labels)) = (columns.labels, told.labels()) {
+        let names: Vec<&str> = label_names(names, labels).collect();
+        let equals = if names.is_empty() { "" } else { "=" };
+        write!(out, "labels{equals}{}", names.join(","))?;
     }
     Ok(())
+}
+
+/// Names of the labels in a set, in the order of their numbers.
+fn label_names(names: &LabelNames, labels: u128) -> impl Iterator<Item = &str> {
+    let set = (0..u128::BITS).filter(move |bit| labels >> bit & 1 == 1);
+    set.filter_map(|bit| Some(names.iter().find(|(number, _)| *number == bit)?.1.as_str()))
 }
 
 /// Protocols and remaining life; ends with a blank.

@@ -370,4 +370,8 @@ impl Space for TableSpace<'_> {
     fn random(&mut self) -> u16 {
         (self.ct.rng.next_u32() >> 16) as u16
     }
+
+    fn exhausted(&mut self) {
+        self.ct.stats.nat_exhausted += 1;
+    }
 }

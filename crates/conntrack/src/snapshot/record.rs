@@ -27,6 +27,7 @@
 mod read;
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::bytes::put;
@@ -76,6 +77,8 @@ mod state {
 pub(super) enum Stored {
     Connection(Box<StoredEntry>),
     Expectation(Box<StoredExpectation>),
+    /// Name of the timeout policy that the connection before it has.
+    Policy(String),
     /// Connections and expectations before it.
     End {
         counts: [u32; 2],
@@ -172,6 +175,7 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         helper: remembered,
         labels,
         secmark,
+        policy: _, // a record of its own
     } = extra;
     let ftp = match remembered {
         HelperState::Ftp(ftp) => Some(ftp),
@@ -286,6 +290,7 @@ pub(super) fn expectation(out: &mut Vec<u8>, e: &Expectation, base: Time) {
         OnMatch::Plain => 0,
         OnMatch::FollowMaster => 1,
         OnMatch::Tunnel => 2,
+        OnMatch::FollowSip => 3,
     };
     out.extend_from_slice(&[
         e.class,

@@ -221,6 +221,7 @@ impl World {
         let template = Template {
             zone: zone(n),
             helper: (flow(n).dst_id == 21).then_some(HelperKind::Ftp),
+            ..Template::default()
         };
         let hook = InHook::Prerouting;
         let tracked = self
