@@ -26,6 +26,7 @@ use crate::locked;
 use crate::plane::Plane;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
+use crate::sets::{self, LiveSets};
 use crate::status::{RulesStatus, Status};
 use crate::tracker::{ForClient, LiveTracker, users_of};
 
@@ -79,9 +80,15 @@ impl Commands {
             let store = ForClient {
                 rules: &self.rules,
                 tracker,
+                sets: LiveSets(self.plane.clone()),
             };
             let names = HostNames::default();
-            return Ok(tool.run_to(&words, &request.input, &store, &names, reply));
+            let status = tool.run_to(&words, &request.input, &store, &names, reply);
+            if tool.keeps_sets() {
+                // Nobody listens any more when the daemon ends.
+                let _ = locked(&self.wake).send(Wake::Changed);
+            }
+            return Ok(status);
         }
         if let Some(view) = View::by_name(&request.name) {
             let env = self.plane.with(|engine, _| engine.env().clone());
@@ -237,6 +244,7 @@ impl Commands {
     pub(crate) fn read_files(&self) -> Result<()> {
         self.trials.none_running()?;
         let [v4, v6] = FAMILIES;
+        sets::bring(&*self.plane, sets::read(&self.config.rules.sets)?)?;
         let (v4, from4) = files::from_file(&self.config, v4)?;
         let (v6, from6) = files::from_file(&self.config, v6)?;
         self.rules.install([v4, v6]).map_err(files::plain)?;

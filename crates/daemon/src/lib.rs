@@ -11,6 +11,7 @@ mod files;
 pub mod plane;
 mod rules;
 mod service;
+mod sets;
 mod status;
 mod tracker;
 mod userspace;

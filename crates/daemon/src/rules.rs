@@ -12,7 +12,7 @@ use tidegate_tools::{Store, Work};
 use tidegate_wire::Family;
 
 use crate::plane::Plane;
-use crate::{locked, unforeseen};
+use crate::{locked, sets, unforeseen};
 
 /// A family's rules as they were loaded.
 struct Side {
@@ -107,6 +107,14 @@ impl LiveRules {
         Ok(text)
     }
 
+    /// All sets as lines for `ipset restore`.
+    ///
+    /// # Errors
+    /// The datapath has stopped.
+    pub(crate) fn sets_text(&self) -> Result<String> {
+        sets::text(&*self.plane)
+    }
+
     /// How many rules a family has.
     pub fn count(&self, family: Family) -> usize {
         let side = locked(&self.sides[index(family)]);
@@ -154,12 +162,21 @@ impl LiveRules {
             .into_iter()
             .map(|(side, load)| ((side, load.side), (load.ready, load.survivors)))
             .unzip();
+        let families: Vec<Family> = sides.iter().map(|(_, made)| made.source.family).collect();
+        let met = self.plane.has_packets();
         let replaced = self.plane.with(move |engine, _| {
+            let mut all = families.iter().zip(&engines);
+            let missing = |(family, (ready, _)): (&Family, &(Ready, Survivors))| {
+                sets::missing(engine, *family, ready)
+            };
+            if let Some(why) = all.find_map(missing).filter(|_| met) {
+                return Err(why);
+            }
             let replace = |(ready, survivors)| engine.replace(ready, &survivors);
-            engines.into_iter().map(replace).collect::<Vec<_>>()
+            Ok(engines.into_iter().map(replace).collect::<Vec<_>>())
         });
         // Only now: a large ruleset is taken apart here and not between two packets.
-        drop(replaced.map_err(stopped)?);
+        drop(replaced.map_err(stopped)??);
         for (side, made) in sides {
             *side = made;
             (self.changed)(side.source.family);

@@ -65,17 +65,19 @@ fn in_force() -> Result<Rules> {
     ];
     let mut loaded = Vec::new();
     for (family, tool) in both {
-        let text = ask(tool)?;
-        loaded.push(Loaded::parse(&text, "the rules in force", family)?);
+        let text = ask(tool, &[])?;
+        let mut rules = Loaded::parse(&text, "the rules in force", family)?;
+        rules.set(&ask("ipset", &["save"])?, "the sets")?;
+        loaded.push(rules);
     }
     Ok(Rules(loaded))
 }
 
-/// What the daemon prints for a command without words.
-fn ask(name: &str) -> Result<String> {
+/// What the daemon prints for a command.
+fn ask(name: &str, words: &[&str]) -> Result<String> {
     let request = Request {
         name: name.to_owned(),
-        words: Vec::new(),
+        words: words.iter().map(|&w| w.to_owned()).collect(),
         input: String::new(),
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());

@@ -423,6 +423,7 @@ impl Facts for Packet {
             len: self.layout.len,
             facts: self,
             shared: &mut Shared::default(),
+            writes: &mut Vec::new(),
         });
         self.steps = steps;
         truth
