@@ -42,7 +42,7 @@ class Sets(Target):
         types = ["echo-request", "echo-reply", "3/3" if self.fam == 4 else "1/4"]
         p = r.choice(SERVICE_PORTS + CLIENT_PORTS)
         return r.choice(["tcp:%d" % p, "tcp:%d" % p, "udp:%d" % p, "sctp:%d" % p, "%s:%s" % (icmp, r.choice(types)), "gre:0",
-                         "tcp:%d-%d" % (p, p + 5), "tcp:1024-65535", "udp:1-1023"])
+                         "tcp:%d-%d" % (p, p + 5), "tcp:1000-1100", "udp:1-120"])
 
     def part(self, what):
         if what == "bare":

@@ -13,10 +13,12 @@ use jiff::Timestamp;
 use tidegate_engine::conntrack::HelperPort;
 use tidegate_logs::{Logs, drops_json, drops_text};
 use tidegate_tools::lists;
+use tidegate_tools::nfacct;
 use tidegate_tools::sysctl::TableSettings;
 use tidegate_tools::views::{self, IsLocal, View};
 use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl};
 use tidegate_wire::Family;
+use tidegate_xt::matches::nfacct as accounts;
 
 use crate::apply::{self, Trials};
 use crate::config::Config;
@@ -66,6 +68,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("lsmod", Commands::lsmod),
     ("recent", Commands::recent),
     ("hashlimit", Commands::hashlimit),
+    ("nfacct", Commands::nfacct),
 ];
 
 impl Commands {
@@ -156,6 +159,19 @@ impl Commands {
         self.plane.with(move |engine, now| {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             lists::hashlimit(engine.shared(), &words, now)
+        })
+    }
+
+    fn nfacct(&self, request: &Request) -> Result<Printed> {
+        let (words, input) = (request.words.clone(), request.input.clone());
+        self.plane.with(move |engine, now| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let users = engine.users(accounts::KIND);
+            let all = accounts::all(engine.shared_mut());
+            let seconds = now / 1_000_000_000;
+            all.map_or_else(Printed::default, |all| {
+                nfacct::run(all, &words, &input, &users, seconds)
+            })
         })
     }
 

@@ -91,7 +91,7 @@ impl LiveRules {
             let load = self.prepare(side, rules, &[])?;
             loads.push((&mut **side, load));
         }
-        self.load(loads)
+        self.load(loads, true)
     }
 
     /// The rules as a save file with counters.
@@ -156,8 +156,9 @@ impl LiveRules {
         })
     }
 
-    /// Puts what is ready in force, all of it between the same two packets.
-    fn load(&self, loads: Vec<(&mut Side, Load)>) -> Result<(), Failure> {
+    /// Puts what is ready in force, all of it between the same two packets. Whole rulesets
+    /// find the counters of nfacct that they name, since nobody else could make them.
+    fn load(&self, loads: Vec<(&mut Side, Load)>, whole: bool) -> Result<(), Failure> {
         let (sides, engines): (Vec<_>, Vec<_>) = loads
             .into_iter()
             .map(|(side, load)| ((side, load.side), (load.ready, load.survivors)))
@@ -165,6 +166,11 @@ impl LiveRules {
         let families: Vec<Family> = sides.iter().map(|(_, made)| made.source.family).collect();
         let met = self.plane.has_packets();
         let replaced = self.plane.with(move |engine, _| {
+            if whole {
+                engines
+                    .iter()
+                    .for_each(|(ready, _)| sets::make_counters(engine, ready));
+            }
             let mut all = families.iter().zip(&engines);
             let missing = |(family, (ready, _)): (&Family, &(Ready, Survivors))| {
                 sets::missing(engine, *family, ready)
@@ -246,7 +252,7 @@ impl Store for LiveRules {
         }
         if work(&mut rules)? && change {
             let load = self.prepare(&mut side, rules, &seen)?;
-            self.load(vec![(&mut side, load)])?;
+            self.load(vec![(&mut side, load)], false)?;
         }
         Ok(())
     }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use tidegate_engine::{Engine, Ready};
+use tidegate_ir::TableKey;
 use tidegate_sets::Sets;
-use tidegate_syntax::Failure;
-use tidegate_tools::SetStore;
+use tidegate_syntax::{Failure, reply};
 use tidegate_tools::ipset::{self, SetWork};
-use tidegate_tools::Printed;
+use tidegate_tools::{Printed, SetStore};
 use tidegate_wire::Family;
+use tidegate_xt::matches::nfacct;
 use tidegate_xt::sets::{KIND, all, table};
 
 use crate::plane::{Plane, now};
@@ -76,10 +77,15 @@ pub(crate) fn bring(plane: &dyn Plane, new: Sets) -> Result<()> {
     })
 }
 
-/// What keeps rules from being put in force: a set that is not there, or of the other
-/// family.
+/// What keeps rules from being put in force: a set that is not there or of the other
+/// family, or a counter of nfacct that is not there.
 pub(crate) fn missing(engine: &Engine, family: Family, ready: &Ready) -> Option<Failure> {
-    let sets = engine.shared().get::<Sets>(&table());
+    let shared = engine.shared();
+    let unknown = |key: &TableKey| key.kind == nfacct::KIND && !nfacct::exists(shared, &key.name);
+    if ready.tables().any(|key| unknown(&key)) {
+        return Some(reply::NO_CHAIN);
+    }
+    let sets = shared.get::<Sets>(&table());
     let mut named = ready.tables().filter(|key| key.kind == KIND);
     named.find_map(|key| {
         let name = key.name;
@@ -95,4 +101,13 @@ pub(crate) fn missing(engine: &Engine, family: Family, ready: &Ready) -> Option<
             "The protocol family of set {name} is {other}, which is not applicable.\n"
         )))
     })
+}
+
+/// Makes the counters of nfacct that rules name.
+pub(crate) fn make_counters(engine: &mut Engine, ready: &Ready) {
+    if let Some(all) = nfacct::all(engine.shared_mut()) {
+        for key in ready.tables().filter(|key| key.kind == nfacct::KIND) {
+            all.0.entry(key.name).or_default();
+        }
+    }
 }

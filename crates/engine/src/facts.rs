@@ -2,7 +2,9 @@
 
 use tidegate_conntrack::{Conntrack, CtInfo, Dir, Entry, EntryId, Time};
 use tidegate_ir::pkttype;
-use tidegate_ir::{Expr, Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate};
+use tidegate_ir::{
+    Expr, Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate,
+};
 use tidegate_wire::{Family, be16, proto, tcp};
 
 use crate::env::{Env, IfIndex, RouteType, Routed, is_link_local6, is_multicast};

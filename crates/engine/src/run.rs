@@ -2,7 +2,8 @@
 
 use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
 use tidegate_ir::{
-    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, StepId, TableKind, ZoneDir, ZoneId, ZoneSpec,
+    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, StepId, TableKind, ZoneDir, ZoneId,
+    ZoneSpec,
 };
 use tidegate_wire::Family;
 
@@ -130,6 +131,9 @@ impl<'e, T: Trace> Run<'e, T> {
             Defragged::Refused(error) => Err(Stop::Drop(DropReason::Fragment(error))),
             Defragged::Whole(whole) => {
                 *packet = *whole;
+                if let Some(fragments) = &mut packet.fragments {
+                    fragments.delivered = user == defrag::User::Delivery;
+                }
                 let len = packet.bytes.len();
                 self.event(TraceEvent::Reassembled(len));
                 Ok(())

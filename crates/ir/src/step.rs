@@ -93,7 +93,11 @@ impl Shared {
 
     /// The same, to be changed.
     pub fn get_mut<T: Any>(&mut self, key: &TableKey) -> Option<&mut T> {
-        self.tables.get_mut(key)?.as_mut().as_any_mut().downcast_mut()
+        self.tables
+            .get_mut(key)?
+            .as_mut()
+            .as_any_mut()
+            .downcast_mut()
     }
 
     /// The table of that key, made by `new` when there is none yet.

@@ -45,6 +45,16 @@ pub(crate) const fn mask(family: Family, length: u8) -> u128 {
     }
 }
 
+/// Keys of wildcard members whose interface name the key's begins with.
+pub(crate) fn wildcards(key: Key) -> impl Iterator<Item = Key> {
+    (0..=15u32).rev().map(move |letters| {
+        let mut key = key;
+        key.other &= u128::MAX.checked_shl(128 - 8 * letters).unwrap_or(0);
+        key.wildcard = true;
+        key
+    })
+}
+
 /// The fewest networks that make up the addresses from `first` to `last`
 /// (`ip_set_range_to_cidr`): address and prefix length.
 pub fn keys_of_range(family: Family, first: u128, last: u128) -> impl Iterator<Item = (u128, u8)> {
@@ -71,7 +81,10 @@ mod tests {
     #[test]
     fn a_range_is_cut_into_networks() {
         let nets: Vec<_> = keys_of_range(Family::V4, 0x0a01_0000, 0x0a01_000a).collect();
-        assert_eq!(nets, [(0x0a01_0000, 29), (0x0a01_0008, 31), (0x0a01_000a, 32)]);
+        assert_eq!(
+            nets,
+            [(0x0a01_0000, 29), (0x0a01_0008, 31), (0x0a01_000a, 32)]
+        );
         let all: Vec<_> = keys_of_range(Family::V4, 0, 0xffff_ffff).collect();
         assert_eq!(all, [(0, 0)]);
         assert_eq!(keys_of_range(Family::V6, 0, u128::MAX).next(), Some((0, 0)));

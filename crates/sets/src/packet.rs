@@ -3,7 +3,7 @@
 use tidegate_wire::Family;
 
 use crate::key::{mask, width};
-use crate::{Change, Entry, Key, Members, Part, Refused, Set, SkbInfo, Sets, Storage};
+use crate::{Change, Entry, Key, Members, Part, Refused, Set, Sets, SkbInfo, Storage};
 
 /// What a packet has of what keys are made of; `src` says which side is meant.
 pub trait Probe {
@@ -96,7 +96,25 @@ impl Test<'_> {
             entry.packets = entry.packets.wrapping_add(1);
         }
         let holds = |wanted: Option<Comparison>, value| wanted.is_none_or(|c| c.holds(value));
-        !self.compare || holds(self.ask.packets, entry.packets) && holds(self.ask.bytes, entry.bytes)
+        !self.compare
+            || holds(self.ask.packets, entry.packets) && holds(self.ask.bytes, entry.bytes)
+    }
+
+    /// The smallest network around the packet that matches.
+    fn around(&self, set: &mut Set, key: Key) -> Option<Hit> {
+        for key in set.around(key) {
+            match set.same(&key, self.now) {
+                Some(key) => {
+                    let hit = self.hit(set, &key);
+                    if hit.is_some() {
+                        return hit;
+                    }
+                }
+                None if set.has_stem(&key) => return None,
+                None => {}
+            }
+        }
+        None
     }
 
     fn hit(&self, set: &mut Set, key: &Key) -> Option<Hit> {
@@ -157,16 +175,6 @@ fn key_to_change(set: &Set, sources: &[bool], probe: &mut dyn Probe) -> Option<K
     set.normal(key).ok()
 }
 
-/// Keys of wildcard members whose interface name the key's begins with.
-fn wildcards(key: Key) -> impl Iterator<Item = Key> {
-    (0..=15u32).rev().map(move |letters| {
-        let mut key = key;
-        key.other &= u128::MAX.checked_shl(128 - 8 * letters).unwrap_or(0);
-        key.wildcard = true;
-        key
-    })
-}
-
 impl Sets {
     /// Whether a packet of `len` bytes is in the set, whichever way counters and
     /// exceptions are asked for.
@@ -199,14 +207,7 @@ impl Sets {
         }
         let hit = match set.nets() {
             0 => test.hit(set, &key),
-            _ => set.around(key).into_iter().find_map(|key| {
-                let plain = test.hit(set, &key);
-                let begins = set.has_wildcards();
-                let more = |set: &mut Set| {
-                    begins.then(|| wildcards(key).find_map(|key| test.hit(set, &key)))?
-                };
-                plain.or_else(|| more(set))
-            }),
+            _ => test.around(set, key),
         };
         let (hit, wanted) = (hit?, test.ask.return_nomatch && set.kind.nomatch);
         match (hit, wanted) {
@@ -227,7 +228,9 @@ impl Sets {
         };
         for i in 0.. {
             let (member, over) = match self.get(name)?.members() {
-                Members::List(list) => list.get(i).map(|(n, e)| (n.clone(), e.is_over(test.now)))?,
+                Members::List(list) => {
+                    list.get(i).map(|(n, e)| (n.clone(), e.is_over(test.now)))?
+                }
                 Members::Table(_) => return None,
             };
             if over {

@@ -1,10 +1,11 @@
 //! One set.
 
 use std::collections::{BTreeMap, HashMap};
+use std::iter;
 
 use tidegate_wire::Family;
 
-use crate::key::{mask, width};
+use crate::key::{mask, width, wildcards};
 use crate::{Change, Entry, Key, Kind, Part, SECOND, Storage};
 
 /// What a set was created with.
@@ -72,6 +73,8 @@ pub enum Refused {
     Full,
     /// The address is 0.
     Null,
+    /// The same where ipset only has the kernel's error number.
+    Invalid,
     /// Outside of the range of a `bitmap`.
     Range,
     /// A network of everything.
@@ -109,6 +112,8 @@ pub struct Set {
     lengths: [BTreeMap<u8, u32>; 2],
     /// Members whose interface name is how names begin.
     wildcards: u32,
+    /// Networks that members with interfaces have, with how many.
+    stems: HashMap<(u128, u8), u32>,
 }
 
 impl Set {
@@ -126,6 +131,7 @@ impl Set {
             members,
             lengths: Default::default(),
             wildcards: 0,
+            stems: HashMap::new(),
         }
     }
 
@@ -215,7 +221,12 @@ impl Set {
         }
         let first = self.kind.parts.first();
         let null = match first {
-            Some(Part::Ip) => key.addrs[0] == 0 && self.kind.parts.len() == 1,
+            Some(Part::Ip) if self.kind.netmask && key.addrs[0] == 0 => {
+                return Err(match self.kind.parts.len() {
+                    1 => Refused::Null,
+                    _ => Refused::Invalid,
+                });
+            }
             Some(Part::Mac) => key.other == 0,
             _ => false,
         };
@@ -244,8 +255,14 @@ impl Set {
         self.lengths[which].keys().next_back().copied()
     }
 
-    pub(crate) fn has_wildcards(&self) -> bool {
-        self.wildcards > 0
+    /// Whether members have this network with some interface. Then no larger one is looked
+    /// at (`IP_SET_HASH_WITH_MULTI`).
+    pub(crate) fn has_stem(&self, key: &Key) -> bool {
+        self.stems.contains_key(&(key.addrs[0], key.lengths[0]))
+    }
+
+    fn has_stems(&self, key: &Key) -> bool {
+        self.kind.has(Part::Iface) && !key.physdev
     }
 
     /// The prefix lengths to try for an address: the longest first.
@@ -305,7 +322,12 @@ impl Set {
             return Ok(());
         }
         // Which one the kernel takes is up to its hash; here it is the least.
-        match table.keys().min().copied().filter(|_| self.options.forceadd) {
+        match table
+            .keys()
+            .min()
+            .copied()
+            .filter(|_| self.options.forceadd)
+        {
             Some(key) => {
                 self.remove(&key);
                 Ok(())
@@ -319,6 +341,10 @@ impl Set {
             *self.lengths[slot].entry(key.lengths[slot]).or_default() += 1;
         }
         self.wildcards += u32::from(key.wildcard);
+        if self.has_stems(&key) {
+            let stem = (key.addrs[0], key.lengths[0]);
+            *self.stems.entry(stem).or_default() += 1;
+        }
         if let Members::Table(table) = &mut self.members {
             table.insert(key, entry);
         }
@@ -339,6 +365,15 @@ impl Set {
             }
         }
         self.wildcards -= u32::from(key.wildcard);
+        let stem = (key.addrs[0], key.lengths[0]);
+        if self.has_stems(key)
+            && let Some(n) = self.stems.get_mut(&stem)
+        {
+            *n -= 1;
+            if *n == 0 {
+                self.stems.remove(&stem);
+            }
+        }
         Some(gone)
     }
 
@@ -376,6 +411,15 @@ impl Set {
         }
     }
 
+    /// The member that another one would be the same as: one whose name is how the other's
+    /// begins counts too.
+    #[must_use]
+    pub fn same(&self, key: &Key, now: u64) -> Option<Key> {
+        let others = (self.wildcards > 0).then(|| wildcards(*key));
+        let mut all = iter::once(*key).chain(others.into_iter().flatten());
+        all.find(|key| self.entry(key, now).is_some())
+    }
+
     /// The member that `ipset test` finds for a key: itself, or, for a whole address, the
     /// smallest network around it.
     #[must_use]
@@ -385,7 +429,15 @@ impl Set {
         if !self.net_slots().all(whole) || self.nets() == 0 {
             return self.entry(key, now);
         }
-        self.around(*key).into_iter().find_map(|key| self.entry(&key, now))
+        for key in self.around(*key) {
+            if let Some(key) = self.same(&key, now) {
+                return self.entry(&key, now);
+            }
+            if self.has_stem(&key) {
+                return None;
+            }
+        }
+        None
     }
 
     /// The keys of all networks around a key of whole addresses, the smallest first, in the

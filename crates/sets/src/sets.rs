@@ -128,7 +128,11 @@ impl Sets {
             if !exist {
                 return Err(Refused::Exists);
             }
-            *old = entry;
+            *old = crate::Entry {
+                packets: change.packets.unwrap_or(old.packets),
+                bytes: change.bytes.unwrap_or(old.bytes),
+                ..entry
+            };
             return Ok(());
         }
         let at = match place {

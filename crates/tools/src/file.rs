@@ -28,8 +28,8 @@ use tidegate_sets::SECOND;
 use tidegate_syntax::{Failure, Ruleset, lower_unmet, parse_rules, save};
 use tidegate_wire::Family;
 
-use crate::replace::{beside, replace};
 use crate::ipset::{SetWork, Users, read_all, save_all};
+use crate::replace::{beside, replace};
 use crate::{HostNames, Printed, SetStore, Store, Work};
 
 /// The file and the family worked on.
@@ -125,7 +125,9 @@ impl State {
 pub fn rules_and_sets(text: &str, family: Family) -> (String, String) {
     let mut state = State::read(text);
     // Without a heading there are rules of one family only, whichever it is.
-    let plain = !text.lines().any(|line| HEADINGS.iter().any(|h| h.1.trim_end() == line));
+    let plain = !text
+        .lines()
+        .any(|line| HEADINGS.iter().any(|h| h.1.trim_end() == line));
     let at = if plain { 0 } else { place(family) };
     (std::mem::take(&mut state.rules[at]), state.sets)
 }
@@ -220,7 +222,10 @@ mod tests {
                    # tidegate-state ipset 17\ncreate s hash:ip\n";
         let state = State::read(all);
         assert_eq!(state.rules, ["a\n", "b\nc\n"]);
-        assert_eq!((state.sets.as_str(), state.written), ("create s hash:ip\n", 17));
+        assert_eq!(
+            (state.sets.as_str(), state.written),
+            ("create s hash:ip\n", 17)
+        );
         assert_eq!(state.text(), all);
     }
 }

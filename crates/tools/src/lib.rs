@@ -15,6 +15,7 @@ mod iptables;
 pub mod lists;
 pub mod modules;
 pub mod names;
+pub mod nfacct;
 mod replace;
 mod restore;
 mod save;

@@ -115,7 +115,8 @@ impl Probe for Packet<'_> {
 
     fn mac(&mut self, src: bool) -> Option<u64> {
         // To whom the frame was addressed is no fact of a packet here.
-        src.then(|| self.field(Field::SrcMac))?.map(|mac| mac as u64)
+        src.then(|| self.field(Field::SrcMac))?
+            .map(|mac| mac as u64)
     }
 
     fn iface(&mut self, src: bool) -> u128 {

@@ -76,7 +76,9 @@ pub(crate) fn check_name(name: &str) -> Result<(), Fault> {
         )));
     }
     // What is saved must load.
-    match name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
+    match name.is_empty()
+        || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"')
+    {
         true => Err(Fault::syntax(format!("setname '{name}' is not possible"))),
         false => Ok(()),
     }
@@ -99,7 +101,9 @@ pub(crate) fn whole(word: &str, min: u64, max: u64) -> Result<u64, Fault> {
 pub(crate) fn read(name: &str, words: &[&str]) -> Result<Set, Fault> {
     check_name(name)?;
     let Some((&type_name, words)) = words.split_first() else {
-        return Err(Fault::usage("Missing second mandatory argument to command create"));
+        return Err(Fault::usage(
+            "Missing second mandatory argument to command create",
+        ));
     };
     let unknown = || Fault::syntax(format!("typename '{type_name}' is unknown"));
     let kind = kind(type_name).ok_or_else(unknown)?;
@@ -182,7 +186,7 @@ fn set(
         "maxelem" => options.max_members = number(any)? as u32,
         "size" => options.size = (number(any)? as u32).max(4),
         "timeout" => options.timeout = Some(number(LONGEST)? as u32),
-        "bucketsize" => options.bucket_size = (number(255)? as u8).clamp(2, 14) / 2 * 2,
+        "bucketsize" => options.bucket_size = (number(255)? as u8).clamp(2, 12).next_multiple_of(2),
         "initval" => options.initval = number(any)? as u32,
         "markmask" => options.markmask = number(any)? as u32,
         "counters" => options.counters = true,
@@ -192,7 +196,12 @@ fn set(
         "netmask" => options.netmask = netmask(value, family)?,
         "bitmask" => {
             let mask = text::parse_addr(value, family).filter(|&m| m != 0);
-            let wrong = || Fault::syntax(format!("bitmask is not valid for family = {}", word(family)));
+            let wrong = || {
+                Fault::syntax(format!(
+                    "bitmask is not valid for family = {}",
+                    word(family)
+                ))
+            };
             options.bitmask = Some(mask.ok_or_else(wrong)?);
         }
         "range" => options.range = range(kind, value)?,
@@ -229,11 +238,7 @@ fn range(kind: &Kind, value: &str) -> Result<(u128, u128), Fault> {
         let (first, last) = member::bare_ports(value)?;
         return Ok((first.into(), last.into()));
     }
-    let whole = || {
-        Fault::syntax(format!(
-            "IP/cidr or IP-IP range must be specified: {value}"
-        ))
-    };
+    let whole = || Fault::syntax(format!("IP/cidr or IP-IP range must be specified: {value}"));
     if !value.contains(['/', '-']) {
         return Err(whole());
     }
@@ -260,6 +265,7 @@ fn bounds(options: &mut Options, kind: &Kind) -> Result<(), Fault> {
 /// The kernel draws the key of a set's hash; here it is a number for listings only, which
 /// depends on nothing but the name.
 fn initval(name: &str) -> u32 {
-    name.bytes()
-        .fold(0x811c_9dc5, |n: u32, b| (n ^ u32::from(b)).wrapping_mul(0x0100_0193))
+    name.bytes().fold(0x811c_9dc5, |n: u32, b| {
+        (n ^ u32::from(b)).wrapping_mul(0x0100_0193)
+    })
 }

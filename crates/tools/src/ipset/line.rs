@@ -136,11 +136,15 @@ impl<'a> Call<'a> {
     }
 
     /// Whether the word is an option; its value is taken from `words`.
-    fn option(&mut self, word: &str, words: &mut dyn Iterator<Item = &'a str>) -> Result<bool, Fault> {
+    fn option(
+        &mut self,
+        word: &str,
+        words: &mut dyn Iterator<Item = &'a str>,
+    ) -> Result<bool, Fault> {
         let mut value = || {
-            words.next().ok_or_else(|| {
-                Fault::usage(format!("Missing mandatory argument to option {word}"))
-            })
+            words
+                .next()
+                .ok_or_else(|| Fault::usage(format!("Missing mandatory argument to option {word}")))
         };
         // A dash more or less does not matter.
         let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));

@@ -8,7 +8,7 @@ use super::create::whole;
 use super::{Fault, port};
 
 /// Most members that one command adds or takes out.
-const MOST: u64 = 1 << 22;
+const MOST: u64 = 1 << 20;
 
 const ORDINALS: [&str; 3] = ["First", "Second", "Third"];
 const NUMBERS: [&str; 4] = ["none", "one", "two", "three"];
@@ -29,16 +29,6 @@ enum Values {
 }
 
 impl Values {
-    fn count(&self) -> u64 {
-        match self {
-            Values::Hosts(first, last) => u64::try_from(last - first).unwrap_or(u64::MAX),
-            Values::Nets(nets) => nets.len() as u64,
-            Values::Ports(_, first, last) => u64::from(last - first),
-            Values::Other(..) | Values::Nothing => 0,
-        }
-        .saturating_add(1)
-    }
-
     /// Gives each value to `key` in turn.
     fn each(
         &self,
@@ -64,9 +54,9 @@ impl Values {
                 (key.addrs[slot], key.lengths[slot]) = (addr, length);
                 work(key)
             }),
-            Values::Ports(proto, first, last) => (first..=last).try_for_each(|port| {
-                work(Key { proto, port, ..key })
-            }),
+            Values::Ports(proto, first, last) => {
+                (first..=last).try_for_each(|port| work(Key { proto, port, ..key }))
+            }
             Values::Other(other, physdev) => work(Key {
                 other,
                 physdev,
@@ -91,17 +81,19 @@ pub(crate) struct Typed {
 impl Typed {
     /// Calls `work` with every key.
     pub(crate) fn each(&self, work: &mut dyn FnMut(Key) -> Result<(), Fault>) -> Result<(), Fault> {
-        let count = self.values.iter().map(Values::count);
-        if count.fold(1u64, u64::saturating_mul) > MOST {
-            return Err(Fault::refused(
-                "The range you specified exceeds the size limit of the set type",
-            ));
-        }
+        let mut left = MOST;
+        let mut work = |key| {
+            left = left.checked_sub(1).ok_or_else(|| {
+                let why = "The range you specified exceeds the size limit of the set type";
+                Fault::refused(why)
+            })?;
+            work(key)
+        };
         let key = Key {
             wildcard: self.wildcard,
             ..Key::default()
         };
-        self.from(0, key, work)
+        self.from(0, key, &mut work)
     }
 
     fn from(
@@ -160,9 +152,7 @@ pub(crate) fn read(set: &Set, word: &str, names: &dyn Names) -> Result<Typed, Fa
             }
             (Part::Mac, Some(w)) => Values::Other(mac(w)?.into(), false),
             (Part::Iface, Some(w)) => interface(w)?,
-            (Part::Mark, Some(w)) => {
-                Values::Other(whole(w, 0, u64::from(u32::MAX))?.into(), false)
-            }
+            (Part::Mark, Some(w)) => Values::Other(whole(w, 0, u64::from(u32::MAX))?.into(), false),
             (Part::Set, Some(_)) => Values::Nothing,
         };
         typed.values.push(values);
@@ -176,7 +166,11 @@ fn parts<'w>(kind: &Kind, word: &'w str) -> Result<Vec<&'w str>, Fault> {
     let parts: Vec<&str> = word.split(',').collect();
     if parts.len() > wanted {
         let more = SEPARATORS[wanted.min(3)];
-        let plural = if wanted > 1 { "separators" } else { "separator" };
+        let plural = if wanted > 1 {
+            "separators"
+        } else {
+            "separator"
+        };
         return Err(Fault::syntax(format!(
             "{more} {plural} in {word}, but settype {} supports {}.",
             kind.name,
@@ -185,7 +179,11 @@ fn parts<'w>(kind: &Kind, word: &'w str) -> Result<Vec<&'w str>, Fault> {
     }
     let filled = parts.iter().take_while(|p| !p.is_empty()).count();
     // The first part may be missing too, but it is the second that is missed.
-    let filled = if filled == 0 && parts.len() > 1 { 1 } else { filled };
+    let filled = if filled == 0 && parts.len() > 1 {
+        1
+    } else {
+        filled
+    };
     let optional = usize::from(kind.learns_mac());
     if filled + optional < wanted {
         let which = ORDINALS[filled.clamp(1, 2)];

@@ -128,7 +128,7 @@ fn help(call: &Call<'_>) -> Printed {
     };
     match create::usage(name) {
         Some(usage) => out(format!("{NAME}\n\n{}{usage}", line::HELP)),
-        None => Fault::syntax(format!("typename '{name}' is unknown")).printed(None, call.quiet),
+        None => Fault::usage(format!("Unknown settype: `{name}'")).printed(None, call.quiet),
     }
 }
 
@@ -222,7 +222,9 @@ pub(crate) fn finish(words: &[&str], printed: Printed) -> Printed {
     };
     match fs::write(file, &printed.out) {
         Ok(()) => Printed::default(),
-        Err(e) => Fault::refused(format!("Cannot open {file} for writing: {e}")).printed(None, false),
+        Err(e) => {
+            Fault::refused(format!("Cannot open {file} for writing: {e}")).printed(None, false)
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What commands do.
 
-use tidegate_sets::{Change, Key, Kind, Members, Part, Place, Refused, Set, SkbInfo, Sets, Storage};
+use tidegate_sets::{
+    Change, Key, Kind, Members, Part, Place, Refused, Set, Sets, SkbInfo, Storage,
+};
 use tidegate_xt::number;
 
 use super::create::{self, LONGEST, whole};
@@ -66,13 +68,14 @@ fn create_set(call: &Call<'_>, name: &str, sets: &mut Sets) -> Result<(), Fault>
     Ok(())
 }
 
-/// What ipset says about a refusal; `verb` is what was tried.
+/// What ipset says about a refusal.
 fn refusal(refused: Refused) -> Fault {
     Fault::refused(match refused {
         Refused::Exists => "Element cannot be added to the set: it's already added",
         Refused::Missing => "Element cannot be deleted from the set: it's not added",
         Refused::Full => "Hash is full, cannot add more elements",
         Refused::Null => "Null-valued element, cannot be stored in a hash type of set",
+        Refused::Invalid => "Kernel error received: Invalid argument",
         Refused::Range => "Element is out of the range of the set",
         Refused::Prefix => "The value of the CIDR parameter of the IP address is invalid",
         Refused::NoSet => "Set to be added/deleted/tested as element does not exist.",
@@ -167,7 +170,12 @@ impl More<'_> {
         let options = &set.options;
         let given = |names: &[&str]| names.iter().any(|n| self.given.contains(n));
         let needs: [(bool, &[&str], &str, &str); 4] = [
-            (options.timeout.is_some(), &["timeout"], "Timeout", "timeout"),
+            (
+                options.timeout.is_some(),
+                &["timeout"],
+                "Timeout",
+                "timeout",
+            ),
             (
                 options.counters,
                 &["packets", "bytes"],
@@ -202,18 +210,21 @@ fn comment(value: &str) -> Result<Option<Box<str>>, Fault> {
     }
     // What is saved must load.
     if value.contains(char::is_control) {
-        return Err(Fault::syntax("control characters are not permitted in comments"));
+        return Err(Fault::syntax(
+            "control characters are not permitted in comments",
+        ));
     }
     Ok((!value.is_empty()).then(|| value.into()))
 }
 
 /// `0xMARK[/0xMASK]`.
 fn mark(value: &str) -> Result<(u32, u32), Fault> {
-    let wrong = || {
-        Fault::syntax("Invalid skbmark format, it should be:  MARK/MASK or MARK (see manpage)")
-    };
+    let wrong =
+        || Fault::syntax("Invalid skbmark format, it should be:  MARK/MASK or MARK (see manpage)");
     let hex = |word: &str| {
-        let number = word.starts_with("0x").then(|| number::whole(word, 0, u32::MAX.into()));
+        let number = word
+            .starts_with("0x")
+            .then(|| number::whole(word, 0, u32::MAX.into()));
         number.flatten().map(|n| n as u32).ok_or_else(wrong)
     };
     match value.split_once('/') {
@@ -224,8 +235,7 @@ fn mark(value: &str) -> Result<(u32, u32), Fault> {
 
 /// `MAJOR:MINOR`, hexadecimal.
 fn class(value: &str) -> Result<u32, Fault> {
-    let wrong =
-        || Fault::syntax("Invalid skbprio format, it should be:MAJOR:MINOR (see manpage)");
+    let wrong = || Fault::syntax("Invalid skbprio format, it should be:MAJOR:MINOR (see manpage)");
     let (major, minor) = value.split_once(':').ok_or_else(wrong)?;
     let hex = |word| u16::from_str_radix(word, 16).map_err(|_| wrong());
     Ok(u32::from(hex(major)?) << 16 | u32::from(hex(minor)?))
@@ -248,21 +258,9 @@ fn add(call: &Call<'_>, name: &str, sets: &mut Sets, ctx: &Ctx<'_>) -> Result<()
     };
     typed.each(&mut |key| {
         let key = set.normal(key).map_err(refusal)?;
-        let wildcard = sibling(set, &key, ctx.now);
-        if wildcard && !call.exist {
-            return Err(refusal(Refused::Exists));
-        }
+        let key = set.same(&key, ctx.now).unwrap_or(key);
         set.add(key, &change, call.exist, ctx.now).map_err(refusal)
     })
-}
-
-/// Whether a member differs in nothing but being how names begin.
-fn sibling(set: &Set, key: &Key, now: u64) -> bool {
-    let other = Key {
-        wildcard: !key.wildcard,
-        ..*key
-    };
-    set.kind.has(Part::Iface) && set.entry(&other, now).is_some()
 }
 
 fn del(call: &Call<'_>, name: &str, sets: &mut Sets, ctx: &Ctx<'_>) -> Result<(), Fault> {
@@ -280,13 +278,7 @@ fn del(call: &Call<'_>, name: &str, sets: &mut Sets, ctx: &Ctx<'_>) -> Result<()
     let typed = member::read(set, word, &names())?;
     typed.each(&mut |key| {
         let key = set.normal(key).map_err(refusal)?;
-        let found = match sibling(set, &key, ctx.now) {
-            true => Key {
-                wildcard: !key.wildcard,
-                ..key
-            },
-            false => key,
-        };
+        let found = set.same(&key, ctx.now).unwrap_or(key);
         set.del(&found, ctx.now).or_else(gone)
     })
 }

@@ -79,11 +79,7 @@ fn names_of(number: u8) -> Option<&'static [(&'static str, u8, u8)]> {
 }
 
 /// Reads `[PROTO:]PORT[-PORT]`, `icmp:NAME` or `icmp:TYPE/CODE`.
-pub(crate) fn read(
-    word: &str,
-    family: Family,
-    names: &dyn Names,
-) -> Result<(u8, u16, u16), Fault> {
+pub(crate) fn read(word: &str, family: Family, names: &dyn Names) -> Result<(u8, u16, u16), Fault> {
     // After a protocol's number or name comes a colon.
     let (name, port) = match word.split_once(':') {
         Some((name, port)) if !port.is_empty() => (name, port),
@@ -162,8 +158,8 @@ pub(crate) fn ports(word: &str, proto: &str, names: &dyn Names) -> Result<(u16, 
         Some((first, last)) if !first.is_empty() && !last.is_empty() => (first, last),
         _ => (word, word),
     };
-    let a = port(first).map_err(|fault| wrong(word, fault))?;
-    let b = port(last).map_err(|fault| wrong(word, fault))?;
+    let a = port(first).map_err(|fault| wrong(first, fault))?;
+    let b = port(last).map_err(|fault| wrong(last, fault))?;
     Ok((a.min(b), a.max(b)))
 }
 

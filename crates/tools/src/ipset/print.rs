@@ -222,7 +222,10 @@ fn header(set: &Set) -> Words {
         say("netmask", length.to_string());
     }
     if let Some(mask) = bitmask {
-        say("bitmask", text::addr(mask, set.family.unwrap_or(Family::V4)));
+        say(
+            "bitmask",
+            text::addr(mask, set.family.unwrap_or(Family::V4)),
+        );
     }
     if let Some(seconds) = timeout {
         say("timeout", seconds.to_string());

@@ -70,10 +70,15 @@ fn addresses() {
     t.ok("add a 10.0.1.3-10.0.1.1");
     assert_eq!(
         t.members("a"),
-        ["10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.1.1", "10.0.1.2", "10.0.1.3"]
+        [
+            "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.1.1", "10.0.1.2", "10.0.1.3"
+        ]
     );
     t.ok("del a 10.0.0.5");
-    t.fails("del a 10.0.0.5", "Element cannot be deleted from the set: it's not added");
+    t.fails(
+        "del a 10.0.0.5",
+        "Element cannot be deleted from the set: it's not added",
+    );
     t.ok("del a 10.0.0.5 -exist");
     t.fails(
         "add a 0.0.0.0",
@@ -93,11 +98,17 @@ fn addresses() {
     );
     t.unknown("add a 1.1.1.1 nomatch", "Unknown argument: `nomatch'");
     t.unknown("add a", "Missing second mandatory argument to command add");
-    t.fails("add b 1.1.1.1", "The set with the given name does not exist");
+    t.fails(
+        "add b 1.1.1.1",
+        "The set with the given name does not exist",
+    );
     let found = t.run("test a 10.0.0.4");
     assert_eq!(found.err, "Warning: 10.0.0.4 is in set a.\n");
     let missing = t.run("test a 10.0.0.9");
-    assert_eq!((missing.err.as_str(), missing.status), ("10.0.0.9 is NOT in set a.\n", 1));
+    assert_eq!(
+        (missing.err.as_str(), missing.status),
+        ("10.0.0.9 is NOT in set a.\n", 1)
+    );
     assert_eq!(t.run("-q test a 10.0.0.9").err, "");
 }
 
@@ -115,13 +126,22 @@ fn networks() {
     t.ok("add n 10.1.0.0-10.1.0.10");
     assert_eq!(
         t.members("n"),
-        ["10.0.0.0/24 nomatch", "10.0.0.5", "10.1.0.0/29", "10.1.0.8/31", "10.1.0.10"]
+        [
+            "10.0.0.0/24 nomatch",
+            "10.0.0.5",
+            "10.1.0.0/29",
+            "10.1.0.8/31",
+            "10.1.0.10"
+        ]
     );
     t.fails(
         "add n 0.0.0.0/0",
         "The value of the CIDR parameter of the IP address is invalid",
     );
-    t.fails("add n 10.0.0.0/33", "Syntax error: '33' is out of range 0-32");
+    t.fails(
+        "add n 10.0.0.0/33",
+        "Syntax error: '33' is out of range 0-32",
+    );
     t.fails(
         "add n 0.0.0.0-255.255.255.255",
         "Invalid range, covers the whole address space",
@@ -136,7 +156,15 @@ fn networks() {
 fn ports() {
     let mut t = Table::new();
     t.ok("create p hash:ip,port");
-    for member in ["80", "udp:53", "icmp:echo-request", "icmp:5/3", "icmp:40/9", "gre:0", "sctp:5-7"] {
+    for member in [
+        "80",
+        "udp:53",
+        "icmp:echo-request",
+        "icmp:5/3",
+        "icmp:40/9",
+        "gre:0",
+        "sctp:5-7",
+    ] {
         t.ok(&format!("add p 10.0.0.1,{member}"));
     }
     assert_eq!(
@@ -157,8 +185,14 @@ fn ports() {
         "add p 10.0.0.1,gre:5",
         "Syntax error: Protocol gre can be used with pseudo port value 0 only.",
     );
-    t.fails("add p 10.0.0.1,foo:5", "Syntax error: cannot parse 'foo' as a protocol");
-    t.fails("add p 10.0.0.1", "Syntax error: Second element is missing from 10.0.0.1.");
+    t.fails(
+        "add p 10.0.0.1,foo:5",
+        "Syntax error: cannot parse 'foo' as a protocol",
+    );
+    t.fails(
+        "add p 10.0.0.1",
+        "Syntax error: Second element is missing from 10.0.0.1.",
+    );
     t.fails(
         "add p 10.0.0.1,tcp:70000",
         "Syntax error: '70000' is out of range 0-65535\nSyntax error: 'tcp' is invalid as number\n\
@@ -196,8 +230,14 @@ fn what_belongs_to_members() {
         "add b 1.1.1.1 skbmark 5",
         "Syntax error: Invalid skbmark format, it should be:  MARK/MASK or MARK (see manpage)",
     );
-    t.fails("add b 1.1.1.1 timeout 3000000", "Syntax error: '3000000' is out of range 0-2147483");
-    t.fails("add b 1.1.1.1 packets 5 packets 6", "Syntax error: packets already specified");
+    t.fails(
+        "add b 1.1.1.1 timeout 3000000",
+        "Syntax error: '3000000' is out of range 0-2147483",
+    );
+    t.fails(
+        "add b 1.1.1.1 packets 5 packets 6",
+        "Syntax error: packets already specified",
+    );
     t.ok("create full hash:ip maxelem 1");
     t.ok("add full 1.1.1.1");
     t.fails("add full 1.1.1.2", "Hash is full, cannot add more elements");
@@ -218,8 +258,14 @@ fn lists_of_sets() {
     t.ok("add l b before a");
     t.ok("add l c after b");
     assert_eq!(t.members("l"), ["b", "c", "a"]);
-    t.fails("add l nosuch", "Set to be added/deleted/tested as element does not exist.");
-    t.fails("add l l", "Sets with list:set type cannot be added to the set.");
+    t.fails(
+        "add l nosuch",
+        "Set to be added/deleted/tested as element does not exist.",
+    );
+    t.fails(
+        "add l l",
+        "Sets with list:set type cannot be added to the set.",
+    );
     t.fails(
         "del l b before a",
         "The set to which you referred with 'before' or 'after' is not added to the set.",
@@ -228,15 +274,21 @@ fn lists_of_sets() {
     t.fails("destroy a", used);
     t.fails("destroy held", used);
     t.fails("destroy", used);
-    t.fails("rename a z", "Set cannot be renamed: it is in use by another system");
-    t.fails("swap a l", "The sets cannot be swapped: their type does not match");
+    t.fails(
+        "rename a z",
+        "Set cannot be renamed: it is in use by another system",
+    );
+    t.fails(
+        "swap a l",
+        "The sets cannot be swapped: their type does not match",
+    );
     t.ok("add a 1.1.1.1");
     t.ok("swap a b");
     assert_eq!((t.members("a").len(), t.members("b").len()), (0, 1));
     t.ok("destroy l");
     t.ok("destroy a");
     t.ok("rename b z");
-    assert_eq!(t.run("list -n").out, "c\nheld\nz\n".replace("c\nheld\nz\n", "z\nc\nheld\n"));
+    assert_eq!(t.run("list -n").out, "z\nc\nheld\n");
 }
 
 #[test]
@@ -247,12 +299,20 @@ fn other_types() {
     t.ok("add i 10.0.0.0/24,physdev:eth1");
     t.ok("add i 0.0.0.0/0,eth wildcard");
     t.fails(
+        "add i 0.0.0.0/0,eth0 nomatch",
+        "Element cannot be added to the set: it's already added",
+    );
+    t.fails(
         "add i 10.0.0.0/24,abcdefghijklmnopqrs",
         "Syntax error: interface name 'abcdefghijklmnopqrs' is longer than 15 characters",
     );
     assert_eq!(
         t.members("i"),
-        ["0.0.0.0/0,eth wildcard", "10.0.0.0/24,eth0", "10.0.0.0/24,physdev:eth1"]
+        [
+            "0.0.0.0/0,eth wildcard",
+            "10.0.0.0/24,eth0",
+            "10.0.0.0/24,physdev:eth1"
+        ]
     );
     t.ok("create m bitmap:ip,mac range 10.0.0.0/24");
     t.ok("add m 10.0.0.1,00:11:22:33:44:55");
@@ -293,9 +353,13 @@ fn a_saved_text_restores_the_same_or_nothing() {
     assert_eq!(save_all(&again, NOW), saved);
     let mut none = Table::new();
     let text = "create r hash:ip\nadd r 1.1.1.1\n# remark\n\nadd r 1.1.1.1\n";
-    let ctx = Ctx { users: &Users::new(), now: NOW };
+    let ctx = Ctx {
+        users: &Users::new(),
+        now: NOW,
+    };
     let done = work(&["restore"], text, &mut none.0, &ctx);
-    let why = "ipset v7.17: Error in line 5: Element cannot be added to the set: it's already added\n";
+    let why =
+        "ipset v7.17: Error in line 5: Element cannot be added to the set: it's already added\n";
     assert_eq!((done.err.as_str(), done.status), (why, 1));
     assert!(none.0.is_empty());
 }
@@ -305,6 +369,7 @@ fn a_huge_range_is_refused_at_once() {
     let mut t = Table::new();
     t.ok("create a hash:ip maxelem 4294967295");
     assert_eq!(t.run("add a 0.0.0.1-255.255.255.255").status, 1);
-    t.ok("create p hash:ip,port maxelem 4294967295");
-    assert_eq!(t.run("add p 10.0.0.0/16,0-65535").status, 1);
+    t.ok("create f hash:ip");
+    t.fails("add f 10.0.0.0/8", "Hash is full, cannot add more elements");
+    assert_eq!(t.members("f").len(), 65536);
 }
