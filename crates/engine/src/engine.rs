@@ -19,6 +19,7 @@ use crate::packet::LinkHeader;
 use crate::queue::Queues;
 use crate::random::Random;
 use crate::run::Run;
+use crate::staged::Staged;
 use crate::tables::{Counter, Stack};
 use crate::trace::Trace;
 
@@ -102,6 +103,10 @@ impl Ready {
     /// The tables that its tests and effects name, and what they name in them.
     pub fn tables(&self) -> impl Iterator<Item = TableKey> {
         self.0.steps.iter().flat_map(|s| s.tables())
+    }
+
+    pub(crate) fn into_family(self) -> Family4Or6 {
+        self.0
     }
 
     /// Sets a counter, as when rules are loaded with their counters.
@@ -193,6 +198,8 @@ pub struct Engine {
     pub(crate) drops: DropCounters,
     /// The last packet, if it followed a plan.
     pub(crate) last: Option<Followed>,
+    /// Rules that are only watched.
+    pub(crate) staged: Option<Box<Staged>>,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -221,6 +228,7 @@ impl Engine {
             queues: None,
             drops: DropCounters::default(),
             last: None,
+            staged: None,
             spare: Vec::new(),
             env,
             config,
@@ -262,6 +270,9 @@ impl Engine {
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
         self.flows.begin_epoch();
+        if let Some(staged) = self.staged.as_deref_mut() {
+            staged.restart();
+        }
         for step in &self.families[index(family)].steps {
             step.load(&mut self.shared);
         }

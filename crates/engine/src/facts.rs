@@ -161,8 +161,12 @@ impl View<'_> {
                 None => entry.tuple(Dir::Original).src,
             }),
             Field::CtMasterHelper => {
-                let master = self.conntrack.entry(entry.master.as_ref()?.id)?;
-                Some(name_number(master.helper?.name()))
+                let master = entry.master.as_ref()?;
+                let helper = match self.conntrack.entry(master.id) {
+                    Some(living) => living.helper,
+                    None => master.helper,
+                };
+                Some(name_number(helper?.name()))
             }
             _ => entry_field(entry, field, self.now),
         }
