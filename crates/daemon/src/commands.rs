@@ -14,10 +14,12 @@ use jiff::Timestamp;
 use tidegate_engine::conntrack::HelperPort;
 use tidegate_logs::{Logs, drops_json, drops_text};
 use tidegate_tools::lists;
+use tidegate_tools::nfacct;
 use tidegate_tools::sysctl::TableSettings;
 use tidegate_tools::views::{self, IsLocal, View};
 use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl, timeouts};
 use tidegate_wire::Family;
+use tidegate_xt::matches::nfacct as accounts;
 
 use crate::apply::{self, Trials};
 use crate::config::Config;
@@ -28,6 +30,7 @@ use crate::locked;
 use crate::plane::Plane;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
+use crate::sets::{self, LiveSets};
 use crate::status::{ForeignRules, RulesStatus, Status};
 use crate::tracker::{ForClient, LiveTracker, users_of};
 
@@ -70,6 +73,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("timeout", Commands::timeout),
     ("recent", Commands::recent),
     ("hashlimit", Commands::hashlimit),
+    ("nfacct", Commands::nfacct),
 ];
 
 impl Commands {
@@ -84,9 +88,15 @@ impl Commands {
             let store = ForClient {
                 rules: &self.rules,
                 tracker,
+                sets: LiveSets(self.plane.clone()),
             };
             let names = self.names();
-            return Ok(tool.run_to(&words, &request.input, &store, &names, reply));
+            let status = tool.run_to(&words, &request.input, &store, &names, reply);
+            if tool.keeps_sets() {
+                // Nobody listens any more when the daemon ends.
+                let _ = locked(&self.wake).send(Wake::Changed);
+            }
+            return Ok(status);
         }
         if let Some(view) = View::by_name(&request.name) {
             let env = self.plane.with(|engine, _| engine.env().clone());
@@ -184,6 +194,19 @@ impl Commands {
         self.plane.with(move |engine, now| {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             lists::hashlimit(engine.shared(), &words, now)
+        })
+    }
+
+    fn nfacct(&self, request: &Request) -> Result<Printed> {
+        let (words, input) = (request.words.clone(), request.input.clone());
+        self.plane.with(move |engine, now| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let users = engine.users(accounts::KIND);
+            let all = accounts::all(engine.shared_mut());
+            let seconds = now / 1_000_000_000;
+            all.map_or_else(Printed::default, |all| {
+                nfacct::run(all, &words, &input, &users, seconds)
+            })
         })
     }
 
@@ -294,6 +317,7 @@ impl Commands {
         self.trials.none_running()?;
         let names = self.names();
         let [v4, v6] = FAMILIES;
+        sets::bring(&*self.plane, sets::read(&self.config.rules.sets)?)?;
         let (v4, from4) = files::from_file(&self.config, v4, &names)?;
         let (v6, from6) = files::from_file(&self.config, v6, &names)?;
         self.rules.install([v4, v6]).map_err(files::plain)?;

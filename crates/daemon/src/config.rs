@@ -50,6 +50,8 @@ pub struct Rules {
     pub v4: PathBuf,
     /// IPv6 rules.
     pub v6: PathBuf,
+    /// Sets, as `ipset save` writes them. A reload makes those that are missing.
+    pub sets: PathBuf,
     /// Whether a missing file is an error rather than an empty ruleset.
     pub required: bool,
     /// Which rules a start takes when the daemon before it did not end in order.
@@ -74,6 +76,7 @@ impl Default for Rules {
         Rules {
             v4: PathBuf::from("/etc/iptables/rules.v4"),
             v6: PathBuf::from("/etc/iptables/rules.v6"),
+            sets: PathBuf::from("/etc/iptables/ipsets"),
             required: false,
             after_crash: AfterCrash::default(),
             timeouts: PathBuf::from(tidegate_tools::timeouts::FILE),

@@ -11,6 +11,7 @@ use jiff::Zoned;
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 use tidegate_engine::conntrack::Policies;
+use tidegate_sets::Sets;
 use tidegate_syntax::{Failure, Ruleset, parse_rules, save};
 use tidegate_tools::{HostNames, Store, replace, timeouts};
 use tidegate_wire::Family;
@@ -18,6 +19,7 @@ use tidegate_wire::Family;
 use crate::apply::lines;
 use crate::config::{AfterCrash, Config};
 use crate::rules::{FAMILIES, LiveRules};
+use crate::sets;
 
 /// The tool whose messages a family's file gets.
 pub(crate) fn tool(family: Family, job: &str) -> String {
@@ -42,6 +44,26 @@ fn record(config: &Config, family: Family) -> PathBuf {
         Family::V6 => "running.v6",
     };
     config.state.directory.join(name)
+}
+
+/// The record of the sets.
+fn sets_record(config: &Config) -> PathBuf {
+    config.state.directory.join("running.sets")
+}
+
+/// The sets to start with.
+///
+/// # Errors
+/// The configured file cannot be read or is refused.
+pub(crate) fn sets_at_start(config: &Config) -> Result<Sets> {
+    let kept = sets_record(config);
+    if config.rules.after_crash == AfterCrash::Running && kept.exists() {
+        match sets::read(&kept) {
+            Ok(sets) => return Ok(sets),
+            Err(e) => tracing::warn!("the record of the sets is left out: {e:#}"),
+        }
+    }
+    sets::read(&config.rules.sets)
 }
 
 /// The rules before those on trial.
@@ -191,6 +213,12 @@ pub(crate) fn save_all(config: &Config, rules: &LiveRules) -> Result<Vec<PathBuf
         replace(path, text.as_bytes()).with_context(|| path.display().to_string())?;
         saved.push(path.to_owned());
     }
+    let (sets, path) = (rules.sets_text()?, &config.rules.sets);
+    // Who has no sets gets no file of them.
+    if !sets.is_empty() || path.exists() {
+        replace(path, sets.as_bytes()).with_context(|| path.display().to_string())?;
+        saved.push(path.clone());
+    }
     Ok(saved)
 }
 
@@ -284,12 +312,14 @@ pub(crate) fn plain(failure: Failure) -> anyhow::Error {
 /// Keeps the record of the rules in force.
 pub(crate) struct Recorder {
     written: [Option<String>; 2],
+    sets: Option<String>,
 }
 
 impl Recorder {
     pub(crate) const fn new() -> Self {
         Recorder {
             written: [None, None],
+            sets: None,
         }
     }
 
@@ -306,6 +336,12 @@ impl Recorder {
                 *written = Some(text);
             }
         }
+        let sets = rules.sets_text()?;
+        if self.sets.as_ref() != Some(&sets) {
+            let path = sets_record(config);
+            replace(&path, sets.as_bytes()).with_context(|| path.display().to_string())?;
+            self.sets = Some(sets);
+        }
         Ok(())
     }
 }
@@ -313,6 +349,7 @@ impl Recorder {
 /// Removes the record: the daemon ends in order.
 pub(crate) fn forget_record(config: &Config) {
     forget_before(config);
+    let _ = fs::remove_file(sets_record(config));
     for family in FAMILIES {
         let _ = fs::remove_file(record(config, family));
     }

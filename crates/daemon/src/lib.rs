@@ -12,6 +12,7 @@ mod forecast;
 pub mod plane;
 mod rules;
 mod service;
+mod sets;
 pub mod sockets;
 mod status;
 mod tracker;

@@ -17,7 +17,7 @@ use tidegate_wire::Family;
 use tidegate_xt::TimeoutPolicy;
 
 use crate::plane::Plane;
-use crate::{locked, unforeseen};
+use crate::{locked, sets, unforeseen};
 
 /// A family's rules as they were loaded.
 struct Side {
@@ -107,7 +107,7 @@ impl LiveRules {
             let load = self.prepare(side, rules, &[])?;
             loads.push((&mut **side, load));
         }
-        self.load(loads)
+        self.load(loads, true)
     }
 
     /// The rules as a save file with counters.
@@ -121,6 +121,14 @@ impl LiveRules {
             Ok(false)
         })?;
         Ok(text)
+    }
+
+    /// All sets as lines for `ipset restore`.
+    ///
+    /// # Errors
+    /// The datapath has stopped.
+    pub(crate) fn sets_text(&self) -> Result<String> {
+        sets::text(&*self.plane)
     }
 
     /// How many rules a family has.
@@ -242,18 +250,33 @@ impl LiveRules {
         })
     }
 
-    /// Puts what is ready in force, all of it between the same two packets.
-    fn load(&self, loads: Vec<(&mut Side, Load)>) -> Result<(), Failure> {
+    /// Puts what is ready in force, all of it between the same two packets. Whole rulesets
+    /// find the counters of nfacct that they name, since nobody else could make them.
+    fn load(&self, loads: Vec<(&mut Side, Load)>, whole: bool) -> Result<(), Failure> {
         let (sides, engines): (Vec<_>, Vec<_>) = loads
             .into_iter()
             .map(|(side, load)| ((side, load.side), (load.ready, load.survivors)))
             .unzip();
+        let families: Vec<Family> = sides.iter().map(|(_, made)| made.source.family).collect();
+        let met = self.plane.has_packets();
         let replaced = self.plane.with(move |engine, _| {
+            if whole {
+                engines
+                    .iter()
+                    .for_each(|(ready, _)| sets::make_counters(engine, ready));
+            }
+            let mut all = families.iter().zip(&engines);
+            let missing = |(family, (ready, _)): (&Family, &(Ready, Survivors))| {
+                sets::missing(engine, *family, ready)
+            };
+            if let Some(why) = all.find_map(missing).filter(|_| met) {
+                return Err(why);
+            }
             let replace = |(ready, survivors)| engine.replace(ready, &survivors);
-            engines.into_iter().map(replace).collect::<Vec<_>>()
+            Ok(engines.into_iter().map(replace).collect::<Vec<_>>())
         });
         // Only now: a large ruleset is taken apart here and not between two packets.
-        drop(replaced.map_err(stopped)?);
+        drop(replaced.map_err(stopped)??);
         self.plane.settle();
         for (side, made) in sides {
             *side = made;
@@ -331,7 +354,7 @@ impl Store for LiveRules {
                 return Ok(());
             };
             let load = self.prepare(&mut side, rules, &seen)?;
-            self.load(vec![(&mut side, load)])?;
+            self.load(vec![(&mut side, load)], false)?;
         }
         Ok(())
     }

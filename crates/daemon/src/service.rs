@@ -25,6 +25,7 @@ use crate::control::{Allowed, Server};
 use crate::files;
 use crate::plane::{Ears, Plane};
 use crate::rules::{FAMILIES, LiveRules};
+use crate::sets;
 use crate::tracker::LiveTracker;
 
 /// What wakes the daemon's main thread.
@@ -168,6 +169,7 @@ fn serve(
         ))
     };
     let [(v4, from4), (v6, from6)] = at_start;
+    sets::bring(&*parts.plane, files::sets_at_start(config)?)?;
     rules.install([v4, v6]).map_err(files::plain)?;
     changed
         .iter()

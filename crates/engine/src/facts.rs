@@ -2,7 +2,9 @@
 
 use tidegate_conntrack::{Conntrack, CtInfo, Dir, Entry, EntryId, Time};
 use tidegate_ir::pkttype;
-use tidegate_ir::{Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate};
+use tidegate_ir::{
+    Expr, Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate,
+};
 use tidegate_wire::{Family, be16, proto, tcp};
 
 use crate::env::{Env, IfIndex, RouteType, Routed, is_link_local6, is_multicast};
@@ -86,21 +88,7 @@ impl Facts for View<'_> {
     }
 
     fn step(&mut self, id: StepId) -> Truth {
-        // The steps are out of the view's hands while one of them looks at the packet.
-        let steps = std::mem::take(&mut self.steps);
-        let mut shared = std::mem::take(self.shared);
-        let truth = steps.get_mut(id.0 as usize).map_or(Truth::False, |step| {
-            step.call(&mut StepInput {
-                now: self.now,
-                random: self.random.next(),
-                len: self.packet.layout.len,
-                facts: &mut *self,
-                shared: &mut shared,
-            })
-        });
-        self.steps = steps;
-        *self.shared = shared;
-        truth
+        self.run_step(id, &mut Vec::new())
     }
 
     fn packet(&self) -> &[u8] {
@@ -151,6 +139,26 @@ fn packet_type(p: &Packet) -> u128 {
 }
 
 impl View<'_> {
+    /// Runs a step, which leaves what it wants written in `writes`.
+    pub(crate) fn run_step(&mut self, id: StepId, writes: &mut Vec<(Field, Expr)>) -> Truth {
+        // The steps are out of the view's hands while one of them looks at the packet.
+        let steps = std::mem::take(&mut self.steps);
+        let mut shared = std::mem::take(self.shared);
+        let truth = steps.get_mut(id.0 as usize).map_or(Truth::False, |step| {
+            step.call(&mut StepInput {
+                now: self.now,
+                random: self.random.next(),
+                len: self.packet.layout.len,
+                facts: &mut *self,
+                shared: &mut shared,
+                writes,
+            })
+        });
+        self.steps = steps;
+        *self.shared = shared;
+        truth
+    }
+
     fn address_type(&self, addr: u128, dev: Option<IfIndex>) -> Option<u128> {
         Some(self.env.address_type(self.packet.family(), addr, dev) as u128)
     }

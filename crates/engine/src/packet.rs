@@ -43,6 +43,11 @@ pub(crate) struct Fragments {
     pub(crate) sizes: Vec<u16>,
     /// Network-layer bytes of the largest fragment.
     pub(crate) largest: u32,
+    /// The largest one must not be cut (`IPSKB_FRAG_PMTU`).
+    pub(crate) dont_frag: bool,
+    /// They were put together for a local socket, so that nobody has said that they may be
+    /// cut again (`skb->ignore_df`).
+    pub(crate) delivered: bool,
 }
 
 /// An output interface and the next hop on its link.

@@ -483,7 +483,10 @@ fn too_big(packet: &Packet, mtu: u32) -> bool {
 /// At the link: the same question for packets of any origin.
 fn must_not_cut(packet: &Packet, mtu: u32) -> bool {
     match packet.fragments.as_ref() {
-        Some(f) => f.largest > mtu && (packet.layout.dont_frag || packet.family() == Family::V6),
+        Some(f) => match packet.family() {
+            Family::V4 => packet.layout.dont_frag && (f.largest > mtu || f.delivered),
+            Family::V6 => f.largest > mtu || f.delivered && packet.layout.len > mtu,
+        },
         None => packet.layout.dont_frag,
     }
 }

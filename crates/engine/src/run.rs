@@ -2,7 +2,8 @@
 
 use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
 use tidegate_ir::{
-    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
+    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, StepId, TableKind, ZoneDir, ZoneId,
+    ZoneSpec,
 };
 use tidegate_wire::Family;
 
@@ -136,6 +137,9 @@ impl<'e, T: Trace> Run<'e, T> {
             Defragged::Refused(error) => Err(Stop::Drop(DropReason::Fragment(error))),
             Defragged::Whole(whole) => {
                 *packet = *whole;
+                if let Some(fragments) = &mut packet.fragments {
+                    fragments.delivered = user == defrag::User::Delivery;
+                }
                 let len = packet.bytes.len();
                 self.event(TraceEvent::Reassembled(len));
                 Ok(())
@@ -516,6 +520,10 @@ impl<T: Trace> Host for AtTable<'_, T> {
                     None
                 }
                 Effect::Nat(spec) => Some(self.set_up_nat(spec, rule.id)),
+                Effect::Call { step, .. } => {
+                    self.call(*step);
+                    None
+                }
                 other => self.act(other, rule.id),
             };
             if T::ACTIVE {
@@ -530,6 +538,14 @@ impl<T: Trace> Host for AtTable<'_, T> {
 }
 
 impl<T: Trace> AtTable<'_, T> {
+    fn call(&mut self, step: StepId) {
+        let mut writes = Vec::new();
+        self.view().0.run_step(step, &mut writes);
+        for (field, expr) in writes {
+            self.assign(field, expr);
+        }
+    }
+
     fn assign(&mut self, field: Field, expr: Expr) {
         let connection = self.packet.tracking.connection().copied();
         let ct_mark = connection

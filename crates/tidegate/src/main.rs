@@ -87,6 +87,8 @@ enum Command {
     Recent(orders::Words),
     /// Show the tables of `-m hashlimit`.
     Hashlimit(orders::Words),
+    /// Show or change the named counters of `-m nfacct`, as nfacct(8).
+    Nfacct(orders::Words),
     /// Say what a match or target is for, with its options and an example.
     Doc(doc::Args),
     /// Print a script that lets a shell complete commands, iptables' among them.
@@ -141,6 +143,7 @@ fn main() -> ExitCode {
         Command::Timeout(words) => return words.send("timeout"),
         Command::Recent(words) => return words.send("recent"),
         Command::Hashlimit(words) => return words.send("hashlimit"),
+        Command::Nfacct(words) => return words.nfacct(),
         Command::Doc(args) => doc::run(&args).map(done),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(done),
         Command::Man(args) => manual::run(&args, Cli::command()).map(done),

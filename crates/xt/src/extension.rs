@@ -122,9 +122,19 @@ pub struct LowerCtx<'a> {
 impl LowerCtx<'_> {
     /// Registers a stateful test.
     pub fn step(&mut self, step: impl Step + 'static) -> Cond {
+        Cond::Call(self.register(step))
+    }
+
+    /// Registers what a target does; `writes` says whether it may set mark or priority.
+    pub fn effect(&mut self, step: impl Step + 'static, writes: bool) -> Effect {
+        let step = self.register(step);
+        Effect::Call { step, writes }
+    }
+
+    fn register(&mut self, step: impl Step + 'static) -> StepId {
         let id = StepId(u32::try_from(self.steps.len()).unwrap_or(u32::MAX));
         self.steps.push(Box::new(step));
-        Cond::Call(id)
+        id
     }
 
     /// Says that a target cannot act; its rule is read and saved, but never loaded.

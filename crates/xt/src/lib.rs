@@ -35,6 +35,7 @@ mod option;
 mod packets;
 mod proof;
 mod registry;
+pub mod sets;
 pub mod text;
 mod tos;
 mod value;

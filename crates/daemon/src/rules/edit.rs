@@ -55,6 +55,7 @@ impl LiveRules {
         if let Some(rule) = new {
             rule.was = id.map(|id| id.0);
         }
+        self.plane.settle();
         side.source = rules;
         (self.changed)(family);
         Ok(None)

@@ -439,6 +439,7 @@ impl Facts for Packet {
             len: self.layout.len,
             facts: self,
             shared: &mut Shared::default(),
+            writes: &mut Vec::new(),
         });
         self.steps = steps;
         truth
