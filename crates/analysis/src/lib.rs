@@ -13,10 +13,12 @@
 pub mod bdd;
 mod example;
 mod lens;
+mod looks;
 mod pieces;
 mod possible;
 mod space;
 mod surroundings;
+mod tracked;
 mod walk;
 mod way;
 mod window;

@@ -1,6 +1,6 @@
 //! The engine's state and its entry points.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tidegate_conntrack::snapshot::{Restored, Snapshot};
@@ -19,6 +19,7 @@ use crate::packet::LinkHeader;
 use crate::queue::Queues;
 use crate::random::Random;
 use crate::run::Run;
+use crate::staged::Staged;
 use crate::tables::{Counter, Stack};
 use crate::trace::Trace;
 
@@ -97,6 +98,15 @@ impl Ready {
     #[must_use]
     pub fn new(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
         Ready(Family4Or6::new(rules, track, seed))
+    }
+
+    /// The tables that its tests and effects name, and what they name in them.
+    pub fn tables(&self) -> impl Iterator<Item = TableKey> {
+        self.0.steps.iter().flat_map(|s| s.tables())
+    }
+
+    pub(crate) fn into_family(self) -> Family4Or6 {
+        self.0
     }
 
     /// Sets a counter, as when rules are loaded with their counters.
@@ -188,6 +198,8 @@ pub struct Engine {
     pub(crate) drops: DropCounters,
     /// The last packet, if it followed a plan.
     pub(crate) last: Option<Followed>,
+    /// Rules that are only watched.
+    pub(crate) staged: Option<Box<Staged>>,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -216,6 +228,7 @@ impl Engine {
             queues: None,
             drops: DropCounters::default(),
             last: None,
+            staged: None,
             spare: Vec::new(),
             env,
             config,
@@ -257,11 +270,14 @@ impl Engine {
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
         self.flows.begin_epoch();
+        if let Some(staged) = self.staged.as_deref_mut() {
+            staged.restart();
+        }
         for step in &self.families[index(family)].steps {
             step.load(&mut self.shared);
         }
         let steps = self.families.iter().flat_map(|f| &f.steps);
-        let named: HashSet<TableKey> = steps.filter_map(|s| s.table()).collect();
+        let named: HashSet<TableKey> = steps.flat_map(|s| s.tables()).collect();
         self.shared.retain(|key| named.contains(key));
         ready
     }
@@ -282,12 +298,23 @@ impl Engine {
         &mut self.shared
     }
 
+    /// How many tests and effects of the rules name each table of a kind, or what is in it.
+    #[must_use]
+    pub fn users(&self, kind: &str) -> HashMap<String, usize> {
+        let mut users = HashMap::new();
+        let steps = self.families.iter().flat_map(|f| &f.steps);
+        for key in steps.flat_map(|s| s.tables()).filter(|k| k.kind == kind) {
+            *users.entry(key.name).or_default() += 1;
+        }
+        users
+    }
+
     /// Forgets connections, fragments and what stateful tests remember, as if nothing had
-    /// come in yet. Rules and their counters stay.
+    /// come in yet. Rules and their counters stay, and tables that last.
     pub fn forget(&mut self) {
         self.conntrack.flush();
         self.defrag = Defrag::default();
-        self.shared = Shared::default();
+        self.shared.retain(|_| false);
         for family in &mut self.families {
             for (step, new) in family.steps.iter_mut().zip(&family.rules.steps) {
                 *step = new.fresh();
@@ -370,6 +397,15 @@ impl Engine {
         self.defrag.bytes()
     }
 
+    /// Says which packets come next, in this order: what they need is brought near, so that
+    /// memory is waited for once for all of them. At most [`AHEAD`](ct::AHEAD) are looked
+    /// at. Nothing else comes of it; others may come instead.
+    pub fn foresee<'p>(&mut self, packets: impl Iterator<Item = &'p [u8]>) {
+        if self.families.iter().any(|f| f.tracked) {
+            self.conntrack.foresee(packets);
+        }
+    }
+
     /// A packet received at an interface. `now` is in nanoseconds and never goes back;
     /// where it counts from 1970, timestamp options get the time of day.
     pub fn receive<T: Trace>(
@@ -439,6 +475,7 @@ impl Engine {
             family.tracked |= tracked && self.config.track != TrackWhen::Never;
             family.nat |= translated;
         }
+        self.flows.begin_epoch();
         restored
     }
 

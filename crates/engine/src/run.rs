@@ -2,7 +2,8 @@
 
 use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
 use tidegate_ir::{
-    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
+    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, StepId, TableKind, ZoneDir, ZoneId,
+    ZoneSpec,
 };
 use tidegate_wire::Family;
 
@@ -18,6 +19,7 @@ use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
 use crate::queue::Queues;
+use crate::staged::Otherwise;
 use crate::tables::{self, Continue, Counter, Decision, Host};
 use crate::trace::{Trace, TraceEvent, Watch};
 
@@ -47,6 +49,9 @@ pub(crate) struct Run<'e, T> {
 
 impl<'e, T: Trace> Run<'e, T> {
     pub(crate) fn new(engine: &'e mut Engine, now: Time, trace: &'e mut T) -> Self {
+        if let Some(staged) = engine.staged.as_deref_mut() {
+            staged.begin();
+        }
         Run {
             outputs: std::mem::take(&mut engine.spare),
             engine,
@@ -72,7 +77,9 @@ impl<'e, T: Trace> Run<'e, T> {
         });
         for &stage in stages(hook) {
             match stage {
-                Stage::Table(kind) if self.family(packet).rules.table(kind).is_none() => {}
+                Stage::Table(kind)
+                    if self.family(packet).rules.table(kind).is_none()
+                        && !self.is_staged(packet, kind) => {}
                 Stage::Table(_) if packet.follow.is_some() => self.follow_table(packet),
                 Stage::Defrag => self.defrag(packet, hook)?,
                 Stage::Table(TableKind::Mangle) if hook == Hook::Output => {
@@ -130,6 +137,9 @@ impl<'e, T: Trace> Run<'e, T> {
             Defragged::Refused(error) => Err(Stop::Drop(DropReason::Fragment(error))),
             Defragged::Whole(whole) => {
                 *packet = *whole;
+                if let Some(fragments) = &mut packet.fragments {
+                    fragments.delivered = user == defrag::User::Delivery;
+                }
                 let len = packet.bytes.len();
                 self.event(TraceEvent::Reassembled(len));
                 Ok(())
@@ -143,7 +153,18 @@ impl<'e, T: Trace> Run<'e, T> {
         kind: TableKind,
         hook: Hook,
     ) -> Result<(), Stop> {
-        let (decision, copies) = self.decide(packet, kind, hook);
+        let staged = self.rehearse(packet, kind, hook);
+        let (decision, copies, by) = self.decide(packet, kind, hook);
+        if let Some(staged) = staged {
+            let what = Otherwise {
+                family: packet.family(),
+                table: kind,
+                hook,
+                live: (decision.into(), by),
+                staged,
+            };
+            self.compare(packet, what);
+        }
         if !copies.is_empty() {
             self.send_copies(copies);
         }
@@ -166,7 +187,7 @@ impl<'e, T: Trace> Run<'e, T> {
         packet: &mut Packet,
         kind: TableKind,
         hook: Hook,
-    ) -> (Decision, Vec<Copy>) {
+    ) -> (Decision, Vec<Copy>, Option<RuleId>) {
         let Engine {
             families,
             conntrack,
@@ -186,7 +207,7 @@ impl<'e, T: Trace> Run<'e, T> {
             ..
         } = &mut families[index(packet.family())];
         let Some(table) = rules.table(kind) else {
-            return (Decision::Accept, Vec::new());
+            return (Decision::Accept, Vec::new(), None);
         };
         let mut at = AtTable {
             queues,
@@ -203,9 +224,10 @@ impl<'e, T: Trace> Run<'e, T> {
             outputs: &mut self.outputs,
             now: self.now,
             hook,
+            last: None,
         };
         let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
-        (decision, at.copies)
+        (decision, at.copies, at.last)
     }
 
     /// Locally sent packets are routed again when mangle changed what routing looks
@@ -278,12 +300,13 @@ impl<'e, T: Trace> Run<'e, T> {
             random,
             flows,
             shared,
+            staged,
             ..
         } = &mut *self.engine;
         let Tracking::Connection(a) = packet.tracking else {
             return flows.recorder.spoil();
         };
-        if packet.traced {
+        if packet.traced || staged.is_some() {
             return flows.recorder.spoil();
         }
         let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
@@ -295,6 +318,7 @@ impl<'e, T: Trace> Run<'e, T> {
             shared,
             random,
             now: self.now,
+            rehearsed: false,
         };
         let Some(follow) = flows.follow(tag, packet, a.info, &mut facts) else {
             return flows.record(packet, a.info);
@@ -336,8 +360,12 @@ impl<'e, T: Trace> Run<'e, T> {
         }
         let before = T::TESTS.then(|| packet.bytes.clone());
         let helped = conntrack.help(self.now, &attached, &mut packet.bytes, &packet.layout);
-        if let Err(ct::DropReason::Helper(why)) = helped {
-            self.log_helper(packet, &attached, why);
+        match helped {
+            Err(ct::DropReason::Helper(why)) => self.log_helper(packet, &attached, why),
+            Err(ct::DropReason::HelperPort(port)) => {
+                self.log_helper(packet, &attached, &format!("wrong port {port}"));
+            }
+            _ => {}
         }
         let conntrack = &mut self.engine.conntrack;
         if helped? {
@@ -404,6 +432,8 @@ pub(crate) struct AtTable<'r, T> {
     pub(crate) copies: Vec<Copy>,
     now: Time,
     pub(crate) hook: Hook,
+    /// The rule or policy that counted last: the one that decides.
+    last: Option<RuleId>,
 }
 
 impl<T: Trace> Host for AtTable<'_, T> {
@@ -419,6 +449,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
             shared: self.shared,
             random: self.random,
             now: self.now,
+            rehearsed: false,
         };
         let watch = Watch {
             trace: self.trace,
@@ -430,6 +461,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
     #[inline]
     fn counter(&mut self, id: RuleId) -> &mut Counter {
         self.recorder.counted(id);
+        self.last = Some(id);
         let at = id.0 as usize;
         if at >= self.counters.len() {
             self.counters.resize(at + 1, Counter::default());
@@ -488,6 +520,10 @@ impl<T: Trace> Host for AtTable<'_, T> {
                     None
                 }
                 Effect::Nat(spec) => Some(self.set_up_nat(spec, rule.id)),
+                Effect::Call { step, .. } => {
+                    self.call(*step);
+                    None
+                }
                 other => self.act(other, rule.id),
             };
             if T::ACTIVE {
@@ -502,6 +538,14 @@ impl<T: Trace> Host for AtTable<'_, T> {
 }
 
 impl<T: Trace> AtTable<'_, T> {
+    fn call(&mut self, step: StepId) {
+        let mut writes = Vec::new();
+        self.view().0.run_step(step, &mut writes);
+        for (field, expr) in writes {
+            self.assign(field, expr);
+        }
+    }
+
     fn assign(&mut self, field: Field, expr: Expr) {
         let connection = self.packet.tracking.connection().copied();
         let ct_mark = connection
@@ -549,9 +593,18 @@ impl<T: Trace> AtTable<'_, T> {
         }
         self.packet.tracking = match spec {
             CtSpec::Untracked => Tracking::Untracked,
-            CtSpec::Template { zone, helper, .. } => Tracking::Template(Template {
+            CtSpec::Template {
+                zone,
+                helper,
+                timeout,
+                ..
+            } => Tracking::Template(Template {
                 zone: zone.map_or_else(Zone::default, |z| self.zone(z)),
                 helper: helper.as_deref().and_then(HelperKind::by_name),
+                timeouts: timeout.as_deref().and_then(|name| {
+                    let policies = &self.conntrack.config().policies;
+                    policies.by_name(name).map(|(id, _)| id)
+                }),
             }),
         };
     }

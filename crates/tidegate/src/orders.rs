@@ -1,6 +1,6 @@
 //! Commands that go to the daemon.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use tidegate_daemon::control::{Frame, Request, Unreachable, call, socket_path};
@@ -44,6 +44,22 @@ impl Words {
         }
     }
 
+    /// `nfacct`: what `restore` reads comes from where the command was typed.
+    pub(crate) fn nfacct(self) -> ExitCode {
+        let mut input = String::new();
+        if self.words.first().is_some_and(|word| word == "restore")
+            && let Err(e) = io::stdin().read_to_string(&mut input)
+        {
+            eprintln!("nfacct: {e}");
+            return ExitCode::FAILURE;
+        }
+        request(Request {
+            name: "nfacct".to_owned(),
+            words: self.words,
+            input,
+        })
+    }
+
     /// `modinfo`: needs no daemon.
     pub(crate) fn modinfo(self) -> ExitCode {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
@@ -80,6 +96,31 @@ fn request(request: Request) -> ExitCode {
                 1
             })
         }
+    }
+}
+
+/// What the daemon prints for a command.
+///
+/// # Errors
+/// It refuses, and says why; [`Unreachable`] where it does not answer.
+pub(crate) fn output_of(name: &str, words: &[&str]) -> anyhow::Result<String> {
+    let request = Request {
+        name: name.to_owned(),
+        words: words.iter().map(|&w| w.to_owned()).collect(),
+        input: String::new(),
+    };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let status = call(&socket_path(), &request, &mut |frame| {
+        match frame {
+            Frame::Out(bytes) => out.extend_from_slice(bytes),
+            Frame::Err(bytes) => err.extend_from_slice(bytes),
+            Frame::Request(_) | Frame::Exit(_) => {}
+        }
+        Ok(())
+    })?;
+    match status {
+        0 => Ok(String::from_utf8(out)?),
+        _ => anyhow::bail!("{name}: {}", String::from_utf8_lossy(&err).trim_end()),
     }
 }
 

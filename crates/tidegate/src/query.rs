@@ -130,7 +130,7 @@ impl Common {
         if let Some(known) = &host {
             let marked = [Family::V4, Family::V6]
                 .iter()
-                .any(|f| known.env.has_policies(*f));
+                .any(|f| known.env.has_policy_rules(*f));
             if marked {
                 eprintln!(
                     "tidegate: routing by mark or sender is not followed: as for packets without a mark"

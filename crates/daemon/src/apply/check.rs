@@ -11,8 +11,12 @@ use tidegate_engine::env::{Env, IfIndex};
 use tidegate_engine::{Config, Disposition, DropKind, DropReason, Engine, Incoming, Output};
 use tidegate_host::number;
 use tidegate_ir::{RuleId, TableKind};
+use tidegate_sets::Sets;
 use tidegate_syntax::{RuleOrigin, Ruleset, lower};
 use tidegate_wire::{Family, tcp::flags};
+use tidegate_xt::sets::all;
+
+use crate::sets;
 
 use super::packets::{DATA, Segment, ends, ends_of, tuple};
 use super::remedy::Remedy;
@@ -62,11 +66,13 @@ pub(super) struct Wanted {
 /// What the rules to come run in: surroundings, settings and connections as they are.
 #[derive(Clone, Debug)]
 pub(super) struct Ground {
-    settings: Config,
-    env: Arc<Env>,
-    now: Time,
+    pub(super) settings: Config,
+    pub(super) env: Arc<Env>,
+    pub(super) now: Time,
     /// The sessions' connections.
     snapshot: Vec<u8>,
+    /// What rules may look into.
+    sets: Sets,
 }
 
 impl Ground {
@@ -122,6 +128,7 @@ impl Ground {
             env: engine.env().clone(),
             now,
             snapshot,
+            sets: sets::copy(engine),
         };
         (ground, wanted)
     }
@@ -147,7 +154,7 @@ fn address_towards(env: &Env, from: std::net::IpAddr) -> Option<std::net::IpAddr
 /// Rules made ready for trying.
 pub(super) struct Candidate {
     family: Family,
-    lowered: Arc<tidegate_ir::Ruleset>,
+    pub(super) lowered: Arc<tidegate_ir::Ruleset>,
     origin: Vec<RuleOrigin>,
 }
 
@@ -220,7 +227,11 @@ pub(super) fn check(
     Ok(stopped)
 }
 
-fn try_all(ground: &Ground, rules: &[Ruleset; 2], wanted: &[Wanted]) -> Result<Vec<Stopped>> {
+pub(super) fn try_all(
+    ground: &Ground,
+    rules: &[Ruleset; 2],
+    wanted: &[Wanted],
+) -> Result<Vec<Stopped>> {
     let [v4, v6] = rules;
     let candidates = [Candidate::new(v4)?, Candidate::new(v6)?];
     let tried = wanted.iter().filter_map(|w| w.stopped(ground, &candidates));
@@ -231,6 +242,9 @@ impl Wanted {
     /// What stops the connection, if anything does.
     fn stopped(&self, ground: &Ground, candidates: &[Candidate; 2]) -> Option<Stopped> {
         let mut engine = Engine::new(ground.settings.clone(), ground.env.clone());
+        if let Some(sets) = all(engine.shared_mut()) {
+            *sets = ground.sets.clone();
+        }
         for candidate in candidates {
             engine.load(candidate.lowered.clone());
         }
@@ -286,7 +300,7 @@ impl Wanted {
     }
 
     /// The interface that the client's packets come in by; `None` for a client on this host.
-    fn arrives_at(&self, env: &Env) -> Option<IfIndex> {
+    pub(super) fn arrives_at(&self, env: &Env) -> Option<IfIndex> {
         let (family, client) = number(self.client.ip());
         let (_, server) = number(self.server.ip());
         if env.is_local(family, client) {

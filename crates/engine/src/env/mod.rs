@@ -270,6 +270,13 @@ impl Env {
         self.fib(family).local_type(addr, None) == Some(RouteType::Local)
     }
 
+    /// Whether there are policy-routing rules beside those of every host
+    /// (`fib4_has_custom_rules`).
+    #[must_use]
+    pub fn has_policy_rules(&self, family: Family) -> bool {
+        self.fib(family).has_policy_rules()
+    }
+
     fn fib(&self, family: Family) -> &fib::Fib {
         match family {
             Family::V4 => &self.fib4,
@@ -287,12 +294,6 @@ impl Env {
     #[must_use]
     pub fn boundaries(&self, family: Family) -> Vec<u128> {
         self.fib(family).boundaries()
-    }
-
-    /// Whether routing asks for more than the destination: marks or senders.
-    #[must_use]
-    pub fn has_policies(&self, family: Family) -> bool {
-        self.fib(family).has_policies()
     }
 
     /// The route to `dst` for a packet received on `dev`. IPv6 loopback and link-local

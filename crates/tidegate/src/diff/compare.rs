@@ -9,7 +9,7 @@ use tidegate_analysis::{
 };
 use tidegate_host::Host;
 use tidegate_ir::{
-    Cond, CtSpec, Effect, Field, Hook, NatSpec, Rule, RuleId, Ruleset, TableKind, ctstate,
+    Cond, CtSpec, Effect, Field, Hook, NatSpec, Rule, RuleId, Ruleset, StepId, TableKind, ctstate,
 };
 use tidegate_syntax::save;
 use tidegate_wire::Family;
@@ -169,6 +169,17 @@ fn said(loaded: &Loaded, id: RuleId) -> Option<(TableKind, &str)> {
     Some((origin.table, text.strip_prefix(&start).unwrap_or(text)))
 }
 
+/// An effect that runs a step, under the step's name.
+fn named(names: &[u32], effect: &Effect) -> Effect {
+    match effect {
+        Effect::Call { step, writes } => Effect::Call {
+            step: StepId(names.get(step.0 as usize).copied().unwrap_or(step.0)),
+            writes: *writes,
+        },
+        other => other.clone(),
+    }
+}
+
 fn steps(rule: &Rule) -> Vec<usize> {
     let mut all = Vec::new();
     rule.cond.visit(&mut |c| {
@@ -176,6 +187,11 @@ fn steps(rule: &Rule) -> Vec<usize> {
             all.push(id.0 as usize);
         }
     });
+    for effect in &rule.effects {
+        if let Effect::Call { step, .. } = effect {
+            all.push(step.0 as usize);
+        }
+    }
     all
 }
 
@@ -556,6 +572,7 @@ impl<'a> Compared<'a> {
                 let acts: Vec<&(Effect, Set)> =
                     acts.filter(|a| !is_compared(&self.space, &a.0)).collect();
                 for (effect, set) in acts {
+                    let effect = &named(&self.sides[side].names, effect);
                     let same = done
                         .iter_mut()
                         .find(|d| d.0 == visit.hook && d.1 == *effect);

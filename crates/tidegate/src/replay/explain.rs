@@ -93,6 +93,16 @@ impl Explainer {
         (!self.bytes.is_empty()).then_some(&self.bytes)
     }
 
+    /// The rules with stateful tests, whether they applied, and what is known of the state.
+    pub(crate) fn stateful(&self) -> impl Iterator<Item = (RuleId, Truth, &[String])> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Rule(tried) if !tried.steps.is_empty() => {
+                Some((tried.id, tried.truth, tried.steps.as_slice()))
+            }
+            _ => None,
+        })
+    }
+
     /// Name of an interface.
     pub(crate) fn interface(&self, dev: IfIndex) -> &str {
         self.name(dev)
@@ -210,6 +220,8 @@ fn effect_text(effect: &Effect) -> String {
         Effect::Tee(_) => "sends a copy".to_owned(),
         Effect::Trace => "has the rules it meets logged".to_owned(),
         Effect::Audit => "writes an audit record".to_owned(),
+        Effect::Call { writes: true, .. } => "may set the mark or the priority".to_owned(),
+        Effect::Call { .. } => "notes it in a table".to_owned(),
         Effect::ConnSecMark => "hands on a security label".to_owned(),
         Effect::StripTcpOptions(_) => "overwrites TCP options".to_owned(),
         Effect::TcpEcn(_) => "sets congestion bits".to_owned(),
