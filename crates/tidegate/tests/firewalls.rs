@@ -48,7 +48,10 @@ fn what_is_loaded_is_saved() {
             tried += 1;
         }
         if let Some(path) = data(&format!("{name}.sets")) {
-            out(&tool(&state, &["ipset", "-f", path.to_str().unwrap(), "restore"]));
+            out(&tool(
+                &state,
+                &["ipset", "-f", path.to_str().unwrap(), "restore"],
+            ));
             let saved = out(&tool(&state, &["ipset", "save"]));
             assert_eq!(saved, std::fs::read_to_string(&path).unwrap(), "{name}");
         }

@@ -33,7 +33,10 @@ fn sets_outlive_rules_reloads_and_crashes() {
     d.out(&format!("iptables {rule}"));
     assert_eq!(d.rules(), [rule]);
     let used = "ipset v7.17: Set cannot be destroyed: it is in use by a kernel component";
-    assert_eq!(fails(&d, "ipset destroy banned"), (Some(1), used.to_owned()));
+    assert_eq!(
+        fails(&d, "ipset destroy banned"),
+        (Some(1), used.to_owned())
+    );
     let listed = d.out("ipset list banned -t");
     assert!(listed.contains("\nReferences: 1\n"), "{listed}");
     d.out("iptables -F");
@@ -84,16 +87,24 @@ fn a_state_file_keeps_sets_beside_rules() {
     let state = dir.path().join("state");
     let run = |line: &str| {
         let mut command = Command::new(PROGRAM);
-        command.args(line.split_whitespace()).env("TIDEGATE_STATE", &state);
+        command
+            .args(line.split_whitespace())
+            .env("TIDEGATE_STATE", &state);
         let run = command.output().unwrap();
         let err = String::from_utf8_lossy(&run.stderr).into_owned();
-        (run.status.code(), String::from_utf8_lossy(&run.stdout).into_owned() + &err)
+        (
+            run.status.code(),
+            String::from_utf8_lossy(&run.stdout).into_owned() + &err,
+        )
     };
     let done = (Some(0), String::new());
     assert_eq!(run("ipset create web hash:ip,port"), done);
     assert_eq!(run("ipset add web 10.0.0.1,tcp:80"), done);
     assert_eq!(run("ip6tables -P FORWARD DROP"), done);
-    assert_eq!(run("iptables -A INPUT -m set --match-set web dst,dst -j ACCEPT"), done);
+    assert_eq!(
+        run("iptables -A INPUT -m set --match-set web dst,dst -j ACCEPT"),
+        done
+    );
     assert_eq!(run("ipset destroy web").0, Some(1));
     let saved = run("ipset save").1;
     assert!(saved.ends_with("\nadd web 10.0.0.1,tcp:80\n"), "{saved}");
