@@ -23,12 +23,13 @@ import gen
 import genhelpers
 import genmatches
 import gensets
+import gensip
 import gentargets
 import gentrackers
 
 # where numbered cases come from: everything at once, trackers, helpers, matches or targets in turn, or one of them
 SERIES = {"mixed": gen.seed_case, "trackers": gentrackers.tracker_case, "helpers": genhelpers.helper_case, "matches": genmatches.match_case,
-          "targets": gentargets.target_case, "sets": gensets.set_case}
+          "targets": gentargets.target_case, "sets": gensets.set_case, "sip": gensip.sip_case}
 for kind in gentrackers.KINDS:
     SERIES[kind] = lambda i, kind=kind: gentrackers.tracker_case(i, kind)
 for kind in genhelpers.KINDS:

@@ -80,9 +80,9 @@ impl Store for ForClient<'_> {
     }
 }
 
-/// Rules that give connections the helper `name`.
-pub(crate) fn users_of(rules: &Ruleset, name: &str) -> usize {
-    let option = format!("--helper {name}");
+/// Rules that give connections what `-j CT` calls `option` of that name.
+pub(crate) fn users_of(rules: &Ruleset, option: &str, name: &str) -> usize {
+    let option = format!("--{option} {name}");
     let chains = rules.tables.iter().flat_map(|t| t.chains());
     let specs = chains.flat_map(|c| &c.rules).map(|r| &r.spec);
     specs

@@ -15,12 +15,14 @@ use crate::random::Random;
 /// A packet and its surroundings while rules look at it.
 pub(crate) struct View<'a> {
     pub(crate) packet: &'a Packet,
-    pub(crate) conntrack: &'a Conntrack,
+    pub(crate) conntrack: &'a mut Conntrack,
     pub(crate) env: &'a Env,
     pub(crate) steps: &'a mut [Box<dyn Step>],
     pub(crate) shared: &'a mut Shared,
     pub(crate) random: &'a mut Random,
     pub(crate) now: Time,
+    /// Rules that only rehearse leave connections as they are.
+    pub(crate) rehearsed: bool,
 }
 
 impl Facts for View<'_> {
@@ -65,6 +67,7 @@ impl Facts for View<'_> {
             Field::CtStatus
             | Field::CtDir
             | Field::CtMark
+            | Field::CtLabels
             | Field::CtProto
             | Field::CtOrigSrc
             | Field::CtOrigDst
@@ -104,6 +107,17 @@ impl Facts for View<'_> {
         let id = EntryId::from_bits(connection);
         id.and_then(|id| self.conntrack.entry(id))
             .is_some_and(|e| e.confirmed() && !e.expired(self.now) && !e.is_closed())
+    }
+
+    fn set_label(&mut self, label: u8) -> bool {
+        let Some(attached) = self.packet.tracking.connection() else {
+            return false;
+        };
+        if !self.rehearsed {
+            let bit = 1u128.checked_shl(label.into()).unwrap_or(0);
+            self.conntrack.set_labels(attached.id, bit, bit);
+        }
+        true
     }
 }
 
@@ -156,12 +170,12 @@ impl View<'_> {
         }
         let entry = self.conntrack.entry(attached.id)?;
         match field {
-            Field::CtMasterSrc => Some(match &entry.master {
+            Field::CtMasterSrc => Some(match entry.master() {
                 Some(master) => master.tuple.src,
                 None => entry.tuple(Dir::Original).src,
             }),
             Field::CtMasterHelper => {
-                let master = entry.master.as_ref()?;
+                let master = entry.master()?;
                 let helper = match self.conntrack.entry(master.id) {
                     Some(living) => living.helper,
                     None => master.helper,
@@ -241,7 +255,7 @@ fn name_number(name: &str) -> u128 {
 fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
     let orig = entry.tuple(Dir::Original);
     let reply = entry.tuple(Dir::Reply);
-    let counted = |dir: Dir| entry.acct.then(|| entry.counters[dir.ix()]);
+    let counted = |dir: Dir| entry.counters.as_ref().map(|c| c[dir.ix()]);
     Some(match field {
         Field::CtOrigPackets => u128::from(counted(Dir::Original)?.packets),
         Field::CtOrigBytes => u128::from(counted(Dir::Original)?.bytes),
@@ -249,6 +263,7 @@ fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
         Field::CtReplBytes => u128::from(counted(Dir::Reply)?.bytes),
         Field::CtStatus => u128::from(entry.status.0),
         Field::CtMark => u128::from(entry.mark),
+        Field::CtLabels => entry.labels(),
         Field::CtProto => u128::from(orig.proto),
         Field::CtOrigSrc => orig.src,
         Field::CtOrigDst => orig.dst,

@@ -318,6 +318,7 @@ impl<'e, T: Trace> Run<'e, T> {
             shared,
             random,
             now: self.now,
+            rehearsed: false,
         };
         let Some(follow) = flows.follow(tag, packet, a.info, &mut facts) else {
             return flows.record(packet, a.info);
@@ -359,8 +360,12 @@ impl<'e, T: Trace> Run<'e, T> {
         }
         let before = T::TESTS.then(|| packet.bytes.clone());
         let helped = conntrack.help(self.now, &attached, &mut packet.bytes, &packet.layout);
-        if let Err(ct::DropReason::Helper(why)) = helped {
-            self.log_helper(packet, &attached, why);
+        match helped {
+            Err(ct::DropReason::Helper(why)) => self.log_helper(packet, &attached, why),
+            Err(ct::DropReason::HelperPort(port)) => {
+                self.log_helper(packet, &attached, &format!("wrong port {port}"));
+            }
+            _ => {}
         }
         let conntrack = &mut self.engine.conntrack;
         if helped? {
@@ -444,6 +449,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
             shared: self.shared,
             random: self.random,
             now: self.now,
+            rehearsed: false,
         };
         let watch = Watch {
             trace: self.trace,
@@ -587,9 +593,18 @@ impl<T: Trace> AtTable<'_, T> {
         }
         self.packet.tracking = match spec {
             CtSpec::Untracked => Tracking::Untracked,
-            CtSpec::Template { zone, helper, .. } => Tracking::Template(Template {
+            CtSpec::Template {
+                zone,
+                helper,
+                timeout,
+                ..
+            } => Tracking::Template(Template {
                 zone: zone.map_or_else(Zone::default, |z| self.zone(z)),
                 helper: helper.as_deref().and_then(HelperKind::by_name),
+                timeouts: timeout.as_deref().and_then(|name| {
+                    let policies = &self.conntrack.config().policies;
+                    policies.by_name(name).map(|(id, _)| id)
+                }),
             }),
         };
     }

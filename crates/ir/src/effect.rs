@@ -299,6 +299,8 @@ pub enum CtSpec {
         zone: Option<ZoneSpec>,
         /// Helper by name.
         helper: Option<String>,
+        /// Timeout policy by name.
+        timeout: Option<String>,
         /// `--ctevents` names.
         events: Vec<String>,
         /// `--expevents` names.

@@ -20,6 +20,7 @@ mod replace;
 mod restore;
 mod save;
 pub mod sysctl;
+pub mod timeouts;
 pub mod views;
 
 use std::ffi::OsStr;

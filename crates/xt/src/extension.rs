@@ -3,7 +3,7 @@
 use tidegate_ir::{Cond, Effect, Hook, Step, StepId, TableKind, Verdict};
 use tidegate_wire::Family;
 
-use crate::{Args, Case, Error, Instance, Names, Opt, Refusal, Vector, names};
+use crate::{Args, Case, Error, Instance, Names, Opt, Refusal, TimeoutPolicy, Vector, names};
 
 /// One match or target.
 ///
@@ -342,4 +342,6 @@ pub struct Place<'a> {
     pub proto: (u8, bool),
     /// The rule's matches.
     pub matches: &'a [Instance],
+    /// Timeout policies that rules can name.
+    pub timeouts: &'a [TimeoutPolicy],
 }
