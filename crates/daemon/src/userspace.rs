@@ -6,7 +6,7 @@ use tidegate_engine::conntrack::Time;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Config, Disposition, Engine, Output};
 
-use crate::config::{self, Kind, OnCrash};
+use crate::config::{self, Kind, OnCrash, Ring};
 use crate::plane::{self, Ears, Guarded, Job, Plane, PlaneReport};
 
 /// The command of the program that makes it a guardian ([`tidegate_datapath::watch`]).
@@ -46,6 +46,10 @@ impl Userspace {
         let some = !config.interfaces.is_empty();
         let mut options = Options {
             fast: config.kind == Kind::Ebpf,
+            ring: match config.ring {
+                Ring::Packet => tidegate_datapath::Ring::Packet,
+                Ring::Xdp => tidegate_datapath::Ring::Xdp,
+            },
             interfaces: some.then(|| config.interfaces.clone()),
             crash: match config.on_crash {
                 OnCrash::Closed => Crash::Closed,

@@ -18,6 +18,7 @@ mod sender;
 mod watch;
 mod wires;
 mod worker;
+mod xdp;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -54,6 +55,17 @@ pub enum Crash {
     Closed,
 }
 
+/// How received frames come to the datapath.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ring {
+    /// Packet sockets and their rings.
+    #[default]
+    Packet,
+    /// `AF_XDP` at the interfaces that can have it, packet sockets at the others. Needs
+    /// root.
+    Xdp,
+}
+
 /// How the datapath works.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -67,6 +79,8 @@ pub struct Options {
     pub guardian: Vec<OsString>,
     /// Whether programs in the kernel answer for what the engine has decided.
     pub fast: bool,
+    /// How frames come up; with `fast`, by packet sockets only.
+    pub ring: Ring,
     /// Whether local senders hear at once of what rules drop.
     pub senders: Senders,
 }

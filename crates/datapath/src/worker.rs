@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
-use tidegate_engine::conntrack::{SECOND, Time};
+use tidegate_engine::conntrack::{AHEAD, SECOND, Time};
 use tidegate_engine::env::{Env, IfIndex, RouteType};
 use tidegate_engine::{Engine, Incoming, LinkHeader, Outgoing};
 use tidegate_sys::{Clock, Frame, Gso, PacketKind};
@@ -72,6 +72,14 @@ struct Source {
     segments: Segments,
 }
 
+/// A packet that waits to be decided together with others.
+struct Waiting {
+    source: Source,
+    protocol: u16,
+    kind: PacketKind,
+    packet: Vec<u8>,
+}
+
 impl Source {
     /// Of packets that the engine makes when none has come in.
     const ENGINE: Source = Source {
@@ -107,6 +115,8 @@ pub(crate) struct Worker {
     wake: Arc<OwnedFd>,
     poll: OwnedFd,
     spare: Vec<Vec<u8>>,
+    /// Packets of the batch that is being received.
+    waiting: Vec<Waiting>,
     stray: u64,
     lost_asked: Time,
     /// There are interfaces that are left to the kernel.
@@ -148,6 +158,7 @@ impl Worker {
             wake,
             poll,
             spare: Vec::new(),
+            waiting: Vec::new(),
             stray: 0,
             lost_asked: 0,
             partial,
@@ -375,6 +386,7 @@ impl Worker {
         let got = socket
             .receive(BUDGET, &mut |frame| self.frame(slot, side, &frame))
             .unwrap_or(0);
+        self.decide_all();
         let channel = self.ports[slot].as_mut().and_then(|p| p.channel(side));
         if let Some(channel) = channel {
             channel.socket = Some(socket);
@@ -386,6 +398,10 @@ impl Worker {
         let Some(port) = self.ports[slot].as_mut() else {
             return;
         };
+        let early = frame.kind == PacketKind::Unknown;
+        if early && !is_for_us(port.framing, frame.bytes) {
+            return;
+        }
         match side {
             Side::Wire => port.traffic.received += 1,
             Side::Door => port.traffic.from_sockets += 1,
@@ -411,18 +427,55 @@ impl Worker {
             && let Some(pieces) = offload::split_udp(ip, frame.vnet.gso_size)
         {
             for piece in pieces {
-                self.decide(&source, frame, piece);
+                self.wait(source, frame, piece);
             }
             return;
         }
         let mut packet = self.spare.pop().unwrap_or_default();
         packet.clear();
         packet.extend_from_slice(ip);
-        offload::complete(&mut packet, &frame.vnet, head_len);
-        self.decide(&source, frame, packet);
+        if early {
+            offload::complete_partial(&mut packet);
+        } else {
+            offload::complete(&mut packet, &frame.vnet, head_len);
+        }
+        self.wait(source, frame, packet);
     }
 
-    fn decide(&mut self, source: &Source, frame: &Frame<'_>, packet: Vec<u8>) {
+    /// Puts a packet in line, to be decided with those after it.
+    fn wait(&mut self, source: Source, frame: &Frame<'_>, packet: Vec<u8>) {
+        self.waiting.push(Waiting {
+            source,
+            protocol: frame.protocol,
+            kind: frame.kind,
+            packet,
+        });
+        if self.waiting.len() >= AHEAD {
+            self.decide_all();
+        }
+    }
+
+    /// Decides the packets in line, in their order.
+    fn decide_all(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        if waiting.len() > 1 {
+            let packets = waiting.iter().map(|w| w.packet.as_slice());
+            self.engine.foresee(packets);
+        }
+        for next in waiting.drain(..) {
+            self.decide(next);
+        }
+        self.waiting = waiting;
+    }
+
+    fn decide(&mut self, next: Waiting) {
+        let Waiting {
+            source,
+            protocol,
+            kind,
+            packet,
+        } = next;
+        let source = &source;
         let Some(port) = self.ports[source.slot].as_ref() else {
             return;
         };
@@ -431,7 +484,7 @@ impl Worker {
             self.stray += 1;
             return;
         }
-        let family = match (port.framing, frame.protocol) {
+        let family = match (port.framing, protocol) {
             (Framing::Bare, _) => None,
             (_, ETH_P_IP) => Some(Family::V4),
             (_, ETH_P_IPV6) => Some(Family::V6),
@@ -442,7 +495,7 @@ impl Worker {
                 let incoming = Incoming {
                     link: LinkHeader::new(&source.head[..port.head_len()]),
                     family,
-                    to_host: frame.kind != PacketKind::Other,
+                    to_host: kind != PacketKind::Other,
                     segment: source.segments.payload(),
                     ..Incoming::on(dev)
                 };
@@ -520,6 +573,12 @@ fn key(slot: usize, side: Side) -> u64 {
 fn place(key: u64) -> (usize, Side) {
     let side = if key & 1 == 0 { Side::Wire } else { Side::Door };
     ((key / 2) as usize, side)
+}
+
+/// Whether an Ethernet frame is for an interface: for its address, or for a group.
+fn is_for_us(framing: Framing, frame: &[u8]) -> bool {
+    let to: Option<&[u8; 6]> = frame.first_chunk();
+    to.is_some_and(|to| to[0] & 1 == 1 || framing == Framing::Ethernet(*to))
 }
 
 /// Whether the kernel has forwarded a packet that it sends: it is not this host's own.

@@ -104,6 +104,7 @@ fn can_guard(field: Field) -> bool {
             | Field::Tos
             | Field::CtStatus
             | Field::CtMark
+            | Field::CtLabels
             | Field::CtReplSrc
             | Field::CtReplDst
             | Field::CtReplSport

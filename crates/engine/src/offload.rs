@@ -164,6 +164,7 @@ impl Engine {
                 // Kept with the connection, which is called back when they change.
                 Field::CtStatus
                 | Field::CtMark
+                | Field::CtLabels
                 | Field::CtReplSrc
                 | Field::CtReplDst
                 | Field::CtReplSport

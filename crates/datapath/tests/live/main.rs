@@ -14,3 +14,4 @@ mod rules;
 mod senders;
 mod talk;
 mod user;
+mod xdp;
