@@ -16,6 +16,7 @@ pub mod format;
 pub mod helper;
 pub mod nat;
 pub mod reason;
+pub mod register;
 pub mod seqadj;
 pub mod snapshot;
 pub mod stats;
@@ -23,6 +24,7 @@ pub mod sysctl;
 pub mod tuple;
 
 mod age;
+mod ahead;
 mod classify;
 mod confirm;
 mod conntrack;
@@ -35,6 +37,7 @@ mod table;
 mod timer;
 mod tracker;
 
+pub use ahead::AHEAD;
 pub use config::{Config, HelperPort};
 pub use conntrack::{Conntrack, Cursor, InHook, Template, Tracked};
 pub use entry::{

@@ -24,9 +24,10 @@ use crate::control::{Reply, Request};
 use crate::files;
 use crate::locked;
 use crate::plane::Plane;
+use crate::pressure::{Gauge, crowd};
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
-use crate::status::{RulesStatus, Status};
+use crate::status::{ForeignRules, RulesStatus, Status};
 use crate::tracker::{ForClient, LiveTracker, users_of};
 
 /// What a client's request can reach.
@@ -43,6 +44,7 @@ pub(crate) struct Commands {
     /// Whether rules have been changed since they were read.
     pub(crate) changed: Arc<[AtomicBool; 2]>,
     pub(crate) wake: Mutex<Sender<Wake>>,
+    pub(crate) gauge: Gauge,
 }
 
 type Command = fn(&Commands, &Request) -> Result<Printed>;
@@ -173,10 +175,12 @@ impl Commands {
         if request.words.iter().any(|w| w == "--drops") {
             return self.drops(json);
         }
-        let (connections, connections_max, helpers) = self.plane.with(|engine, _| {
+        let (connections, connections_max, helpers, crowd) = self.plane.with(|engine, _| {
             let ct = engine.conntrack();
-            (ct.count(), ct.config().max, ct.config().helpers.clone())
+            let (max, helpers) = (ct.config().max, ct.config().helpers.clone());
+            (ct.count(), max, helpers, crowd(ct))
         })?;
+        let drift = |family| files::drift(&self.config, &self.rules, family);
         let origin = locked(&self.origin).clone();
         let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
         let rules = rules.map(|((family, file), changed)| {
@@ -197,10 +201,14 @@ impl Commands {
             socket: self.config.control.socket.clone(),
             plane: self.plane.report(),
             trial: self.trials.left().map(|d| d.as_secs_f64().ceil() as u32),
+            staged: self.trials.seen()?,
             rules: rules.collect(),
             connections,
             connections_max,
             helpers: helpers.iter().map(helper).collect(),
+            pressure: self.gauge.pressure(connections, connections_max, crowd),
+            drift: FAMILIES.into_iter().filter_map(drift).collect(),
+            foreign: ForeignRules::all(),
         };
         let out = if json {
             serde_json::to_string_pretty(&status)? + "\n"
@@ -211,6 +219,13 @@ impl Commands {
             out,
             ..Printed::default()
         })
+    }
+
+    /// Takes note of how many connections there are.
+    pub(crate) fn watch_connections(&self) {
+        if let Ok(count) = self.plane.with(|engine, _| engine.conntrack().count()) {
+            self.gauge.note(count);
+        }
     }
 
     fn apply(&self, request: &Request) -> Result<Printed> {

@@ -134,6 +134,9 @@ pub struct Datapath {
     pub fallback: bool,
     /// How received packets come up to this process.
     pub ring: Ring,
+    /// Directory of a cgroup (version 2) whose processes hear at once of what rules drop;
+    /// empty for the root of all, "none" for nobody.
+    pub cgroup: String,
 }
 
 /// A datapath.

@@ -1,13 +1,16 @@
 //! The rules in force: the source that tools print and edit, and its counters in the
 //! engine.
 
+mod edit;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
-use tidegate_engine::{Counter, Ready, Survivor, Survivors, TrackWhen};
+use tidegate_engine::env::IfIndex;
+use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unmet, save};
+use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unnamed, save};
 use tidegate_tools::{Store, Work};
 use tidegate_wire::Family;
 
@@ -26,6 +29,17 @@ struct Load {
     side: Side,
     ready: Ready,
     survivors: Survivors,
+}
+
+/// What was seen of rules on stage.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OnStage {
+    /// Packets that have met both rulesets.
+    pub(crate) packets: u64,
+    /// Differences beyond those that are told.
+    pub(crate) untold: u64,
+    /// What differed.
+    pub(crate) told: Vec<(Otherwise, Differing)>,
 }
 
 /// The rules of both families.
@@ -114,6 +128,78 @@ impl LiveRules {
         chains.map(|c| c.rules.len()).sum()
     }
 
+    /// Puts rules beside those in force.
+    ///
+    /// # Errors
+    /// Rules loop or need what there is not; the datapath has stopped.
+    pub(crate) fn stage(&self, rulesets: &[Ruleset; 2]) -> Result<(), Failure> {
+        let ready = |rules: &Ruleset| -> Result<Ready, Failure> {
+            let seed = unforeseen().map_err(|e| stopped(e.into()))?;
+            Ok(Ready::new(
+                Arc::new(lower(rules)?.ruleset),
+                self.track,
+                seed,
+            ))
+        };
+        let [v4, v6] = rulesets;
+        let ready = [ready(v4)?, ready(v6)?];
+        let before = self.plane.with(move |engine, _| {
+            let before = engine.unstage();
+            engine.stage(ready);
+            before
+        });
+        drop(before.map_err(stopped)?);
+        Ok(())
+    }
+
+    /// Takes away rules on stage.
+    ///
+    /// # Errors
+    /// The datapath has stopped.
+    pub(crate) fn unstage(&self) -> Result<(), Failure> {
+        drop(
+            self.plane
+                .with(|engine, _| engine.unstage())
+                .map_err(stopped)?,
+        );
+        Ok(())
+    }
+
+    /// What was seen of rules on stage; nothing where there are none.
+    ///
+    /// # Errors
+    /// The datapath has stopped.
+    pub(crate) fn staged(&self) -> Result<OnStage, Failure> {
+        let look = self.plane.with(|engine, _| {
+            let staged = engine.staged()?;
+            let told = staged.differing().map(|(w, d)| (*w, d.clone()));
+            Some(OnStage {
+                packets: staged.packets,
+                untold: staged.untold,
+                told: told.collect(),
+            })
+        });
+        Ok(look.map_err(stopped)?.unwrap_or_default())
+    }
+
+    /// Name of an interface.
+    pub(crate) fn interface(&self, dev: IfIndex) -> Result<Option<String>, Failure> {
+        let look = self.plane.with(move |engine, _| {
+            let found = engine.env().interface(dev);
+            found.map(|i| i.name.clone())
+        });
+        look.map_err(stopped)
+    }
+
+    /// The number of the engine's counter among the rules as they are listed
+    /// ([`Ruleset::slots_mut`]): rules changed in place have got other ones.
+    pub(crate) fn listed(&self, family: Family, id: RuleId) -> Option<RuleId> {
+        let mut side = locked(&self.sides[index(family)]);
+        let slots = side.source.slots_mut();
+        let at = slots.iter().position(|s| *s.was == Some(id.0))?;
+        Some(RuleId(at as u32))
+    }
+
     fn counters(&self, family: Family) -> Result<Vec<Counter>, Failure> {
         let all = self.plane.with(move |e, _| e.counters(family).to_vec());
         all.map_err(stopped)
@@ -127,10 +213,7 @@ impl LiveRules {
         mut rules: Ruleset,
         seen: &[Counter],
     ) -> Result<Load, Failure> {
-        let lowered = match self.plane.has_packets() {
-            true => lower(&rules)?,
-            false => lower_unmet(&rules)?,
-        };
+        let lowered = lower_unnamed(&rules, self.plane.has_packets())?;
         let seed = unforeseen().map_err(|e| stopped(e.into()))?;
         let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track, seed);
         let survivors = Survivors {
@@ -160,6 +243,7 @@ impl LiveRules {
         });
         // Only now: a large ruleset is taken apart here and not between two packets.
         drop(replaced.map_err(stopped)?);
+        self.plane.settle();
         for (side, made) in sides {
             *side = made;
             (self.changed)(side.source.family);
@@ -170,6 +254,12 @@ impl LiveRules {
 
 fn stopped(e: anyhow::Error) -> Failure {
     Failure::Resource(format!("tidegate: {e}"))
+}
+
+/// What the counter of that number said.
+fn counted(seen: &[Counter], was: Option<u32>) -> Option<Counters> {
+    let Counter { packets, bytes } = *seen.get(was? as usize)?;
+    Some(Counters { packets, bytes })
 }
 
 /// Gives the counters their new numbers and `ready` their values; tells which go on.
@@ -221,13 +311,13 @@ impl Store for LiveRules {
         let mut side = locked(&self.sides[index(family)]);
         let seen = self.counters(family)?;
         let mut rules = side.source.clone();
-        for (slot, c) in rules.slots_mut().into_iter().zip(&seen) {
-            *slot.counters = Counters {
-                packets: c.packets,
-                bytes: c.bytes,
-            };
+        for slot in rules.slots_mut() {
+            *slot.counters = counted(&seen, *slot.was).unwrap_or_default();
         }
         if work(&mut rules)? && change {
+            let Some(rules) = self.edit(&mut side, rules, &seen)? else {
+                return Ok(());
+            };
             let load = self.prepare(&mut side, rules, &seen)?;
             self.load(vec![(&mut side, load)])?;
         }

@@ -24,6 +24,7 @@ use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files;
 use crate::plane::{Ears, Plane};
+use crate::pressure::Gauge;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::tracker::LiveTracker;
 
@@ -186,6 +187,7 @@ fn serve(
         origin: Mutex::new([from4, from6]),
         changed,
         wake: Mutex::new(wake),
+        gauge: Gauge::default(),
     });
     let answering = commands.clone();
     let server = Server::start(
@@ -246,6 +248,7 @@ fn keep(
         if let Err(e) = commands.trials.record() {
             tracing::error!("the rules in force are not recorded: {e:#}");
         }
+        commands.watch_connections();
         if let Some(file) = connections
             && let Err(e) = file.write_if_due(&*commands.plane)
         {

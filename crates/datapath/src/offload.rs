@@ -55,6 +55,28 @@ pub(crate) fn complete_partial(packet: &mut [u8]) {
     put(packet, l4 + at, &sum.to_be_bytes());
 }
 
+/// Writes the transport checksum of a whole packet, which may have been left to the card.
+pub(crate) fn complete_sum(packet: &mut [u8]) {
+    let Ok(layout) = parse(packet) else {
+        return;
+    };
+    let l4 = usize::from(layout.l4);
+    let at = match layout.proto {
+        proto::TCP => l4 + 16,
+        proto::UDP => l4 + 6,
+        _ => return,
+    };
+    let len = layout.len as usize;
+    if layout.is_fragment() || at + 2 > len || len > packet.len() {
+        return;
+    }
+    // UDP without a checksum.
+    if layout.proto == proto::UDP && packet[at..at + 2] == [0, 0] {
+        return;
+    }
+    write_sum(&mut packet[..len], &layout, at);
+}
+
 /// How a large packet that came as one is to be cut when it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segments {
@@ -191,7 +213,7 @@ pub(crate) fn split_tcp(packet: &[u8], size: u16, ecn: bool) -> Option<Vec<Vec<u
 /// Lengths, IPv4 identification and checksums of the `i`th piece of a packet whose
 /// transport checksum is at `sum_at`.
 fn finish_piece(made: &mut [u8], whole: &Layout, i: usize, sum_at: usize) {
-    let (l4, total) = (usize::from(whole.l4), made.len());
+    let total = made.len();
     match whole.family {
         Family::V4 => {
             let id = u16::from_be_bytes([made[4], made[5]]).wrapping_add(i as u16);
@@ -203,14 +225,20 @@ fn finish_piece(made: &mut [u8], whole: &Layout, i: usize, sum_at: usize) {
             put(made, 4, &((total - 40) as u16).to_be_bytes());
         }
     }
-    put(made, sum_at, &[0, 0]);
-    let (src, dst) = (whole.src(made), whole.dst(made));
-    let pseudo = checksum::pseudo(whole.family, src, dst, whole.proto, (total - l4) as u32);
-    let sum = match checksum::finish(pseudo, &made[l4..]) {
-        0 if whole.proto == proto::UDP => 0xffff,
+    write_sum(made, whole, sum_at);
+}
+
+/// Writes the transport checksum at its place.
+fn write_sum(packet: &mut [u8], layout: &Layout, sum_at: usize) {
+    let (l4, total) = (usize::from(layout.l4), packet.len());
+    put(packet, sum_at, &[0, 0]);
+    let (src, dst) = (layout.src(packet), layout.dst(packet));
+    let pseudo = checksum::pseudo(layout.family, src, dst, layout.proto, (total - l4) as u32);
+    let sum = match checksum::finish(pseudo, &packet[l4..]) {
+        0 if layout.proto == proto::UDP => 0xffff,
         sum => sum,
     };
-    put(made, sum_at, &sum.to_be_bytes());
+    put(packet, sum_at, &sum.to_be_bytes());
 }
 
 #[cfg(test)]

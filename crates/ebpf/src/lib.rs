@@ -12,6 +12,7 @@ pub mod fast;
 pub mod layout;
 mod maps;
 mod object;
+pub mod sender;
 pub mod up;
 
 pub use asm::{Asm, Cond, Insn, Label, Op, Reg, Size, Src};

@@ -11,6 +11,8 @@ pub enum Kind {
     PerCpuArray = 6,
     /// `BPF_MAP_TYPE_XSKMAP`
     Sockets = 17,
+    /// `BPF_MAP_TYPE_RINGBUF`: entries are bytes, keys and values have no size.
+    Ring = 27,
 }
 
 /// A map.

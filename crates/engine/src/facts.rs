@@ -148,13 +148,17 @@ impl View<'_> {
         }
         let entry = self.conntrack.entry(attached.id)?;
         match field {
-            Field::CtMasterSrc => Some(match &entry.master {
+            Field::CtMasterSrc => Some(match entry.master() {
                 Some(master) => master.tuple.src,
                 None => entry.tuple(Dir::Original).src,
             }),
             Field::CtMasterHelper => {
-                let master = self.conntrack.entry(entry.master.as_ref()?.id)?;
-                Some(name_number(master.helper?.name()))
+                let master = entry.master()?;
+                let helper = match self.conntrack.entry(master.id) {
+                    Some(living) => living.helper,
+                    None => master.helper,
+                };
+                Some(name_number(helper?.name()))
             }
             _ => entry_field(entry, field, self.now),
         }
@@ -229,7 +233,7 @@ fn name_number(name: &str) -> u128 {
 fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
     let orig = entry.tuple(Dir::Original);
     let reply = entry.tuple(Dir::Reply);
-    let counted = |dir: Dir| entry.acct.then(|| entry.counters[dir.ix()]);
+    let counted = |dir: Dir| entry.counters.as_ref().map(|c| c[dir.ix()]);
     Some(match field {
         Field::CtOrigPackets => u128::from(counted(Dir::Original)?.packets),
         Field::CtOrigBytes => u128::from(counted(Dir::Original)?.bytes),
