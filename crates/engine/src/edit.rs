@@ -53,7 +53,7 @@ impl Engine {
     ) -> Result<Option<RuleId>, NotInPlace> {
         self.recall_all();
         let id = self.families[index(family)].edit(table, chain, edit)?;
-        self.flows.begin_epoch();
+        self.other_rules();
         Ok(id)
     }
 }
