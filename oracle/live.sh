@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# live.sh RUNNER [FIRST COUNT]: generated cases, a tenth as many for single trackers, helpers and targets, a third as
+# live.sh RUNNER [FIRST COUNT]: generated cases, a tenth as many for single trackers, helpers, targets and sets, a third as
 # many for single matches,
 # through this machine's kernel and through RUNNER, compared. Needs root.
 set -euo pipefail
@@ -10,4 +10,9 @@ python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "${3:-2000}" --b "$runner"
 for series in trackers helpers targets; do
   python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 9) / 10))" --series $series --b "$runner"
 done
+if unshare -n ipset list -n >/dev/null 2>&1; then
+  python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 9) / 10))" --series sets --b "$runner"
+else
+  echo "SKIPPED: sets: ipset or the kernel's ip_set is missing"
+fi
 python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 2) / 3))" --series matches --b "$runner"

@@ -22,18 +22,22 @@ import canon
 import gen
 import genhelpers
 import genmatches
+import gensets
+import gensip
 import gentargets
 import gentrackers
 
 # where numbered cases come from: everything at once, trackers, helpers, matches or targets in turn, or one of them
 SERIES = {"mixed": gen.seed_case, "trackers": gentrackers.tracker_case, "helpers": genhelpers.helper_case, "matches": genmatches.match_case,
-          "targets": gentargets.target_case}
+          "targets": gentargets.target_case, "sets": gensets.set_case, "sip": gensip.sip_case}
 for kind in gentrackers.KINDS:
     SERIES[kind] = lambda i, kind=kind: gentrackers.tracker_case(i, kind)
 for kind in genhelpers.KINDS:
     SERIES[kind] = lambda i, kind=kind: genhelpers.helper_case(i, kind)
 for kind in genmatches.KINDS:
     SERIES["m-" + kind] = lambda i, kind=kind: genmatches.match_case(i, kind)
+for kind in gensets.KINDS:
+    SERIES["s-" + kind] = lambda i, kind=kind: gensets.set_case(i, kind)
 for kind in gentargets.KINDS:
     SERIES["t-" + kind] = lambda i, kind=kind: gentargets.target_case(i, kind)
 

@@ -1,10 +1,11 @@
 //! The steps of a case.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value, json};
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::RouteType;
 use tidegate_engine::{Device, Disposition, DropReason, Engine, Incoming, Outcome, Output, Role};
+use tidegate_tools::ipset;
 use tidegate_wire::Family;
 
 use crate::rules::Rules;
@@ -28,6 +29,7 @@ pub(crate) fn run(case: &Value) -> Result<Value> {
         now: case.get("epoch").and_then(Value::as_u64).unwrap_or(1_000) * SECOND,
         rules: FAMILIES.map(|(family, ..)| Rules::empty(family)),
     };
+    sets(case, &mut router)?;
     for (family, key, _) in FAMILIES {
         let text = case.get(key).and_then(Value::as_str).unwrap_or("");
         if !text.is_empty() {
@@ -58,6 +60,19 @@ pub(crate) fn run(case: &Value) -> Result<Value> {
         result["expect"] = expect.into();
     }
     Ok(result)
+}
+
+/// The sets that rules look into: `ipset restore` text.
+fn sets(case: &Value, router: &mut Router) -> Result<()> {
+    let Some(text) = case.get("ipset").and_then(Value::as_str) else {
+        return Ok(());
+    };
+    // As it is given to ipset: what exists already is no error.
+    let read = ipset::read_all(text, router.now).map_err(|why| anyhow!("ipset: {why}"))?;
+    if let Some(sets) = tidegate_xt::sets::all(router.engine.shared_mut()) {
+        *sets = read;
+    }
+    Ok(())
 }
 
 impl Router {

@@ -79,6 +79,8 @@ pub struct NewEntry {
     pub nat: [Option<NatRange>; 2],
     /// Helper.
     pub helper: Option<HelperKind>,
+    /// Labels, a bit each.
+    pub labels: u128,
 }
 
 /// What is to be changed.
@@ -92,6 +94,8 @@ pub struct Change {
     pub status: u32,
     /// State, for TCP and SCTP.
     pub state: Option<GivenState>,
+    /// Labels, a bit each, in the place of those there are.
+    pub labels: Option<u128>,
 }
 
 /// An expectation as it is to be made.
@@ -181,8 +185,7 @@ impl Conntrack {
         let mut entry = Entry::new(new.tuples);
         entry.zone = new.zone;
         entry.mark = new.mark;
-        entry.acct = self.config.acct;
-        entry.tstamp = self.config.timestamp;
+        entry.keep_accounts(&self.config);
         entry.watched = self.config.events;
         entry.status.set(new.status & SETTABLE);
         entry.helper = new.helper.or_else(|| self.automatic_helper(&new.tuples[1]));
@@ -213,6 +216,10 @@ impl Conntrack {
             entry.give(state);
         }
         entry.pending |= change::MARK;
+        if new.labels != 0 {
+            entry.extra_mut().labels = new.labels;
+            entry.pending |= change::LABEL;
+        }
         entry
     }
 
@@ -231,9 +238,7 @@ impl Conntrack {
         let Some(entry) = self.slab.get_mut(id) else {
             return Err(ByHandError::Missing);
         };
-        if entry.tstamp {
-            entry.start = Some(now);
-        }
+        entry.stamp(now);
         let (tuples, zone) = (entry.tuples, entry.zone);
         if tuples.iter().any(|t| self.find(t, zone).is_some()) {
             self.release(id);
@@ -281,6 +286,10 @@ impl Conntrack {
         if let Some(mark) = change.mark {
             entry.mark = mark;
         }
+        if let Some(labels) = change.labels {
+            entry.extra_mut().labels = labels;
+            entry.pending |= change::LABEL;
+        }
         // As the kernel does, whatever changed.
         entry.pending |= change::MARK;
         if let Some(seconds) = change.timeout {
@@ -302,7 +311,7 @@ impl Conntrack {
     pub fn zero_counters(&mut self, id: EntryId) {
         self.recall(id);
         if let Some(entry) = self.entry_mut(id) {
-            entry.counters = Default::default();
+            entry.counters = entry.counters.as_ref().map(|_| Default::default());
         }
     }
 

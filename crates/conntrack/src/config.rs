@@ -2,6 +2,7 @@
 
 use crate::event::event_mode;
 use crate::helper::{HelperKind, HelperSettings};
+use crate::policy::Policies;
 use alloc::vec::Vec;
 
 /// Index of the retransmission limit's timeout in [`Timeouts::tcp`].
@@ -89,6 +90,8 @@ pub struct Config {
     pub tcp_max_retrans: u8,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// Timeouts for some connections only.
+    pub policies: Policies,
     /// Automatic helper assignment (as `nf_conntrack_helper=1` did); empty by default.
     pub helpers: Vec<HelperPort>,
     /// What parameters of helpers' modules set.
@@ -119,6 +122,7 @@ impl Default for Config {
             tcp_ignore_invalid_rst: false,
             tcp_max_retrans: 3,
             timeouts: Timeouts::default(),
+            policies: Policies::default(),
             helpers: Vec::new(),
             helper: HelperSettings::default(),
             at_once: 0,

@@ -1,5 +1,6 @@
 //! The tracker: state of one network namespace, and the life of its entries.
 
+use crate::ahead::Ahead;
 use crate::config::Config;
 use crate::elsewhere::Away;
 use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, change};
@@ -7,7 +8,9 @@ use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
 use crate::helper::pptp::KeyMap;
 use crate::nat::BySource;
+use crate::policy::PolicyId;
 use crate::reason::{DropReason, InvalidReason, Note};
+use crate::register::Register;
 use crate::rng::Rng;
 use crate::slab::Slab;
 use crate::stats::Stats;
@@ -15,6 +18,7 @@ use crate::table::Table;
 use crate::timer::Wheel;
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use tidegate_wire::proto;
 
@@ -34,6 +38,8 @@ pub struct Template {
     pub zone: Zone,
     /// Helper for a new connection.
     pub helper: Option<HelperKind>,
+    /// Timeout policy of a new connection.
+    pub timeouts: Option<PolicyId>,
 }
 
 /// What tracking says about a packet.
@@ -79,10 +85,14 @@ pub struct Conntrack {
     pub(crate) dying: Vec<EntryId>,
     /// Entries whose packets pass elsewhere.
     pub(crate) away: Away,
+    /// Who has all tuples of the table.
+    pub(crate) register: Option<Box<dyn Register>>,
     /// When a collection forced by a full table is due.
     pub(crate) gc_at: Option<Time>,
     /// The place that a collection which has begun looks at next.
     pub(crate) collecting: Option<u32>,
+    /// Packets that have been announced.
+    pub(crate) ahead: Ahead,
     /// Scratch space for expiry.
     due: Vec<u32>,
 }
@@ -109,8 +119,10 @@ impl Conntrack {
             count: 0,
             dying: Vec::new(),
             away: Away::default(),
+            register: None,
             gc_at: None,
             collecting: None,
+            ahead: Ahead::default(),
             due: Vec::new(),
             config,
         }
@@ -157,6 +169,7 @@ impl Conntrack {
 
     /// Sets the labels that `bits` holds to those of `labels` (`nf_connlabels_replace`).
     pub fn set_labels(&mut self, id: EntryId, labels: u128, bits: u128) {
+        self.recall(id);
         if let Some(entry) = self.entry_mut(id) {
             let new = entry.labels() & !bits | labels & bits;
             if new != entry.labels() {
@@ -209,6 +222,28 @@ impl Conntrack {
         (entries.filter(|(_, e)| self.is_listed(e)), next)
     }
 
+    /// Places that entries can be in, used or not.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.slab.slots()
+    }
+
+    /// A part of the table: of every `stride`th place from `from` on, `most` of them, the
+    /// entries that listings show; and where to go on.
+    pub fn sample(
+        &self,
+        from: u32,
+        stride: u32,
+        most: u32,
+    ) -> (impl Iterator<Item = &Entry>, Option<u32>) {
+        let stride = stride.max(1);
+        let end = from.saturating_add(stride.saturating_mul(most.max(1)));
+        let places = (from..end.min(self.slab.slots())).step_by(stride as usize);
+        let entries = places.filter_map(|index| self.slab.at(index).map(|(_, e)| e));
+        let next = (end < self.slab.slots()).then_some(end);
+        (entries.filter(|e| self.is_listed(e)), next)
+    }
+
     /// Entries there are, unconfirmed and hidden ones included (`nf_conntrack_count`).
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -230,13 +265,19 @@ impl Conntrack {
     /// The entry with this tuple as a packet in `zone` would find it.
     #[must_use]
     pub fn find(&self, tuple: &Tuple, zone: Zone) -> Option<(EntryId, Dir)> {
-        let id = zone.id_for(Dir::Original);
+        let hash = self.table.hash(tuple, zone.id_for(Dir::Original));
+        self.find_by(tuple, zone, hash)
+    }
+
+    /// The same where the hash of tuple and zone is known.
+    #[inline]
+    fn find_by(&self, tuple: &Tuple, zone: Zone, hash: u32) -> Option<(EntryId, Dir)> {
+        let search = |hash| self.table.find(&self.slab, tuple, zone, hash, |_| false);
         let reply_id = zone.id_for(Dir::Reply);
-        let search = |zone_id| {
-            let hash = self.table.hash(tuple, zone_id);
-            self.table.find(&self.slab, tuple, zone, hash, |_| false)
-        };
-        search(id).or_else(|| (id != reply_id).then(|| search(reply_id)).flatten())
+        search(hash).or_else(|| {
+            let other = reply_id != zone.id_for(Dir::Original);
+            other.then(|| search(self.table.hash(tuple, reply_id)))?
+        })
     }
 
     /// Removes an entry and what it announced; `false` when there is none. It stays
@@ -260,14 +301,15 @@ impl Conntrack {
         }
         let confirmed = entry.confirmed();
         let tunnels = entry.helper == Some(HelperKind::Pptp);
-        let announces = entry.expecting != [0; 4];
-        let master = entry.master.as_ref().map(|m| m.id);
+        let announces = entry.expecting() != [0; 4];
+        let master = entry.master().map(|m| m.id);
         let tunnel = entry.tuple(Dir::Original).proto == proto::GRE;
         if confirmed {
             self.table.unlink(&mut self.slab, id.index, Dir::Original);
             self.table.unlink(&mut self.slab, id.index, Dir::Reply);
             self.wheel.disarm(&mut self.slab, id.index);
             self.report(id, EventKind::Destroy);
+            self.registers(id, false);
         }
         if tunnels {
             self.end_tunnel(id);
@@ -279,7 +321,8 @@ impl Conntrack {
             self.gre_keys.forget(master);
         }
         if let Some(master) = master.and_then(|m| self.slab.get_mut(m)) {
-            master.children = master.children.saturating_sub(1);
+            let children = &mut master.extra_mut().children;
+            *children = children.saturating_sub(1);
         }
         self.nat_cleanup(id);
         self.count = self.count.saturating_sub(1);
@@ -341,10 +384,10 @@ impl Conntrack {
 
     /// REJECT with a TCP reset: the entry closes (`nf_ct_set_closing`).
     pub fn close_for_reset(&mut self, now: Time, id: EntryId) {
-        let seconds = self.config.timeouts.tcp[TcpConn::Close as usize];
         let Some(entry) = self.slab.get_mut(id).filter(|e| e.confirmed()) else {
             return;
         };
+        let seconds = self.config.timeouts_of(entry).tcp[TcpConn::Close as usize];
         let Some(tcp) = entry.tcp_mut() else {
             return;
         };
@@ -440,12 +483,13 @@ impl Conntrack {
         now: Time,
         tuple: &Tuple,
         zone: Zone,
+        hash: u32,
     ) -> Option<(EntryId, Dir)> {
-        let mut found = self.find(tuple, zone);
+        let mut found = self.find_by(tuple, zone, hash);
         while let Some((id, _)) = found.filter(|(id, _)| self.has_run_out(*id, now)) {
             self.end(id);
             self.slab.remove(id);
-            found = self.find(tuple, zone);
+            found = self.find_by(tuple, zone, hash);
         }
         found
     }

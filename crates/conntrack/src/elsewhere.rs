@@ -158,10 +158,7 @@ impl Conntrack {
             if counters.packets == 0 {
                 continue;
             }
-            if entry.acct {
-                entry.counters[dir.ix()].packets += counters.packets;
-                entry.counters[dir.ix()].bytes += counters.bytes;
-            }
+            entry.count(dir, counters);
             self.away.passed.push(Passed {
                 family: entry.tuples[0].family,
                 tag: entry.tags[dir.ix()],
@@ -174,7 +171,7 @@ impl Conntrack {
         let Some(last) = seen.last else {
             return;
         };
-        let seconds = tracker::settled_timeout(&self.config, &entry.proto);
+        let seconds = tracker::settled_timeout(&self.config, entry);
         entry.timeout = last.saturating_add(Time::from(seconds) * SECOND);
         self.check_timer(self.clock.max(last), id.index);
     }

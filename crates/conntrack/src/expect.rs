@@ -29,6 +29,8 @@ pub enum OnMatch {
     FollowMaster,
     /// It is one way of a tunnel that PPTP announced.
     Tunnel,
+    /// NAT set up for what SIP announced (`nf_nat_sip_expected`).
+    FollowSip,
 }
 
 /// A connection that is expected.
@@ -246,18 +248,42 @@ impl Conntrack {
     pub fn expect(
         &mut self,
         now: Time,
+        expectation: Expectation,
+        policy: ExpectPolicy,
+    ) -> Result<(), ExpectError> {
+        self.put_in_force(now, expectation, policy, false)
+    }
+
+    /// The same, where the same expectation of another connection is as good as one's own
+    /// (`NF_CT_EXP_F_SKIP_MASTER`).
+    ///
+    /// # Errors
+    /// [`ExpectError::Already`] when there is one.
+    pub(crate) fn expect_from_any(
+        &mut self,
+        now: Time,
+        expectation: Expectation,
+        policy: ExpectPolicy,
+    ) -> Result<(), ExpectError> {
+        self.put_in_force(now, expectation, policy, true)
+    }
+
+    fn put_in_force(
+        &mut self,
+        now: Time,
         mut expectation: Expectation,
         policy: ExpectPolicy,
+        any_master: bool,
     ) -> Result<(), ExpectError> {
         self.clock = self.clock.max(now);
         let hash = self.target_hash(&expectation.tuple);
         let master = expectation.master;
         let class = usize::from(expectation.class & 3);
         self.slab.get(master).ok_or(ExpectError::NoMaster)?;
-        if let Some(same) = self.conflict(hash, &expectation)? {
+        if let Some(same) = self.conflict(hash, &expectation, any_master)? {
             self.unexpect(hash, same);
         }
-        let held = |ct: &Conntrack| ct.slab.get(master).map_or(0, |e| e.expecting[class]);
+        let held = |ct: &Conntrack| ct.slab.get(master).map_or(0, |e| e.expecting()[class]);
         if policy.max != 0 && held(self) >= policy.max {
             self.evict_oldest(master, expectation.class);
         }
@@ -268,7 +294,8 @@ impl Conntrack {
         self.report_expectation(EventKind::New, &expectation);
         self.expectations.insert(hash, expectation);
         if let Some(entry) = self.slab.get_mut(master) {
-            entry.expecting[class] = entry.expecting[class].saturating_add(1);
+            let held = &mut entry.extra_mut().expecting[class];
+            *held = held.saturating_add(1);
         }
         self.stats.expect_create += 1;
         Ok(())
@@ -277,11 +304,11 @@ impl Conntrack {
     /// Puts back an expectation with its deadline, unless it clashes with another.
     pub(crate) fn expect_again(&mut self, expectation: Expectation) -> Result<(), ExpectError> {
         let hash = self.target_hash(&expectation.tuple);
-        if self.conflict(hash, &expectation)?.is_some() {
+        if self.conflict(hash, &expectation, false)?.is_some() {
             return Err(ExpectError::Already);
         }
         if let Some(entry) = self.slab.get_mut(expectation.master) {
-            let held = &mut entry.expecting[usize::from(expectation.class & 3)];
+            let held = &mut entry.extra_mut().expecting[usize::from(expectation.class & 3)];
             *held = held.saturating_add(1);
         }
         self.expectations.insert(hash, expectation);
@@ -289,10 +316,15 @@ impl Conntrack {
     }
 
     /// The slot of the same expectation, if it may be replaced.
-    fn conflict(&self, hash: u64, new: &Expectation) -> Result<Option<u32>, ExpectError> {
+    fn conflict(
+        &self,
+        hash: u64,
+        new: &Expectation,
+        any_master: bool,
+    ) -> Result<Option<u32>, ExpectError> {
         for (slot, old) in self.expectations.candidates(hash) {
-            if old.master == new.master && old.same_as(new) {
-                if old.class != new.class {
+            if (any_master || old.master == new.master) && old.same_as(new) {
+                if old.class != new.class || old.master != new.master {
                     return Err(ExpectError::Already);
                 }
                 return Ok(Some(slot));
@@ -320,7 +352,7 @@ impl Conntrack {
         let gone = self.expectations.remove(hash, slot)?;
         self.stats.expect_delete += 1;
         if let Some(entry) = self.slab.get_mut(gone.master) {
-            let held = &mut entry.expecting[usize::from(gone.class & 3)];
+            let held = &mut entry.extra_mut().expecting[usize::from(gone.class & 3)];
             *held = held.saturating_sub(1);
         }
         self.report_expectation(EventKind::Destroy, &gone);
@@ -388,6 +420,53 @@ impl Conntrack {
             found.map(|(slot, _)| slot)
         };
         slot.is_some_and(|slot| self.unexpect(hash, slot).is_some())
+    }
+
+    /// Removes this expectation, if it is in force.
+    pub(crate) fn forget_same(&mut self, e: &Expectation) {
+        let hash = self.target_hash(&e.tuple);
+        let same = {
+            let mut candidates = self.expectations.candidates(hash);
+            let same = candidates.find(|(_, old)| old.master == e.master && old.same_as(e));
+            same.map(|(slot, _)| slot)
+        };
+        if let Some(slot) = same {
+            self.unexpect(hash, slot);
+        }
+    }
+
+    /// Gives the first expectation that `wanted` holds for a new deadline and changes it;
+    /// `false` when there is none.
+    pub(crate) fn refresh_expectation(
+        &mut self,
+        deadline: Time,
+        wanted: impl Fn(&Expectation) -> bool,
+        change: impl FnOnce(&mut Expectation),
+    ) -> bool {
+        let all = &mut self.expectations;
+        let mut slots = all.slots.iter_mut().zip(0u32..);
+        let found = slots.find_map(|(place, slot)| {
+            let (_, e) = place.as_mut()?;
+            wanted(e).then_some((e, slot))
+        });
+        let Some((e, slot)) = found else {
+            return false;
+        };
+        all.by_deadline.remove(&(e.timeout, slot));
+        e.timeout = deadline;
+        change(e);
+        all.by_deadline.insert((deadline, slot));
+        true
+    }
+
+    /// The youngest expectation of `master` that `wanted` holds for.
+    pub(crate) fn youngest_expectation(
+        &self,
+        master: EntryId,
+        wanted: impl Fn(&Expectation) -> bool,
+    ) -> Option<&Expectation> {
+        let all = self.expectations.of(master).filter(|(_, _, e)| wanted(e));
+        all.max_by_key(|&(serial, ..)| serial).map(|(_, _, e)| e)
     }
 
     /// Removes the expectations that `wanted` holds for.

@@ -15,7 +15,9 @@ pub mod expect;
 pub mod format;
 pub mod helper;
 pub mod nat;
+pub mod policy;
 pub mod reason;
+pub mod register;
 pub mod seqadj;
 pub mod snapshot;
 pub mod stats;
@@ -23,6 +25,7 @@ pub mod sysctl;
 pub mod tuple;
 
 mod age;
+mod ahead;
 mod classify;
 mod confirm;
 mod conntrack;
@@ -35,6 +38,7 @@ mod table;
 mod timer;
 mod tracker;
 
+pub use ahead::AHEAD;
 pub use config::{Config, HelperPort};
 pub use conntrack::{Conntrack, Cursor, InHook, Template, Tracked};
 pub use entry::{
@@ -44,6 +48,7 @@ pub use event::{Event, EventKind, ExpectEvent};
 pub use expect::Expectation;
 pub use helper::{HelperSettings, HelperState};
 pub use nat::{Manip, NatHook, NatRange};
+pub use policy::{Policies, Policy, PolicyId};
 pub use reason::{DropReason, InvalidReason, Note};
 pub use stats::Stats;
 pub use sysctl::Sysctl;

@@ -273,6 +273,10 @@ pub enum DropReason {
     Killed,
     /// A helper refused the packet.
     Helper(&'static str),
+    /// The same: SIP announced media on this port.
+    HelperPort(u32),
+    /// The same, and says nothing about it.
+    HelperSilent,
     /// The packet cannot be translated.
     Nat(&'static str),
     /// Sequence numbers must be adjusted but the TCP header or its options are malformed.
@@ -288,6 +292,8 @@ impl fmt::Display for DropReason {
             DropReason::Dying => f.write_str("the connection died before it was confirmed"),
             DropReason::Killed => f.write_str("the connection was removed"),
             DropReason::Helper(why) => write!(f, "helper dropping packet: {why}"),
+            DropReason::HelperPort(port) => write!(f, "helper dropping packet: wrong port {port}"),
+            DropReason::HelperSilent => f.write_str("helper dropping packet"),
             DropReason::Nat(why) => write!(f, "cannot be translated: {why}"),
             DropReason::SeqAdjust => f.write_str("malformed TCP header or options"),
         }

@@ -7,6 +7,11 @@ pub struct Stats {
     pub found: u64,
     /// Packets without transport header, tuple or tracker approval.
     pub invalid: u64,
+    /// Entries that packets brought into the table; no part of the kernel's statistics.
+    pub created: u64,
+    /// Searches for a free port, ICMP id or GRE key that NAT gave up; no part of the
+    /// kernel's statistics.
+    pub nat_exhausted: u64,
     /// Entries inserted by hand.
     pub insert: u64,
     /// Entries that could not be confirmed.

@@ -152,7 +152,7 @@ fn zones_counters_marks_and_age() {
     });
     let zone = |id, dirs| Template {
         zone: Zone { id, dirs },
-        helper: None,
+        ..Template::default()
     };
     let orig = pass(&mut ct, &HOST.udp(5001, 55), Some(&zone(6, Zone::ORIG)));
     let reply = pass(&mut ct, &HOST.udp(5001, 56), Some(&zone(7, Zone::REPLY)));
@@ -184,8 +184,8 @@ fn events_of_an_ftp_control_connection() {
         ..Config::default()
     });
     let template = Template {
-        zone: Zone::default(),
         helper: Some(HelperKind::Ftp),
+        ..Template::default()
     };
     pass(&mut ct, &HOST.tcp((41000, 21), SYN, 1, 0), Some(&template));
     pass(

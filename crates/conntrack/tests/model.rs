@@ -227,7 +227,8 @@ impl End {
         let from = if again { self.una } else { self.nxt };
         let (flags, len) = if from == isn {
             (SYN, 0)
-        } else if !self.heard {
+        } else if !self.heard || self.una == isn {
+            // Nobody sends data or closes before the handshake is over.
             return None;
         } else {
             let left = self.last.wrapping_sub(from) as i32;

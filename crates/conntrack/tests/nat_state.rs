@@ -230,6 +230,7 @@ fn an_exhausted_range_fails_at_confirmation() {
     let third = (0x0a00_0004, 5000);
     assert_eq!(gate.send_by(OUT, third, SERVER), Err(DropReason::Clash));
     assert_eq!(gate.ct.stats().insert_failed, 1);
+    assert_eq!(gate.ct.stats().nat_exhausted, 1);
     assert_eq!(gate.ct.count(), 2);
 }
 

@@ -7,8 +7,8 @@ use packets::{HOST, Ip, Lab, layout, small};
 use tidegate_conntrack::config::Config;
 use tidegate_conntrack::event::EventKind;
 use tidegate_conntrack::{
-    CtInfo, Dir, DropReason, EntryId, HelperKind, HelperPort, InHook, InvalidReason, SECOND,
-    Status, Template, Tracked, Tuple, Zone,
+    CtInfo, Dir, DropReason, EntryId, HelperKind, HelperPort, InHook, InvalidReason, Policy,
+    SECOND, Status, Template, Tracked, Tuple, Zone, snapshot,
 };
 use tidegate_wire::tcp::flags::{ACK, FIN, RST, SYN};
 
@@ -59,7 +59,7 @@ fn zones_keep_equal_tuples_apart() {
     let one = lab.pass(&pkt).id;
     let zone5 = Template {
         zone: Zone::both(5),
-        helper: None,
+        ..Template::default()
     };
     let Tracked::Ct(mut at) = lab.classify(&pkt, Some(&zone5)) else {
         panic!("not tracked");
@@ -82,7 +82,7 @@ fn a_zone_of_one_direction_leaves_the_other_in_the_default_zone() {
             id: 6,
             dirs: Zone::ORIG,
         },
-        helper: None,
+        ..Template::default()
     };
     let Tracked::Ct(mut at) = lab.classify(&HOST.udp(1000, 55), Some(&orig)) else {
         panic!("not tracked");
@@ -318,8 +318,8 @@ fn helpers_come_from_the_template_or_the_port() {
     let at = lab.attach(&HOST.tcp((1, 2121), SYN, 1, 0));
     assert_eq!(lab.ct.entry(at.id).unwrap().helper, Some(HelperKind::Ftp));
     let template = Template {
-        zone: Zone::default(),
         helper: Some(HelperKind::Ftp),
+        ..Template::default()
     };
     let Tracked::Ct(at) = lab.classify(&HOST.tcp((1, 80), SYN, 1, 0), Some(&template)) else {
         panic!("not tracked");
@@ -358,4 +358,58 @@ fn icmp_code_and_type_are_part_of_the_key() {
         lab.classify(&HOST.echo(19, 1), None),
         Tracked::Invalid(InvalidReason::UnknownIcmpType(19))
     );
+}
+
+/// As with `nfct add timeout` and `-j CT --timeout` on Linux 6.18: the rest of a policy is
+/// what held when it was made, and without it the usual timeouts count again.
+#[test]
+fn a_policy_decides_how_long_its_connections_live() {
+    let mut lab = Lab::new(small());
+    let mut timeouts = lab.ct.config().timeouts.clone();
+    timeouts.udp[1] = 70;
+    let policy = Policy {
+        name: "dns".to_owned(),
+        family: tidegate_conntrack::Family::V4,
+        proto: 17,
+        timeouts,
+    };
+    lab.ct.config_mut().policies.add(policy).unwrap();
+    lab.ct.config_mut().timeouts.udp = [5, 6];
+    let (dns, _) = lab.ct.config().policies.by_name("dns").unwrap();
+    let template = Template {
+        timeouts: Some(dns),
+        ..Template::default()
+    };
+    let (ask, answer) = (HOST.udp(1000, 53), HOST.back().udp(53, 1000));
+    let Tracked::Ct(mut at) = lab.classify(&ask, Some(&template)) else {
+        panic!("not tracked");
+    };
+    lab.ct.confirm(lab.now, &mut at).unwrap();
+    assert_eq!(lab.left(at.id), 30);
+    lab.pass(&answer);
+    lab.now += 3 * SECOND;
+    lab.pass(&answer);
+    assert_eq!(lab.left(at.id), 70);
+    let other = lab.pass(&HOST.udp(1001, 53)).id;
+    assert_eq!(lab.left(other), 5);
+
+    // It outlives a restart under its name.
+    let mut bytes = Vec::new();
+    let mut writer = snapshot::Writer::new(lab.now, lab.now, &mut bytes);
+    while !writer.step(&lab.ct, 10, &mut bytes) {}
+    let mut next = Lab::new(lab.ct.config().clone());
+    next.now = lab.now;
+    let snapshot = snapshot::Snapshot::open(&bytes).unwrap();
+    assert_eq!(next.ct.restore(lab.now, lab.now, &snapshot).connections, 2);
+    let (id, _) = next
+        .ct
+        .iter()
+        .find(|(_, e)| e.tuples[0].src_id == 1000)
+        .unwrap();
+    next.pass(&ask);
+    assert_eq!(next.left(id), 70);
+
+    assert!(lab.ct.config_mut().policies.remove("dns"));
+    lab.pass(&answer);
+    assert_eq!(lab.left(at.id), 6);
 }

@@ -7,26 +7,30 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use tidegate_engine::conntrack::HelperPort;
 use tidegate_logs::{Logs, drops_json, drops_text};
 use tidegate_tools::lists;
+use tidegate_tools::nfacct;
 use tidegate_tools::sysctl::TableSettings;
 use tidegate_tools::views::{self, IsLocal, View};
-use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl};
+use tidegate_tools::{HostNames, Printed, Sink, Store, Tool, modules, sysctl, timeouts};
 use tidegate_wire::Family;
+use tidegate_xt::matches::nfacct as accounts;
 
 use crate::apply::{self, Trials};
 use crate::config::Config;
 use crate::control::{Reply, Request};
 use crate::files;
+use crate::forecast::{Forecast, History};
 use crate::locked;
 use crate::plane::Plane;
-use crate::pressure::{Gauge, crowd};
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
+use crate::sets::{self, LiveSets};
 use crate::status::{ForeignRules, RulesStatus, Status};
 use crate::tracker::{ForClient, LiveTracker, users_of};
 
@@ -44,7 +48,8 @@ pub(crate) struct Commands {
     /// Whether rules have been changed since they were read.
     pub(crate) changed: Arc<[AtomicBool; 2]>,
     pub(crate) wake: Mutex<Sender<Wake>>,
-    pub(crate) gauge: Gauge,
+    /// How many connections there were.
+    pub(crate) history: Mutex<History>,
 }
 
 type Command = fn(&Commands, &Request) -> Result<Printed>;
@@ -65,8 +70,10 @@ const COMMANDS: &[(&str, Command)] = &[
     ("sysctl", Commands::sysctl),
     ("modprobe", Commands::modprobe),
     ("lsmod", Commands::lsmod),
+    ("timeout", Commands::timeout),
     ("recent", Commands::recent),
     ("hashlimit", Commands::hashlimit),
+    ("nfacct", Commands::nfacct),
 ];
 
 impl Commands {
@@ -81,9 +88,15 @@ impl Commands {
             let store = ForClient {
                 rules: &self.rules,
                 tracker,
+                sets: LiveSets(self.plane.clone()),
             };
-            let names = HostNames::default();
-            return Ok(tool.run_to(&words, &request.input, &store, &names, reply));
+            let names = self.names();
+            let status = tool.run_to(&words, &request.input, &store, &names, reply);
+            if tool.keeps_sets() {
+                // Nobody listens any more when the daemon ends.
+                let _ = locked(&self.wake).send(Wake::Changed);
+            }
+            return Ok(status);
         }
         if let Some(view) = View::by_name(&request.name) {
             let env = self.plane.with(|engine, _| engine.env().clone());
@@ -118,7 +131,7 @@ impl Commands {
         for family in FAMILIES {
             let look = self.rules.with(family, false, &mut |rules| {
                 for name in modules::helpers() {
-                    *users.entry(name).or_default() += users_of(rules, name);
+                    *users.entry(name).or_default() += users_of(rules, "helper", name);
                 }
                 Ok(false)
             });
@@ -138,6 +151,36 @@ impl Commands {
             .with(move |engine, _| modules::lsmod(engine.conntrack(), &users))
     }
 
+    /// The host's names, with the policies that are in force.
+    fn names(&self) -> HostNames {
+        let policies = timeouts::policies(&self.tracker).unwrap_or_default();
+        HostNames::with_timeouts(timeouts::known(policies.iter()))
+    }
+
+    /// How many rules name a timeout policy.
+    fn timeout_users(&self, name: &str) -> usize {
+        let mut users = 0;
+        for family in FAMILIES {
+            let look = self.rules.with(family, false, &mut |rules| {
+                users += users_of(rules, "timeout", name);
+                Ok(false)
+            });
+            // Who cannot look must not take away what may be in use.
+            users += usize::from(look.is_err());
+        }
+        users
+    }
+
+    fn timeout(&self, request: &Request) -> Result<Printed> {
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        let done = timeouts::run(&words, &self.tracker, &|name| self.timeout_users(name));
+        if done.status == 0 && timeouts::changes(&words) {
+            let all = timeouts::policies(&self.tracker).map_err(|e| anyhow!(e))?;
+            files::write_timeouts(&self.config, &all).context("in force, but not kept")?;
+        }
+        Ok(done)
+    }
+
     fn recent(&self, request: &Request) -> Result<Printed> {
         let words = request.words.clone();
         self.plane.with(move |engine, now| {
@@ -151,6 +194,19 @@ impl Commands {
         self.plane.with(move |engine, now| {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             lists::hashlimit(engine.shared(), &words, now)
+        })
+    }
+
+    fn nfacct(&self, request: &Request) -> Result<Printed> {
+        let (words, input) = (request.words.clone(), request.input.clone());
+        self.plane.with(move |engine, now| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let users = engine.users(accounts::KIND);
+            let all = accounts::all(engine.shared_mut());
+            let seconds = now / 1_000_000_000;
+            all.map_or_else(Printed::default, |all| {
+                nfacct::run(all, &words, &input, &users, seconds)
+            })
         })
     }
 
@@ -170,17 +226,31 @@ impl Commands {
         })
     }
 
+    /// Remembers how many connections there are.
+    pub(crate) fn look(&self) {
+        let seen = self.plane.with(|engine, _| {
+            let ct = engine.conntrack();
+            (ct.count(), ct.stats().created)
+        });
+        // Without a datapath there is nothing to see.
+        if let Ok((count, created)) = seen {
+            locked(&self.history).look(Instant::now(), count, created);
+        }
+    }
+
     fn status(&self, request: &Request) -> Result<Printed> {
         let json = request.words.iter().any(|w| w == "--json");
         if request.words.iter().any(|w| w == "--drops") {
             return self.drops(json);
         }
-        let (connections, connections_max, helpers, crowd) = self.plane.with(|engine, _| {
-            let ct = engine.conntrack();
-            let (max, helpers) = (ct.config().max, ct.config().helpers.clone());
-            (ct.count(), max, helpers, crowd(ct))
-        })?;
         let drift = |family| files::drift(&self.config, &self.rules, family);
+        let (connections, connections_max, helpers, nat_exhausted) =
+            self.plane.with(|engine, _| {
+                let ct = engine.conntrack();
+                let config = ct.config();
+                let exhausted = ct.stats().nat_exhausted;
+                (ct.count(), config.max, config.helpers.clone(), exhausted)
+            })?;
         let origin = locked(&self.origin).clone();
         let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
         let rules = rules.map(|((family, file), changed)| {
@@ -205,8 +275,9 @@ impl Commands {
             rules: rules.collect(),
             connections,
             connections_max,
+            nat_exhausted,
+            forecast: Forecast::make(&*self.plane, &locked(&self.history))?,
             helpers: helpers.iter().map(helper).collect(),
-            pressure: self.gauge.pressure(connections, connections_max, crowd),
             drift: FAMILIES.into_iter().filter_map(drift).collect(),
             foreign: ForeignRules::all(),
         };
@@ -219,13 +290,6 @@ impl Commands {
             out,
             ..Printed::default()
         })
-    }
-
-    /// Takes note of how many connections there are.
-    pub(crate) fn watch_connections(&self) {
-        if let Ok(count) = self.plane.with(|engine, _| engine.conntrack().count()) {
-            self.gauge.note(count);
-        }
     }
 
     fn apply(&self, request: &Request) -> Result<Printed> {
@@ -251,9 +315,11 @@ impl Commands {
     /// Reads the rules files again; both are good, or nothing changes.
     pub(crate) fn read_files(&self) -> Result<()> {
         self.trials.none_running()?;
+        let names = self.names();
         let [v4, v6] = FAMILIES;
-        let (v4, from4) = files::from_file(&self.config, v4)?;
-        let (v6, from6) = files::from_file(&self.config, v6)?;
+        sets::bring(&*self.plane, sets::read(&self.config.rules.sets)?)?;
+        let (v4, from4) = files::from_file(&self.config, v4, &names)?;
+        let (v6, from6) = files::from_file(&self.config, v6, &names)?;
         self.rules.install([v4, v6]).map_err(files::plain)?;
         *locked(&self.origin) = [from4, from6];
         self.changed

@@ -50,10 +50,14 @@ pub struct Rules {
     pub v4: PathBuf,
     /// IPv6 rules.
     pub v6: PathBuf,
+    /// Sets, as `ipset save` writes them. A reload makes those that are missing.
+    pub sets: PathBuf,
     /// Whether a missing file is an error rather than an empty ruleset.
     pub required: bool,
     /// Which rules a start takes when the daemon before it did not end in order.
     pub after_crash: AfterCrash,
+    /// Timeout policies that rules can name, read at start and written with every change.
+    pub timeouts: PathBuf,
 }
 
 /// Which rules come back after a crash.
@@ -72,8 +76,10 @@ impl Default for Rules {
         Rules {
             v4: PathBuf::from("/etc/iptables/rules.v4"),
             v6: PathBuf::from("/etc/iptables/rules.v6"),
+            sets: PathBuf::from("/etc/iptables/ipsets"),
             required: false,
             after_crash: AfterCrash::default(),
+            timeouts: PathBuf::from(tidegate_tools::timeouts::FILE),
         }
     }
 }
@@ -132,6 +138,11 @@ pub struct Datapath {
     pub track: Track,
     /// Whether packets come up to this process where the eBPF datapath is not to be had.
     pub fallback: bool,
+    /// How received packets come up to this process.
+    pub ring: Ring,
+    /// Directory of a cgroup (version 2) whose processes hear at once of what rules drop;
+    /// empty for the root of all, "none" for nobody.
+    pub cgroup: String,
 }
 
 /// A datapath.
@@ -145,6 +156,17 @@ pub enum Kind {
     Ebpf,
     /// No packets.
     None,
+}
+
+/// How received packets come up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ring {
+    /// By packet sockets and their rings.
+    #[default]
+    Packet,
+    /// By `AF_XDP` where an interface can have it.
+    Xdp,
 }
 
 /// What packets meet when the daemon dies.

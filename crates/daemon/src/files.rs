@@ -4,18 +4,22 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use jiff::Zoned;
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
+use tidegate_engine::conntrack::Policies;
+use tidegate_sets::Sets;
 use tidegate_syntax::{Failure, Ruleset, parse_rules, save};
-use tidegate_tools::{HostNames, Store, replace};
+use tidegate_tools::{HostNames, Store, replace, timeouts};
 use tidegate_wire::Family;
 
 use crate::apply::lines;
 use crate::config::{AfterCrash, Config};
 use crate::rules::{FAMILIES, LiveRules};
+use crate::sets;
 
 /// The tool whose messages a family's file gets.
 pub(crate) fn tool(family: Family, job: &str) -> String {
@@ -40,6 +44,26 @@ fn record(config: &Config, family: Family) -> PathBuf {
         Family::V6 => "running.v6",
     };
     config.state.directory.join(name)
+}
+
+/// The record of the sets.
+fn sets_record(config: &Config) -> PathBuf {
+    config.state.directory.join("running.sets")
+}
+
+/// The sets to start with.
+///
+/// # Errors
+/// The configured file cannot be read or is refused.
+pub(crate) fn sets_at_start(config: &Config) -> Result<Sets> {
+    let kept = sets_record(config);
+    if config.rules.after_crash == AfterCrash::Running && kept.exists() {
+        match sets::read(&kept) {
+            Ok(sets) => return Ok(sets),
+            Err(e) => tracing::warn!("the record of the sets is left out: {e:#}"),
+        }
+    }
+    sets::read(&config.rules.sets)
 }
 
 /// The rules before those on trial.
@@ -78,17 +102,54 @@ pub(crate) fn forget_before(config: &Config) {
 /// # Errors
 /// The file cannot be read or says something that `iptables-restore` refuses; file and
 /// line are named.
-pub(crate) fn read(path: &Path, family: Family, required: bool) -> Result<Option<Ruleset>> {
+pub(crate) fn read(
+    path: &Path,
+    family: Family,
+    required: bool,
+    names: &HostNames,
+) -> Result<Option<Ruleset>> {
     let file = path.display();
     let text = match fs::read_to_string(path) {
         Err(e) if e.kind() == ErrorKind::NotFound && !required => return Ok(None),
         text => text.with_context(|| file.to_string())?,
     };
-    let rules = parse_rules(&text, family, &HostNames::default()).map_err(|e| {
+    let rules = parse_rules(&text, family, names).map_err(|e| {
         let why = e.render(&tool(family, "restore"));
         anyhow!("{file}: line {}: {}", e.line, why.trim_end())
     })?;
     Ok(Some(rules))
+}
+
+/// The timeout policies of the configured file; none when it is missing.
+///
+/// # Errors
+/// The file cannot be read, or a line is none of a policy; file and line are named.
+pub(crate) fn read_timeouts(config: &Config) -> Result<Policies> {
+    let path = &config.rules.timeouts;
+    let text = match fs::read_to_string(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Policies::default()),
+        text => text.with_context(|| path.display().to_string())?,
+    };
+    timeouts::read(&text).map_err(|e| anyhow!("{}: {e}", path.display()))
+}
+
+/// Writes the policies to the configured file.
+///
+/// # Errors
+/// It cannot be written; it is as before.
+pub(crate) fn write_timeouts(config: &Config, policies: &Policies) -> Result<()> {
+    let path = &config.rules.timeouts;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    }
+    let text = timeouts::file_text(policies);
+    replace(path, text.as_bytes()).with_context(|| path.display().to_string())
+}
+
+/// The host's names, with the policies of the configured file.
+fn names(config: &Config) -> Result<HostNames> {
+    let known = timeouts::known(read_timeouts(config)?.iter());
+    Ok(HostNames::with_timeouts(known))
 }
 
 /// The rules to start with, and where each family's come from.
@@ -96,18 +157,19 @@ pub(crate) fn read(path: &Path, family: Family, required: bool) -> Result<Option
 /// # Errors
 /// As [`read`].
 pub(crate) fn at_start(config: &Config) -> Result<[(Ruleset, Option<PathBuf>); 2]> {
+    let names = names(config)?;
     let crashed = config.rules.after_crash == AfterCrash::Running;
     let find = |family| -> Result<_> {
         // Rules on trial when the daemon died were never confirmed.
         for kept in [before(config, family), record(config, family)] {
-            match read(&kept, family, false) {
+            match read(&kept, family, false, &names) {
                 _ if !crashed => {}
                 Ok(Some(rules)) => return Ok((rules, Some(kept))),
                 Ok(None) => {}
                 Err(e) => tracing::warn!("the record of the rules in force is left out: {e:#}"),
             }
         }
-        from_file(config, family)
+        from_file(config, family, &names)
     };
     let [v4, v6] = FAMILIES;
     Ok([find(v4)?, find(v6)?])
@@ -117,9 +179,13 @@ pub(crate) fn at_start(config: &Config) -> Result<[(Ruleset, Option<PathBuf>); 2
 ///
 /// # Errors
 /// As [`read`].
-pub(crate) fn from_file(config: &Config, family: Family) -> Result<(Ruleset, Option<PathBuf>)> {
+pub(crate) fn from_file(
+    config: &Config,
+    family: Family,
+    names: &HostNames,
+) -> Result<(Ruleset, Option<PathBuf>)> {
     let path = configured(config, family);
-    Ok(match read(path, family, config.rules.required)? {
+    Ok(match read(path, family, config.rules.required, names)? {
         Some(rules) => (rules, Some(path.to_owned())),
         None => (Ruleset::empty(family), None),
     })
@@ -147,6 +213,12 @@ pub(crate) fn save_all(config: &Config, rules: &LiveRules) -> Result<Vec<PathBuf
         replace(path, text.as_bytes()).with_context(|| path.display().to_string())?;
         saved.push(path.to_owned());
     }
+    let (sets, path) = (rules.sets_text()?, &config.rules.sets);
+    // Who has no sets gets no file of them.
+    if !sets.is_empty() || path.exists() {
+        replace(path, sets.as_bytes()).with_context(|| path.display().to_string())?;
+        saved.push(path.clone());
+    }
     Ok(saved)
 }
 
@@ -165,10 +237,13 @@ pub(crate) struct Drift {
     pub(crate) docker: usize,
 }
 
+/// How long files are compared for the least difference; after that for any.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// Compares rules in force with their file; `None` where they agree, or the file cannot be
 /// read.
 pub(crate) fn drift(config: &Config, rules: &LiveRules, family: Family) -> Option<Drift> {
-    let (saved, _) = from_file(config, family).ok()?;
+    let (saved, _) = from_file(config, family, &names(config).ok()?).ok()?;
     let mut running = Vec::new();
     let look = rules.with(family, false, &mut |r| {
         running = significant(r);
@@ -177,7 +252,11 @@ pub(crate) fn drift(config: &Config, rules: &LiveRules, family: Family) -> Optio
     look.ok()?;
     let saved = significant(&saved);
     let (mut only_running, mut only_saved, mut docker) = (0, 0, 0);
-    for change in TextDiff::from_slices(&to_str(&saved), &to_str(&running)).iter_all_changes() {
+    let (saved, running) = (to_str(&saved), to_str(&running));
+    let compared = TextDiff::configure()
+        .timeout(LONGEST)
+        .diff_slices(&saved, &running);
+    for change in compared.iter_all_changes() {
         match change.tag() {
             ChangeTag::Insert => {
                 only_running += 1;
@@ -233,12 +312,14 @@ pub(crate) fn plain(failure: Failure) -> anyhow::Error {
 /// Keeps the record of the rules in force.
 pub(crate) struct Recorder {
     written: [Option<String>; 2],
+    sets: Option<String>,
 }
 
 impl Recorder {
     pub(crate) const fn new() -> Self {
         Recorder {
             written: [None, None],
+            sets: None,
         }
     }
 
@@ -255,6 +336,12 @@ impl Recorder {
                 *written = Some(text);
             }
         }
+        let sets = rules.sets_text()?;
+        if self.sets.as_ref() != Some(&sets) {
+            let path = sets_record(config);
+            replace(&path, sets.as_bytes()).with_context(|| path.display().to_string())?;
+            self.sets = Some(sets);
+        }
         Ok(())
     }
 }
@@ -262,6 +349,7 @@ impl Recorder {
 /// Removes the record: the daemon ends in order.
 pub(crate) fn forget_record(config: &Config) {
     forget_before(config);
+    let _ = fs::remove_file(sets_record(config));
     for family in FAMILIES {
         let _ = fs::remove_file(record(config, family));
     }

@@ -1,19 +1,23 @@
 //! The rules in force: the source that tools print and edit, and its counters in the
 //! engine.
 
+mod edit;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
+use tidegate_engine::conntrack::Policies;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unmet, save};
-use tidegate_tools::{Store, Work};
+use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unnamed, save};
+use tidegate_tools::{Store, Work, timeouts};
 use tidegate_wire::Family;
+use tidegate_xt::TimeoutPolicy;
 
 use crate::plane::Plane;
-use crate::{locked, unforeseen};
+use crate::{locked, sets, unforeseen};
 
 /// A family's rules as they were loaded.
 struct Side {
@@ -103,7 +107,7 @@ impl LiveRules {
             let load = self.prepare(side, rules, &[])?;
             loads.push((&mut **side, load));
         }
-        self.load(loads)
+        self.load(loads, true)
     }
 
     /// The rules as a save file with counters.
@@ -117,6 +121,14 @@ impl LiveRules {
             Ok(false)
         })?;
         Ok(text)
+    }
+
+    /// All sets as lines for `ipset restore`.
+    ///
+    /// # Errors
+    /// The datapath has stopped.
+    pub(crate) fn sets_text(&self) -> Result<String> {
+        sets::text(&*self.plane)
     }
 
     /// How many rules a family has.
@@ -189,8 +201,26 @@ impl LiveRules {
         look.map_err(stopped)
     }
 
+    /// The number of the engine's counter among the rules as they are listed
+    /// ([`Ruleset::slots_mut`]): rules changed in place have got other ones.
+    pub(crate) fn listed(&self, family: Family, id: RuleId) -> Option<RuleId> {
+        let mut side = locked(&self.sides[index(family)]);
+        let slots = side.source.slots_mut();
+        let at = slots.iter().position(|s| *s.was == Some(id.0))?;
+        Some(RuleId(at as u32))
+    }
+
     fn counters(&self, family: Family) -> Result<Vec<Counter>, Failure> {
         let all = self.plane.with(move |e, _| e.counters(family).to_vec());
+        all.map_err(stopped)
+    }
+
+    /// The timeout policies that rules can name now.
+    fn timeouts(&self) -> Result<Vec<TimeoutPolicy>, Failure> {
+        let known = |policies: &Policies| timeouts::known(policies.iter());
+        let all = self
+            .plane
+            .with(move |e, _| known(&e.conntrack().config().policies));
         all.map_err(stopped)
     }
 
@@ -202,10 +232,7 @@ impl LiveRules {
         mut rules: Ruleset,
         seen: &[Counter],
     ) -> Result<Load, Failure> {
-        let lowered = match self.plane.has_packets() {
-            true => lower(&rules)?,
-            false => lower_unmet(&rules)?,
-        };
+        let lowered = lower_unnamed(&rules, self.plane.has_packets())?;
         let seed = unforeseen().map_err(|e| stopped(e.into()))?;
         let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track, seed);
         let survivors = Survivors {
@@ -223,18 +250,34 @@ impl LiveRules {
         })
     }
 
-    /// Puts what is ready in force, all of it between the same two packets.
-    fn load(&self, loads: Vec<(&mut Side, Load)>) -> Result<(), Failure> {
+    /// Puts what is ready in force, all of it between the same two packets. Whole rulesets
+    /// find the counters of nfacct that they name, since nobody else could make them.
+    fn load(&self, loads: Vec<(&mut Side, Load)>, whole: bool) -> Result<(), Failure> {
         let (sides, engines): (Vec<_>, Vec<_>) = loads
             .into_iter()
             .map(|(side, load)| ((side, load.side), (load.ready, load.survivors)))
             .unzip();
+        let families: Vec<Family> = sides.iter().map(|(_, made)| made.source.family).collect();
+        let met = self.plane.has_packets();
         let replaced = self.plane.with(move |engine, _| {
+            if whole {
+                engines
+                    .iter()
+                    .for_each(|(ready, _)| sets::make_counters(engine, ready));
+            }
+            let mut all = families.iter().zip(&engines);
+            let missing = |(family, (ready, _)): (&Family, &(Ready, Survivors))| {
+                sets::missing(engine, *family, ready)
+            };
+            if let Some(why) = all.find_map(missing).filter(|_| met) {
+                return Err(why);
+            }
             let replace = |(ready, survivors)| engine.replace(ready, &survivors);
-            engines.into_iter().map(replace).collect::<Vec<_>>()
+            Ok(engines.into_iter().map(replace).collect::<Vec<_>>())
         });
         // Only now: a large ruleset is taken apart here and not between two packets.
-        drop(replaced.map_err(stopped)?);
+        drop(replaced.map_err(stopped)??);
+        self.plane.settle();
         for (side, made) in sides {
             *side = made;
             (self.changed)(side.source.family);
@@ -245,6 +288,12 @@ impl LiveRules {
 
 fn stopped(e: anyhow::Error) -> Failure {
     Failure::Resource(format!("tidegate: {e}"))
+}
+
+/// What the counter of that number said.
+fn counted(seen: &[Counter], was: Option<u32>) -> Option<Counters> {
+    let Counter { packets, bytes } = *seen.get(was? as usize)?;
+    Some(Counters { packets, bytes })
 }
 
 /// Gives the counters their new numbers and `ready` their values; tells which go on.
@@ -296,15 +345,16 @@ impl Store for LiveRules {
         let mut side = locked(&self.sides[index(family)]);
         let seen = self.counters(family)?;
         let mut rules = side.source.clone();
-        for (slot, c) in rules.slots_mut().into_iter().zip(&seen) {
-            *slot.counters = Counters {
-                packets: c.packets,
-                bytes: c.bytes,
-            };
+        rules.timeouts = self.timeouts()?;
+        for slot in rules.slots_mut() {
+            *slot.counters = counted(&seen, *slot.was).unwrap_or_default();
         }
         if work(&mut rules)? && change {
+            let Some(rules) = self.edit(&mut side, rules, &seen)? else {
+                return Ok(());
+            };
             let load = self.prepare(&mut side, rules, &seen)?;
-            self.load(vec![(&mut side, load)])?;
+            self.load(vec![(&mut side, load)], false)?;
         }
         Ok(())
     }

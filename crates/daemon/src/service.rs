@@ -14,8 +14,8 @@ use signal_hook::iterator::Signals;
 use tidegate_engine::conntrack::Sysctl;
 use tidegate_engine::conntrack::sysctl::Refused;
 use tidegate_logs::Logs;
-use tidegate_tools::modules;
 use tidegate_tools::sysctl::{Settings, TableSettings};
+use tidegate_tools::{Tracker, modules};
 
 use crate::apply::Trials;
 use crate::commands::Commands;
@@ -24,8 +24,8 @@ use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files;
 use crate::plane::{Ears, Plane};
-use crate::pressure::Gauge;
 use crate::rules::{FAMILIES, LiveRules};
+use crate::sets;
 use crate::tracker::LiveTracker;
 
 /// What wakes the daemon's main thread.
@@ -126,6 +126,9 @@ fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
         };
         settings.write(name, &value.to_string()).map_err(refused)?;
     }
+    let policies = files::read_timeouts(config)?;
+    let set = (tracker as &dyn Tracker).with(|ct, _| ct.config_mut().policies = policies);
+    set.map_err(files::plain)?;
     for line in &config.modules.load {
         let words: Vec<&str> = line.split_whitespace().collect();
         let loaded = modules::modprobe(tracker, &words, &|_| 0);
@@ -166,6 +169,7 @@ fn serve(
         ))
     };
     let [(v4, from4), (v6, from6)] = at_start;
+    sets::bring(&*parts.plane, files::sets_at_start(config)?)?;
     rules.install([v4, v6]).map_err(files::plain)?;
     changed
         .iter()
@@ -187,7 +191,7 @@ fn serve(
         origin: Mutex::new([from4, from6]),
         changed,
         wake: Mutex::new(wake),
-        gauge: Gauge::default(),
+        history: Mutex::default(),
     });
     let answering = commands.clone();
     let server = Server::start(
@@ -245,10 +249,10 @@ fn keep(
             },
             Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
         }
+        commands.look();
         if let Err(e) = commands.trials.record() {
             tracing::error!("the rules in force are not recorded: {e:#}");
         }
-        commands.watch_connections();
         if let Some(file) = connections
             && let Err(e) = file.write_if_due(&*commands.plane)
         {

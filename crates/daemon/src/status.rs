@@ -9,8 +9,8 @@ use tidegate_host::foreign::{Foreign, kernel_rules};
 
 use crate::apply::Seen;
 use crate::files::Drift;
+use crate::forecast::Forecast;
 use crate::plane::PlaneReport;
-use crate::pressure::Pressure;
 
 /// A family's rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,7 +26,7 @@ pub(crate) struct RulesStatus {
 }
 
 /// The daemon at a moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Status {
     /// Process.
     pub(crate) pid: u32,
@@ -47,10 +47,12 @@ pub(crate) struct Status {
     pub(crate) connections: u32,
     /// Most there may be (`nf_conntrack_max`); 0 is unlimited.
     pub(crate) connections_max: u32,
+    /// How often NAT found no free port.
+    pub(crate) nat_exhausted: u64,
+    /// How full the table is, and where that leads.
+    pub(crate) forecast: Forecast,
     /// Helpers that connections get by their port.
     pub(crate) helpers: Vec<String>,
-    /// A connection table that is nearly full.
-    pub(crate) pressure: Option<Pressure>,
     /// Rules in force that are not those in the files.
     pub(crate) drift: Vec<Drift>,
     /// Packet filters of the kernel.
@@ -138,11 +140,13 @@ impl Status {
             max => max.to_string(),
         };
         let _ = writeln!(text, "connections {} of {max}", self.connections);
+        text += &self.forecast.text(self.connections_max);
+        if self.nat_exhausted > 0 {
+            let times = self.nat_exhausted;
+            let _ = writeln!(text, "NAT         found no free port {times} times");
+        }
         if !self.helpers.is_empty() {
             let _ = writeln!(text, "helpers     {}", self.helpers.join(", "));
-        }
-        if let Some(pressure) = &self.pressure {
-            let _ = writeln!(text, "TG030       {}", pressure.text());
         }
         for drift in &self.drift {
             let _ = writeln!(text, "TG100       {}", drift.text());
@@ -248,8 +252,18 @@ mod tests {
             ],
             connections: 3,
             connections_max: 65536,
+            nat_exhausted: 0,
+            forecast: Forecast {
+                fill: Some(0.1),
+                new_per_second: 2.5,
+                growth_per_second: 0.0,
+                full_in_seconds: None,
+                not_assured: 40.0,
+                top: Vec::new(),
+                code: None,
+                remedy: None,
+            },
             helpers: vec!["ftp on 21".to_owned()],
-            pressure: None,
             drift: vec![Drift {
                 code: "TG100",
                 file: "/etc/iptables/rules.v4".into(),
@@ -274,6 +288,7 @@ rules       ipv4: 12 from /etc/iptables/rules.v4, changed since
 rules       ipv6: 0
 ON TRIAL    the rules before come back in 7 s unless `tidegate confirm` is given
 connections 3 of 65536
+filling     0.1 %, 2.5 new a second, 40 % not assured
 helpers     ftp on 21
 TG100       running is not /etc/iptables/rules.v4: +2 -0 lines (1 in chains of Docker, which makes them itself)
             Do: tidegate save to keep what runs, or tidegate reload to have the file again

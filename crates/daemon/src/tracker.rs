@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tidegate_syntax::{Failure, Ruleset};
 use tidegate_tools::conntrack::{Feed, Hub, TrackerWork};
-use tidegate_tools::{Store, Tracker, Work};
+use tidegate_tools::{SetStore, Store, Tracker, Work};
 use tidegate_wire::Family;
 
 use crate::plane::Plane;
 use crate::rules::LiveRules;
+use crate::sets::LiveSets;
 
 /// Reaches the table through the plane.
 #[derive(Clone)]
@@ -62,6 +63,7 @@ impl Tracker for LiveTracker {
 pub(crate) struct ForClient<'c> {
     pub(crate) rules: &'c LiveRules,
     pub(crate) tracker: LiveTracker,
+    pub(crate) sets: LiveSets,
 }
 
 impl Store for ForClient<'_> {
@@ -72,11 +74,15 @@ impl Store for ForClient<'_> {
     fn tracker(&self) -> Option<&dyn Tracker> {
         Some(&self.tracker)
     }
+
+    fn sets(&self) -> Option<&dyn SetStore> {
+        Some(&self.sets)
+    }
 }
 
-/// Rules that give connections the helper `name`.
-pub(crate) fn users_of(rules: &Ruleset, name: &str) -> usize {
-    let option = format!("--helper {name}");
+/// Rules that give connections what `-j CT` calls `option` of that name.
+pub(crate) fn users_of(rules: &Ruleset, option: &str, name: &str) -> usize {
+    let option = format!("--{option} {name}");
     let chains = rules.tables.iter().flat_map(|t| t.chains());
     let specs = chains.flat_map(|c| &c.rules).map(|r| &r.spec);
     specs

@@ -391,6 +391,8 @@ impl Queue {
         whole.fragments = Some(Fragments {
             sizes,
             largest: self.largest,
+            dont_frag: family == Family::V4 && self.largest_df == self.largest,
+            delivered: false,
         });
         Some(whole)
     }

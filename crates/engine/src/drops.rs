@@ -125,7 +125,9 @@ impl From<&DropReason> for DropKind {
             DropReason::Conntrack(CtDrop::ChainTooLong) => DropKind::ChainTooLong,
             DropReason::Conntrack(CtDrop::Dying) => DropKind::Dying,
             DropReason::Conntrack(CtDrop::Killed) => DropKind::Killed,
-            DropReason::Conntrack(CtDrop::Helper(_)) => DropKind::Helper,
+            DropReason::Conntrack(
+                CtDrop::Helper(_) | CtDrop::HelperPort(_) | CtDrop::HelperSilent,
+            ) => DropKind::Helper,
             DropReason::Conntrack(CtDrop::Nat(_)) => DropKind::Nat,
             DropReason::Conntrack(CtDrop::SeqAdjust) => DropKind::SeqAdjust,
             DropReason::Queue(_) => DropKind::Queue,

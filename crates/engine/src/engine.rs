@@ -1,6 +1,6 @@
 //! The engine's state and its entry points.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tidegate_conntrack::snapshot::{Restored, Snapshot};
@@ -98,6 +98,11 @@ impl Ready {
     #[must_use]
     pub fn new(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
         Ready(Family4Or6::new(rules, track, seed))
+    }
+
+    /// The tables that its tests and effects name, and what they name in them.
+    pub fn tables(&self) -> impl Iterator<Item = TableKey> {
+        self.0.steps.iter().flat_map(|s| s.tables())
     }
 
     pub(crate) fn into_family(self) -> Family4Or6 {
@@ -269,7 +274,7 @@ impl Engine {
             step.load(&mut self.shared);
         }
         let steps = self.families.iter().flat_map(|f| &f.steps);
-        let named: HashSet<TableKey> = steps.filter_map(|s| s.table()).collect();
+        let named: HashSet<TableKey> = steps.flat_map(|s| s.tables()).collect();
         self.shared.retain(|key| named.contains(key));
         ready
     }
@@ -298,12 +303,23 @@ impl Engine {
         &mut self.shared
     }
 
+    /// How many tests and effects of the rules name each table of a kind, or what is in it.
+    #[must_use]
+    pub fn users(&self, kind: &str) -> HashMap<String, usize> {
+        let mut users = HashMap::new();
+        let steps = self.families.iter().flat_map(|f| &f.steps);
+        for key in steps.flat_map(|s| s.tables()).filter(|k| k.kind == kind) {
+            *users.entry(key.name).or_default() += 1;
+        }
+        users
+    }
+
     /// Forgets connections, fragments and what stateful tests remember, as if nothing had
-    /// come in yet. Rules and their counters stay.
+    /// come in yet. Rules and their counters stay, and tables that last.
     pub fn forget(&mut self) {
         self.conntrack.flush();
         self.defrag = Defrag::default();
-        self.shared = Shared::default();
+        self.shared.retain(|_| false);
         for family in &mut self.families {
             for (step, new) in family.steps.iter_mut().zip(&family.rules.steps) {
                 *step = new.fresh();
@@ -386,6 +402,15 @@ impl Engine {
         self.defrag.bytes()
     }
 
+    /// Says which packets come next, in this order: what they need is brought near, so that
+    /// memory is waited for once for all of them. At most [`AHEAD`](ct::AHEAD) are looked
+    /// at. Nothing else comes of it; others may come instead.
+    pub fn foresee<'p>(&mut self, packets: impl Iterator<Item = &'p [u8]>) {
+        if self.families.iter().any(|f| f.tracked) {
+            self.conntrack.foresee(packets);
+        }
+    }
+
     /// A packet received at an interface. `now` is in nanoseconds and never goes back;
     /// where it counts from 1970, timestamp options get the time of day.
     pub fn receive<T: Trace>(
@@ -455,6 +480,7 @@ impl Engine {
             family.tracked |= tracked && self.config.track != TrackWhen::Never;
             family.nat |= translated;
         }
+        self.flows.begin_epoch();
         restored
     }
 

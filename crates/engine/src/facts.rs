@@ -2,7 +2,9 @@
 
 use tidegate_conntrack::{Conntrack, CtInfo, Dir, Entry, EntryId, Time};
 use tidegate_ir::pkttype;
-use tidegate_ir::{Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate};
+use tidegate_ir::{
+    Expr, Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate,
+};
 use tidegate_wire::{Family, be16, proto, tcp};
 
 use crate::env::{Env, IfIndex, RouteType, Routed, is_link_local6, is_multicast};
@@ -13,12 +15,14 @@ use crate::random::Random;
 /// A packet and its surroundings while rules look at it.
 pub(crate) struct View<'a> {
     pub(crate) packet: &'a Packet,
-    pub(crate) conntrack: &'a Conntrack,
+    pub(crate) conntrack: &'a mut Conntrack,
     pub(crate) env: &'a Env,
     pub(crate) steps: &'a mut [Box<dyn Step>],
     pub(crate) shared: &'a mut Shared,
     pub(crate) random: &'a mut Random,
     pub(crate) now: Time,
+    /// Rules that only rehearse leave connections as they are.
+    pub(crate) rehearsed: bool,
 }
 
 impl Facts for View<'_> {
@@ -63,6 +67,7 @@ impl Facts for View<'_> {
             Field::CtStatus
             | Field::CtDir
             | Field::CtMark
+            | Field::CtLabels
             | Field::CtProto
             | Field::CtOrigSrc
             | Field::CtOrigDst
@@ -83,21 +88,7 @@ impl Facts for View<'_> {
     }
 
     fn step(&mut self, id: StepId) -> Truth {
-        // The steps are out of the view's hands while one of them looks at the packet.
-        let steps = std::mem::take(&mut self.steps);
-        let mut shared = std::mem::take(self.shared);
-        let truth = steps.get_mut(id.0 as usize).map_or(Truth::False, |step| {
-            step.call(&mut StepInput {
-                now: self.now,
-                random: self.random.next(),
-                len: self.packet.layout.len,
-                facts: &mut *self,
-                shared: &mut shared,
-            })
-        });
-        self.steps = steps;
-        *self.shared = shared;
-        truth
+        self.run_step(id, &mut Vec::new())
     }
 
     fn packet(&self) -> &[u8] {
@@ -116,6 +107,17 @@ impl Facts for View<'_> {
         let id = EntryId::from_bits(connection);
         id.and_then(|id| self.conntrack.entry(id))
             .is_some_and(|e| e.confirmed() && !e.expired(self.now) && !e.is_closed())
+    }
+
+    fn set_label(&mut self, label: u8) -> bool {
+        let Some(attached) = self.packet.tracking.connection() else {
+            return false;
+        };
+        if !self.rehearsed {
+            let bit = 1u128.checked_shl(label.into()).unwrap_or(0);
+            self.conntrack.set_labels(attached.id, bit, bit);
+        }
+        true
     }
 }
 
@@ -137,6 +139,26 @@ fn packet_type(p: &Packet) -> u128 {
 }
 
 impl View<'_> {
+    /// Runs a step, which leaves what it wants written in `writes`.
+    pub(crate) fn run_step(&mut self, id: StepId, writes: &mut Vec<(Field, Expr)>) -> Truth {
+        // The steps are out of the view's hands while one of them looks at the packet.
+        let steps = std::mem::take(&mut self.steps);
+        let mut shared = std::mem::take(self.shared);
+        let truth = steps.get_mut(id.0 as usize).map_or(Truth::False, |step| {
+            step.call(&mut StepInput {
+                now: self.now,
+                random: self.random.next(),
+                len: self.packet.layout.len,
+                facts: &mut *self,
+                shared: &mut shared,
+                writes,
+            })
+        });
+        self.steps = steps;
+        *self.shared = shared;
+        truth
+    }
+
     fn address_type(&self, addr: u128, dev: Option<IfIndex>) -> Option<u128> {
         Some(self.env.address_type(self.packet.family(), addr, dev) as u128)
     }
@@ -148,12 +170,12 @@ impl View<'_> {
         }
         let entry = self.conntrack.entry(attached.id)?;
         match field {
-            Field::CtMasterSrc => Some(match &entry.master {
+            Field::CtMasterSrc => Some(match entry.master() {
                 Some(master) => master.tuple.src,
                 None => entry.tuple(Dir::Original).src,
             }),
             Field::CtMasterHelper => {
-                let master = entry.master.as_ref()?;
+                let master = entry.master()?;
                 let helper = match self.conntrack.entry(master.id) {
                     Some(living) => living.helper,
                     None => master.helper,
@@ -233,7 +255,7 @@ fn name_number(name: &str) -> u128 {
 fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
     let orig = entry.tuple(Dir::Original);
     let reply = entry.tuple(Dir::Reply);
-    let counted = |dir: Dir| entry.acct.then(|| entry.counters[dir.ix()]);
+    let counted = |dir: Dir| entry.counters.as_ref().map(|c| c[dir.ix()]);
     Some(match field {
         Field::CtOrigPackets => u128::from(counted(Dir::Original)?.packets),
         Field::CtOrigBytes => u128::from(counted(Dir::Original)?.bytes),
@@ -241,6 +263,7 @@ fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
         Field::CtReplBytes => u128::from(counted(Dir::Reply)?.bytes),
         Field::CtStatus => u128::from(entry.status.0),
         Field::CtMark => u128::from(entry.mark),
+        Field::CtLabels => entry.labels(),
         Field::CtProto => u128::from(orig.proto),
         Field::CtOrigSrc => orig.src,
         Field::CtOrigDst => orig.dst,

@@ -41,6 +41,12 @@ struct Pieces {
     as_arrived: bool,
 }
 
+/// The fragments that the packet may leave in again: a copy shares them with the packet
+/// itself, and is cut anew (`skb_shared` in `ip_do_fragment`).
+fn as_arrived(packet: &Packet) -> Option<&Fragments> {
+    packet.fragments.as_ref().filter(|_| !packet.is_copy)
+}
+
 /// As the packet arrived where that still fits, else as large as the link allows.
 fn pieces(total: usize, room: usize, arrived: Option<&Fragments>) -> Option<Pieces> {
     if let Some(f) = arrived {
@@ -83,9 +89,9 @@ fn cut4(packet: &Packet, mtu: usize) -> Option<Vec<Vec<u8>>> {
     let header = usize::from(packet.layout.l4);
     let (head, data) = packet.bytes.split_at_checked(header)?;
     let room = mtu.checked_sub(header)?;
-    let Pieces { sizes, as_arrived } = pieces(data.len(), room, packet.fragments.as_ref())?;
+    let Pieces { sizes, as_arrived } = pieces(data.len(), room, as_arrived(packet))?;
     // Only the slow path of `ip_do_fragment` keeps DF, and only for what arrived so.
-    let keeps_df = !as_arrived && packet.fragments.is_some() && packet.layout.dont_frag;
+    let keeps_df = !as_arrived && packet.fragments.as_ref().is_some_and(|f| f.dont_frag);
     let df = if keeps_df { 0x4000 } else { 0 };
     let mut out = Vec::with_capacity(sizes.len());
     let mut at = 0;
@@ -134,7 +140,7 @@ fn cut6(packet: &Packet, mtu: usize, random: &mut Random) -> Option<Vec<Vec<u8>>
     let (split, named_at) = fragmentable6(&packet.bytes)?;
     let (head, data) = packet.bytes.split_at_checked(split)?;
     let room = mtu.checked_sub(split + 8)?;
-    let Pieces { sizes, .. } = pieces(data.len(), room, packet.fragments.as_ref())?;
+    let Pieces { sizes, .. } = pieces(data.len(), room, as_arrived(packet))?;
     let next = *head.get(named_at)?;
     let id = random.next().max(1);
     let mut out = Vec::with_capacity(sizes.len());

@@ -43,6 +43,11 @@ pub(crate) struct Fragments {
     pub(crate) sizes: Vec<u16>,
     /// Network-layer bytes of the largest fragment.
     pub(crate) largest: u32,
+    /// The largest one must not be cut (`IPSKB_FRAG_PMTU`).
+    pub(crate) dont_frag: bool,
+    /// They were put together for a local socket, so that nobody has said that they may be
+    /// cut again (`skb->ignore_df`).
+    pub(crate) delivered: bool,
 }
 
 /// An output interface and the next hop on its link.
@@ -134,10 +139,16 @@ impl LinkHeader {
 
 impl Packet {
     /// Parses `bytes` and trims link-layer padding.
-    pub(crate) fn new(mut bytes: Vec<u8>) -> Result<Self, Malformed> {
+    pub(crate) fn new(bytes: Vec<u8>) -> Result<Self, Malformed> {
         let layout = parse(&bytes)?;
+        Ok(Packet::of(bytes, layout))
+    }
+
+    /// A packet that has been parsed.
+    #[inline]
+    pub(crate) fn of(mut bytes: Vec<u8>, layout: Layout) -> Self {
         bytes.truncate(layout.len as usize);
-        Ok(Packet {
+        Packet {
             bytes,
             layout,
             mark: 0,
@@ -162,7 +173,7 @@ impl Packet {
             follow: None,
             as_sent: false,
             segment: None,
-        })
+        }
     }
 
     /// Length of the longest packet that comes of it when it is cut into its segments.

@@ -95,7 +95,15 @@ fn way_back_fits(packet: &Packet, env: &Env, own: u128) -> bool {
         return false;
     }
     if filter == RpFilter::Off {
-        return true;
+        // With policy rules the source is looked up all the same.
+        let kind = || Some(env.route(family, src, own, 0)?.kind);
+        let nobody = |kind| {
+            matches!(
+                kind,
+                RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast
+            )
+        };
+        return !(env.has_policy_rules(family) && kind().is_some_and(nobody));
     }
     match env.route(family, src, own, 0) {
         Some(back) if back.kind == RouteType::Unicast => {

@@ -2,7 +2,8 @@
 
 use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
 use tidegate_ir::{
-    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, TableKind, ZoneDir, ZoneId, ZoneSpec,
+    Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, StepId, TableKind, ZoneDir, ZoneId,
+    ZoneSpec,
 };
 use tidegate_wire::Family;
 
@@ -136,6 +137,9 @@ impl<'e, T: Trace> Run<'e, T> {
             Defragged::Refused(error) => Err(Stop::Drop(DropReason::Fragment(error))),
             Defragged::Whole(whole) => {
                 *packet = *whole;
+                if let Some(fragments) = &mut packet.fragments {
+                    fragments.delivered = user == defrag::User::Delivery;
+                }
                 let len = packet.bytes.len();
                 self.event(TraceEvent::Reassembled(len));
                 Ok(())
@@ -314,6 +318,7 @@ impl<'e, T: Trace> Run<'e, T> {
             shared,
             random,
             now: self.now,
+            rehearsed: false,
         };
         let Some(follow) = flows.follow(tag, packet, a.info, &mut facts) else {
             return flows.record(packet, a.info);
@@ -355,8 +360,12 @@ impl<'e, T: Trace> Run<'e, T> {
         }
         let before = T::TESTS.then(|| packet.bytes.clone());
         let helped = conntrack.help(self.now, &attached, &mut packet.bytes, &packet.layout);
-        if let Err(ct::DropReason::Helper(why)) = helped {
-            self.log_helper(packet, &attached, why);
+        match helped {
+            Err(ct::DropReason::Helper(why)) => self.log_helper(packet, &attached, why),
+            Err(ct::DropReason::HelperPort(port)) => {
+                self.log_helper(packet, &attached, &format!("wrong port {port}"));
+            }
+            _ => {}
         }
         let conntrack = &mut self.engine.conntrack;
         if helped? {
@@ -440,6 +449,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
             shared: self.shared,
             random: self.random,
             now: self.now,
+            rehearsed: false,
         };
         let watch = Watch {
             trace: self.trace,
@@ -510,6 +520,10 @@ impl<T: Trace> Host for AtTable<'_, T> {
                     None
                 }
                 Effect::Nat(spec) => Some(self.set_up_nat(spec, rule.id)),
+                Effect::Call { step, .. } => {
+                    self.call(*step);
+                    None
+                }
                 other => self.act(other, rule.id),
             };
             if T::ACTIVE {
@@ -524,6 +538,14 @@ impl<T: Trace> Host for AtTable<'_, T> {
 }
 
 impl<T: Trace> AtTable<'_, T> {
+    fn call(&mut self, step: StepId) {
+        let mut writes = Vec::new();
+        self.view().0.run_step(step, &mut writes);
+        for (field, expr) in writes {
+            self.assign(field, expr);
+        }
+    }
+
     fn assign(&mut self, field: Field, expr: Expr) {
         let connection = self.packet.tracking.connection().copied();
         let ct_mark = connection
@@ -571,9 +593,18 @@ impl<T: Trace> AtTable<'_, T> {
         }
         self.packet.tracking = match spec {
             CtSpec::Untracked => Tracking::Untracked,
-            CtSpec::Template { zone, helper, .. } => Tracking::Template(Template {
+            CtSpec::Template {
+                zone,
+                helper,
+                timeout,
+                ..
+            } => Tracking::Template(Template {
                 zone: zone.map_or_else(Zone::default, |z| self.zone(z)),
                 helper: helper.as_deref().and_then(HelperKind::by_name),
+                timeouts: timeout.as_deref().and_then(|name| {
+                    let policies = &self.conntrack.config().policies;
+                    policies.by_name(name).map(|(id, _)| id)
+                }),
             }),
         };
     }

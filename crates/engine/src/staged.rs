@@ -262,7 +262,7 @@ impl<T: Trace> Run<'_, T> {
 /// A table that is walked without effect.
 struct Rehearsal<'r> {
     packet: &'r Packet,
-    conntrack: &'r Conntrack,
+    conntrack: &'r mut Conntrack,
     env: &'r Env,
     counters: &'r mut Vec<Counter>,
     steps: &'r mut Vec<Box<dyn Step>>,
@@ -287,6 +287,7 @@ impl Host for Rehearsal<'_> {
             shared: self.shared,
             random: self.random,
             now: self.now,
+            rehearsed: true,
         };
         let recorder = &mut *self.recorder;
         let trace = &mut self.trace;

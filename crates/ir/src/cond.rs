@@ -175,6 +175,10 @@ pub trait Facts {
     fn is_open(&mut self, _connection: u64) -> bool {
         false
     }
+    /// Sets a label, a number below 128, on the packet's connection; `false` when it has none.
+    fn set_label(&mut self, _label: u8) -> bool {
+        false
+    }
 }
 
 /// One test as an observer sees it.

@@ -2,7 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use crate::Field;
+use crate::{Field, StepId};
 
 /// Source or destination rewriting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +46,13 @@ pub enum Effect {
     HashMark(HashMark),
     /// Gives an IPv6 address another prefix, and takes the difference up in another word.
     Npt(NptSpec),
+    /// Runs a step for what it does; whether it matches is nobody's affair.
+    Call {
+        /// The step.
+        step: StepId,
+        /// Whether it may write the packet's mark or priority.
+        writes: bool,
+    },
 }
 
 impl Effect {
@@ -104,6 +111,7 @@ impl Effect {
                         | Field::ReversePath(_)
                 ),
             },
+            Effect::Call { writes, .. } => *writes && (by_mark || field == Field::Priority),
             Effect::Ct(CtSpec::Untracked) => field == Field::CtState,
             Effect::Ct(CtSpec::Template { .. })
             | Effect::Log(_)
@@ -291,6 +299,8 @@ pub enum CtSpec {
         zone: Option<ZoneSpec>,
         /// Helper by name.
         helper: Option<String>,
+        /// Timeout policy by name.
+        timeout: Option<String>,
         /// `--ctevents` names.
         events: Vec<String>,
         /// `--expevents` names.

@@ -83,6 +83,8 @@ pub enum Field {
     CtDir,
     /// Connection mark.
     CtMark,
+    /// Labels of the connection, a bit each.
+    CtLabels,
     /// Protocol of the connection.
     CtProto,
     /// Source address of the original direction.
@@ -191,6 +193,7 @@ impl Field {
                 | Field::CtStatus
                 | Field::CtDir
                 | Field::CtMark
+                | Field::CtLabels
                 | Field::CtProto
                 | Field::CtOrigSrc
                 | Field::CtOrigDst
@@ -244,6 +247,7 @@ impl Field {
             Field::CtStatus => row("ctstatus", 16, Packet, false),
             Field::CtDir => row("ctdir", 1, Flow, false),
             Field::CtMark => row("connmark", 32, Packet, true),
+            Field::CtLabels => row("connlabels", 128, Packet, false),
             Field::CtProto => row("ctproto", 8, Flow, false),
             Field::CtOrigSrc => row("ctorigsrc", 128, Flow, false),
             Field::CtOrigDst => row("ctorigdst", 128, Flow, false),

@@ -1,10 +1,10 @@
 //! Tests that keep state between packets.
 
-use alloc::{boxed::Box, collections::BTreeMap, string::String};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 use core::any::Any;
 use core::fmt::Debug;
 
-use crate::{Facts, Truth};
+use crate::{Expr, Facts, Field, Truth};
 
 /// Index of a [`Step`] in [`Ruleset::steps`](crate::Ruleset::steps).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +23,11 @@ pub struct StepInput<'a> {
     pub facts: &'a mut dyn Facts,
     /// Tables that several rules share.
     pub shared: &'a mut Shared,
+    /// What the step wants written to the packet: its mark or its priority. It is done
+    /// after the step, and only where an effect runs it ([`Effect::Call`]).
+    ///
+    /// [`Effect::Call`]: crate::Effect::Call
+    pub writes: &'a mut Vec<(Field, Expr)>,
 }
 
 /// A test that keeps state, as one rule owns it.
@@ -39,9 +44,9 @@ pub trait Step: Debug + Send + Sync {
     /// Called when the rule is loaded: the place to make the [`Shared`] table.
     fn load(&self, _shared: &mut Shared) {}
 
-    /// The [`Shared`] table it works on, if any.
-    fn table(&self) -> Option<TableKey> {
-        None
+    /// The [`Shared`] tables it works on, and what is named in such a table.
+    fn tables(&self) -> Vec<TableKey> {
+        Vec::new()
     }
 }
 
@@ -72,20 +77,27 @@ impl<T: Any + Debug + Send + Sync> SharedTable for T {
 }
 
 /// Named tables that rules share and that outlive a change of rules, as long as some
-/// rule names them.
+/// rule names them, or for good.
 #[derive(Debug, Default)]
-pub struct Shared(BTreeMap<TableKey, Box<dyn SharedTable>>);
+pub struct Shared {
+    tables: BTreeMap<TableKey, Box<dyn SharedTable>>,
+    lasting: Vec<TableKey>,
+}
 
 impl Shared {
     /// The table of that key, if there is one of this type.
     #[must_use]
     pub fn get<T: Any>(&self, key: &TableKey) -> Option<&T> {
-        self.0.get(key)?.as_ref().as_any().downcast_ref()
+        self.tables.get(key)?.as_ref().as_any().downcast_ref()
     }
 
     /// The same, to be changed.
     pub fn get_mut<T: Any>(&mut self, key: &TableKey) -> Option<&mut T> {
-        self.0.get_mut(key)?.as_mut().as_any_mut().downcast_mut()
+        self.tables
+            .get_mut(key)?
+            .as_mut()
+            .as_any_mut()
+            .downcast_mut()
     }
 
     /// The table of that key, made by `new` when there is none yet.
@@ -94,20 +106,34 @@ impl Shared {
         key: &TableKey,
         new: impl FnOnce() -> T,
     ) -> Option<&mut T> {
-        if !self.0.contains_key(key) {
-            self.0.insert(key.clone(), Box::new(new()));
+        if !self.tables.contains_key(key) {
+            self.tables.insert(key.clone(), Box::new(new()));
         }
         self.get_mut(key)
     }
 
+    /// The same for a table that stays even if no rule names it.
+    pub fn lasting<T: SharedTable>(
+        &mut self,
+        key: &TableKey,
+        new: impl FnOnce() -> T,
+    ) -> Option<&mut T> {
+        if !self.lasting.contains(key) {
+            self.lasting.push(key.clone());
+        }
+        self.table(key, new)
+    }
+
     /// The names of the tables of a kind, in order.
     pub fn names(&self, kind: &'static str) -> impl Iterator<Item = &str> {
-        let of_kind = self.0.keys().filter(move |k| k.kind == kind);
+        let of_kind = self.tables.keys().filter(move |k| k.kind == kind);
         of_kind.map(|k| k.name.as_str())
     }
 
-    /// Forgets the tables for which `keep` is false.
+    /// Forgets the tables for which `keep` is false; not those that last.
     pub fn retain(&mut self, mut keep: impl FnMut(&TableKey) -> bool) {
-        self.0.retain(|key, _| keep(key));
+        let lasting = &self.lasting;
+        self.tables
+            .retain(|key, _| lasting.contains(key) || keep(key));
     }
 }

@@ -140,24 +140,60 @@ pub fn table(rules: &Ruleset, kind: TableKind) -> Result<(), Failure> {
     if !rules.has_conntrack && lower::is_of_conntrack(table, rules.family)? {
         return Err(reply::NO_CHAIN);
     }
-    match refusals(&reach, table, rules.family).next() {
+    match refusals(&reach, table, rules).next() {
         Some((_, _, refusal)) => Err(answer(&refusal)),
         None => Ok(()),
     }
+}
+
+/// Rules that have been added to a chain.
+pub(crate) struct Added {
+    /// Position of the first; `None` where they are the last.
+    pub(crate) from: Option<usize>,
+    /// How many.
+    pub(crate) count: usize,
+}
+
+/// As [`table`], where all was well before rules were added that call no chain.
+///
+/// # Errors
+/// As [`table`].
+pub(crate) fn added(
+    rules: &Ruleset,
+    kind: TableKind,
+    chain: &str,
+    place: Added,
+) -> Result<(), Failure> {
+    let Some(table) = rules.table(kind) else {
+        return Ok(());
+    };
+    let reach = Reach::new(table)?;
+    let Some(i) = reach.chains.iter().position(|c| c.name == chain) else {
+        return Ok(());
+    };
+    let (own, hooks) = (&reach.chains[i].rules, reach.hooks(i));
+    let live = live(reach.chains[i]);
+    let from = place.from.unwrap_or(own.len().saturating_sub(place.count));
+    let new = own.iter().enumerate().skip(from).take(place.count);
+    for (n, added) in new {
+        let hooks = if n < live { hooks.as_slice() } else { &[] };
+        rule(&added.spec, table, rules, hooks).map_err(|refusal| answer(&refusal))?;
+    }
+    Ok(())
 }
 
 /// The rules of a table that the kernel would not take: chain, position, answer.
 fn refusals<'r>(
     reach: &'r Reach<'_>,
     table: &'r Table,
-    family: Family,
+    rules: &'r Ruleset,
 ) -> impl Iterator<Item = (&'r Chain, usize, Refusal)> {
     let chains = reach.chains.iter().enumerate();
     chains.flat_map(move |(i, chain)| {
         let (hooks, live) = (reach.hooks(i), live(chain));
         chain.rules.iter().enumerate().filter_map(move |(n, rule)| {
             let hooks = if n < live { hooks.as_slice() } else { &[] };
-            let refusal = self::rule(&rule.spec, table, family, hooks).err()?;
+            let refusal = self::rule(&rule.spec, table, rules, hooks).err()?;
             Some((*chain, n, refusal))
         })
     })
@@ -175,7 +211,7 @@ pub(crate) fn sift(rules: &mut Ruleset, kind: TableKind) -> Vec<Failure> {
         let why = format!("table {}: its chains jump in a circle", kind.name());
         return vec![Failure::Other(why)];
     };
-    let bad = refusals(&reach, table, family).map(|(chain, n, refusal)| {
+    let bad = refusals(&reach, table, rules).map(|(chain, n, refusal)| {
         let text = save::rule(&chain.name, &chain.rules[n].spec, family, None);
         let why = Failure::Other(format!("{text}: {}", refusal.why));
         (chain.name.clone(), n, why)
@@ -190,9 +226,10 @@ pub(crate) fn sift(rules: &mut Ruleset, kind: TableKind) -> Vec<Failure> {
     bad.into_iter().map(|(_, _, failure)| failure).collect()
 }
 
-fn rule(spec: &Spec, table: &Table, family: Family, hooks: &[Hook]) -> Result<(), Refusal> {
+fn rule(spec: &Spec, table: &Table, rules: &Ruleset, hooks: &[Hook]) -> Result<(), Refusal> {
     let place = Place {
-        family,
+        family: rules.family,
+        timeouts: &rules.timeouts,
         table: table.kind,
         hooks,
         proto: spec.proto.map_or((0, false), |p| (p.number, p.invert)),

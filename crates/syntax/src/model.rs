@@ -4,10 +4,11 @@
 //! reconstructed from lowered rules.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tidegate_ir::{Hook, Policy, TableKind};
 use tidegate_wire::Family;
-use tidegate_xt::Instance;
+use tidegate_xt::{Instance, TimeoutPolicy};
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,8 +137,8 @@ impl Spec {
 /// A rule with its counters.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// What it says.
-    pub spec: Spec,
+    /// What it says; shared by the copies that are made of rulesets.
+    pub spec: Arc<Spec>,
     /// What it has counted.
     pub counters: Counters,
     /// Number of its counter when it was last loaded (see [`Ruleset::slots_mut`]); `None`
@@ -295,6 +296,8 @@ pub struct Ruleset {
     /// Whether connections can be tracked here. Where they cannot, there is no nat table,
     /// and rules that need them are refused, as by a kernel built without `nf_conntrack`.
     pub has_conntrack: bool,
+    /// Timeout policies that rules can name.
+    pub timeouts: Vec<TimeoutPolicy>,
 }
 
 impl Ruleset {
@@ -305,6 +308,7 @@ impl Ruleset {
             family,
             tables: Vec::new(),
             has_conntrack: true,
+            timeouts: Vec::new(),
         }
     }
 

@@ -80,9 +80,17 @@ pub struct Printed {
 /// # Errors
 /// What `-restore` would say, and the line.
 pub fn parse(text: &str, family: Family, names: &dyn Names) -> Result<Ruleset, Refused> {
-    let mut rules = Ruleset::empty(family);
+    let mut rules = empty(family, names);
     restore(&mut rules, text, &WITH_COUNTERS, restorer(family), names)?;
     Ok(rules)
+}
+
+/// No rules, and what the host knows that they may name.
+fn empty(family: Family, names: &dyn Names) -> Ruleset {
+    Ruleset {
+        timeouts: names.timeouts(),
+        ..Ruleset::empty(family)
+    }
 }
 
 /// What could be read of a rules file.
@@ -101,7 +109,7 @@ pub struct Salvage {
 /// `COMMIT`), tables that do not exist.
 #[must_use]
 pub fn salvage(text: &str, family: Family, names: &dyn Names) -> Salvage {
-    let mut rules = Ruleset::empty(family);
+    let mut rules = empty(family, names);
     let refused = Run::new(&mut rules, &WITH_COUNTERS, restorer(family), names).salvage(text);
     let counted = |t: &Table| {
         let chains = t.chains();

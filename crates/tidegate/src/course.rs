@@ -82,9 +82,7 @@ impl Runner {
     pub(crate) fn new(host: &Host, rules: &Rules) -> Self {
         let env = Arc::new(host.env.clone());
         let mut engine = Engine::new(host.config.clone(), env.clone());
-        for loaded in &rules.0 {
-            engine.load(loaded.lowered.clone());
-        }
+        rules.load(&mut engine);
         Runner {
             engine,
             env,

@@ -67,7 +67,9 @@ fn in_force() -> Result<Rules> {
     let mut loaded = Vec::new();
     for (family, tool) in both {
         let text = output_of(tool, &[]).map_err(or_name_rules)?;
-        loaded.push(Loaded::parse(&text, "the rules in force", family)?);
+        let mut rules = Loaded::parse(&text, "the rules in force", family)?;
+        rules.set(&output_of("ipset", &["save"])?, "the sets")?;
+        loaded.push(rules);
     }
     Ok(Rules(loaded))
 }

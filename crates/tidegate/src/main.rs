@@ -31,6 +31,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+/// Large tables in large pages.
+#[global_allocator]
+static MEMORY: tidegate_sys::LargePages = tidegate_sys::LargePages;
+
 /// A stateful firewall with the language of iptables.
 #[derive(Debug, Parser)]
 #[command(version, after_help = tools::HELP)]
@@ -76,10 +80,15 @@ enum Command {
     Ct(orders::Words),
     /// Translations in the same way: `nat list`.
     Nat(orders::Words),
+    /// Timeout policies for `-j CT --timeout`, in the words of nfct: `timeout list`.
+    #[command(alias = "nfct")]
+    Timeout(orders::Words),
     /// Show or change the lists of `-m recent`: NAME, and `+ADDRESS`, `-ADDRESS` or `/`.
     Recent(orders::Words),
     /// Show the tables of `-m hashlimit`.
     Hashlimit(orders::Words),
+    /// Show or change the named counters of `-m nfacct`, as nfacct(8).
+    Nfacct(orders::Words),
     /// Say what a match or target is for, with its options and an example.
     Doc(doc::Args),
     /// Print a script that lets a shell complete commands, iptables' among them.
@@ -131,8 +140,10 @@ fn main() -> ExitCode {
         Command::Modinfo(words) => return words.modinfo(),
         Command::Ct(words) => return words.send("ct"),
         Command::Nat(words) => return words.send("nat"),
+        Command::Timeout(words) => return words.send("timeout"),
         Command::Recent(words) => return words.send("recent"),
         Command::Hashlimit(words) => return words.send("hashlimit"),
+        Command::Nfacct(words) => return words.nfacct(),
         Command::Doc(args) => doc::run(&args).map(done),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(done),
         Command::Man(args) => manual::run(&args, Cli::command()).map(done),

@@ -1,6 +1,6 @@
 //! Commands that go to the daemon.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use tidegate_daemon::control::{Frame, Request, Unreachable, call, socket_path};
@@ -42,6 +42,22 @@ impl Words {
                 input,
             }),
         }
+    }
+
+    /// `nfacct`: what `restore` reads comes from where the command was typed.
+    pub(crate) fn nfacct(self) -> ExitCode {
+        let mut input = String::new();
+        if self.words.first().is_some_and(|word| word == "restore")
+            && let Err(e) = io::stdin().read_to_string(&mut input)
+        {
+            eprintln!("nfacct: {e}");
+            return ExitCode::FAILURE;
+        }
+        request(Request {
+            name: "nfacct".to_owned(),
+            words: self.words,
+            input,
+        })
     }
 
     /// `modinfo`: needs no daemon.

@@ -8,10 +8,12 @@
 //! COMMIT
 //! # tidegate-state ipv6
 //! …
+//! # tidegate-state ipset 1700000000
+//! create …
 //! ```
 //!
-//! A section is a rules file with counters; either may be missing, and text before the
-//! first heading belongs to IPv4, so that an `iptables-save` file is a state file too.
+//! A section is a rules file with counters, or what `ipset save` printed at that time (in
+//! seconds since 1970); any may be missing, and text before the first heading belongs to IPv4, so that an `iptables-save` file is a state file too.
 //! A missing file is an empty ruleset. `FILE.lock` is locked around every use; changes
 //! are written beside the file and moved over it, so that readers, crashes and full
 //! disks never see half a ruleset.
@@ -20,12 +22,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use tidegate_syntax::{Failure, parse_rules, save};
+use tidegate_sets::SECOND;
+use tidegate_syntax::{Failure, Ruleset, lower_unnamed, parse_rules, save};
 use tidegate_wire::Family;
 
+use crate::ipset::{SetWork, Users, read_all, save_all};
 use crate::replace::{beside, replace};
-use crate::{HostNames, Store, Work};
+use crate::{HostNames, Printed, SetStore, Store, Work};
 
 /// The file and the family worked on.
 #[derive(Debug)]
@@ -37,6 +42,9 @@ const HEADINGS: [(Family, &str); 2] = [
     (Family::V4, "# tidegate-state ipv4\n"),
     (Family::V6, "# tidegate-state ipv6\n"),
 ];
+
+/// What the heading of sets begins with; the time follows.
+const SETS: &str = "# tidegate-state ipset ";
 
 impl FileStore {
     /// The state file `path`; it need not exist yet.
@@ -67,54 +75,139 @@ impl FileStore {
     }
 }
 
+/// The file's parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct State {
+    /// Rules of each family, in the order of [`HEADINGS`].
+    rules: [String; 2],
+    /// Sets, and when they were written, in seconds since 1970.
+    sets: String,
+    written: u64,
+}
+
+impl State {
+    /// Cuts a text at its headings.
+    fn read(text: &str) -> Self {
+        let mut state = State::default();
+        let mut at = Some(0);
+        for line in text.split_inclusive('\n') {
+            if let Some(family) = HEADINGS.iter().position(|h| h.1 == line) {
+                at = Some(family);
+            } else if let Some(when) = line.strip_prefix(SETS) {
+                state.written = when.trim().parse().unwrap_or(0);
+                at = None;
+            } else {
+                match at {
+                    Some(family) => state.rules[family].push_str(line),
+                    None => state.sets.push_str(line),
+                }
+            }
+        }
+        state
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for ((_, heading), rules) in HEADINGS.iter().zip(&self.rules) {
+            text += heading;
+            text += rules;
+        }
+        if !self.sets.is_empty() {
+            text += &format!("{SETS}{}\n{}", self.written, self.sets);
+        }
+        text
+    }
+}
+
+/// The rules of a family and the sets that a text holds, which is a state file or what
+/// `iptables-save` printed.
+#[must_use]
+pub fn rules_and_sets(text: &str, family: Family) -> (String, String) {
+    let mut state = State::read(text);
+    // Without a heading there are rules of one family only, whichever it is.
+    let plain = !text
+        .lines()
+        .any(|line| HEADINGS.iter().any(|h| h.1.trim_end() == line));
+    let at = if plain { 0 } else { place(family) };
+    (std::mem::take(&mut state.rules[at]), state.sets)
+}
+
+impl FileStore {
+    fn read(&self) -> io::Result<State> {
+        match fs::read_to_string(&self.path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(State::default()),
+            text => text.map(|text| State::read(&text)),
+        }
+    }
+
+    fn unreadable(&self, why: &str) -> Failure {
+        Failure::Resource(format!(
+            "{} cannot be read as a state file: {}",
+            self.path.display(),
+            why.replace('\n', "; ")
+        ))
+    }
+
+    fn rules(&self, state: &State, family: Family) -> Result<Ruleset, Failure> {
+        let own = &state.rules[place(family)];
+        parse_rules(own, family, &HostNames::default())
+            .map_err(|refused| self.unreadable(&refused.to_string()))
+    }
+
+    /// How many rules name each set.
+    fn users(&self, state: &State) -> Result<Users, Failure> {
+        let mut users = Users::new();
+        for (family, _) in HEADINGS {
+            let lowered = lower_unnamed(&self.rules(state, family)?, false)?;
+            let keys = lowered.ruleset.steps.iter().flat_map(|s| s.tables());
+            for key in keys.filter(|key| key.kind == tidegate_xt::sets::KIND) {
+                *users.entry(key.name).or_default() += 1;
+            }
+        }
+        Ok(users)
+    }
+}
+
+fn place(family: Family) -> usize {
+    HEADINGS.iter().position(|h| h.0 == family).unwrap_or(0)
+}
+
 impl Store for FileStore {
     fn with(&self, family: Family, change: bool, work: &mut Work<'_>) -> Result<(), Failure> {
         let failed = |e: io::Error| self.failed(&e);
         let _lock = self.lock(change).map_err(failed)?;
-        let text = match fs::read_to_string(&self.path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
-            text => text.map_err(failed)?,
-        };
-        let (mut own, mut other) = (String::new(), String::new());
-        for (of, section) in sections(&text) {
-            let to = if of == family { &mut own } else { &mut other };
-            to.push_str(section);
-        }
-        let mut rules = parse_rules(&own, family, &HostNames::default()).map_err(|refused| {
-            Failure::Resource(format!(
-                "{} cannot be read as a state file: {}",
-                self.path.display(),
-                refused.to_string().replace('\n', "; ")
-            ))
-        })?;
+        let mut state = self.read().map_err(failed)?;
+        let mut rules = self.rules(&state, family)?;
         if !work(&mut rules)? {
             return Ok(());
         }
-        let own = save::plain(&rules);
-        let mut text = String::with_capacity(own.len() + other.len() + 64);
-        for (of, heading) in HEADINGS {
-            text += heading;
-            text += if of == family { &own } else { &other };
-        }
-        replace(&self.path, text.as_bytes()).map_err(failed)
+        state.rules[place(family)] = save::plain(&rules);
+        replace(&self.path, state.text().as_bytes()).map_err(failed)
+    }
+
+    fn sets(&self) -> Option<&dyn SetStore> {
+        Some(self)
     }
 }
 
-/// The file cut at its headings.
-fn sections(text: &str) -> Vec<(Family, &str)> {
-    let mut out = Vec::new();
-    let (mut family, mut start, mut at) = (Family::V4, 0, 0);
-    for line in text.split_inclusive('\n') {
-        let heading = HEADINGS.iter().find(|h| h.1 == line);
-        if let Some(&(next, _)) = heading {
-            out.push((family, &text[start..at]));
-            family = next;
-            start = at + line.len();
+impl SetStore for FileStore {
+    fn with_sets(&self, change: bool, work: SetWork) -> Result<Printed, Failure> {
+        let failed = |e: io::Error| self.failed(&e);
+        let _lock = self.lock(change).map_err(failed)?;
+        let mut state = self.read().map_err(failed)?;
+        let users = self.users(&state)?;
+        let sets = read_all(&state.sets, state.written * SECOND);
+        let mut sets = sets.map_err(|why| self.unreadable(&why))?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = since.map_or(0, |d| d.as_nanos() as u64);
+        let printed = work(&mut sets, &users, now);
+        if change {
+            state.sets = save_all(&sets, now);
+            state.written = now / SECOND;
+            replace(&self.path, state.text().as_bytes()).map_err(failed)?;
         }
-        at += line.len();
+        Ok(printed)
     }
-    out.push((family, &text[start..]));
-    out
 }
 
 #[cfg(test)]
@@ -124,15 +217,15 @@ mod tests {
     #[test]
     fn a_file_is_cut_at_its_headings() {
         let plain = "*filter\nCOMMIT\n";
-        assert_eq!(sections(plain), [(Family::V4, plain)]);
-        let both = "# tidegate-state ipv4\na\n# tidegate-state ipv6\nb\nc\n";
+        assert_eq!(State::read(plain).rules, [plain, ""]);
+        let all = "# tidegate-state ipv4\na\n# tidegate-state ipv6\nb\nc\n\
+                   # tidegate-state ipset 17\ncreate s hash:ip\n";
+        let state = State::read(all);
+        assert_eq!(state.rules, ["a\n", "b\nc\n"]);
         assert_eq!(
-            sections(both),
-            [
-                (Family::V4, ""),
-                (Family::V4, "a\n"),
-                (Family::V6, "b\nc\n")
-            ]
+            (state.sets.as_str(), state.written),
+            ("create s hash:ip\n", 17)
         );
+        assert_eq!(state.text(), all);
     }
 }

@@ -10,14 +10,17 @@
 pub mod conntrack;
 mod file;
 mod flags;
+pub mod ipset;
 mod iptables;
 pub mod lists;
 pub mod modules;
 pub mod names;
+pub mod nfacct;
 mod replace;
 mod restore;
 mod save;
 pub mod sysctl;
+pub mod timeouts;
 pub mod views;
 
 use std::ffi::OsStr;
@@ -29,7 +32,8 @@ use tidegate_wire::Family;
 use tidegate_xt::Names;
 
 pub use conntrack::{Sink, Tracker};
-pub use file::FileStore;
+pub use file::{FileStore, rules_and_sets};
+pub use ipset::SetStore;
 pub use names::HostNames;
 pub use replace::{Replacement, replace};
 
@@ -47,11 +51,13 @@ enum Job {
     Restore,
     /// `conntrack`, which works on connections of both families.
     Track,
+    /// `ipset`, which works on sets.
+    Sets,
 }
 
 impl Tool {
     /// All tools.
-    pub const ALL: [Tool; 7] = [
+    pub const ALL: [Tool; 8] = [
         Tool::new(Family::V4, Job::Edit),
         Tool::new(Family::V6, Job::Edit),
         Tool::new(Family::V4, Job::Save),
@@ -59,6 +65,7 @@ impl Tool {
         Tool::new(Family::V4, Job::Restore),
         Tool::new(Family::V6, Job::Restore),
         Tool::new(Family::V4, Job::Track),
+        Tool::new(Family::V4, Job::Sets),
     ];
 
     const fn new(family: Family, job: Job) -> Self {
@@ -76,6 +83,7 @@ impl Tool {
             (Family::V4, Job::Restore) => "iptables-restore",
             (Family::V6, Job::Restore) => "ip6tables-restore",
             (_, Job::Track) => "conntrack",
+            (_, Job::Sets) => "ipset",
         }
     }
 
@@ -90,6 +98,12 @@ impl Tool {
     #[must_use]
     pub fn streams(self) -> bool {
         self.job == Job::Track
+    }
+
+    /// Whether it works on sets (`ipset`).
+    #[must_use]
+    pub fn keeps_sets(self) -> bool {
+        self.job == Job::Sets
     }
 
     /// Whether the command goes on until it is told to stop (`conntrack -E`).
@@ -113,6 +127,7 @@ impl Tool {
             Job::Save => Ok(save::prepare(self, words)),
             Job::Restore => Ok(restore::prepare(self, words)),
             Job::Track => Ok(conntrack::prepare(words, names)),
+            Job::Sets => Ok(ipset::prepare(words)),
         };
         prepared.unwrap_or_else(|failure| Prepared::Done(self.refuse(&failure)))
     }
@@ -124,6 +139,7 @@ impl Tool {
             Job::Edit => iptables::run(self, words, store, names),
             Job::Save => save::run(self, words, store),
             Job::Restore => restore::run(self, words, input, store, names),
+            Job::Sets => ipset::run(words, input, store),
             Job::Track => {
                 let mut printed = Printed::default();
                 printed.status = self.track(words, input, store, names, &mut printed);
@@ -175,6 +191,7 @@ impl Tool {
         match self.job {
             Job::Edit | Job::Restore | Job::Track => printed,
             Job::Save => save::finish(words, printed),
+            Job::Sets => ipset::finish(words, printed),
         }
     }
 
@@ -213,6 +230,11 @@ pub trait Store {
 
     /// The connections that these rules see, where there are any.
     fn tracker(&self) -> Option<&dyn Tracker> {
+        None
+    }
+
+    /// The sets that these rules look into, where there are any.
+    fn sets(&self) -> Option<&dyn SetStore> {
         None
     }
 }

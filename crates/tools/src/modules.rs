@@ -36,7 +36,7 @@ struct Module {
     parameters: &'static [Parameter],
 }
 
-const MODULES: [Module; 9] = [
+const MODULES: [Module; 10] = [
     Module {
         name: "nf_conntrack_ftp",
         aliases: &[
@@ -164,6 +164,35 @@ const MODULES: [Module; 9] = [
         ports: false,
         parameters: &[],
     },
+    Module {
+        name: "nf_conntrack_sip",
+        aliases: &[
+            "ip_conntrack_sip",
+            "nf_nat_sip",
+            "ip_nat_sip",
+            "nfct_helper_sip",
+        ],
+        description: "Expects the calls and media that SIP announces",
+        kind: HelperKind::Sip,
+        ports: true,
+        parameters: &[
+            Parameter {
+                name: "sip_timeout",
+                about: "seconds a signalling connection lives after a packet, 3600 unless given (uint)",
+                set: |to, text| text.parse().ok().map(|n| to.sip_timeout = n),
+            },
+            Parameter {
+                name: "sip_direct_signalling",
+                about: "expect calls from the registrar only, 1 unless given (int)",
+                set: |to, text| boolean(text).map(|on| to.sip_direct_signalling = on),
+            },
+            Parameter {
+                name: "sip_direct_media",
+                about: "expect media between the ends of the signalling only, 1 unless given (int)",
+                set: |to, text| boolean(text).map(|on| to.sip_direct_media = on),
+            },
+        ],
+    },
 ];
 
 /// Kernel modules whose work is always done here.
@@ -252,6 +281,11 @@ impl Module {
             HelperKind::NetbiosNs => settings.netbios_timeout = usual.netbios_timeout,
             HelperKind::Snmp => settings.snmp_timeout = usual.snmp_timeout,
             HelperKind::Amanda => settings.amanda_master_timeout = usual.amanda_master_timeout,
+            HelperKind::Sip => {
+                settings.sip_timeout = usual.sip_timeout;
+                settings.sip_direct_signalling = usual.sip_direct_signalling;
+                settings.sip_direct_media = usual.sip_direct_media;
+            }
             HelperKind::Tftp | HelperKind::SnmpTrap | HelperKind::Sane | HelperKind::Pptp => {}
         }
     }

@@ -5,8 +5,11 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::OnceLock;
 
 use tidegate_wire::Family;
+use tidegate_xt::TimeoutPolicy;
 use tidegate_xt::names::{List, Names, known_protocol, known_protocol_name};
 use tidegate_xt::number;
+
+use crate::timeouts;
 
 /// A service at a port.
 struct Service {
@@ -36,10 +39,39 @@ const fn list(list: List) -> (&'static [&'static str], Option<char>, usize) {
     }
 }
 
+/// Largest number of a label that has a name (`libnetfilter_conntrack`); connections have
+/// 128 of them.
+const LABELS: u64 = 1023;
+
+/// The labels that lines name: a number in C's notation, blanks, and a name of letters,
+/// digits, hyphens and blanks. The first name of a number counts, and the first number of
+/// a name; other lines are passed over.
+fn labels(text: &str) -> Vec<(u32, String)> {
+    let mut all: Vec<(u32, String)> = Vec::new();
+    for line in text.lines() {
+        let Some((number, name)) = line.trim_start().split_once([' ', '\t']) else {
+            continue;
+        };
+        let name = name.trim();
+        let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | ' ');
+        let number = number::whole(number, 0, LABELS).and_then(|n| u32::try_from(n).ok());
+        if let Some(number) = number.filter(|_| !name.is_empty() && name.chars().all(sound))
+            && all.iter().all(|(n, other)| *n != number && other != name)
+        {
+            all.push((number, name.to_owned()));
+        }
+    }
+    all
+}
+
 /// The names of a list with their numbers, in decimal or hexadecimal.
-fn entries((files, colon, number): (&[&str], Option<char>, usize)) -> Vec<(u32, String)> {
+fn entries(of: List) -> Vec<(u32, String)> {
+    let (files, colon, number) = list(of);
     let text = files.iter().find_map(|f| fs::read_to_string(f).ok());
     let text = text.unwrap_or_default();
+    if of == List::Labels {
+        return labels(&text);
+    }
     let lines = text.lines().map(|l| l.split('#').next().unwrap_or(""));
     let entry = |line: &str| {
         let words: Vec<&str> = match colon {
@@ -55,13 +87,15 @@ fn entries((files, colon, number): (&[&str], Option<char>, usize)) -> Vec<(u32, 
 
 /// The machine's databases, read when first needed: `/etc/services`,
 /// `/etc/protocols`, `/etc/hosts`, and the resolver for host names. Addresses are
-/// looked up in `/etc/hosts` only: a listing never waits for a name server.
+/// looked up in `/etc/hosts` only: a listing never waits for a name server. Timeout policies
+/// are those of the daemon's file ([`timeouts::FILE`]), unless told otherwise.
 #[derive(Default)]
 pub struct HostNames {
     services: OnceLock<Vec<Service>>,
     protocols: OnceLock<Vec<(u8, Vec<String>)>>,
     hosts: OnceLock<Vec<(IpAddr, String)>>,
     lists: [OnceLock<Vec<(u32, String)>>; 5],
+    timeouts: OnceLock<Vec<TimeoutPolicy>>,
 }
 
 /// Services for machines without a database.
@@ -87,6 +121,15 @@ fn database(path: &str, fallback: &str) -> Vec<Vec<String>> {
 }
 
 impl HostNames {
+    /// The machine's databases, with other timeout policies than those of its file.
+    #[must_use]
+    pub fn with_timeouts(policies: Vec<TimeoutPolicy>) -> Self {
+        HostNames {
+            timeouts: policies.into(),
+            ..HostNames::default()
+        }
+    }
+
     fn services(&self) -> &[Service] {
         self.services.get_or_init(|| {
             let rows = database("/etc/services", FALLBACK_SERVICES).into_iter();
@@ -112,7 +155,7 @@ impl HostNames {
     }
 
     fn list(&self, of: List) -> &[(u32, String)] {
-        self.lists[of as usize].get_or_init(|| entries(list(of)))
+        self.lists[of as usize].get_or_init(|| entries(of))
     }
 
     fn hosts(&self) -> &[(IpAddr, String)] {
@@ -193,6 +236,14 @@ impl Names for HostNames {
         found.map(|h| h.1.clone())
     }
 
+    fn timeouts(&self) -> Vec<TimeoutPolicy> {
+        let read = || {
+            let text = fs::read_to_string(timeouts::FILE).unwrap_or_default();
+            timeouts::known(timeouts::salvage(&text).iter())
+        };
+        self.timeouts.get_or_init(read).clone()
+    }
+
     fn id(&self, list: List, name: &str) -> Option<u32> {
         let found = self.list(list).iter().find(|e| e.1 == name);
         found.map(|e| e.0)
@@ -201,5 +252,30 @@ impl Names for HostNames {
     fn id_name(&self, list: List, number: u32) -> Option<String> {
         let found = self.list(list).iter().find(|e| e.0 == number);
         found.map(|e| e.1.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `conntrack -L -l NAME` knows and `iptables-save` prints for such a file
+    /// (libnetfilter_conntrack 1.0.9).
+    #[test]
+    fn labels_are_read_as_the_library_reads_them() {
+        let text = "0 eth0-in\n# c\n40 bulk traffic\n 5 indented\n6\ttab\n7 dup\n8 dup\n\
+                    200 large\n9  two blanks \n0x10 hex\n11 eleven # com\n12\n13 with,x\n\
+                    0 again\n020 oct\n14 under_score\n1024 more\n-1 neg\n63x q\n";
+        let wanted = [
+            (0, "eth0-in"),
+            (40, "bulk traffic"),
+            (5, "indented"),
+            (6, "tab"),
+            (7, "dup"),
+            (200, "large"),
+            (9, "two blanks"),
+            (16, "hex"),
+        ];
+        assert_eq!(labels(text), wanted.map(|(n, s)| (n, s.to_owned())));
     }
 }

@@ -3,7 +3,7 @@
 use tidegate_ir::{Cond, Effect, Hook, Step, StepId, TableKind, Verdict};
 use tidegate_wire::Family;
 
-use crate::{Args, Case, Error, Instance, Names, Opt, Refusal, Vector, names};
+use crate::{Args, Case, Error, Instance, Names, Opt, Refusal, TimeoutPolicy, Vector, names};
 
 /// One match or target.
 ///
@@ -122,9 +122,19 @@ pub struct LowerCtx<'a> {
 impl LowerCtx<'_> {
     /// Registers a stateful test.
     pub fn step(&mut self, step: impl Step + 'static) -> Cond {
+        Cond::Call(self.register(step))
+    }
+
+    /// Registers what a target does; `writes` says whether it may set mark or priority.
+    pub fn effect(&mut self, step: impl Step + 'static, writes: bool) -> Effect {
+        let step = self.register(step);
+        Effect::Call { step, writes }
+    }
+
+    fn register(&mut self, step: impl Step + 'static) -> StepId {
         let id = StepId(u32::try_from(self.steps.len()).unwrap_or(u32::MAX));
         self.steps.push(Box::new(step));
-        Cond::Call(id)
+        id
     }
 
     /// Says that a target cannot act; its rule is read and saved, but never loaded.
@@ -332,4 +342,6 @@ pub struct Place<'a> {
     pub proto: (u8, bool),
     /// The rule's matches.
     pub matches: &'a [Instance],
+    /// Timeout policies that rules can name.
+    pub timeouts: &'a [TimeoutPolicy],
 }

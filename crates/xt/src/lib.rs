@@ -35,6 +35,7 @@ mod option;
 mod packets;
 mod proof;
 mod registry;
+pub mod sets;
 pub mod text;
 mod tos;
 mod value;
@@ -45,7 +46,7 @@ pub use extension::{
 };
 pub use help::help;
 pub use instance::{Draft, Instance, save_all};
-pub use names::{List, Names, NoNames};
+pub use names::{List, Names, NoNames, Protocols, TimeoutPolicy};
 pub use option::{
     Arg, Input, Opt, Words, parse_port, show_mark, show_ports, starts_with_ignoring_case,
     syslog_level,

@@ -38,6 +38,50 @@ pub trait Names {
     fn id_name(&self, _list: List, _number: u32) -> Option<String> {
         None
     }
+    /// The timeout policies there are.
+    fn timeouts(&self) -> Vec<TimeoutPolicy> {
+        Vec::new()
+    }
+}
+
+/// A timeout policy that rules can name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeoutPolicy {
+    /// Its name.
+    pub name: String,
+    /// Family of its connections.
+    pub family: Family,
+    /// Their protocols.
+    pub protocols: Protocols,
+}
+
+/// For which protocols a timeout policy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// This one.
+    One(u8),
+    /// All that connection tracking knows nothing about.
+    Untracked,
+}
+
+impl Protocols {
+    /// Whether the protocol is among them.
+    #[must_use]
+    pub fn contains(self, number: u8) -> bool {
+        const TRACKED: [u8; 7] = [
+            proto::ICMP,
+            proto::TCP,
+            proto::UDP,
+            proto::GRE,
+            proto::ICMPV6,
+            proto::SCTP,
+            proto::UDPLITE,
+        ];
+        match self {
+            Protocols::One(one) => one == number,
+            Protocols::Untracked => !TRACKED.contains(&number),
+        }
+    }
 }
 
 /// The host's lists of names for numbers.

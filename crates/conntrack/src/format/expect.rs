@@ -42,6 +42,9 @@ pub fn expect_proc_line(e: &Expectation, now: Time) -> String {
     let _ = tuple(&mut out, Style::Proc, &e.tuple);
     let _ = flags(&mut out, e);
     out.push_str(e.helper.map_or("", |h| h.name()));
+    if let Some(class) = e.helper.and_then(|h| h.class_name(e.class)) {
+        let _ = write!(out, "/{class}");
+    }
     out.truncate(out.trim_end().len());
     out
 }

@@ -9,6 +9,7 @@ use crate::event::{Event, EventKind};
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::net::{Ipv4Addr, Ipv6Addr};
 use tidegate_wire::{Family, proto};
@@ -33,7 +34,12 @@ pub struct Columns<'a> {
     pub id: bool,
     /// `-o ktimestamp`: when the connection started and stopped, as this writes moments.
     pub stamp: Option<&'a dyn Fn(Time) -> String>,
+    /// `-o labels`: the labels that have a name.
+    pub labels: Option<&'a LabelNames>,
 }
+
+/// Names of labels: number and name.
+pub type LabelNames = [(u32, String)];
 
 /// An entry at the moment it is told about.
 #[derive(Clone, Copy)]
@@ -88,6 +94,14 @@ impl<'a> Told<'a> {
         matches!(self.event, Some((EventKind::Destroy, _)))
     }
 
+    /// Labels are told in listings and where they changed.
+    fn labels(&self) -> Option<u128> {
+        let told = self.event.is_none_or(|(kind, changes)| {
+            kind != EventKind::Destroy && changes & change::LABEL != 0
+        });
+        Some(self.entry.labels()).filter(|&l| told && l != 0)
+    }
+
     /// Counters and times are told in listings and at the end.
     fn whole(&self) -> bool {
         self.event.is_none() || self.ended()
@@ -110,13 +124,13 @@ impl<'a> Told<'a> {
 
     /// Seconds the connection has lasted, as the difference of whole seconds.
     fn lasted(&self) -> Option<u64> {
-        let start = self.entry.start.filter(|_| self.whole())?;
+        let start = self.entry.start().filter(|_| self.whole())?;
         Some((self.at / SECOND).saturating_sub(start / SECOND))
     }
 
     /// References to the entry: its table's, each child's, and that of who looked it up.
     fn uses(&self) -> u32 {
-        u32::from(self.entry.children) + 1 + u32::from(self.held)
+        u32::from(self.entry.children()) + 1 + u32::from(self.held)
     }
 
     fn state(&self) -> Option<&'static str> {
@@ -149,15 +163,15 @@ fn write_proc(out: &mut String, entry: &Entry, now: Time) -> fmt::Result {
         } => write!(out, "timeout={timeout}, stream_timeout={stream_timeout} ")?,
         ProtoState::Stateless | ProtoState::Udp { .. } => {}
     }
-    directions(out, style, entry, entry.acct)?;
+    directions(out, style, entry, true)?;
     write!(out, "mark={} ", entry.mark)?;
     if entry.zone.dirs == Zone::BOTH {
         write!(out, "zone={} ", entry.zone.id)?;
     }
-    if let Some(start) = entry.start {
+    if let Some(start) = entry.start() {
         write!(out, "delta-time={} ", now.saturating_sub(start) / SECOND)?;
     }
-    write!(out, "use={}", u32::from(entry.children) + 2)
+    write!(out, "use={}", u32::from(entry.children()) + 2)
 }
 
 /// A line of `conntrack -L`, without newline.
@@ -201,7 +215,7 @@ fn write_told(out: &mut String, told: &Told<'_>, columns: Columns<'_>) -> fmt::R
     if let Some(state) = told.state() {
         write!(out, "{state} ")?;
     }
-    directions(out, style, entry, entry.acct && told.whole())?;
+    directions(out, style, entry, told.whole())?;
     if told.tells_mark() {
         write!(out, "mark={} ", entry.mark)?;
     }
@@ -211,7 +225,7 @@ fn write_told(out: &mut String, told: &Told<'_>, columns: Columns<'_>) -> fmt::R
     if let Some(seconds) = told.lasted() {
         write!(out, "delta-time={seconds} ")?;
     }
-    if let (Some(stamp), Some(start), true) = (columns.stamp, entry.start, told.whole()) {
+    if let (Some(stamp), Some(start), true) = (columns.stamp, entry.start(), told.whole()) {
         write!(out, "[start={}] ", stamp(start))?;
         if told.ended() {
             write!(out, "[stop={}] ", stamp(at))?;
@@ -224,9 +238,20 @@ fn write_told(out: &mut String, told: &Told<'_>, columns: Columns<'_>) -> fmt::R
         write!(out, "use={} ", told.uses())?;
     }
     if columns.id {
-        write!(out, "id={}", told.id.number())?;
+        write!(out, "id={} ", told.id.number())?;
+    }
+    if let (Some(names), Some(labels)) = (columns.labels, told.labels()) {
+        let names: Vec<&str> = label_names(names, labels).collect();
+        let equals = if names.is_empty() { "" } else { "=" };
+        write!(out, "labels{equals}{}", names.join(","))?;
     }
     Ok(())
+}
+
+/// Names of the labels in a set, in the order of their numbers.
+fn label_names(names: &LabelNames, labels: u128) -> impl Iterator<Item = &str> {
+    let set = (0..u128::BITS).filter(move |bit| labels >> bit & 1 == 1);
+    set.filter_map(|bit| Some(names.iter().find(|(number, _)| *number == bit)?.1.as_str()))
 }
 
 /// Protocols and remaining life; ends with a blank.
@@ -287,8 +312,8 @@ fn direction(
         };
         write!(out, "{label}={zone} ")?;
     }
-    if counters {
-        let c = &entry.counters[dir.ix()];
+    if let Some(both) = entry.counters.as_ref().filter(|_| counters) {
+        let c = &both[dir.ix()];
         write!(out, "packets={} bytes={} ", c.packets, c.bytes)?;
     }
     Ok(())

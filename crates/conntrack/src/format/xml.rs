@@ -1,6 +1,6 @@
 //! `-o xml`.
 
-use super::{Style, Told, family_name, own_zone, protocol_name};
+use super::{LabelNames, Style, Told, family_name, label_names, own_zone, protocol_name};
 use crate::entry::{Status, Zone};
 use crate::event::EventKind;
 use crate::tuple::{Dir, Tuple};
@@ -10,9 +10,9 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use tidegate_wire::{Family, proto};
 
 /// An entry as an XML element, without newline. `stamps` adds the moments it started and
-/// stopped (`-o ktimestamp`), `when` is the moment of an event as elements.
+/// stopped (`-o ktimestamp`), `labels` those labels that have a name, `when` is the moment of an event as elements.
 #[must_use]
-pub fn xml_flow(told: &Told<'_>, stamps: bool, when: &str) -> String {
+pub fn xml_flow(told: &Told<'_>, stamps: bool, labels: Option<&LabelNames>, when: &str) -> String {
     let kind = told.event.map(|(kind, _)| match kind {
         EventKind::New => "new",
         EventKind::Update => "update",
@@ -20,7 +20,7 @@ pub fn xml_flow(told: &Told<'_>, stamps: bool, when: &str) -> String {
     });
     let mut out = flow_tag(kind);
     // Writing to a String cannot fail.
-    let _ = write_flow(&mut out, told, stamps, when);
+    let _ = write_flow(&mut out, told, stamps, labels, when);
     out
 }
 
@@ -34,14 +34,20 @@ pub(super) fn flow_tag(kind: Option<&str>) -> String {
     out
 }
 
-fn write_flow(out: &mut String, told: &Told<'_>, stamps: bool, when: &str) -> fmt::Result {
+fn write_flow(
+    out: &mut String,
+    told: &Told<'_>,
+    stamps: bool,
+    labels: Option<&LabelNames>,
+    when: &str,
+) -> fmt::Result {
     for (dir, name) in [(Dir::Original, "original"), (Dir::Reply, "reply")] {
         write!(out, "<meta direction=\"{name}\">")?;
         direction(out, told, dir)?;
         out.write_str("</meta>")?;
     }
     out.write_str("<meta direction=\"independent\">")?;
-    independent(out, told, stamps)?;
+    independent(out, told, stamps, labels)?;
     write!(out, "</meta>{when}")?;
     if let Some(helper) = told.helper() {
         write!(out, "<helper>{helper}</helper>")?;
@@ -66,8 +72,8 @@ fn direction(out: &mut String, told: &Told<'_>, dir: Dir) -> fmt::Result {
     if let Some(zone) = own_zone(entry, dir) {
         write!(out, "<zone>{zone}</zone>")?;
     }
-    if entry.acct && told.whole() {
-        let c = &entry.counters[dir.ix()];
+    if let Some(counters) = entry.counters.as_ref().filter(|_| told.whole()) {
+        let c = &counters[dir.ix()];
         let (packets, bytes) = (c.packets, c.bytes);
         write!(
             out,
@@ -99,7 +105,12 @@ pub(super) fn ids(out: &mut String, t: &Tuple) -> fmt::Result {
     }
 }
 
-fn independent(out: &mut String, told: &Told<'_>, stamps: bool) -> fmt::Result {
+fn independent(
+    out: &mut String,
+    told: &Told<'_>,
+    stamps: bool,
+    names: Option<&LabelNames>,
+) -> fmt::Result {
     let entry = told.entry;
     if let Some(state) = told.state() {
         write!(out, "<state>{state}</state>")?;
@@ -107,6 +118,13 @@ fn independent(out: &mut String, told: &Told<'_>, stamps: bool) -> fmt::Result {
     write!(out, "<timeout>{}</timeout>", entry.remaining(told.at))?;
     if told.tells_mark() {
         write!(out, "<mark>{}</mark>", entry.mark)?;
+    }
+    if let (Some(names), Some(labels)) = (names, told.labels()) {
+        out.write_str("<labels>")?;
+        for name in label_names(names, labels) {
+            write!(out, "<label>{name}</label>")?;
+        }
+        out.write_str("</labels>")?;
     }
     if entry.zone.dirs == Zone::BOTH && entry.zone.id != 0 {
         write!(out, "<zone>{}</zone>", entry.zone.id)?;
@@ -121,7 +139,7 @@ fn independent(out: &mut String, told: &Told<'_>, stamps: bool) -> fmt::Result {
     if !entry.status.has(Status::SEEN_REPLY) {
         out.write_str("<unreplied/>")?;
     }
-    if let (true, Some(start), true) = (stamps, entry.start, told.whole()) {
+    if let (true, Some(start), true) = (stamps, entry.start(), told.whole()) {
         write!(out, "<timestamp><start>{start}</start>")?;
         if told.ended() {
             write!(out, "<stop>{}</stop>", told.at)?;

@@ -25,6 +25,8 @@ pub enum HelperKind {
     Sane,
     /// PPTP tunnels (RFC 2637).
     Pptp,
+    /// Telephony (SIP, RFC 3261).
+    Sip,
 }
 
 /// What is known about a helper.
@@ -48,10 +50,13 @@ const fn policy(max: u8, timeout: u32) -> ExpectPolicy {
 /// Records of connections know helpers by their place here: new ones come last.
 #[rustfmt::skip]
 const FACTS: &[Facts] = {
-    use HelperKind::{Amanda, Ftp, Irc, NetbiosNs, Pptp, Sane, Snmp, SnmpTrap, Tftp};
+    use HelperKind::{Amanda, Ftp, Irc, NetbiosNs, Pptp, Sane, Sip, Snmp, SnmpTrap, Tftp};
     const TCP: &[u8] = &[proto::TCP];
     const UDP: &[u8] = &[proto::UDP];
+    const BOTH: &[u8] = &[proto::UDP, proto::TCP];
     const ONE: &[ExpectPolicy] = &[policy(1, 300)];
+    // Signalling, audio, video, images.
+    const CALLS: &[ExpectPolicy] = &[policy(1, 180), policy(4, 180), policy(4, 180), policy(2, 180)];
     &[
         Facts { kind: Ftp, name: "ftp", protocols: TCP, v6: true, port: 21, policies: ONE },
         Facts { kind: Tftp, name: "tftp", protocols: UDP, v6: true, port: 69, policies: ONE },
@@ -62,6 +67,7 @@ const FACTS: &[Facts] = {
         Facts { kind: Amanda, name: "amanda", protocols: UDP, v6: true, port: 10080, policies: &[policy(4, 180)] },
         Facts { kind: Sane, name: "sane", protocols: TCP, v6: true, port: 6566, policies: ONE },
         Facts { kind: Pptp, name: "pptp", protocols: TCP, v6: false, port: 1723, policies: &[policy(2, 300)] },
+        Facts { kind: Sip, name: "sip", protocols: BOTH, v6: true, port: 5060, policies: CALLS },
     ]
 };
 
@@ -105,6 +111,14 @@ impl HelperKind {
     #[must_use]
     pub fn port(self) -> u16 {
         self.facts().port
+    }
+
+    /// What a class of its expectations is called, if it has several.
+    #[must_use]
+    pub fn class_name(self, class: u8) -> Option<&'static str> {
+        const SIP: [&str; 4] = ["signalling", "audio", "video", "image"];
+        let name = SIP.get(usize::from(class)).copied();
+        name.filter(|_| self == HelperKind::Sip)
     }
 
     /// Limits of a class of its expectations.

@@ -10,6 +10,7 @@ mod irc;
 mod kind;
 pub(crate) mod pptp;
 mod sane;
+pub mod sip;
 pub mod snmp;
 mod tftp;
 
@@ -24,6 +25,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use ftp::FtpState;
 use pptp::PptpState;
+use sip::SipState;
 use tidegate_wire::tcp::Tcp;
 use tidegate_wire::{Family, Layout, be32, proto};
 
@@ -53,6 +55,12 @@ pub struct HelperSettings {
     pub netbios_timeout: u32,
     /// SNMP: how long answers are expected, seconds (`timeout`).
     pub snmp_timeout: u32,
+    /// SIP: life of a signalling connection after each packet, seconds (`sip_timeout`).
+    pub sip_timeout: u32,
+    /// SIP: calls come from the registrar only (`sip_direct_signalling`).
+    pub sip_direct_signalling: bool,
+    /// SIP: media go between the ends of the signalling only (`sip_direct_media`).
+    pub sip_direct_media: bool,
 }
 
 impl Default for HelperSettings {
@@ -64,6 +72,9 @@ impl Default for HelperSettings {
             amanda_master_timeout: 300,
             netbios_timeout: 3,
             snmp_timeout: 30,
+            sip_timeout: 3600,
+            sip_direct_signalling: true,
+            sip_direct_media: true,
         }
     }
 }
@@ -80,6 +91,8 @@ pub enum HelperState {
     SaneAsked,
     /// PPTP: the session and its call.
     Pptp(PptpState),
+    /// SIP: numbers of requests, and where answers go.
+    Sip(SipState),
 }
 
 /// A packet that its connection's helper reads.
@@ -195,6 +208,7 @@ impl Conntrack {
             HelperKind::Amanda => self.help_amanda(&mut helped),
             HelperKind::Sane => self.help_sane(&helped),
             HelperKind::Pptp => self.help_pptp(&mut helped),
+            HelperKind::Sip => self.help_sip(&mut helped),
             // What it does depends on routes: `Conntrack::help_broadcast`.
             HelperKind::NetbiosNs => Ok(false),
         }
@@ -298,6 +312,18 @@ impl Conntrack {
         dir: Dir,
     ) -> Result<u16, DropReason> {
         e.follow(dir, e.tuple.dst_id);
+        let first = { e.tuple.dst_id };
+        self.expect_on_some_port(now, &e, first)
+    }
+
+    /// Expects a connection on the port `first` or, when it overlaps another expectation, on
+    /// some port above (`nf_nat_exp_find_port`); returns that one.
+    fn expect_on_some_port(
+        &mut self,
+        now: Time,
+        e: &Expectation,
+        first: u16,
+    ) -> Result<u16, DropReason> {
         let policy = e.helper.map_or(
             ExpectPolicy {
                 max: 1,
@@ -305,7 +331,6 @@ impl Conntrack {
             },
             |kind| self.policy(kind, e.class),
         );
-        let first = { e.tuple.dst_id };
         let above = u16::MAX - first;
         let mut port = first;
         for left in (0..=above.min(PORT_ATTEMPTS)).rev() {

@@ -98,7 +98,7 @@ impl Conntrack {
             return Ok(());
         }
         let original = *entry.tuple(Dir::Original);
-        let (zone, has_master) = (entry.zone, entry.master.is_some());
+        let (zone, has_master) = (entry.zone, entry.master().is_some());
         let Some(current) = entry.tuple(Dir::Reply).inverse() else {
             return Ok(());
         };
@@ -369,5 +369,9 @@ impl Space for TableSpace<'_> {
 
     fn random(&mut self) -> u16 {
         (self.ct.rng.next_u32() >> 16) as u16
+    }
+
+    fn exhausted(&mut self) {
+        self.ct.stats.nat_exhausted += 1;
     }
 }

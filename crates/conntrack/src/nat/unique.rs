@@ -102,6 +102,9 @@ pub trait Space {
 
     /// A random number.
     fn random(&mut self) -> u16;
+
+    /// A search was given up: what it could choose from is in use.
+    fn exhausted(&mut self) {}
 }
 
 /// What is translated.
@@ -269,6 +272,7 @@ fn search(wish: &Wish<'_>, tuple: &mut Tuple, space: &mut impl Space) {
             off = off.wrapping_add(1);
         }
         if attempts >= size || attempts < LAST_ROUND {
+            space.exhausted();
             return;
         }
         attempts /= 2;

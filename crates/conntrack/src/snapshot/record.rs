@@ -27,6 +27,7 @@
 mod read;
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::bytes::put;
@@ -76,6 +77,8 @@ mod state {
 pub(super) enum Stored {
     Connection(Box<StoredEntry>),
     Expectation(Box<StoredExpectation>),
+    /// Name of the timeout policy that the connection before it has.
+    Policy(String),
     /// Connections and expectations before it.
     End {
         counts: [u32; 2],
@@ -152,16 +155,10 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         mark,
         zone,
         timeout,
-        start,
         proto,
         counters,
-        acct,
-        tstamp,
         watched: _,
         helper,
-        expecting: _,
-        master,
-        children: _,
         masq_index,
         pending: _,
         extra,
@@ -170,10 +167,15 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
     } = entry;
     let extra = extra.as_deref().copied().unwrap_or_default();
     let Extra {
+        start,
+        master,
+        children: _,
+        expecting: _,
         seqadj,
         helper: remembered,
         labels,
         secmark,
+        policy: _, // a record of its own
     } = extra;
     let ftp = match remembered {
         HelperState::Ftp(ftp) => Some(ftp),
@@ -190,8 +192,8 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
     put::u64(out, timeout.saturating_sub(base));
     put::u32(out, *masq_index);
     let parts = [
-        (*acct, part::COUNTERS),
-        (*tstamp, part::STAMPS),
+        (counters.is_some(), part::COUNTERS),
+        (start.is_some(), part::STAMPS),
         (start.is_some(), part::AGE),
         (helper.is_some(), part::HELPER),
         (master.is_some(), part::MASTER),
@@ -201,13 +203,11 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
     ];
     out.push(parts.iter().filter(|p| p.0).map(|p| p.1).sum());
     protocol_state(out, proto, base);
-    if *acct {
-        for c in counters {
-            put::u64(out, c.packets);
-            put::u64(out, c.bytes);
-        }
+    for c in counters.iter().flat_map(|both| both.iter()) {
+        put::u64(out, c.packets);
+        put::u64(out, c.bytes);
     }
-    if let Some(start) = *start {
+    if let Some(start) = start {
         put::i64(out, difference(base, start));
     }
     if helper.is_some() {
@@ -290,6 +290,7 @@ pub(super) fn expectation(out: &mut Vec<u8>, e: &Expectation, base: Time) {
         OnMatch::Plain => 0,
         OnMatch::FollowMaster => 1,
         OnMatch::Tunnel => 2,
+        OnMatch::FollowSip => 3,
     };
     out.extend_from_slice(&[
         e.class,

@@ -86,11 +86,13 @@ impl Conntrack {
             report: Restored::default(),
         };
         let mut expectations = Vec::new();
+        let mut last = None;
         let mut records = Records::of(snapshot.records, true);
         // The snapshot has been read once: it has no damage, and an end.
         while let Ok(stored) = records.next() {
             match stored {
-                Stored::Connection(c) => self.restore_entry(&mut run, *c),
+                Stored::Connection(c) => last = self.restore_entry(&mut run, *c),
+                Stored::Policy(name) => self.restore_policy(last, &name),
                 Stored::Expectation(e) => expectations.push(e),
                 Stored::End { .. } => break,
             }
@@ -105,19 +107,31 @@ impl Conntrack {
         run.report
     }
 
-    fn restore_entry(&mut self, run: &mut Run<'_>, stored: StoredEntry) {
+    /// The policy that has this name now, whatever it says.
+    fn restore_policy(&mut self, id: Option<EntryId>, name: &str) {
+        let policy = self.config.policies.by_name(name).map(|(id, _)| id);
+        if let (Some(policy), Some(entry)) = (policy, id.and_then(|id| self.slab.get_mut(id))) {
+            entry.extra_mut().policy = Some(policy);
+        }
+    }
+
+    fn restore_entry(&mut self, run: &mut Run<'_>, stored: StoredEntry) -> Option<EntryId> {
         let (old, master) = (stored.id, stored.master);
         let entry = run.present(stored);
         let outcome = entry.ok_or(Left::Expired).and_then(|e| self.admit(run, e));
         let id = match outcome {
             Ok(id) => id,
-            Err(why) => return run.report.left(why),
+            Err(why) => {
+                run.report.left(why);
+                return None;
+            }
         };
         run.report.connections += 1;
         if run.snapshot.masters.contains(&old) {
             run.masters.insert(old, id);
         }
         run.children.extend(master.map(|m| (id, m)));
+        Some(id)
     }
 
     /// Puts an entry with its deadline into the table.
@@ -168,8 +182,10 @@ impl Conntrack {
             let Some(entry) = self.slab.get_mut(master) else {
                 continue;
             };
-            entry.children = entry.children.saturating_add(1);
-            if let Some(m) = self.slab.get_mut(child).and_then(|e| e.master.as_mut()) {
+            let children = &mut entry.extra_mut().children;
+            *children = children.saturating_add(1);
+            let child = self.slab.get_mut(child).and_then(|e| e.extra.as_mut());
+            if let Some(m) = child.and_then(|extra| extra.master.as_mut()) {
                 m.id = master;
             }
         }
@@ -203,7 +219,9 @@ impl Run<'_> {
             let at = base + i128::from(offset);
             at.clamp(0, Time::MAX.into()) as Time
         };
-        entry.start = stored.age.map(|age| moment(age.saturating_neg()));
+        if let Some(age) = stored.age {
+            entry.extra_mut().start = Some(moment(age.saturating_neg()));
+        }
         match &mut entry.proto {
             ProtoState::Udp { stream_ts } => *stream_ts = moment(stored.stream_in),
             ProtoState::Tcp(tcp) => relearn(tcp),

@@ -5,7 +5,7 @@ mod sctp;
 mod tcp;
 mod udp;
 
-use crate::config::Config;
+use crate::config::{Config, Timeouts};
 use crate::entry::{Entry, ProtoState, Status, change};
 use crate::reason::{InvalidReason, Note};
 use crate::tuple::Dir;
@@ -71,33 +71,34 @@ pub(crate) fn track(
     packet: &Packet<'_>,
     dir: Dir,
 ) -> Verdict {
-    let timeouts = &config.timeouts;
+    let timeouts = config.timeouts_of(entry);
     match packet.layout.proto {
-        proto::TCP => tcp::track(config, note, entry, packet, dir),
-        proto::UDP => udp::track(config, entry, packet),
-        proto::UDPLITE => udp::track_lite(config, entry, packet),
+        proto::TCP => tcp::track(config, timeouts, note, entry, packet, dir),
+        proto::UDP => udp::track(timeouts, entry, packet),
+        proto::UDPLITE => udp::track_lite(timeouts, entry, packet),
         proto::ICMP => icmp::track(entry, packet, Family::V4, timeouts.icmp),
         proto::ICMPV6 => icmp::track(entry, packet, Family::V6, timeouts.icmpv6),
-        proto::SCTP => sctp::track(config, note, entry, packet, dir),
-        proto::GRE => gre(config, entry),
+        proto::SCTP => sctp::track(timeouts, note, entry, packet, dir),
+        proto::GRE => gre(timeouts, entry),
         _ => Verdict::Refresh(timeouts.generic),
     }
 }
 
 /// Seconds that an entry lives on after a packet that brought it nothing new, once it is
 /// settled (established or a stream); 0 for protocols that never are.
-pub(crate) fn settled_timeout(config: &Config, state: &ProtoState) -> u32 {
-    match state {
-        ProtoState::Tcp(tcp) => tcp::timeout(config, tcp),
-        ProtoState::Udp { .. } => config.timeouts.udp[1],
+pub(crate) fn settled_timeout(config: &Config, entry: &Entry) -> u32 {
+    let timeouts = config.timeouts_of(entry);
+    match &entry.proto {
+        ProtoState::Tcp(tcp) => tcp::timeout(config, timeouts, tcp),
+        ProtoState::Udp { .. } => timeouts.udp[1],
         ProtoState::Stateless | ProtoState::Sctp(_) | ProtoState::Gre { .. } => 0,
     }
 }
 
 /// GRE: assured with the first packet after a reply (`nf_conntrack_gre_packet`).
-fn gre(config: &Config, entry: &mut Entry) -> Verdict {
+fn gre(timeouts: &Timeouts, entry: &mut Entry) -> Verdict {
     if !entry.confirmed() {
-        let [timeout, stream_timeout] = config.timeouts.gre;
+        let [timeout, stream_timeout] = timeouts.gre;
         entry.proto = ProtoState::Gre {
             timeout,
             stream_timeout,
@@ -108,7 +109,7 @@ fn gre(config: &Config, entry: &mut Entry) -> Verdict {
         stream_timeout,
     } = entry.proto
     else {
-        return Verdict::Refresh(config.timeouts.gre[0]);
+        return Verdict::Refresh(timeouts.gre[0]);
     };
     if !entry.status.has(Status::SEEN_REPLY) {
         return Verdict::Refresh(timeout);

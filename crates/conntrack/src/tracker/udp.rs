@@ -2,7 +2,7 @@
 
 use super::{Packet, Verdict, assure};
 use crate::SECOND;
-use crate::config::Config;
+use crate::config::Timeouts;
 use crate::entry::{Entry, ProtoState, Status};
 use crate::reason::InvalidReason;
 use tidegate_wire::{be16, proto};
@@ -22,7 +22,7 @@ fn error(packet: &Packet<'_>) -> Option<InvalidReason> {
 }
 
 /// UDP: assured when traffic still flows both ways after two seconds.
-pub(super) fn track(config: &Config, entry: &mut Entry, packet: &Packet<'_>) -> Verdict {
+pub(super) fn track(timeouts: &Timeouts, entry: &mut Entry, packet: &Packet<'_>) -> Verdict {
     if let Some(reason) = error(packet) {
         return Verdict::Invalid(reason);
     }
@@ -31,7 +31,7 @@ pub(super) fn track(config: &Config, entry: &mut Entry, packet: &Packet<'_>) -> 
             stream_ts: packet.now.saturating_add(STREAM_AFTER),
         };
     }
-    let [single, stream] = config.timeouts.udp;
+    let [single, stream] = timeouts.udp;
     let is_stream = entry.status.has(Status::SEEN_REPLY)
         && matches!(entry.proto, ProtoState::Udp { stream_ts } if packet.now > stream_ts);
     if !is_stream {
@@ -60,11 +60,11 @@ fn error_lite(packet: &Packet<'_>) -> Option<InvalidReason> {
 }
 
 /// UDPlite: assured with the first packet after a reply.
-pub(super) fn track_lite(config: &Config, entry: &mut Entry, packet: &Packet<'_>) -> Verdict {
+pub(super) fn track_lite(timeouts: &Timeouts, entry: &mut Entry, packet: &Packet<'_>) -> Verdict {
     if let Some(reason) = error_lite(packet) {
         return Verdict::Invalid(reason);
     }
-    let [single, stream] = config.timeouts.udp;
+    let [single, stream] = timeouts.udp;
     if !entry.status.has(Status::SEEN_REPLY) {
         return Verdict::Refresh(single);
     }

@@ -11,8 +11,12 @@ use tidegate_engine::env::{Env, IfIndex};
 use tidegate_engine::{Config, Disposition, DropKind, DropReason, Engine, Incoming, Output};
 use tidegate_host::number;
 use tidegate_ir::{RuleId, TableKind};
+use tidegate_sets::Sets;
 use tidegate_syntax::{RuleOrigin, Ruleset, lower};
 use tidegate_wire::{Family, tcp::flags};
+use tidegate_xt::sets::all;
+
+use crate::sets;
 
 use super::packets::{DATA, Segment, ends, ends_of, tuple};
 use super::remedy::Remedy;
@@ -67,6 +71,8 @@ pub(super) struct Ground {
     pub(super) now: Time,
     /// The sessions' connections.
     snapshot: Vec<u8>,
+    /// What rules may look into.
+    sets: Sets,
 }
 
 impl Ground {
@@ -122,6 +128,7 @@ impl Ground {
             env: engine.env().clone(),
             now,
             snapshot,
+            sets: sets::copy(engine),
         };
         (ground, wanted)
     }
@@ -235,6 +242,9 @@ impl Wanted {
     /// What stops the connection, if anything does.
     fn stopped(&self, ground: &Ground, candidates: &[Candidate; 2]) -> Option<Stopped> {
         let mut engine = Engine::new(ground.settings.clone(), ground.env.clone());
+        if let Some(sets) = all(engine.shared_mut()) {
+            *sets = ground.sets.clone();
+        }
         for candidate in candidates {
             engine.load(candidate.lowered.clone());
         }

@@ -154,6 +154,19 @@ impl Fib {
         }
     }
 
+    /// Whether there are rules beside those of every host.
+    pub(super) fn has_policy_rules(&self) -> bool {
+        let of_every_host = |rule: &PolicyRule| {
+            let place = (rule.priority, rule.table);
+            let known = matches!(
+                place,
+                (0, TABLE_LOCAL) | (32766, TABLE_MAIN) | (32767, TABLE_DEFAULT)
+            );
+            known && rule.fwmark.is_none() && rule.from.is_none()
+        };
+        !self.rules.iter().all(|(rule, _)| of_every_host(rule))
+    }
+
     /// `only` restricts the lookup to routes of that interface.
     pub(super) fn lookup(
         &self,

@@ -270,6 +270,12 @@ impl Env {
         self.fib(family).local_type(addr, None) == Some(RouteType::Local)
     }
 
+    /// Whether there are policy-routing rules beside those of every host
+    /// (`fib4_has_custom_rules`).
+    pub(crate) fn has_policy_rules(&self, family: Family) -> bool {
+        self.fib(family).has_policy_rules()
+    }
+
     fn fib(&self, family: Family) -> &fib::Fib {
         match family {
             Family::V4 => &self.fib4,

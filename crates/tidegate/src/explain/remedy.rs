@@ -136,7 +136,9 @@ fn add(rules: &mut Rules, family: Family, found: &Found) -> Result<(), String> {
         &HostNames::default(),
     )
     .map_err(|e| format!("`{}` is refused: {e}", found.rule))?;
+    let sets = std::mem::take(&mut loaded.sets);
     *loaded = Loaded::new(source).map_err(|e| e.render("tidegate", None))?;
+    loaded.sets = sets;
     Ok(())
 }
 

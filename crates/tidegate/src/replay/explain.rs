@@ -220,6 +220,8 @@ fn effect_text(effect: &Effect) -> String {
         Effect::Tee(_) => "sends a copy".to_owned(),
         Effect::Trace => "has the rules it meets logged".to_owned(),
         Effect::Audit => "writes an audit record".to_owned(),
+        Effect::Call { writes: true, .. } => "may set the mark or the priority".to_owned(),
+        Effect::Call { .. } => "notes it in a table".to_owned(),
         Effect::ConnSecMark => "hands on a security label".to_owned(),
         Effect::StripTcpOptions(_) => "overwrites TCP options".to_owned(),
         Effect::TcpEcn(_) => "sets congestion bits".to_owned(),

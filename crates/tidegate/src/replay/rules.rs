@@ -7,10 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use tidegate_engine::Engine;
 use tidegate_ir::RuleId;
+use tidegate_sets::Sets;
 use tidegate_syntax::{Counters, Failure, RuleOrigin, Ruleset, lower, parse_rules};
 use tidegate_wire::Family;
 
-use tidegate_tools::HostNames;
+use tidegate_tools::{HostNames, ipset, rules_and_sets};
+use tidegate_xt::sets::{KIND, all};
 
 /// One family's rules: as written and as run.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Loaded {
     pub(crate) lowered: Arc<tidegate_ir::Ruleset>,
     /// Table, chain, number and text of every counter.
     pub(crate) origin: Vec<RuleOrigin>,
+    /// What the rules look into.
+    pub(crate) sets: Sets,
 }
 
 /// The rules of both families.
@@ -39,7 +43,35 @@ impl Rules {
                 loaded.push(Loaded::read(path, family)?);
             }
         }
-        Ok(Rules(loaded))
+        Rules(loaded).complete()
+    }
+
+    /// The same, if the sets that rules look into are there.
+    ///
+    /// # Errors
+    /// One is not.
+    pub(crate) fn complete(self) -> Result<Self> {
+        match self.0.iter().find_map(Loaded::missing_set) {
+            Some(name) => Err(anyhow!(
+                "rules look into the set {name}, which is not there: give it at the end of the \
+                 rules' file, below a line `# tidegate-state ipset 0`, as `ipset save` prints it"
+            )),
+            None => Ok(self),
+        }
+    }
+
+    /// Puts rules and sets into an engine.
+    pub(crate) fn load(&self, engine: &mut Engine) {
+        let sets = self.0.iter().flat_map(|loaded| loaded.sets.iter());
+        if let Some(all) = all(engine.shared_mut()) {
+            for (name, set) in sets {
+                // Both families may have been given the same.
+                let _ = all.create(name, set.clone());
+            }
+        }
+        for loaded in &self.0 {
+            engine.load(loaded.lowered.clone());
+        }
     }
 
     /// Where a rule or policy comes from.
@@ -65,9 +97,13 @@ impl Loaded {
             Family::V4 => "iptables-restore",
             Family::V6 => "ip6tables-restore",
         };
-        let source = parse_rules(text, family, &HostNames::default())
+        let (rules, sets) = rules_and_sets(text, family);
+        let source = parse_rules(&rules, family, &HostNames::default())
             .map_err(|e| anyhow!("{file}: line {}: {}", e.line, e.render(tool).trim_end()))?;
-        Self::new(source).map_err(|e| anyhow!("{file}: {}", e.render(tool, None)))
+        let mut loaded =
+            Self::new(source).map_err(|e| anyhow!("{file}: {}", e.render(tool, None)))?;
+        loaded.set(&sets, file)?;
+        Ok(loaded)
     }
 
     /// Lowers rules.
@@ -80,7 +116,27 @@ impl Loaded {
             source,
             lowered: Arc::new(lowered.ruleset),
             origin: lowered.origin,
+            sets: Sets::default(),
         })
+    }
+
+    /// Takes sets as `ipset save` writes them; `file` is what errors name.
+    ///
+    /// # Errors
+    /// `ipset restore` refuses them.
+    pub(crate) fn set(&mut self, sets: &str, file: &str) -> Result<()> {
+        // Their members stay: how long, is nothing that packets of another time tell.
+        let read = ipset::read_all(sets, u64::MAX);
+        self.sets = read.map_err(|why| anyhow!("{file}: {why}"))?;
+        Ok(())
+    }
+
+    /// A set that rules look into and that is not there.
+    fn missing_set(&self) -> Option<String> {
+        let steps = self.lowered.steps.iter();
+        let mut named = steps.flat_map(|s| s.tables()).filter(|k| k.kind == KIND);
+        let missing = named.find(|key| self.sets.get(&key.name).is_none());
+        missing.map(|key| key.name)
     }
 
     /// The same rules again.
@@ -89,6 +145,7 @@ impl Loaded {
             source: self.source.clone(),
             lowered: self.lowered.clone(),
             origin: self.origin.clone(),
+            sets: self.sets.clone(),
         }
     }
 

@@ -125,9 +125,7 @@ impl Session {
         let feed = Feed::new(&host.env, paths);
         let env = Arc::new(host.env);
         let mut engine = Engine::new(host.config, env.clone());
-        for loaded in &rules.0 {
-            engine.load(loaded.lowered.clone());
-        }
+        rules.load(&mut engine);
         Session {
             engine,
             rules,

@@ -43,7 +43,7 @@ kill $client
 /// on the server; `false`, loudly, where that cannot be.
 pub(crate) fn played(directory: &Path, config: &str, script: &str) -> bool {
     let none = directory.join("none");
-    let rules = format!("[rules]\nv4 = {none:?}\nv6 = {none:?}\n");
+    let rules = format!("[rules]\nv4 = {none:?}\nv6 = {none:?}\ntimeouts = {none:?}\n");
     fs::write(directory.join("conf"), rules + config).unwrap();
     let run = Command::new("timeout")
         .args(["-k", "5", "90", "unshare", "-rnpf", "--kill-child"])

@@ -14,6 +14,7 @@ mod settings;
 mod slow;
 mod status;
 mod suite;
+mod timeouts;
 mod tool;
 mod views;
 

@@ -46,9 +46,11 @@ impl Daemon {
         self.write(
             "conf",
             &format!(
-                "[rules]\nv4 = {:?}\nv6 = {:?}\n[datapath]\nkind = \"none\"\n{}",
+                "[rules]\nv4 = {:?}\nv6 = {:?}\nsets = {:?}\ntimeouts = {:?}\n[datapath]\nkind = \"none\"\n{}",
                 self.path("rules.v4"),
                 self.path("rules.v6"),
+                self.path("sets"),
+                self.path("timeouts"),
                 self.config
             ),
         );

@@ -18,6 +18,7 @@ impl Request {
             && self.has_addresses(entry)
             && self.has_parts(entry)
             && self.has_zones(entry.zone)
+            && self.has_labels(entry)
             && self.has_values(entry)
             && self.is_translated(entry)
     }
@@ -65,6 +66,11 @@ impl Request {
             let id = if zone.dirs == dirs { zone.id } else { 0 };
             wanted.is_none_or(|w| w == id)
         })
+    }
+
+    fn has_labels(&self, entry: &Entry) -> bool {
+        let set = |&n: &u32| entry.labels().checked_shr(n).is_some_and(|l| l & 1 == 1);
+        self.labels.iter().all(set)
     }
 
     /// What selects unless it is to be set.

@@ -3,7 +3,7 @@
 use tidegate_conntrack::event::EventKind;
 use tidegate_conntrack::{Family, Status};
 use tidegate_syntax::getopt::{Found, Item, Table, Takes, Words, resolve};
-use tidegate_xt::Names;
+use tidegate_xt::{List, Names};
 
 use super::Refusal;
 use super::options::{self, Command, Kind, Main, Opt, vocabulary};
@@ -78,10 +78,19 @@ pub(super) struct Request {
     pub(super) output: Output,
     /// Kinds of events; `None` is all.
     pub(super) events: Option<Vec<EventKind>>,
+    /// Labels that must all be set.
+    pub(super) labels: Vec<u32>,
+    /// Labels to set.
+    pub(super) label_add: Option<u128>,
+    /// Labels to clear.
+    pub(super) label_del: Option<u128>,
+    /// Labels are shown.
+    pub(super) show_labels: bool,
+    /// The labels that have a name.
+    pub(super) label_names: Vec<(u32, String)>,
 }
 
-/// What is wrong when labels are used: there are none here, as on a machine without a
-/// list of their names.
+/// What is wrong when labels are used on a machine without a list of their names.
 const NO_LABELS: &str = "nfct_labelmap_new: No such file or directory\n";
 
 /// A status word: a bit that is set, one that is clear, or something to say.
@@ -187,6 +196,11 @@ impl Request {
             buffer: None,
             output: Output::default(),
             events: None,
+            labels: Vec::new(),
+            label_add: None,
+            label_del: None,
+            show_labels: false,
+            label_names: Vec::new(),
         }
     }
 
@@ -196,6 +210,8 @@ impl Request {
     /// What is wrong with it; what was warned of before is part of the text.
     pub(super) fn read(words: &[&str], names: &dyn Names) -> Result<Request, Refusal> {
         let mut request = Request::new();
+        let named = |n| Some((n, names.id_name(List::Labels, n)?));
+        request.label_names = (0..u128::BITS).filter_map(named).collect();
         let done = request.walk(words, names);
         match done {
             Ok(()) => Ok(request),
@@ -244,7 +260,12 @@ impl Request {
                         self.proto = Some(number);
                         protocol = Protocol::by_number(number);
                     }
-                    self.take(opt, arg)?;
+                    match opt {
+                        Opt::Label | Opt::LabelAdd | Opt::LabelDel => {
+                            self.take_labels(opt, arg, names)?;
+                        }
+                        _ => self.take(opt, arg)?,
+                    }
                 }
                 Token::Part(part) => {
                     if let Some(protocol) = protocol {
@@ -374,12 +395,7 @@ impl Request {
                 let size = values::number(text, 10).saturating_mul(2);
                 self.buffer = Some(size.clamp(2304, 1 << 31));
             }
-            Opt::LabelDel if arg.is_none() => self.warnings += NO_LABELS,
-            Opt::Label | Opt::LabelAdd | Opt::LabelDel => {
-                self.warnings += NO_LABELS;
-                return Err(Refusal::usage(format!("unknown label '{text}'")));
-            }
-            Opt::Secmark => {}
+            Opt::Label | Opt::LabelAdd | Opt::LabelDel | Opt::Secmark => {}
         }
         self.given.push(opt);
         Ok(())
@@ -409,8 +425,8 @@ impl Request {
         for flag in values::words(text, &OUTPUTS)?.into_iter().flatten() {
             *flag(&mut self.output) = true;
         }
-        if self.output.labels && !self.warnings.contains(NO_LABELS) {
-            self.warnings += NO_LABELS;
+        if self.output.labels {
+            self.need_labels();
         }
         let alone = Output {
             save: true,
@@ -421,6 +437,44 @@ impl Request {
                 "cannot combine save output with any other output type, use -o save only",
             ));
         }
+        Ok(())
+    }
+
+    /// Labels are shown wherever they are asked about.
+    fn need_labels(&mut self) {
+        self.show_labels = true;
+        if self.label_names.is_empty() && !self.warnings.contains(NO_LABELS) {
+            self.warnings += NO_LABELS;
+        }
+    }
+
+    fn take_labels(
+        &mut self,
+        opt: Opt,
+        arg: Option<&str>,
+        names: &dyn Names,
+    ) -> Result<(), Refusal> {
+        self.need_labels();
+        let mut numbers = Vec::new();
+        for name in arg.into_iter().flat_map(|text| text.split(',')) {
+            let unknown = || Refusal::usage(format!("unknown label '{name}'"));
+            numbers.push(names.id(List::Labels, name).ok_or_else(unknown)?);
+        }
+        let bits = numbers
+            .iter()
+            .fold(0, |bits, &n| bits | 1u128.checked_shl(n).unwrap_or(0));
+        match opt {
+            Opt::Label => self.labels.extend(numbers),
+            Opt::LabelAdd => *self.label_add.get_or_insert(0) |= bits,
+            _ if arg.is_none() => self.label_del = Some(u128::MAX),
+            _ => *self.label_del.get_or_insert(0) |= bits,
+        }
+        if self.label_add.is_some() && self.label_del.is_some() {
+            return Err(Refusal::other(
+                "cannot use --label-add and --label-del at the same time",
+            ));
+        }
+        self.given.push(opt);
         Ok(())
     }
 

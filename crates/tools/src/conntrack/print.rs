@@ -11,11 +11,13 @@ use tidegate_conntrack::format::{
 use tidegate_conntrack::{Event, ExpectEvent, Expectation, SECOND, Time, Tuple};
 
 use super::VERSION;
-use super::parse::Output;
+use super::parse::{Output, Request};
 
 /// Writes lines or elements as the options ask for.
 pub(super) struct Printer {
     output: Output,
+    /// Names of labels, if they are to be shown.
+    labels: Option<Vec<(u32, String)>>,
     zone: TimeZone,
     /// The element around all others, once it is opened.
     opened: Option<&'static str>,
@@ -28,11 +30,21 @@ fn clock(zone: &TimeZone, at: Time) -> jiff::Zoned {
 }
 
 impl Printer {
-    pub(super) fn new(output: Output) -> Printer {
+    pub(super) fn new(request: &Request) -> Printer {
+        let output = request.output;
         Printer {
             output,
+            labels: request.show_labels.then(|| request.label_names.clone()),
             zone: TimeZone::system(),
             opened: None,
+        }
+    }
+
+    /// The same without labels.
+    pub(super) fn without_labels(self) -> Printer {
+        Printer {
+            labels: None,
+            ..self
         }
     }
 
@@ -86,8 +98,9 @@ impl Printer {
     }
 
     fn flow_text(&self, told: &Told<'_>, when: &str) -> String {
+        let labels = self.labels.as_deref();
         if self.output.xml {
-            return xml_flow(told, self.output.ktimestamp, when);
+            return xml_flow(told, self.output.ktimestamp, labels, when);
         }
         if self.output.save {
             return save_line(told);
@@ -97,6 +110,7 @@ impl Printer {
             extended: self.output.extended,
             id: self.output.id,
             stamp: self.output.ktimestamp.then_some(&stamp),
+            labels,
         };
         told_line(told, columns)
     }

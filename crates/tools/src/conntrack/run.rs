@@ -193,7 +193,7 @@ impl Job<'_> {
 
     fn list(&mut self) -> Result<u8, Refusal> {
         self.check_filter()?;
-        let lister = Lister(Printer::new(self.request.output));
+        let lister = Lister(Printer::new(self.request));
         let (count, Lister(mut printer)) = match self.request.kind {
             // Nothing waits to be told there, and packets are not listed between hooks.
             Kind::Dying | Kind::Unconfirmed => (0, lister),
@@ -209,7 +209,7 @@ impl Job<'_> {
     fn list_expectations(&mut self) -> Result<u8, Refusal> {
         let (out, count) = self.with(|ct, now, request| {
             let family = request.family.unwrap_or(Family::V4);
-            let mut printer = Printer::new(request.output);
+            let mut printer = Printer::new(request);
             let (mut out, mut count) = (String::new(), 0);
             for e in ct.expectations().filter(|e| e.tuple.family == family) {
                 let master = ct.entry(e.master).map(|m| *m.tuple(Dir::Original));
@@ -248,14 +248,15 @@ impl Job<'_> {
     }
 
     fn update(&mut self) -> Result<u8, Refusal> {
-        let (count, _) = self.each(Changer(Printer::new(self.request.output)))?;
+        let (count, _) = self.each(Changer(Printer::new(self.request)))?;
         self.total(count, "flow entries have been updated")?;
         Ok(u8::from(count == 0))
     }
 
     fn delete(&mut self) -> Result<u8, Refusal> {
         self.check_filter()?;
-        let printer = Printer::new(self.request.output);
+        // As the tool does.
+        let printer = Printer::new(self.request).without_labels();
         let (count, _) = self.each(Remover(Some(printer)))?;
         self.total(count, "flow entries have been deleted")?;
         Ok(u8::from(count == 0))
@@ -269,7 +270,7 @@ impl Job<'_> {
             let mut out = String::new();
             let wanted = request.wants(id, entry);
             if wanted {
-                Printer::new(request.output).flow(&mut out, &Told::held(id, entry, now));
+                Printer::new(request).flow(&mut out, &Told::held(id, entry, now));
             }
             Some((out, wanted))
         })?;
@@ -297,7 +298,7 @@ impl Job<'_> {
             let e = ct.expectation(&tuple, 0)?;
             let master = ct.entry(e.master).map(|m| *m.tuple(Dir::Original));
             let mut out = String::new();
-            Printer::new(request.output).expectation(&mut out, e, master.as_ref(), now);
+            Printer::new(request).expectation(&mut out, e, master.as_ref(), now);
             Some(out)
         })?;
         let out = found.ok_or_else(|| failed(ByHandError::Missing))?;
@@ -391,8 +392,16 @@ impl Request {
             mark: mark.filter(|m| *m != entry.mark),
             status: status & !entry.status.0,
             state,
+            labels: self.new_labels(entry.labels()),
         };
         (change != Change::default()).then_some(change)
+    }
+
+    /// The labels that an entry is to have instead of those it has.
+    fn new_labels(&self, labels: u128) -> Option<u128> {
+        let added = self.label_add.map(|add| labels | add);
+        let cleared = self.label_del.filter(|_| labels != 0);
+        added.or(cleared.map(|del| labels & !del))
     }
 }
 

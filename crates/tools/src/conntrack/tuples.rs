@@ -100,6 +100,7 @@ impl Request {
             state: self.given_state(),
             nat: [range(&self.src_nat), range(&self.dst_nat)],
             helper: None,
+            labels: self.label_add.unwrap_or(0),
         })
     }
 

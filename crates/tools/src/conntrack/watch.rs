@@ -26,7 +26,7 @@ pub(super) fn run(
     let feed = tracker.subscribe().map_err(|f| unreachable(&f))?;
     // From this moment on at the latest the table records.
     tracker.with(|_, _| ()).map_err(|f| unreachable(&f))?;
-    let mut printer = Printer::new(request.output);
+    let mut printer = Printer::new(request);
     let (mut shown, mut lost_so_far) = (0, 0);
     while !sink.stopped() {
         let Ok(batch) = feed.next(LOOK) else {

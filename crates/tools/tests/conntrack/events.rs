@@ -227,6 +227,7 @@ fn events_that_nobody_takes_are_counted_not_kept() {
             state: None,
             nat: [None; 2],
             helper: None,
+            labels: 0,
         };
         for _ in 0..EVENTS_MAX {
             let id = ct.create_by_hand(now, &new).unwrap();

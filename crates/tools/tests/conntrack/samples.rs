@@ -258,7 +258,7 @@ fn zones_counters_and_ages() {
     ] {
         let template = Template {
             zone: Zone { id, dirs },
-            helper: None,
+            ..Template::default()
         };
         local.change(|ct, now| packet(ct, now, &udp(port), &template));
     }
@@ -289,8 +289,8 @@ fn expecting() -> Local {
     let local = Local::small();
     let words = "-p tcp --sport 41000 --dport 21 --state ESTABLISHED -t 300";
     let template = Template {
-        zone: Zone::default(),
         helper: Some(HelperKind::Ftp),
+        ..Template::default()
     };
     local.change(|ct, now| {
         let tuple = Tuple {
@@ -310,6 +310,7 @@ fn expecting() -> Local {
             state: None,
             nat: [None; 2],
             helper: template.helper,
+            labels: 0,
         };
         ct.create_by_hand(now, &new).unwrap();
     });

@@ -1,16 +1,18 @@
 //! `-m connlabel`: one of 128 labels of the connection (kernel `connlabel_mt`).
 
+use tidegate_ir::{Cond, Field, Step, StepInput, Truth};
+
 use super::ranges::blank_bang;
 use crate::{
-    Arg, Args, Case, Errno, Error, Extension, Input, Lower, Opt, Place, Refusal, Value, bad,
-    names::List, number, ok, saved,
+    Arg, Args, Case, Errno, Error, Extension, Input, Lower, LowerCtx, Opt, Place, Refusal, Value,
+    Vector, bad, names::List, no, number, ok, packets, saved, yes,
 };
 
 const LABEL: usize = 0;
 const SET: usize = 1;
 
 /// How many labels there are.
-const LABELS: u64 = 128;
+const LABELS: u8 = 128;
 
 const OPTIONS: &[Opt] = &[
     Opt::new(
@@ -18,7 +20,7 @@ const OPTIONS: &[Opt] = &[
         Arg::Special {
             arity: 1,
             parse,
-            show: |v, _| crate::text::in_quotes(v.text().unwrap_or("")),
+            show: |v, _| crate::text::in_quotes(named(v).1),
         },
     )
     .invertible()
@@ -38,13 +40,27 @@ fn parse(input: &Input<'_>) -> Result<Value, Error> {
     let name = u32::try_from(label)
         .ok()
         .and_then(|n| names.id_name(List::Labels, n));
-    Ok(Value::Text(name.unwrap_or_else(|| label.to_string())))
+    let text = name.unwrap_or_else(|| label.to_string());
+    let number = u8::try_from(label).unwrap_or(u8::MAX);
+    Ok(Value::At(number, Box::new(Value::Text(text))))
+}
+
+/// Number (255 for all that are none of a label) and name of a label.
+fn named(value: &Value) -> (u8, &str) {
+    match value {
+        Value::At(number, text) => (*number, text.text().unwrap_or("")),
+        _ => (u8::MAX, ""),
+    }
+}
+
+fn label(args: &Args) -> (u8, &str) {
+    args.get(LABEL).map_or((u8::MAX, ""), |g| named(&g.value))
 }
 
 /// `-m connlabel`.
 pub static CONNLABEL: Extension = Extension {
     name: "connlabel",
-    lower: Lower::Match(|_, ctx| ctx.refuse("connlabel: connections have no labels here")),
+    lower: Lower::Match(lower),
     options: OPTIONS,
     legal: crate::Legal {
         extra: check,
@@ -53,15 +69,46 @@ pub static CONNLABEL: Extension = Extension {
     list: |x, _| {
         let bang = blank_bang(&x.args, LABEL);
         let set = if x.args.has(SET) { " set" } else { "" };
-        format!(" connlabel{bang} {}{set}", x.args.text(LABEL).unwrap_or(""))
+        format!(" connlabel{bang} {}{set}", label(&x.args).0)
     },
     cases: CASES,
+    vectors: VECTORS,
     ..Extension::MATCH
 };
 
+/// A packet without a connection has no label, and can get none.
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
+    let (number, _) = label(args);
+    let inverted = args.inverted(LABEL);
+    if !args.has(SET) {
+        let bit = 1u128.checked_shl(number.into()).unwrap_or(0);
+        return Cond::bits(Field::CtLabels, bit, bit).inverted_if(inverted);
+    }
+    let set = ctx.step(Set(number)).inverted_if(inverted);
+    // Connections are tracked for its sake.
+    Cond::all(vec![Cond::range(Field::HasCt, 0, 1), set])
+}
+
+/// Sets a label; true when the connection has it then.
+#[derive(Clone, Copy, Debug)]
+struct Set(u8);
+
+impl Step for Set {
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        input.facts.set_label(self.0).into()
+    }
+
+    fn describe(&self, _: u64) -> String {
+        format!("sets label {}", self.0)
+    }
+
+    fn fresh(&self) -> Box<dyn Step> {
+        Box::new(*self)
+    }
+}
+
 fn check(args: &Args, _: &Place<'_>) -> Result<(), Refusal> {
-    let label = args.text(LABEL).and_then(|t| t.parse::<u64>().ok());
-    if label.is_some_and(|n| n >= LABELS) {
+    if label(args).0 >= LABELS {
         return Err(Refusal {
             errno: Errno::Range,
             why: "connlabel: there are 128 labels".to_owned(),
@@ -83,4 +130,17 @@ const CASES: &[Case] = &[
     bad("-m connlabel --label -1"),
     bad("-m connlabel"),
     bad("-m connlabel --set"),
+];
+
+/// `connlabel_mt`: without a connection the answer is that of a label that is not set.
+const VECTORS: &[Vector] = &[
+    yes("-m connlabel --label 40", packets::SYN).with(&[(Field::CtLabels, 1 << 40 | 1)]),
+    no("-m connlabel --label 40", packets::SYN).with(&[(Field::CtLabels, 1 << 41)]),
+    no("-m connlabel ! --label 40", packets::SYN).with(&[(Field::CtLabels, 1 << 40)]),
+    yes("-m connlabel ! --label 40", packets::SYN).with(&[(Field::CtLabels, 0)]),
+    yes("-m connlabel --label 127", packets::SYN).with(&[(Field::CtLabels, 1 << 127)]),
+    no("-m connlabel --label 0", packets::SYN).with(&[]),
+    yes("-m connlabel ! --label 0", packets::SYN).with(&[]),
+    no("-m connlabel --label 0 --set", packets::SYN).with(&[]),
+    yes("-m connlabel ! --label 0 --set", packets::SYN).with(&[]),
 ];

@@ -71,7 +71,7 @@ impl Step for HashLimit {
         shared.table(&self.key, || Table::new(self.config));
     }
 
-    fn table(&self) -> Option<TableKey> {
-        Some(self.key.clone())
+    fn tables(&self) -> Vec<TableKey> {
+        vec![self.key.clone()]
     }
 }

@@ -337,8 +337,8 @@ impl Step for Recent {
         }
     }
 
-    fn table(&self) -> Option<TableKey> {
-        Some(self.key.clone())
+    fn tables(&self) -> Vec<TableKey> {
+        vec![self.key.clone()]
     }
 }
 

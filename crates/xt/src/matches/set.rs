@@ -1,12 +1,18 @@
 //! `-m set`: membership in a named set (kernel `set_match_v4`).
 
+use tidegate_ir::{Cond, Shared, Step, StepInput, TableKey, Truth};
+use tidegate_sets::{Ask, Comparison};
+use tidegate_wire::Family;
+
 use super::ranges::blank_bang;
+use crate::sets::{self, Use};
 use crate::{
-    Arg, Args, Case, Context, Error, Extension, Help, Input, Instance, Lower, Opt, Value, bad, ok,
-    saved,
+    Arg, Args, Case, Context, Error, Extension, Help, Input, Instance, Lower, LowerCtx, Opt, Value,
+    bad, ok, saved,
 };
 
 const MATCH_SET: usize = 0;
+const RETURN_NOMATCH: usize = 1;
 const COUNTERS: usize = 2;
 const SUBCOUNTERS: usize = 3;
 const PACKETS: [usize; 3] = [4, 5, 6];
@@ -100,7 +106,7 @@ pub(crate) fn parse_set(input: &Input<'_>) -> Result<Value, Error> {
 /// `-m set`.
 pub static SET: Extension = Extension {
     name: "set",
-    lower: Lower::Match(|_, ctx| ctx.refuse("set: there are no sets")),
+    lower: Lower::Match(lower),
     options: OPTIONS,
     help: Help::TABLE,
     finish,
@@ -129,6 +135,69 @@ fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
+    let mut of = Use::new(args.text(MATCH_SET).unwrap_or(""));
+    of.ask = Ask {
+        return_nomatch: args.has(RETURN_NOMATCH),
+        keep_counters: args.has(COUNTERS),
+        keep_inner_counters: args.has(SUBCOUNTERS),
+        packets: comparison(args, PACKETS),
+        bytes: comparison(args, BYTES),
+        ..of.ask
+    };
+    ctx.step(InSet {
+        key: sets::table(),
+        family: ctx.family,
+        of,
+        invert: args.inverted(MATCH_SET),
+    })
+}
+
+fn comparison(args: &Args, [eq, lt, gt]: [usize; 3]) -> Option<Comparison> {
+    let number = |opt| args.number(opt);
+    let eq = number(eq).map(|n| match args.inverted(eq) {
+        true => Comparison::Ne(n),
+        false => Comparison::Eq(n),
+    });
+    eq.or_else(|| number(lt).map(Comparison::Lt))
+        .or_else(|| number(gt).map(Comparison::Gt))
+}
+
+/// One rule's look into a set.
+#[derive(Clone, Debug)]
+struct InSet {
+    key: TableKey,
+    family: Family,
+    of: Use,
+    invert: bool,
+}
+
+impl Step for InSet {
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        let Use { set, ask } = &self.of;
+        let found = sets::with(input, (&self.key, self.family), |sets, packet, len, now| {
+            sets.test(set, ask, packet, len, now).is_some()
+        });
+        (found.unwrap_or(false) != self.invert).into()
+    }
+
+    fn describe(&self, _: u64) -> String {
+        format!("set {}", self.of.set)
+    }
+
+    fn fresh(&self) -> Box<dyn Step> {
+        Box::new(self.clone())
+    }
+
+    fn load(&self, shared: &mut Shared) {
+        sets::all(shared);
+    }
+
+    fn tables(&self) -> Vec<TableKey> {
+        vec![sets::name(&self.of.set)]
+    }
 }
 
 fn listed(x: &Instance) -> String {

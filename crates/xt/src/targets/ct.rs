@@ -1,6 +1,6 @@
 //! `-j CT`: how connection tracking will treat the packet (kernel `xt_ct_target_v1`).
 //!
-//! Only helpers that exist can be named, and no `--timeout` policy exists. When
+//! Only helpers and timeout policies that exist can be named. When
 //! zone options are mixed, the last in the order zone, zone-orig, zone-reply gives
 //! the number (the tool takes the last on the command line).
 
@@ -36,6 +36,8 @@ const HELPERS: &[(&str, u8, &[Family])] = &[
     ("amanda", proto::UDP, &BOTH),
     ("sane", proto::TCP, &BOTH),
     ("pptp", proto::TCP, &[Family::V4]),
+    ("sip", proto::UDP, &BOTH),
+    ("sip", proto::TCP, &BOTH),
 ];
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
@@ -159,15 +161,7 @@ fn check(args: &Args, place: &Place<'_>) -> Result<(), Refusal> {
     if args.has(NOTRACK) {
         return Ok(());
     }
-    if let Some(policy) = args.text(TIMEOUT) {
-        if place.proto.1 || place.proto.0 == 0 {
-            return Err(Refusal::invalid("CT: a timeout policy is for one protocol"));
-        }
-        return Err(Refusal {
-            errno: Errno::NotFound,
-            why: format!("CT: no timeout policy {policy:?}"),
-        });
-    }
+    check_timeout(args, place)?;
     let Some(helper) = args.text(HELPER) else {
         return Ok(());
     };
@@ -181,6 +175,28 @@ fn check(args: &Args, place: &Place<'_>) -> Result<(), Refusal> {
             errno: Errno::NotFound,
             why: format!("CT: no helper {helper:?} for this protocol"),
         });
+    }
+    Ok(())
+}
+
+/// A policy must be for the rule's family and protocol (`nf_ct_set_timeout`).
+fn check_timeout(args: &Args, place: &Place<'_>) -> Result<(), Refusal> {
+    let Some(name) = args.text(TIMEOUT) else {
+        return Ok(());
+    };
+    let (number, inverted) = place.proto;
+    if inverted || number == 0 {
+        return Err(Refusal::invalid("CT: a timeout policy is for one protocol"));
+    }
+    let Some(policy) = place.timeouts.iter().find(|p| p.name == name) else {
+        return Err(Refusal {
+            errno: Errno::NotFound,
+            why: format!("CT: no timeout policy {name:?}"),
+        });
+    };
+    if policy.family != place.family || !policy.protocols.contains(number) {
+        let why = format!("CT: timeout policy {name:?} is for another protocol or family");
+        return Err(Refusal::invalid(why));
     }
     Ok(())
 }
@@ -224,6 +240,7 @@ fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Outcome {
         CtSpec::Template {
             zone: zone(args),
             helper: args.text(HELPER).map(str::to_owned),
+            timeout: args.text(TIMEOUT).map(str::to_owned),
             events: words(args, CT_EVENTS, &EVENTS),
             expect_events: words(args, EXP_EVENTS, &EXPECT_EVENTS),
         }
@@ -258,12 +275,24 @@ const CASES: &[Case] = &[
     raw(ok("-p tcp -j CT --notrack --timeout foo")),
     raw(bad("-j CT --timeout foo")),
     raw(bad("-p tcp -j CT --timeout foo")),
+    raw(ok("-p tcp -j CT --timeout tcp4")),
+    raw(ok("-p tcp -j CT --helper ftp --timeout tcp4")),
+    raw(ok("-p udp -j CT --timeout udp6").v6()),
+    raw(ok("-p 89 -j CT --timeout rest")),
+    raw(bad("-p udp -j CT --timeout tcp4")),
+    raw(bad("-p tcp -j CT --timeout tcp4").v6()),
+    raw(bad("-p tcp -j CT --timeout rest")),
+    raw(bad("! -p tcp -j CT --timeout tcp4")),
+    raw(bad("-j CT --timeout tcp4")),
     raw(bad("-j CT --zone 65536")),
     raw(bad("-j CT --zone -1")),
     raw(bad("-j CT --zone foo")),
     raw(bad("-j CT --helper ftp")),
     raw(bad("-p udp -j CT --helper ftp")),
     raw(bad("-p tcp -j CT --helper nosuch")),
+    raw(ok("-p udp -j CT --helper sip")),
+    raw(ok("-p tcp -j CT --helper sip").v6()),
+    raw(bad("-p sctp -j CT --helper sip")),
     raw(bad("-j CT --ctevents foo")),
     raw(bad("-j CT --ctevents new,")),
     raw(bad("-j CT ! --notrack")),

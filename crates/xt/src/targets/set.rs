@@ -1,8 +1,15 @@
 //! `-j SET`: changes a named set, or takes marks from it (kernel `set_target_v3`).
 
+use tidegate_ir::{
+    Expr, Field, Hook, Shared, Step, StepInput, TableKey, TableKind, Truth, Verdict,
+};
+use tidegate_sets::Found;
+use tidegate_wire::Family;
+
+use crate::sets::{self, Use};
 use crate::{
-    Arg, Args, Case, Context, Error, Extension, Families, Input, Instance, ListCtx, Lower, Opt,
-    Value, bad, matches::set::parse_set, ok,
+    Arg, Args, Case, Context, Error, Extension, Families, Input, Instance, Legal, ListCtx, Lower,
+    LowerCtx, Opt, Outcome, Place, Refusal, Value, bad, matches::set::parse_set, ok,
 };
 
 const ADD: usize = 0;
@@ -10,7 +17,12 @@ const DEL: usize = 1;
 const MAP: usize = 2;
 const EXIST: usize = 3;
 const TIMEOUT: usize = 4;
-const MAPPED: [usize; 3] = [5, 6, 7];
+const MAP_MARK: usize = 5;
+const MAP_PRIO: usize = 6;
+const MAP_QUEUE: usize = 7;
+const MAPPED: [usize; 3] = [MAP_MARK, MAP_PRIO, MAP_QUEUE];
+/// Longest timeout in seconds (`IPSET_MAX_TIMEOUT`).
+const LONGEST: u32 = u32::MAX / 2 / 1000;
 
 const NAMED: Arg = Arg::Special {
     arity: 2,
@@ -53,9 +65,13 @@ const OPTIONS: &[Opt] = &[
 /// `-j SET`.
 pub static SET: Extension = Extension {
     name: "SET",
-    lower: Lower::Target(|_, ctx| ctx.refuse_target("SET: there are no sets")),
+    lower: Lower::Target(lower),
     families: Families::Both,
     options: OPTIONS,
+    legal: Legal {
+        extra: check,
+        ..Legal::ANYWHERE
+    },
     finish,
     list,
     cases: CASES,
@@ -83,6 +99,106 @@ fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// `set_target_v3_checkentry`.
+fn check(args: &Args, place: &Place<'_>) -> Result<(), Refusal> {
+    if args.has(MAP) && place.table != TableKind::Mangle {
+        return Err(Refusal::invalid("SET: --map-set is for the mangle table"));
+    }
+    let leaving = |hook| matches!(hook, Hook::Forward | Hook::Output | Hook::Postrouting);
+    let queued = args.has(MAP_PRIO) || args.has(MAP_QUEUE);
+    if queued && !place.hooks.iter().all(|&hook| leaving(hook)) {
+        return Err(Refusal::invalid("SET: the packet has no queue there"));
+    }
+    Ok(())
+}
+
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Outcome {
+    let of = |opt| args.text(opt).map(Use::new);
+    let timeout = args.number(TIMEOUT).map(|s| (s as u32).min(LONGEST));
+    let writes = args.has(MAP_MARK) || args.has(MAP_PRIO);
+    let step = ChangeSets {
+        key: sets::table(),
+        family: ctx.family,
+        add: of(ADD),
+        del: of(DEL),
+        map: of(MAP),
+        how: (timeout, args.has(EXIST)),
+        mark: args.has(MAP_MARK),
+        priority: args.has(MAP_PRIO),
+    };
+    Outcome::effect(ctx.effect(step, writes), Verdict::Continue)
+}
+
+/// What one rule does with sets. The queue of a card is not a packet's here.
+#[derive(Clone, Debug)]
+struct ChangeSets {
+    key: TableKey,
+    family: Family,
+    add: Option<Use>,
+    del: Option<Use>,
+    map: Option<Use>,
+    how: (Option<u32>, bool),
+    mark: bool,
+    priority: bool,
+}
+
+impl ChangeSets {
+    fn uses(&self) -> impl Iterator<Item = &Use> {
+        [&self.add, &self.del, &self.map].into_iter().flatten()
+    }
+
+    fn write(&self, found: Found, writes: &mut Vec<(Field, Expr)>) {
+        let set = |keep: u32, xor: u32| Expr::Masked {
+            keep: keep.into(),
+            xor: xor.into(),
+        };
+        if self.mark {
+            writes.push((Field::Mark, set(!found.skb.mask, found.skb.mark)));
+        }
+        if self.priority {
+            writes.push((Field::Priority, set(0, found.skb.priority)));
+        }
+    }
+}
+
+impl Step for ChangeSets {
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        let place = (&self.key, self.family);
+        let found = sets::with(input, place, |sets, packet, len, now| {
+            // What cannot be added or taken out changes nothing.
+            if let Some(of) = &self.add {
+                let _ = sets.add_packet(&of.set, &of.ask, self.how, packet, (len, now));
+            }
+            if let Some(of) = &self.del {
+                let _ = sets.del_packet(&of.set, &of.ask, packet, now);
+            }
+            let of = self.map.as_ref()?;
+            sets.test(&of.set, &of.ask, packet, len, now)
+        });
+        if let Some(found) = found.flatten() {
+            self.write(found, input.writes);
+        }
+        Truth::True
+    }
+
+    fn describe(&self, _: u64) -> String {
+        let names: Vec<&str> = self.uses().map(|of| of.set.as_str()).collect();
+        format!("sets {}", names.join(", "))
+    }
+
+    fn fresh(&self) -> Box<dyn Step> {
+        Box::new(self.clone())
+    }
+
+    fn load(&self, shared: &mut Shared) {
+        sets::all(shared);
+    }
+
+    fn tables(&self) -> Vec<TableKey> {
+        self.uses().map(|of| sets::name(&of.set)).collect()
+    }
+}
+
 fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
     let one = |g: &crate::Given| {
         let value = OPTIONS[g.opt].arg.show(&g.value, ctx.family);
@@ -98,7 +214,9 @@ const CASES: &[Case] = &[
     ok("-j SET --add-set foo src,dst --exist --timeout 5").v6(),
     ok("-j SET --del-set foo dst,src"),
     ok("-j SET --map-set foo dst --map-mark --map-prio --map-queue")
-        .at(tidegate_ir::TableKind::Mangle, tidegate_ir::Hook::Forward),
+        .at(TableKind::Mangle, Hook::Forward),
+    bad("-j SET --map-set foo dst --map-mark"),
+    bad("-j SET --map-set foo dst --map-prio").at(TableKind::Mangle, Hook::Input),
     bad("-j SET"),
     bad("-j SET --add-set foo"),
     bad("-j SET --add-set foo foo"),

@@ -8,8 +8,8 @@ use tidegate_ir::{
 };
 use tidegate_wire::{Family, Layout, be16, ext6, proto as ip};
 use tidegate_xt::{
-    Context, Draft, Error, Instance, LowerCtx, Names, NoNames, Place, Refusal, find_match,
-    find_target, names, protocol_match,
+    Context, Draft, Error, Instance, LowerCtx, Names, NoNames, Place, Protocols, Refusal,
+    TimeoutPolicy, find_match, find_target, names, protocol_match,
 };
 
 /// Services the test data names.
@@ -211,6 +211,7 @@ pub(crate) fn parse(family: Family, place: (TableKind, Hook), line: &str) -> Res
         hooks: &[place.1],
         proto: reader.proto.unwrap_or((0, false)),
         matches: &matches,
+        timeouts: &policies(),
     };
     for instance in matches.iter().chain(&target) {
         instance.check(&here).map_err(Fault::Kernel)?;
@@ -220,6 +221,20 @@ pub(crate) fn parse(family: Family, place: (TableKind, Hook), line: &str) -> Res
         matches,
         target,
     })
+}
+
+/// Policies for rules to name.
+fn policies() -> [TimeoutPolicy; 3] {
+    let policy = |name: &str, family, protocols| TimeoutPolicy {
+        name: name.to_owned(),
+        family,
+        protocols,
+    };
+    [
+        policy("tcp4", Family::V4, Protocols::One(6)),
+        policy("udp6", Family::V6, Protocols::One(17)),
+        policy("rest", Family::V4, Protocols::Untracked),
+    ]
 }
 
 /// Writes a rule as `-S` does.
@@ -396,6 +411,7 @@ impl Facts for Packet {
             | Field::CtStatus
             | Field::CtDir
             | Field::CtMark
+            | Field::CtLabels
             | Field::CtProto
             | Field::CtOrigSrc
             | Field::CtOrigDst
@@ -423,6 +439,7 @@ impl Facts for Packet {
             len: self.layout.len,
             facts: self,
             shared: &mut Shared::default(),
+            writes: &mut Vec::new(),
         });
         self.steps = steps;
         truth

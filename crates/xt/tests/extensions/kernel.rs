@@ -48,6 +48,7 @@ const DIFFERENT_STARTS: &[&str] = &[
     "-m owner",
     "-m bpf --bytecode",
     "-p 108",
+    "-p 89",
     "-p ipv6-mh",
 ];
 
@@ -82,6 +83,13 @@ fn tool(family: Family) -> &'static str {
 
 fn script(cases: &[&Case]) -> String {
     let mut out = String::from("ip link set lo up\n");
+    for policy in [
+        "tcp4 inet tcp established 100",
+        "udp6 inet6 udp replied 100",
+        "rest inet generic timeout 100",
+    ] {
+        out += &format!("nfct add timeout {policy}\n");
+    }
     for case in cases {
         let (table, hook) = case.place;
         let run = format!("{} -t {}", tool(case.family), table.name());

@@ -193,6 +193,7 @@ fn the_raw_table_says_how_to_track() {
         let spec = CtSpec::Template {
             zone: Some(ZoneSpec { dir, id }),
             helper: None,
+            timeout: None,
             events: Vec::new(),
             expect_events: Vec::new(),
         };
@@ -202,6 +203,7 @@ fn the_raw_table_says_how_to_track() {
     let spec = CtSpec::Template {
         zone: None,
         helper: Some("ftp".to_owned()),
+        timeout: None,
         events: vec!["new".to_owned(), "destroy".to_owned()],
         expect_events: vec!["new".to_owned()],
     };

@@ -1,11 +1,12 @@
 //! Records, read and judged.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 
 use tidegate_wire::proto;
 
 use super::super::bytes::In;
-use super::super::{CONNECTION, END, EXPECTATION};
+use super::super::{CONNECTION, END, EXPECTATION, POLICY};
 use super::{
     Absurd, LONGEST, MAX_WSCALE, STATUS, Stored, StoredEntry, StoredExpectation, part, state,
 };
@@ -13,6 +14,7 @@ use crate::entry::{Counters, Entry, EntryId, HelperKind, Master, ProtoState, Sta
 use crate::expect::{Expectation, OnMatch, expect_flag};
 use crate::helper::HelperState;
 use crate::helper::ftp::FtpState;
+use crate::policy::NAME_MAX;
 use crate::seqadj::{SeqAdj, SeqAdjDir};
 use crate::state::{SctpConn, SctpState, TcpClass, TcpConn, TcpSide, TcpState};
 use crate::tuple::{Dir, Tuple};
@@ -24,6 +26,7 @@ pub(in super::super) fn read(kind: u8, body: &[u8]) -> Result<Stored, Absurd> {
     let stored = match kind {
         CONNECTION => Stored::Connection(Box::new(read_connection(&mut fields)?)),
         EXPECTATION => Stored::Expectation(Box::new(read_expectation(&mut fields)?)),
+        POLICY => return read_name(body).map(Stored::Policy),
         END => {
             let mut count = || fields.u32().ok_or(LENGTH);
             Stored::End {
@@ -37,6 +40,15 @@ pub(in super::super) fn read(kind: u8, body: &[u8]) -> Result<Stored, Absurd> {
     } else {
         Err(LENGTH)
     }
+}
+
+/// A policy's name.
+fn read_name(body: &[u8]) -> Result<String, Absurd> {
+    if body.is_empty() || body.len() > NAME_MAX {
+        return Err(LENGTH);
+    }
+    let name = core::str::from_utf8(body).map_err(|_| "name")?;
+    Ok(name.into())
 }
 
 const LENGTH: Absurd = "length";
@@ -150,10 +162,8 @@ impl StoredEntry {
     fn read_parts(&mut self, fields: &mut In<'_>, parts: u8) -> Result<(), Absurd> {
         let has = |part| parts & part != 0;
         let entry = &mut self.entry;
-        entry.acct = has(part::COUNTERS);
-        entry.tstamp = has(part::STAMPS);
-        if entry.acct {
-            for c in &mut entry.counters {
+        if has(part::COUNTERS) {
+            for c in entry.counters.get_or_insert_default().iter_mut() {
                 *c = Counters {
                     packets: read_count(fields)?,
                     bytes: read_count(fields)?,
@@ -173,11 +183,11 @@ impl StoredEntry {
             }
             self.master = Some(master);
             let kind = read_kind(fields)?;
-            entry.master = Some(Box::new(Master {
+            entry.extra_mut().master = Some(Master {
                 id: EntryId::NOBODY,
                 tuple: read_tuple(fields, kind)?,
                 helper: None,
-            }));
+            });
         }
         if has(part::SEQADJ) {
             entry.extra_mut().seqadj = Some(read_seqadj(fields)?);
@@ -327,6 +337,7 @@ fn read_expectation(fields: &mut In<'_>) -> Result<StoredExpectation, Absurd> {
             0 => OnMatch::Plain,
             1 => OnMatch::FollowMaster,
             2 => OnMatch::Tunnel,
+            3 => OnMatch::FollowSip,
             _ => return Err("action"),
         },
         dir: read_dir(fields)?,

@@ -3,7 +3,7 @@
 mod table;
 
 use super::{Packet, Verdict, assure};
-use crate::config::Config;
+use crate::config::Timeouts;
 use crate::entry::{Entry, ProtoState, SctpConn, SctpState, change};
 use crate::reason::{InvalidReason, Note};
 use crate::tuple::Dir;
@@ -148,14 +148,14 @@ fn open(packet: &Packet<'_>, tag: u32) -> Result<SctpState, InvalidReason> {
 
 /// Judges a packet and updates its association.
 pub(super) fn track(
-    config: &Config,
+    timeouts: &Timeouts,
     note: &mut Option<Note>,
     entry: &mut Entry,
     packet: &Packet<'_>,
     dir: Dir,
 ) -> Verdict {
     match judge(entry, packet, dir) {
-        Ok(Accepted::Refresh(state)) => Verdict::Refresh(config.timeouts.sctp[state as usize]),
+        Ok(Accepted::Refresh(state)) => Verdict::Refresh(timeouts.sctp[state as usize]),
         Ok(Accepted::Keep(why)) => {
             *note = Some(why);
             Verdict::Keep

@@ -7,7 +7,7 @@ mod tests;
 mod window;
 
 use super::{Packet, Verdict, assure};
-use crate::config::{Config, TCP_MAX_RETRANS, TCP_UNACKNOWLEDGED};
+use crate::config::{Config, TCP_MAX_RETRANS, TCP_UNACKNOWLEDGED, Timeouts};
 use crate::entry::{
     Entry, ProtoState, Status, TcpClass, TcpConn, TcpSide, TcpState, change, tcp_flag,
 };
@@ -37,6 +37,7 @@ enum Step {
 /// One segment on its way through the tracker.
 struct Run<'a> {
     config: &'a Config,
+    timeouts: &'a Timeouts,
     segment: Segment<'a>,
     dir: Dir,
     status: Status,
@@ -47,6 +48,7 @@ struct Run<'a> {
 /// Judges a segment and updates its connection.
 pub(super) fn track(
     config: &Config,
+    timeouts: &Timeouts,
     note: &mut Option<Note>,
     entry: &mut Entry,
     packet: &Packet<'_>,
@@ -69,6 +71,7 @@ pub(super) fn track(
     };
     let mut run = Run {
         config,
+        timeouts,
         segment,
         dir,
         status,
@@ -132,8 +135,8 @@ fn open(config: &Config, segment: &Segment<'_>) -> Result<TcpState, InvalidReaso
 }
 
 /// Seconds that a connection lives on after the segment that it remembers as the last.
-pub(super) fn timeout(config: &Config, tcp: &TcpState) -> u32 {
-    let timeouts = &config.timeouts.tcp;
+pub(super) fn timeout(config: &Config, timeouts: &Timeouts, tcp: &TcpState) -> u32 {
+    let timeouts = &timeouts.tcp;
     let usual = timeouts[tcp.state as usize];
     let unacknowledged =
         (tcp.seen[0].flags | tcp.seen[1].flags) & tcp_flag::DATA_UNACKNOWLEDGED != 0;
@@ -322,7 +325,7 @@ impl Run<'_> {
         if self.old != new && new == TcpConn::FinWait {
             tcp.seen[self.dir.ix()].flags |= tcp_flag::CLOSE_INIT;
         }
-        timeout(self.config, tcp)
+        timeout(self.config, self.timeouts, tcp)
     }
 
     /// Status bits, and the cases in which the timer is not simply refreshed.
@@ -351,7 +354,7 @@ impl Run<'_> {
             return Verdict::Keep;
         }
         if new == TcpConn::Established {
-            return Verdict::Refresh(seconds.min(self.config.timeouts.tcp[TCP_UNACKNOWLEDGED]));
+            return Verdict::Refresh(seconds.min(self.timeouts.tcp[TCP_UNACKNOWLEDGED]));
         }
         Verdict::Refresh(seconds)
     }
@@ -368,7 +371,7 @@ impl Run<'_> {
             return None;
         }
         let left = entry.timeout.saturating_sub(now);
-        let seconds = self.config.timeouts.tcp[TCP_UNACKNOWLEDGED];
+        let seconds = self.timeouts.tcp[TCP_UNACKNOWLEDGED];
         let life = Time::from(seconds) * SECOND;
         let dir = self.dir;
         let tcp = entry.tcp_mut()?;
