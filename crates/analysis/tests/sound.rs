@@ -132,6 +132,7 @@ fn ruleset(r: &mut Random, plain: bool) -> Ruleset {
                 cond: cond(r, 3, !plain).into(),
                 effects: effects.into(),
                 verdict,
+                bare: false,
             }
         });
         let rules = rules.collect();

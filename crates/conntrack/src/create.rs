@@ -107,6 +107,7 @@ impl Conntrack {
             entry.master = Some(Box::new(Master {
                 id: expected.master,
                 tuple: *master.tuple(Dir::Original),
+                helper: master.helper,
             }));
             entry.mark = master.mark;
             master.children = master.children.saturating_add(1);

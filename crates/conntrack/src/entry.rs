@@ -256,6 +256,8 @@ pub struct Master {
     pub id: EntryId,
     /// Its original tuple.
     pub tuple: Tuple,
+    /// Its helper when it announced; not known of connections that were restored.
+    pub helper: Option<HelperKind>,
 }
 
 /// What an update event reports (`enum ip_conntrack_events`).

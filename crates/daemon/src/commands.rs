@@ -26,9 +26,10 @@ use crate::files;
 use crate::forecast::{Forecast, History};
 use crate::locked;
 use crate::plane::Plane;
+use crate::pressure::{Gauge, crowd};
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
-use crate::status::{RulesStatus, Status};
+use crate::status::{ForeignRules, RulesStatus, Status};
 use crate::tracker::{ForClient, LiveTracker, users_of};
 
 /// What a client's request can reach.
@@ -47,6 +48,7 @@ pub(crate) struct Commands {
     pub(crate) wake: Mutex<Sender<Wake>>,
     /// How many connections there were.
     pub(crate) history: Mutex<History>,
+    pub(crate) gauge: Gauge,
 }
 
 type Command = fn(&Commands, &Request) -> Result<Printed>;
@@ -203,30 +205,20 @@ impl Commands {
         })
     }
 
-    /// Remembers how many connections there are.
-    pub(crate) fn look(&self) {
-        let seen = self.plane.with(|engine, _| {
-            let ct = engine.conntrack();
-            (ct.count(), ct.stats().created)
-        });
-        // Without a datapath there is nothing to see.
-        if let Ok((count, created)) = seen {
-            locked(&self.history).look(Instant::now(), count, created);
-        }
-    }
-
     fn status(&self, request: &Request) -> Result<Printed> {
         let json = request.words.iter().any(|w| w == "--json");
         if request.words.iter().any(|w| w == "--drops") {
             return self.drops(json);
         }
-        let (connections, connections_max, helpers, nat_exhausted) =
+        let (connections, connections_max, helpers, nat_exhausted, crowd) =
             self.plane.with(|engine, _| {
                 let ct = engine.conntrack();
                 let config = ct.config();
                 let exhausted = ct.stats().nat_exhausted;
-                (ct.count(), config.max, config.helpers.clone(), exhausted)
+                let helpers = config.helpers.clone();
+                (ct.count(), config.max, helpers, exhausted, crowd(ct))
             })?;
+        let drift = |family| files::drift(&self.config, &self.rules, family);
         let origin = locked(&self.origin).clone();
         let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
         let rules = rules.map(|((family, file), changed)| {
@@ -247,12 +239,16 @@ impl Commands {
             socket: self.config.control.socket.clone(),
             plane: self.plane.report(),
             trial: self.trials.left().map(|d| d.as_secs_f64().ceil() as u32),
+            staged: self.trials.seen()?,
             rules: rules.collect(),
             connections,
             connections_max,
             nat_exhausted,
             forecast: Forecast::make(&*self.plane, &locked(&self.history))?,
             helpers: helpers.iter().map(helper).collect(),
+            pressure: self.gauge.pressure(connections, connections_max, crowd),
+            drift: FAMILIES.into_iter().filter_map(drift).collect(),
+            foreign: ForeignRules::all(),
         };
         let out = if json {
             serde_json::to_string_pretty(&status)? + "\n"
@@ -263,6 +259,18 @@ impl Commands {
             out,
             ..Printed::default()
         })
+    }
+
+    /// Takes note of how many connections there are.
+    pub(crate) fn watch_connections(&self) {
+        let seen = self.plane.with(|engine, _| {
+            let ct = engine.conntrack();
+            (ct.count(), ct.stats().created)
+        });
+        if let Ok((count, created)) = seen {
+            self.gauge.note(count);
+            locked(&self.history).look(Instant::now(), count, created);
+        }
     }
 
     fn apply(&self, request: &Request) -> Result<Printed> {

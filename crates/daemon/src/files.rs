@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use jiff::Zoned;
+use serde::Serialize;
+use similar::{ChangeTag, TextDiff};
 use tidegate_engine::conntrack::Policies;
 use tidegate_syntax::{Failure, Ruleset, parse_rules, save};
 use tidegate_tools::{HostNames, Store, replace, timeouts};
 use tidegate_wire::Family;
 
+use crate::apply::lines;
 use crate::config::{AfterCrash, Config};
 use crate::rules::{FAMILIES, LiveRules};
 
@@ -188,6 +191,82 @@ pub(crate) fn save_all(config: &Config, rules: &LiveRules) -> Result<Vec<PathBuf
         saved.push(path.to_owned());
     }
     Ok(saved)
+}
+
+/// How the rules in force differ from those in a family's file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Drift {
+    /// Always the same.
+    pub(crate) code: &'static str,
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Rules, chains and policies that only the rules in force have.
+    pub(crate) only_running: usize,
+    /// Those that only the file has.
+    pub(crate) only_saved: usize,
+    /// How many of the former are in chains of Docker, which makes them itself.
+    pub(crate) docker: usize,
+}
+
+/// Compares rules in force with their file; `None` where they agree, or the file cannot be
+/// read.
+pub(crate) fn drift(config: &Config, rules: &LiveRules, family: Family) -> Option<Drift> {
+    let (saved, _) = from_file(config, family, &names(config).ok()?).ok()?;
+    let mut running = Vec::new();
+    let look = rules.with(family, false, &mut |r| {
+        running = significant(r);
+        Ok(false)
+    });
+    look.ok()?;
+    let saved = significant(&saved);
+    let (mut only_running, mut only_saved, mut docker) = (0, 0, 0);
+    for change in TextDiff::from_slices(&to_str(&saved), &to_str(&running)).iter_all_changes() {
+        match change.tag() {
+            ChangeTag::Insert => {
+                only_running += 1;
+                docker += usize::from(change.value().starts_with("-A DOCKER"));
+            }
+            ChangeTag::Delete => only_saved += 1,
+            ChangeTag::Equal => {}
+        }
+    }
+    (only_running + only_saved > 0).then(|| Drift {
+        code: "TG100",
+        file: configured(config, family).to_owned(),
+        only_running,
+        only_saved,
+        docker,
+    })
+}
+
+fn to_str(lines: &[String]) -> Vec<&str> {
+    lines.iter().map(String::as_str).collect()
+}
+
+/// Lines of rules that decide something: no tables as such, no policies that accept.
+fn significant(rules: &Ruleset) -> Vec<String> {
+    let lines = lines(rules);
+    let lines = lines.lines();
+    let decides =
+        |l: &&str| !(l.starts_with('*') || l.starts_with("-P ") && l.ends_with(" ACCEPT"));
+    lines.filter(decides).map(str::to_owned).collect()
+}
+
+impl Drift {
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let docker = match self.docker {
+            0 => String::new(),
+            n => format!(" ({n} in chains of Docker, which makes them itself)"),
+        };
+        format!(
+            "running is not {}: +{} -{} lines{docker}\n            \
+             Do: tidegate save to keep what runs, or tidegate reload to have the file again",
+            self.file.display(),
+            self.only_running,
+            self.only_saved
+        )
+    }
 }
 
 pub(crate) fn plain(failure: Failure) -> anyhow::Error {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use tidegate_engine::conntrack::Policies;
-use tidegate_engine::{Counter, Ready, Survivor, Survivors, TrackWhen};
+use tidegate_engine::env::IfIndex;
+use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
 use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unmet, save};
 use tidegate_tools::{Store, Work, timeouts};
@@ -28,6 +29,17 @@ struct Load {
     side: Side,
     ready: Ready,
     survivors: Survivors,
+}
+
+/// What was seen of rules on stage.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OnStage {
+    /// Packets that have met both rulesets.
+    pub(crate) packets: u64,
+    /// Differences beyond those that are told.
+    pub(crate) untold: u64,
+    /// What differed.
+    pub(crate) told: Vec<(Otherwise, Differing)>,
 }
 
 /// The rules of both families.
@@ -114,6 +126,69 @@ impl LiveRules {
         let side = locked(&self.sides[index(family)]);
         let chains = side.source.tables.iter().flat_map(|t| t.chains());
         chains.map(|c| c.rules.len()).sum()
+    }
+
+    /// Puts rules beside those in force.
+    ///
+    /// # Errors
+    /// Rules loop or need what there is not; the datapath has stopped.
+    pub(crate) fn stage(&self, rulesets: &[Ruleset; 2]) -> Result<(), Failure> {
+        let ready = |rules: &Ruleset| -> Result<Ready, Failure> {
+            let seed = unforeseen().map_err(|e| stopped(e.into()))?;
+            Ok(Ready::new(
+                Arc::new(lower(rules)?.ruleset),
+                self.track,
+                seed,
+            ))
+        };
+        let [v4, v6] = rulesets;
+        let ready = [ready(v4)?, ready(v6)?];
+        let before = self.plane.with(move |engine, _| {
+            let before = engine.unstage();
+            engine.stage(ready);
+            before
+        });
+        drop(before.map_err(stopped)?);
+        Ok(())
+    }
+
+    /// Takes away rules on stage.
+    ///
+    /// # Errors
+    /// The datapath has stopped.
+    pub(crate) fn unstage(&self) -> Result<(), Failure> {
+        drop(
+            self.plane
+                .with(|engine, _| engine.unstage())
+                .map_err(stopped)?,
+        );
+        Ok(())
+    }
+
+    /// What was seen of rules on stage; nothing where there are none.
+    ///
+    /// # Errors
+    /// The datapath has stopped.
+    pub(crate) fn staged(&self) -> Result<OnStage, Failure> {
+        let look = self.plane.with(|engine, _| {
+            let staged = engine.staged()?;
+            let told = staged.differing().map(|(w, d)| (*w, d.clone()));
+            Some(OnStage {
+                packets: staged.packets,
+                untold: staged.untold,
+                told: told.collect(),
+            })
+        });
+        Ok(look.map_err(stopped)?.unwrap_or_default())
+    }
+
+    /// Name of an interface.
+    pub(crate) fn interface(&self, dev: IfIndex) -> Result<Option<String>, Failure> {
+        let look = self.plane.with(move |engine, _| {
+            let found = engine.env().interface(dev);
+            found.map(|i| i.name.clone())
+        });
+        look.map_err(stopped)
     }
 
     fn counters(&self, family: Family) -> Result<Vec<Counter>, Failure> {

@@ -24,6 +24,7 @@ use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files;
 use crate::plane::{Ears, Plane};
+use crate::pressure::Gauge;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::tracker::LiveTracker;
 
@@ -190,6 +191,7 @@ fn serve(
         changed,
         wake: Mutex::new(wake),
         history: Mutex::default(),
+        gauge: Gauge::default(),
     });
     let answering = commands.clone();
     let server = Server::start(
@@ -247,10 +249,10 @@ fn keep(
             },
             Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
         }
-        commands.look();
         if let Err(e) = commands.trials.record() {
             tracing::error!("the rules in force are not recorded: {e:#}");
         }
+        commands.watch_connections();
         if let Some(file) = connections
             && let Err(e) = file.write_if_due(&*commands.plane)
         {

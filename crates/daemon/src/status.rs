@@ -5,9 +5,13 @@ use std::path::PathBuf;
 
 use jiff::{SpanRound, Timestamp, Unit};
 use serde::Serialize;
+use tidegate_host::foreign::{Foreign, kernel_rules};
 
+use crate::apply::Seen;
+use crate::files::Drift;
 use crate::forecast::Forecast;
 use crate::plane::PlaneReport;
+use crate::pressure::Pressure;
 
 /// A family's rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,6 +40,8 @@ pub(crate) struct Status {
     pub(crate) plane: PlaneReport,
     /// Seconds until rules on trial come off unless they are confirmed.
     pub(crate) trial: Option<u32>,
+    /// Rules on stage.
+    pub(crate) staged: Option<Seen>,
     /// Rules of both families.
     pub(crate) rules: Vec<RulesStatus>,
     /// Connections tracked.
@@ -48,6 +54,50 @@ pub(crate) struct Status {
     pub(crate) forecast: Forecast,
     /// Helpers that connections get by their port.
     pub(crate) helpers: Vec<String>,
+    /// A connection table that is nearly full.
+    pub(crate) pressure: Option<Pressure>,
+    /// Rules in force that are not those in the files.
+    pub(crate) drift: Vec<Drift>,
+    /// Packet filters of the kernel.
+    pub(crate) foreign: Vec<ForeignRules>,
+}
+
+/// A packet filter of the kernel beside this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ForeignRules {
+    /// Always the same.
+    pub(crate) code: &'static str,
+    /// Which table.
+    pub(crate) table: String,
+    /// How many rules, where that is known.
+    pub(crate) rules: Option<usize>,
+    /// The command that removes them.
+    pub(crate) remedy: String,
+}
+
+impl ForeignRules {
+    /// All that there are now.
+    pub(crate) fn all() -> Vec<Self> {
+        let found = kernel_rules().into_iter();
+        let one = |f: Foreign| ForeignRules {
+            code: "TG110",
+            table: f.table,
+            rules: f.rules,
+            remedy: f.removal,
+        };
+        found.map(one).collect()
+    }
+
+    fn text(&self) -> String {
+        let count = self
+            .rules
+            .map_or(String::new(), |n| format!(" ({n} rules)"));
+        format!(
+            "the kernel also has {}{count}: packets pass it as well, and a drop there is not visible here\n            \
+             Do: {}",
+            self.table, self.remedy
+        )
+    }
 }
 
 impl Status {
@@ -77,18 +127,38 @@ impl Status {
                 "ON TRIAL    the rules before come back in {left} s unless `tidegate confirm` is given"
             );
         }
+        if let Some(seen) = &self.staged {
+            let _ = writeln!(
+                text,
+                "ON STAGE    rules without effect since {}: of {} packets they would have stopped {}, let in {} \
+                 (tidegate apply --show); every packet walks both rulesets meanwhile, none is left to the kernel",
+                seen.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
+                seen.packets,
+                seen.stopped,
+                seen.let_in
+            );
+        }
         let max = match self.connections_max {
             0 => "unlimited".to_owned(),
             max => max.to_string(),
         };
         let _ = writeln!(text, "connections {} of {max}", self.connections);
-        text += &self.forecast.text(self.connections_max);
+        text += &self.forecast.text();
         if self.nat_exhausted > 0 {
             let times = self.nat_exhausted;
             let _ = writeln!(text, "NAT         found no free port {times} times");
         }
         if !self.helpers.is_empty() {
             let _ = writeln!(text, "helpers     {}", self.helpers.join(", "));
+        }
+        if let Some(pressure) = &self.pressure {
+            let _ = writeln!(text, "TG030       {}", pressure.text());
+        }
+        for drift in &self.drift {
+            let _ = writeln!(text, "TG100       {}", drift.text());
+        }
+        for foreign in &self.foreign {
+            let _ = writeln!(text, "TG110       {}", foreign.text());
         }
         for gap in &self.plane.gaps {
             let _ = writeln!(text, "NOT enforced: {gap}");
@@ -171,6 +241,7 @@ mod tests {
                 lost: Vec::new(),
             },
             trial: Some(7),
+            staged: None,
             rules: vec![
                 RulesStatus {
                     family: "ipv4",
@@ -194,9 +265,22 @@ mod tests {
                 growth_per_second: 0.0,
                 full_in_seconds: None,
                 not_assured: 40.0,
-                top: Vec::new(),
             },
             helpers: vec!["ftp on 21".to_owned()],
+            pressure: None,
+            drift: vec![Drift {
+                code: "TG100",
+                file: "/etc/iptables/rules.v4".into(),
+                only_running: 2,
+                only_saved: 0,
+                docker: 1,
+            }],
+            foreign: vec![ForeignRules {
+                code: "TG110",
+                table: "nft table inet x".to_owned(),
+                rules: Some(3),
+                remedy: "nft delete table inet x".to_owned(),
+            }],
         };
         assert_eq!(
             status.text("2026-11-26T11:02:03Z".parse().unwrap()),
@@ -210,6 +294,10 @@ ON TRIAL    the rules before come back in 7 s unless `tidegate confirm` is given
 connections 3 of 65536
 filling     0.1 %, 2.5 new a second, 40 % not assured
 helpers     ftp on 21
+TG100       running is not /etc/iptables/rules.v4: +2 -0 lines (1 in chains of Docker, which makes them itself)
+            Do: tidegate save to keep what runs, or tidegate reload to have the file again
+TG110       the kernel also has nft table inet x (3 rules): packets pass it as well, and a drop there is not visible here
+            Do: nft delete table inet x
 NOT enforced: wlan0 has no Ethernet header
 "
         );

@@ -19,6 +19,7 @@ use crate::packet::LinkHeader;
 use crate::queue::Queues;
 use crate::random::Random;
 use crate::run::Run;
+use crate::staged::Staged;
 use crate::tables::{Counter, Stack};
 use crate::trace::Trace;
 
@@ -97,6 +98,10 @@ impl Ready {
     #[must_use]
     pub fn new(rules: Arc<Ruleset>, track: TrackWhen, seed: u64) -> Self {
         Ready(Family4Or6::new(rules, track, seed))
+    }
+
+    pub(crate) fn into_family(self) -> Family4Or6 {
+        self.0
     }
 
     /// Sets a counter, as when rules are loaded with their counters.
@@ -188,6 +193,8 @@ pub struct Engine {
     pub(crate) drops: DropCounters,
     /// The last packet, if it followed a plan.
     pub(crate) last: Option<Followed>,
+    /// Rules that are only watched.
+    pub(crate) staged: Option<Box<Staged>>,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -216,6 +223,7 @@ impl Engine {
             queues: None,
             drops: DropCounters::default(),
             last: None,
+            staged: None,
             spare: Vec::new(),
             env,
             config,
@@ -257,6 +265,9 @@ impl Engine {
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
         self.flows.begin_epoch();
+        if let Some(staged) = self.staged.as_deref_mut() {
+            staged.restart();
+        }
         for step in &self.families[index(family)].steps {
             step.load(&mut self.shared);
         }

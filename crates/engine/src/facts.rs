@@ -1,5 +1,7 @@
 //! Field values of a packet at a hook: what conditions are evaluated against.
 
+use std::ops::Deref;
+
 use tidegate_conntrack::{Conntrack, CtInfo, Dir, Entry, EntryId, Time};
 use tidegate_ir::pkttype;
 use tidegate_ir::{Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate};
@@ -13,12 +15,32 @@ use crate::random::Random;
 /// A packet and its surroundings while rules look at it.
 pub(crate) struct View<'a> {
     pub(crate) packet: &'a Packet,
-    pub(crate) conntrack: &'a mut Conntrack,
+    pub(crate) conntrack: Connections<'a>,
     pub(crate) env: &'a Env,
     pub(crate) steps: &'a mut [Box<dyn Step>],
     pub(crate) shared: &'a mut Shared,
     pub(crate) random: &'a mut Random,
     pub(crate) now: Time,
+}
+
+/// The connections that a packet is among.
+pub(crate) enum Connections<'a> {
+    /// Rules may change them.
+    Real(&'a mut Conntrack),
+    /// Rules that are only rehearsed may not.
+    Seen(&'a Conntrack),
+}
+
+impl Deref for Connections<'_> {
+    type Target = Conntrack;
+
+    #[inline]
+    fn deref(&self) -> &Conntrack {
+        match self {
+            Connections::Real(conntrack) => conntrack,
+            Connections::Seen(conntrack) => conntrack,
+        }
+    }
 }
 
 impl Facts for View<'_> {
@@ -124,7 +146,9 @@ impl Facts for View<'_> {
             return false;
         };
         let bit = 1u128.checked_shl(label.into()).unwrap_or(0);
-        self.conntrack.set_labels(attached.id, bit, bit);
+        if let Connections::Real(conntrack) = &mut self.conntrack {
+            conntrack.set_labels(attached.id, bit, bit);
+        }
         true
     }
 }
@@ -163,8 +187,12 @@ impl View<'_> {
                 None => entry.tuple(Dir::Original).src,
             }),
             Field::CtMasterHelper => {
-                let master = self.conntrack.entry(entry.master.as_ref()?.id)?;
-                Some(name_number(master.helper?.name()))
+                let master = entry.master.as_ref()?;
+                let helper = match self.conntrack.entry(master.id) {
+                    Some(living) => living.helper,
+                    None => master.helper,
+                };
+                Some(name_number(helper?.name()))
             }
             _ => entry_field(entry, field, self.now),
         }

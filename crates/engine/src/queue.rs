@@ -1,9 +1,10 @@
 //! Queues of packets that programs decide (`nfnetlink_queue`), as a hook of this library.
 
 use tidegate_ir::{Hook, QueueSpec};
+use tidegate_wire::jhash::jhash;
 
 use crate::packet::Packet;
-use crate::rewrite::{address, jhash3};
+use crate::rewrite::address;
 
 /// A packet in a queue.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +45,7 @@ pub trait Queues: std::fmt::Debug + Send {
 pub(crate) fn number(packet: &Packet, spec: QueueSpec) -> u16 {
     let [src, dst] = [packet.src(), packet.dst()].map(|a| address(a, u128::MAX));
     let proto = u32::from(packet.layout.proto);
-    let hash = jhash3(src.min(dst), src.max(dst), proto, 0);
+    let hash = jhash(&[src.min(dst), src.max(dst), proto], 0);
     let count = u64::from(spec.last.saturating_sub(spec.first)) + 1;
     spec.first
         .saturating_add(((u64::from(hash) * count) >> 32) as u16)

@@ -2,6 +2,7 @@
 
 use tidegate_conntrack::{Conntrack, Dir};
 use tidegate_ir::{HashMark, Manip, NptSpec, TcpEcn, TcpOptions};
+use tidegate_wire::jhash::jhash;
 use tidegate_wire::{Family, Layout, be16, be32, checksum, parse, parse_embedded, proto, put, tcp};
 
 use crate::env;
@@ -93,7 +94,7 @@ pub(crate) fn hash_mark(packet: &Packet, spec: &HashMark, conntrack: &Conntrack)
         packet_tuple(packet, spec)?
     };
     let (low, high) = (tuple.src.min(tuple.dst), tuple.src.max(tuple.dst));
-    let hash = jhash3(low, high, tuple.ports, spec.seed);
+    let hash = jhash(&[low, high, tuple.ports], spec.seed);
     let hash = hash ^ (u32::from(tuple.proto) & u32::from(spec.proto_mask));
     let scaled = (u64::from(hash) * u64::from(spec.modulus)) >> 32;
     Some((scaled as u32).wrapping_add(spec.offset))
@@ -182,20 +183,6 @@ fn port_word(layout: &Layout, bytes: &[u8]) -> Option<u32> {
         _ => return None,
     };
     be32(bytes, usize::from(layout.l4) + at)
-}
-
-/// Jenkins' lookup3 over three words (`jhash_3words`).
-pub(crate) fn jhash3(a: u32, b: u32, c: u32, seed: u32) -> u32 {
-    let start = seed.wrapping_add(0xdead_beef).wrapping_add(3 << 2);
-    let [mut a, mut b, mut c] = [a, b, c].map(|word| word.wrapping_add(start));
-    let step = |x: u32, y: u32, turn| (x ^ y).wrapping_sub(y.rotate_left(turn));
-    c = step(c, b, 14);
-    a = step(a, c, 11);
-    b = step(b, a, 25);
-    c = step(c, b, 16);
-    a = step(a, c, 4);
-    b = step(b, a, 14);
-    step(c, b, 24)
 }
 
 /// Gives an address another prefix (`ip6t_snpt_tg`, `ip6t_dnpt_tg`). An ICMP error about a

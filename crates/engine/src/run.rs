@@ -11,13 +11,14 @@ use crate::defrag::{self, Defragged};
 use crate::effects;
 use crate::engine::{Engine, Family4Or6, index};
 use crate::env::{Env, Prefix};
-use crate::facts::View;
+use crate::facts::{Connections, View};
 use crate::flow::Recorder;
 use crate::hooks::{Stage, stages};
 use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
 use crate::queue::Queues;
+use crate::staged::Otherwise;
 use crate::tables::{self, Continue, Counter, Decision, Host};
 use crate::trace::{Trace, TraceEvent, Watch};
 
@@ -47,6 +48,9 @@ pub(crate) struct Run<'e, T> {
 
 impl<'e, T: Trace> Run<'e, T> {
     pub(crate) fn new(engine: &'e mut Engine, now: Time, trace: &'e mut T) -> Self {
+        if let Some(staged) = engine.staged.as_deref_mut() {
+            staged.begin();
+        }
         Run {
             outputs: std::mem::take(&mut engine.spare),
             engine,
@@ -72,7 +76,9 @@ impl<'e, T: Trace> Run<'e, T> {
         });
         for &stage in stages(hook) {
             match stage {
-                Stage::Table(kind) if self.family(packet).rules.table(kind).is_none() => {}
+                Stage::Table(kind)
+                    if self.family(packet).rules.table(kind).is_none()
+                        && !self.is_staged(packet, kind) => {}
                 Stage::Table(_) if packet.follow.is_some() => self.follow_table(packet),
                 Stage::Defrag => self.defrag(packet, hook)?,
                 Stage::Table(TableKind::Mangle) if hook == Hook::Output => {
@@ -143,7 +149,18 @@ impl<'e, T: Trace> Run<'e, T> {
         kind: TableKind,
         hook: Hook,
     ) -> Result<(), Stop> {
-        let (decision, copies) = self.decide(packet, kind, hook);
+        let staged = self.rehearse(packet, kind, hook);
+        let (decision, copies, by) = self.decide(packet, kind, hook);
+        if let Some(staged) = staged {
+            let what = Otherwise {
+                family: packet.family(),
+                table: kind,
+                hook,
+                live: (decision.into(), by),
+                staged,
+            };
+            self.compare(packet, what);
+        }
         if !copies.is_empty() {
             self.send_copies(copies);
         }
@@ -166,7 +183,7 @@ impl<'e, T: Trace> Run<'e, T> {
         packet: &mut Packet,
         kind: TableKind,
         hook: Hook,
-    ) -> (Decision, Vec<Copy>) {
+    ) -> (Decision, Vec<Copy>, Option<RuleId>) {
         let Engine {
             families,
             conntrack,
@@ -186,7 +203,7 @@ impl<'e, T: Trace> Run<'e, T> {
             ..
         } = &mut families[index(packet.family())];
         let Some(table) = rules.table(kind) else {
-            return (Decision::Accept, Vec::new());
+            return (Decision::Accept, Vec::new(), None);
         };
         let mut at = AtTable {
             queues,
@@ -203,9 +220,10 @@ impl<'e, T: Trace> Run<'e, T> {
             outputs: &mut self.outputs,
             now: self.now,
             hook,
+            last: None,
         };
         let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
-        (decision, at.copies)
+        (decision, at.copies, at.last)
     }
 
     /// Locally sent packets are routed again when mangle changed what routing looks
@@ -278,18 +296,19 @@ impl<'e, T: Trace> Run<'e, T> {
             random,
             flows,
             shared,
+            staged,
             ..
         } = &mut *self.engine;
         let Tracking::Connection(a) = packet.tracking else {
             return flows.recorder.spoil();
         };
-        if packet.traced {
+        if packet.traced || staged.is_some() {
             return flows.recorder.spoil();
         }
         let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
         let mut facts = View {
             packet,
-            conntrack,
+            conntrack: Connections::Real(conntrack),
             env,
             steps: &mut families[index(packet.family())].steps,
             shared,
@@ -408,6 +427,8 @@ pub(crate) struct AtTable<'r, T> {
     pub(crate) copies: Vec<Copy>,
     now: Time,
     pub(crate) hook: Hook,
+    /// The rule or policy that counted last: the one that decides.
+    last: Option<RuleId>,
 }
 
 impl<T: Trace> Host for AtTable<'_, T> {
@@ -417,7 +438,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
     fn view(&mut self) -> (View<'_>, Watch<'_, T>) {
         let view = View {
             packet: self.packet,
-            conntrack: self.conntrack,
+            conntrack: Connections::Real(self.conntrack),
             env: self.env,
             steps: self.steps,
             shared: self.shared,
@@ -434,6 +455,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
     #[inline]
     fn counter(&mut self, id: RuleId) -> &mut Counter {
         self.recorder.counted(id);
+        self.last = Some(id);
         let at = id.0 as usize;
         if at >= self.counters.len() {
             self.counters.resize(at + 1, Counter::default());

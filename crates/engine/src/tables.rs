@@ -178,7 +178,7 @@ fn kind_of(chain: &Chain, rule: &Rule) -> &'static str {
         Verdict::Accept | Verdict::Drop | Verdict::Return
     );
     match (
-        ends && rule.effects.is_empty() && rule.cond.is_empty(),
+        ends && rule.bare && rule.effects.is_empty() && rule.cond.is_empty(),
         &chain.base,
     ) {
         (true, Some(_)) => "policy",

@@ -1,13 +1,11 @@
 //! An FTP control connection between two simple TCP ends, translated on its way.
 
-use tidegate_conntrack::{
-    Config, Conntrack, Dir, DropReason, HelperKind, HelperSettings, InHook, Manip, NatHook,
-    NatRange, SECOND, Template, Time, Tracked,
-};
+use tidegate_conntrack::{Config, Dir, DropReason, HelperKind, HelperSettings, NatRange};
 use tidegate_wire::{Family, proto, tcp::Tcp};
 
+use crate::gate::Gate;
 use crate::input::Input;
-use crate::packets::{Ends, Segment, TCP_CHECK, checksum_holds, packet, tcp, well_formed};
+use crate::packets::{Ends, Segment, TCP_CHECK, packet, tcp, well_formed};
 
 const SYN: u8 = 2;
 const RST: u8 = 4;
@@ -45,13 +43,10 @@ struct End {
 }
 
 struct World {
-    ct: Conntrack,
-    now: Time,
+    gate: Gate,
     family: Family,
     /// Client, server, client as the server sees it, server as the client sees it.
     addr: [u128; 4],
-    snat: Option<NatRange>,
-    dnat: Option<NatRange>,
     ends: [End; 2],
     /// Nothing was done so far that may upset a tracker: every segment must come
     /// through to where its receiver waits for it.
@@ -67,11 +62,9 @@ pub fn ftp(data: &[u8]) {
     world.handshake();
     while !input.is_empty() {
         world.step(&mut input);
-        world.bounded();
+        world.gate.bounded();
     }
-    world.ct.handle_timeout(world.now + 20 * 86_400 * SECOND);
-    assert_eq!(world.ct.iter().count(), 0, "an entry outlives its timeout");
-    assert_eq!(world.ct.expectations().count(), 0);
+    world.gate.end();
 }
 
 impl World {
@@ -95,9 +88,12 @@ impl World {
             },
             ..Config::default()
         };
+        let mut gate = Gate::new(config);
+        gate.helper = Some(HelperKind::Ftp);
+        gate.snat = snat.then(|| range(seen));
+        gate.dnat = dnat.then(|| NatRange::address(server));
         World {
-            ct: Conntrack::new(config),
-            now: 1_000_000 * SECOND,
+            gate,
             family,
             addr: [
                 client,
@@ -105,8 +101,6 @@ impl World {
                 if snat { seen } else { client },
                 if dnat { called } else { server },
             ],
-            snat: snat.then(|| range(seen)),
-            dnat: dnat.then(|| NatRange::address(server)),
             ends: [0, 1].map(|_| End {
                 next: input.word(),
                 wants: 0,
@@ -152,9 +146,7 @@ impl World {
             }
             12 => {
                 self.orderly = false;
-                let seconds = Time::from(input.half());
-                self.now += seconds * SECOND;
-                self.ct.handle_timeout(self.now);
+                self.gate.wait(input.half());
             }
             13 => {
                 self.orderly = false;
@@ -194,7 +186,9 @@ impl World {
             src,
             dst,
         };
-        let passed = self.pass(packet(ends, proto::TCP, l4, Some(TCP_CHECK)));
+        let passed = self
+            .gate
+            .pass(packet(ends, proto::TCP, l4, Some(TCP_CHECK)));
         let length = data.len() as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
         match passed {
             Ok(bytes) => self.arrive(dir, &bytes, length),
@@ -208,6 +202,7 @@ impl World {
 
     fn client_port(&self) -> u16 {
         let control = self
+            .gate
             .ct
             .iter()
             .find(|(_, e)| e.tuple(Dir::Original).dst_id == CONTROL_PORT && e.master.is_none());
@@ -232,62 +227,9 @@ impl World {
         other.wants = segment.seq().wrapping_add(length);
     }
 
-    /// A packet through both nat hooks and the helper. `Err(None)`: not tracked.
-    fn pass(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, Option<DropReason>> {
-        let layout = well_formed(&bytes);
-        let template = Template {
-            helper: Some(HelperKind::Ftp),
-            ..Template::default()
-        };
-        let hook = InHook::Prerouting;
-        let tracked = self
-            .ct
-            .handle_packet(self.now, &bytes, &layout, hook, Some(&template));
-        let mut at = match tracked {
-            Tracked::Ct(at) => at,
-            Tracked::Drop(reason) => return Err(Some(reason)),
-            Tracked::Untracked | Tracked::Invalid(_) => return Err(None),
-        };
-        let outcome = self.translate(&at, &mut bytes, &layout);
-        let outcome = outcome.and_then(|()| {
-            self.ct.help(self.now, &at, &mut bytes, &layout)?;
-            self.ct.confirm(self.now, &mut at)
-        });
-        if let Err(reason) = outcome {
-            self.ct.release(at.id);
-            return Err(Some(reason));
-        }
-        well_formed(&bytes);
-        assert_eq!(checksum_holds(&bytes), Some(true), "checksum {bytes:02x?}");
-        Ok(bytes)
-    }
-
-    fn translate(
-        &mut self,
-        at: &tidegate_conntrack::Attached,
-        bytes: &mut [u8],
-        layout: &tidegate_wire::Layout,
-    ) -> Result<(), DropReason> {
-        for hook in [NatHook::Prerouting, NatHook::Postrouting] {
-            let manip = hook.manip();
-            if self.ct.nat_rules_needed(at, manip) {
-                let range = match manip {
-                    Manip::Src => self.snat,
-                    Manip::Dst => self.dnat,
-                };
-                match range {
-                    Some(range) => self.ct.nat_setup(at.id, manip, &range)?,
-                    None => self.ct.nat_null_binding(at.id, manip)?,
-                }
-            }
-            self.ct.nat_translate(at, hook, bytes, layout)?;
-        }
-        Ok(())
-    }
-
     /// The data connection that was announced last, in the addresses its opener knows.
     fn open_expected(&mut self) {
-        let Some(tuple) = self.ct.expectations().last().map(|e| e.tuple) else {
+        let Some(tuple) = self.gate.ct.expectations().last().map(|e| e.tuple) else {
             return;
         };
         let l4 = tcp(Segment {
@@ -301,31 +243,27 @@ impl World {
             src: tuple.src,
             dst: tuple.dst,
         };
-        let passed = self.pass(packet(ends, proto::TCP, l4, Some(TCP_CHECK)));
+        let passed = self
+            .gate
+            .pass(packet(ends, proto::TCP, l4, Some(TCP_CHECK)));
         let opened = tidegate_conntrack::Tuple {
             src_id: 20,
             ..tuple
         };
         let child = self
+            .gate
             .ct
             .find(&opened, Default::default())
-            .and_then(|(id, _)| self.ct.entry(id))
+            .and_then(|(id, _)| self.gate.ct.entry(id))
             .is_some_and(|e| e.master.is_some());
         if let Ok(bytes) = passed
             && child
-            && !self.ct.config().helper.ftp_loose
+            && !self.gate.ct.config().helper.ftp_loose
         {
             let [client, server, ..] = self.addr;
             let owner = if tuple.src == server { client } else { server };
             let dst = well_formed(&bytes).dst(&bytes);
             assert_eq!(dst, owner, "the data connection goes astray");
         }
-    }
-
-    fn bounded(&mut self) {
-        assert!(self.ct.count() <= MAX_ENTRIES);
-        assert_eq!(self.ct.count() as usize, self.ct.iter().count());
-        assert!(self.ct.expectations().count() <= MAX_EXPECTED as usize);
-        let _ = (self.ct.events(), self.ct.expect_events());
     }
 }

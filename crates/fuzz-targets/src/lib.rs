@@ -8,28 +8,35 @@
 mod capture;
 mod engine;
 mod ftp;
+mod gate;
+mod helpers;
 mod input;
 mod packets;
 mod rules;
 mod snapshot;
+mod trackers;
 mod wire;
 
 pub use capture::capture;
 pub use engine::engine;
 pub use ftp::ftp;
+pub use helpers::helpers;
 pub use rules::rules;
 pub use snapshot::snapshot;
+pub use trackers::trackers;
 pub use wire::wire;
 
 /// A target: fails by panicking.
 pub type Target = fn(&[u8]);
 
 /// All targets by name, as `fuzz/` and its corpora call them.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("capture", capture),
     ("engine", engine),
     ("ftp", ftp),
+    ("helpers", helpers),
     ("rules", rules),
     ("snapshot", snapshot),
+    ("trackers", trackers),
     ("wire", wire),
 ];

@@ -43,6 +43,11 @@ fn ftp() {
 }
 
 #[test]
+fn helpers() {
+    replay("helpers");
+}
+
+#[test]
 fn rules() {
     replay("rules");
 }
@@ -50,6 +55,11 @@ fn rules() {
 #[test]
 fn snapshot() {
     replay("snapshot");
+}
+
+#[test]
+fn trackers() {
+    replay("trackers");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod file;
+pub mod foreign;
 mod live;
 pub mod netlink;
 mod sysctl;

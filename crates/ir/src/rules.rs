@@ -143,6 +143,9 @@ pub struct Rule {
     pub verdict: Verdict,
     /// Counter index.
     pub id: RuleId,
+    /// Written without any match, comments included: what the kernel's trace takes for a
+    /// policy or a return.
+    pub bare: bool,
 }
 
 impl Rule {

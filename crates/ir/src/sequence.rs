@@ -297,6 +297,7 @@ mod tests {
             cond: Cond::Const(true).into(),
             effects: Box::default(),
             verdict: Verdict::Continue,
+            bare: true,
         }
     }
 

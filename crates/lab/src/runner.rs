@@ -308,9 +308,14 @@ fn keep(lab: &Lab, name: &str, dir: &Path) -> Result<String> {
     let host = lab.guarded()?;
     let limit = Duration::from_secs(LIMIT);
     shell::run(host, &format!("tidegate host --out '{stem}.toml'"), limit)?;
-    if lab.who != Who::None {
-        shell::run(host, &format!("iptables-save >'{stem}.rules'"), limit)?;
-        shell::run(host, &format!("ip6tables-save >'{stem}.rules6'"), limit)?;
+    for (save, extension) in [("iptables-save", "rules"), ("ip6tables-save", "rules6")] {
+        let file = format!("{stem}.{extension}");
+        if lab.who == Who::None {
+            // No firewall is one without rules.
+            std::fs::write(&file, "")?;
+        } else {
+            shell::run(host, &format!("{save} >'{file}'"), limit)?;
+        }
     }
     Ok(stem)
 }

@@ -212,6 +212,7 @@ impl Run {
             cond: conds.into_iter().collect(),
             effects: outcome.effects.into(),
             verdict: outcome.verdict,
+            bare: spec.matches.is_empty(),
         }
     }
 }

@@ -11,12 +11,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tidegate_daemon::apply::{ON_TRIAL, Order, Session};
+use tidegate_daemon::apply::{ON_TRIAL, Order, Session, StageStep};
 use tidegate_daemon::config::Config;
-use tidegate_daemon::control::{Frame, Request, Unreachable, call, socket_path};
+use tidegate_daemon::control::{Request, Unreachable, call, socket_path};
 use tidegate_syntax::save;
 use tidegate_tools::{FileStore, Store, replace};
 use tidegate_wire::Family;
+
+use crate::orders;
 
 /// What `tidegate apply --help` ends with.
 const HELP: &str = "\
@@ -38,6 +40,8 @@ Examples:
   tidegate apply --timeout 60 --write /etc/iptables/rules.v4 new.rules
   tidegate apply --command ./firewall.sh
   tidegate apply --dry-run new.rules
+  tidegate apply --staged new.rules && sleep 3600 && tidegate apply --show
+  tidegate apply --promote
 
 Exit status: 0 applied and confirmed, or there was nothing to change; 1 the rules cannot
 be read, or something else went wrong; 2 the command line is wrong; 3 somebody would be
@@ -78,6 +82,18 @@ pub(crate) struct Args {
     /// Apply the rules even if they lock somebody out.
     #[arg(long, alias = "force")]
     force_lockout: bool,
+    /// Put the rules beside those in force: packets meet them too, without effect.
+    #[arg(long, conflicts_with_all = ["timeout", "write", "dry_run", "force_lockout", "no_wait"])]
+    staged: bool,
+    /// Say what the rules on stage would have done otherwise.
+    #[arg(long, conflicts_with_all = ["file", "staged", "promote", "discard"])]
+    show: bool,
+    /// Put the rules on stage in force, on trial as any others.
+    #[arg(long, conflicts_with_all = ["file", "staged", "discard"])]
+    promote: bool,
+    /// Take the rules on stage away.
+    #[arg(long, conflicts_with_all = ["file", "staged"])]
+    discard: bool,
     /// Do not ask: the rules wait for `tidegate confirm`.
     #[arg(long)]
     no_wait: bool,
@@ -123,7 +139,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 impl Args {
     fn order(&self) -> Result<Order> {
-        let [v4, v6] = self.texts()?;
+        let stage = self.stage();
+        let [v4, v6] = match stage {
+            None | Some(StageStep::Put) => self.texts()?,
+            Some(_) => [None, None],
+        };
         let mut sessions: BTreeSet<Session> = self.session.iter().copied().collect();
         sessions.extend(Session::behind(process::id()));
         Ok(Order {
@@ -134,7 +154,18 @@ impl Args {
             force: self.force_lockout,
             dry_run: self.dry_run,
             json: self.json,
+            stage,
         })
+    }
+
+    const fn stage(&self) -> Option<StageStep> {
+        match (self.staged, self.show, self.promote, self.discard) {
+            (true, ..) => Some(StageStep::Put),
+            (_, true, ..) => Some(StageStep::Show),
+            (_, _, true, _) => Some(StageStep::Promote),
+            (_, _, _, true) => Some(StageStep::Discard),
+            _ => None,
+        }
     }
 
     /// The new rules of both families.
@@ -204,7 +235,7 @@ impl Args {
         } else {
             "iptables-save"
         };
-        let text = output_of(tool, &["-c"])?;
+        let text = orders::output_of(tool, &["-c"])?;
         replace(path, text.as_bytes()).with_context(|| path.display().to_string())
     }
 }
@@ -253,7 +284,10 @@ fn changed_by(command: &str) -> Result<[Option<String>; 2]> {
     let state = directory.path().join("state");
     let mut text = String::new();
     for (heading, tool) in [("ipv4", "iptables-save"), ("ipv6", "ip6tables-save")] {
-        text += &format!("# tidegate-state {heading}\n{}", output_of(tool, &["-c"])?);
+        text += &format!(
+            "# tidegate-state {heading}\n{}",
+            orders::output_of(tool, &["-c"])?
+        );
     }
     fs::write(&state, text)?;
     let tools = directory.path().join("bin");
@@ -292,7 +326,7 @@ fn ask(name: &str, input: String) -> Result<u8, Unreachable> {
         words: Vec::new(),
         input,
     };
-    call(&socket_path(), &request, &mut crate::orders::print)
+    call(&socket_path(), &request, &mut orders::print)
 }
 
 fn quietly(name: &str) {
@@ -303,27 +337,7 @@ fn quietly(name: &str) {
     let _ = call(&socket_path(), &request, &mut |_| Ok(()));
 }
 
-/// What a tool prints about the rules in force.
-pub(crate) fn output_of(tool: &str, words: &[&str]) -> Result<String> {
-    let request = Request {
-        name: tool.to_owned(),
-        words: words.iter().map(|&w| w.to_owned()).collect(),
-        input: String::new(),
-    };
-    let mut out = Vec::new();
-    let status = call(&socket_path(), &request, &mut |frame| {
-        if let Frame::Out(bytes) = frame {
-            out.extend_from_slice(bytes);
-        }
-        Ok(())
-    })?;
-    if status != 0 {
-        bail!("{tool}: the daemon refuses");
-    }
-    Ok(String::from_utf8(out)?)
-}
-
 fn unreachable(e: &Unreachable) -> ExitCode {
-    let _ = writeln!(io::stderr(), "tidegate: {}", crate::orders::explain(e));
+    let _ = writeln!(io::stderr(), "tidegate: {}", orders::explain(e));
     ExitCode::from(NO_DAEMON)
 }

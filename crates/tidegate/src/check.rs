@@ -9,7 +9,7 @@ mod source;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use annotate_snippets::Renderer;
@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::Value;
 use tidegate_analysis::Space;
+use tidegate_daemon::sockets::{Listener, listeners};
 use tidegate_ir::{Hook, TableKind};
 use tidegate_syntax::{parse_rules, save};
 use tidegate_tools::HostNames;
@@ -26,7 +27,7 @@ use crate::given::Given;
 use crate::replay::rules::Loaded;
 use crate::whole::{MOST_NODES, Whole};
 use finding::Finding;
-use lints::{LINTS, Level};
+use lints::{ELSEWHERE, LINTS, Level};
 use source::{Place, Source};
 
 const HELP: &str = "\
@@ -149,8 +150,9 @@ pub(crate) fn examine(loaded: &Loaded, source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// A family whose rules are open beside one whose rules are not.
-fn parity(all: &[Loaded]) -> Option<Finding> {
+/// A family whose rules are open beside one whose rules are not; `listeners` are those of
+/// the host that the rules are for, if it is this one.
+fn parity(all: &[Loaded], listeners: &[Listener]) -> Option<Finding> {
     let of = |family| all.iter().find(|l| l.source.family == family);
     let (v4, v6) = (of(Family::V4)?, of(Family::V6)?);
     let input = |l: &Loaded| {
@@ -161,10 +163,55 @@ fn parity(all: &[Loaded]) -> Option<Finding> {
     let open = input(v6).is_none_or(|c| c.rules.is_empty() && !habits::refuses_by_default(&c));
     (closed && open).then(|| {
         let text = "IPv4 INPUT refuses by default, IPv6 INPUT accepts everything: what listens on :: is open";
+        let open: Vec<String> = listeners
+            .iter()
+            .filter(|l| l.at.ip() == std::net::Ipv6Addr::UNSPECIFIED)
+            .map(Listener::to_string)
+            .collect();
+        let note = match open.as_slice() {
+            [] => "which services listen on ::: ss -ltunp '( src [::] )'".to_owned(),
+            open => format!("reachable over IPv6 only because of that: {}", open.join(", ")),
+        };
         Finding::new("TG080", None, text)
-            .help("ip6tables -P INPUT DROP, with the rules of INPUT in IPv6 words and -p ipv6-icmp -j ACCEPT before")
-            .note("which services listen on ::: ss -ltunp '( src [::] )'")
+            .help(in_ipv6(v4))
+            .note(note)
     })
+}
+
+/// The commands that close IPv6 as IPv4 is: what every host needs, then those of IPv4's
+/// INPUT rules that mean the same there.
+fn in_ipv6(v4: &Loaded) -> String {
+    let mut rules = vec![
+        "-i lo -j ACCEPT".to_owned(),
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
+        "-p ipv6-icmp -j ACCEPT".to_owned(),
+    ];
+    let filter = v4.source.table(TableKind::Filter);
+    let input = filter.and_then(|t| t.chain("INPUT"));
+    for rule in input.iter().flat_map(|c| &c.rules) {
+        let text = save::rule("INPUT", &rule.spec, Family::V4, None);
+        let spec = text.strip_prefix("-A INPUT ").unwrap_or_default();
+        let same = rule.spec.src.is_none()
+            && rule.spec.dst.is_none()
+            && spec.ends_with("-j ACCEPT")
+            && (spec.starts_with("-p tcp ") || spec.starts_with("-p udp "));
+        if same && !rules.iter().any(|r| r == spec) {
+            rules.push(spec.to_owned());
+        }
+    }
+    let mut commands: Vec<String> = rules
+        .iter()
+        .map(|rule| format!("ip6tables -A INPUT {rule}"))
+        .collect();
+    commands.push("ip6tables -P INPUT DROP".to_owned());
+    commands.join(" && ")
+}
+
+/// Who listens on the host that the rules are for; nobody where that is another one.
+fn here(args: &Args) -> Vec<Listener> {
+    let host = args.given.host.as_deref();
+    let live = args.file.is_none() && args.given.is_live() || host == Some(Path::new("live"));
+    if live { listeners() } else { Vec::new() }
 }
 
 /// A family's rules and their file.
@@ -206,7 +253,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         out.write_all(list().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let renderer = renderer();
+    let (renderer, here) = (renderer(), here(args));
     let (mut json, mut loaded, mut worst, mut count) = (Vec::new(), Vec::new(), None, 0);
     for (source, family) in read(args)? {
         let rules = match parse_rules(&source.text, family, &HostNames::default()) {
@@ -226,7 +273,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             }
         };
         let rules = Loaded::new(rules).map_err(|f| anyhow::anyhow!(f.render("tidegate", None)))?;
-        for finding in examine(&rules, &source) {
+        for mut finding in examine(&rules, &source) {
+            finding.listeners(&here);
             worst = worst.max(Some(finding.level()));
             count += 1;
             match args.json {
@@ -236,7 +284,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         loaded.push(rules);
     }
-    if let Some(finding) = parity(&loaded) {
+    if let Some(finding) = parity(&loaded, &here) {
         worst = worst.max(Some(finding.level()));
         count += 1;
         let source = Source::default();
@@ -268,7 +316,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// All lints as Markdown.
 pub(crate) fn list() -> String {
     let mut out = String::from(
-        "# Lints of `tidegate check`\n\n\
+        "# Lints of `tidegate check`, and codes of other commands\n\n\
          Printed by `tidegate check --list`. A finding is silenced by `# tidegate: allow(CODE)` on the line\n\
          before its rule, or by `# tidegate: allow-file(CODE)` for a whole file.\n",
     );
@@ -291,6 +339,10 @@ pub(crate) fn list() -> String {
                 lint.example.rules
             );
         }
+    }
+    out += "\n## Said elsewhere\n\n| Code | By `tidegate` | Meaning |\n|---|---|---|\n";
+    for said in ELSEWHERE {
+        out += &format!("| {} | {} | {} |\n", said.code, said.by, said.what);
     }
     out
 }

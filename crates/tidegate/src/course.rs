@@ -3,6 +3,7 @@
 //! What answers a packet is made from what the engine let out, so that translation is
 //! followed: a server answers the addresses it saw.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tidegate_engine::env::{Env, IfIndex};
@@ -20,6 +21,8 @@ pub(crate) const FIRST_SEQ: u32 = 1_000;
 const SERVER_SEQ: u32 = 5_000;
 /// When the first packet is sent: 2026-01-01, so that timestamps look like some.
 pub(crate) const START: u64 = 1_767_225_600_000_000_000;
+/// Nanoseconds between the packets of a connection.
+const STEP: u64 = 1_000_000;
 /// Payload of a data packet.
 const DATA: u16 = 16;
 
@@ -60,6 +63,18 @@ pub(crate) struct Runner {
     pub(crate) env: Arc<Env>,
     /// Nanoseconds since 1970.
     pub(crate) now: u64,
+    /// Nothing has been sent yet.
+    fresh: bool,
+}
+
+/// A packet that was driven.
+pub(crate) struct Sent<'d> {
+    /// As it was described, or the one that opens the connection.
+    pub(crate) packet: &'d Described,
+    /// What it is in a connection's course.
+    pub(crate) step: Option<&'static Step>,
+    /// Where an answer to it would go past this host.
+    pub(crate) hairpin: Option<Hairpin>,
 }
 
 impl Runner {
@@ -74,6 +89,57 @@ impl Runner {
             engine,
             env,
             now: START,
+            fresh: true,
+        }
+    }
+
+    /// Forgets connections and all else that packets leave behind.
+    pub(crate) fn forget(&mut self) {
+        self.engine.forget();
+        self.fresh = true;
+    }
+
+    /// Sends packets one after the other, or with `course` the connections that they open,
+    /// each until a packet of it is stopped. `make` makes what watches a packet; `seen`
+    /// hears of each, and may end it.
+    pub(crate) fn drive<'d, T: Trace>(
+        &mut self,
+        packets: impl IntoIterator<Item = &'d Described>,
+        course: bool,
+        make: impl Fn(&Runner, &Described) -> T,
+        mut seen: impl FnMut(&mut Runner, Sent<'d>, Passed, T) -> ControlFlow<()>,
+    ) {
+        for packet in packets {
+            if !self.fresh {
+                self.wait(packet.after);
+            }
+            self.fresh = false;
+            let mut course = course.then(|| Course::new(packet, self));
+            let next = |course: &mut Option<Course<'d>>, runner: &Runner| match course {
+                Some(course) => course.next().map(|(step, from, b)| (Some(step), from, b)),
+                None => Some((None, runner.place(packet), alone(packet))),
+            };
+            while let Some((step, from, bytes)) = next(&mut course, self) {
+                let mut trace = make(self, packet);
+                let passed = self.pass(from, bytes, packet.mark, &mut trace);
+                let arrived = passed.arrived();
+                let mut hairpin = None;
+                if let Some(course) = course.as_mut().filter(|_| step.is_some_and(|s| !s.reply)) {
+                    hairpin = course.arrived(self, &passed);
+                }
+                let sent = Sent {
+                    packet,
+                    step,
+                    hairpin,
+                };
+                if seen(self, sent, passed, trace).is_break() {
+                    return;
+                }
+                if step.is_none() || !arrived {
+                    break;
+                }
+                self.wait(STEP);
+            }
         }
     }
 
@@ -237,6 +303,11 @@ pub(crate) fn alone(packet: &Described) -> Vec<u8> {
         seq: FIRST_SEQ,
         ack: 0,
     };
+    let said = |segment: Segment| Segment {
+        seq: packet.seq.unwrap_or(segment.seq),
+        ack: packet.ack.unwrap_or(segment.ack),
+        ..segment
+    };
     // Continues the course above, if that is what it follows.
     if flags & ACK != 0 {
         segment = match flags & SYN != 0 {
@@ -245,7 +316,7 @@ pub(crate) fn alone(packet: &Described) -> Vec<u8> {
         };
         segment.flags = flags;
     }
-    bytes(packet, packet.ends(), segment)
+    bytes(packet, packet.ends(), said(segment))
 }
 
 /// Both ends of a packet by its bytes.
@@ -266,7 +337,7 @@ pub(crate) fn ends_of(packet: &[u8]) -> Option<Ends> {
 }
 
 /// The two sides of a connection under way.
-pub(crate) struct Course<'d> {
+struct Course<'d> {
     packet: &'d Described,
     client: (Place, Ends),
     /// Where the server is and what it answers, once a packet has reached it.
@@ -276,7 +347,7 @@ pub(crate) struct Course<'d> {
 
 impl<'d> Course<'d> {
     /// The connection that `packet` opens.
-    pub(crate) fn new(packet: &'d Described, runner: &Runner) -> Self {
+    fn new(packet: &'d Described, runner: &Runner) -> Self {
         Course {
             packet,
             client: (runner.place(packet), packet.ends()),
@@ -286,7 +357,7 @@ impl<'d> Course<'d> {
     }
 
     /// The next packet: its step, where it goes in and its bytes.
-    pub(crate) fn next(&mut self) -> Option<(&'static Step, Place, Vec<u8>)> {
+    fn next(&mut self) -> Option<(&'static Step, Place, Vec<u8>)> {
         let step = steps(self.packet).get(self.at)?;
         let (place, ends) = match step.reply {
             false => self.client,
@@ -296,20 +367,21 @@ impl<'d> Course<'d> {
         Some((step, place, step_bytes(self.packet, ends, step)))
     }
 
-    /// Learns from a client's packet that arrived where the server is.
-    pub(crate) fn arrived(&mut self, runner: &Runner, passed: &Passed) {
-        if self.server.is_none()
-            && let Some((place, bytes)) = runner.arrival(passed)
-            && let Some(ends) = ends_of(bytes)
-        {
-            let ends = ends.reversed(self.packet.is_icmp());
-            self.server = Some((place, ends));
+    /// Learns from the first client's packet that arrived where the server is, and whether
+    /// it would answer past this host.
+    fn arrived(&mut self, runner: &Runner, passed: &Passed) -> Option<Hairpin> {
+        if self.server.is_some() || !passed.arrived() {
+            return None;
         }
+        let (place, bytes) = runner.arrival(passed)?;
+        let ends = ends_of(bytes)?.reversed(self.packet.is_icmp());
+        self.server = Some((place, ends));
+        self.hairpin(runner)
     }
 
     /// Whether the server would answer the client past this host: both are on one link,
     /// the server sees the client's own address, and the client expects another one.
-    pub(crate) fn hairpin(&self, runner: &Runner) -> Option<Hairpin> {
+    fn hairpin(&self, runner: &Runner) -> Option<Hairpin> {
         let (Place::At(dev), Some((Place::At(to), ends))) = (self.client.0, self.server) else {
             return None;
         };

@@ -4,6 +4,7 @@ mod remedy;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -11,9 +12,10 @@ use clap::Parser;
 use serde_json::{Value, json};
 use tidegate_wire::Family;
 
-use crate::course::{Course, Passed, Place, Runner, alone};
+use crate::course::{Passed, Place, Runner, Sent};
 use crate::given::Given;
 use crate::packets::{Described, GRAMMAR};
+use crate::replay::advice::{self, Advice, Met};
 use crate::replay::brief::Brief;
 use crate::replay::explain::{Explainer, Show};
 use crate::replay::paint::{Paint, Tone};
@@ -95,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 (None, true) => "STOPPED",
                 (None, false) => "ACCEPT",
             },
-            "notes": told.notes,
+            "findings": told.findings,
             "remedy": remedy.as_ref().map(Remedy::json),
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
@@ -149,6 +151,7 @@ struct Told {
     /// Whether the details are worth reading.
     shown: bool,
     json: Value,
+    advice: Option<Advice>,
 }
 
 /// The answer.
@@ -159,110 +162,80 @@ struct Answer {
     refused: Option<usize>,
     /// A packet did not arrive, by rules or otherwise.
     stopped: bool,
-    notes: Vec<String>,
+    findings: Vec<Advice>,
 }
 
 impl Question<'_> {
     fn ask(&self, rules: &Rules, paint: Paint) -> Result<Answer> {
         let mut answer = Answer::default();
-        let mut runner = Runner::new(self.host, rules);
         let teller = Teller { rules, paint };
-        if self.course {
-            let packet = &self.packets[0];
-            let mut course = Course::new(packet, &runner);
-            let mut seen = [false; 2];
-            while let Some((step, from, bytes)) = course.next() {
-                let first = !std::mem::replace(&mut seen[usize::from(step.reply)], true);
-                let (passed, mut told) =
-                    teller.pass(&mut runner, from, (bytes, packet.mark), packet.family())?;
-                told.heading = match step.reply {
-                    false => format!("client {}", step.what),
-                    true => format!("server {}", step.what),
+        let mut runner = Runner::new(self.host, rules);
+        let mut sides = [false; 2];
+        let mut done = Ok(());
+        runner.drive(
+            self.packets,
+            self.course,
+            explainer,
+            |runner, sent, passed, e| {
+                let mut told = match teller.tell(runner, &sent, &passed, &e) {
+                    Ok(told) => told,
+                    Err(error) => {
+                        done = Err(error);
+                        return ControlFlow::Break(());
+                    }
                 };
-                told.shown = first || !passed.arrived();
+                if let Some(step) = sent.step {
+                    let seen = std::mem::replace(&mut sides[usize::from(step.reply)], true);
+                    told.shown = !seen || !passed.arrived();
+                }
                 answer.take(told, &passed);
-                if !passed.arrived() {
-                    break;
-                }
-                if !step.reply {
-                    course.arrived(&runner, &passed);
-                }
-                if let Some(hairpin) = course.hairpin(&runner).filter(|_| first && !step.reply) {
-                    answer.notes.push(hairpin_note(packet, &hairpin));
-                }
-                runner.wait(1_000_000);
-            }
-            return Ok(answer);
-        }
-        for (at, packet) in self.packets.iter().enumerate() {
-            if at > 0 {
-                runner.wait(packet.after);
-            }
-            let from = runner.place(packet);
-            let (passed, told) = teller.pass(
-                &mut runner,
-                from,
-                (alone(packet), packet.mark),
-                packet.family(),
-            )?;
-            answer.take(told, &passed);
-        }
-        Ok(answer)
+                let past = sent.hairpin.map(|h| past_the_host(sent.packet, &h));
+                answer.findings.extend(past);
+                ControlFlow::Continue(())
+            },
+        );
+        done.map(|()| answer)
     }
 
-    /// The first packet that rules refuse: by which one, and what it was there.
+    /// The first packet that is stopped: by what, and what it was there.
     pub(crate) fn refusal(&self, rules: &Rules) -> Option<(Passed, Explainer)> {
+        let mut found = None;
         let mut runner = Runner::new(self.host, rules);
-        let try_one = |runner: &mut Runner, from, bytes, packet: &Described| {
-            let mut explainer = Explainer::new(runner.env.clone(), packet.family(), runner.now);
-            let passed = runner.pass(from, bytes, packet.mark, &mut explainer);
-            (passed, explainer)
-        };
-        if self.course {
-            let packet = &self.packets[0];
-            let mut course = Course::new(packet, &runner);
-            while let Some((step, from, bytes)) = course.next() {
-                let (passed, explainer) = try_one(&mut runner, from, bytes, packet);
-                if !passed.arrived() {
-                    return Some((passed, explainer));
-                }
-                if !step.reply {
-                    course.arrived(&runner, &passed);
-                }
-                runner.wait(1_000_000);
+        runner.drive(self.packets, self.course, explainer, |_, _, passed, e| {
+            if passed.arrived() {
+                return ControlFlow::Continue(());
             }
-            return None;
-        }
-        for (at, packet) in self.packets.iter().enumerate() {
-            if at > 0 {
-                runner.wait(packet.after);
-            }
-            let from = runner.place(packet);
-            let tried = try_one(&mut runner, from, alone(packet), packet);
-            if !tried.0.arrived() {
-                return Some(tried);
-            }
-        }
-        None
+            found = Some((passed, e));
+            ControlFlow::Break(())
+        });
+        found
     }
 }
 
-fn hairpin_note(packet: &Described, hairpin: &crate::course::Hairpin) -> String {
+/// What watches a packet.
+fn explainer(runner: &Runner, packet: &Described) -> Explainer {
+    Explainer::new(runner.env.clone(), packet.family(), runner.now)
+}
+
+fn past_the_host(packet: &Described, hairpin: &crate::course::Hairpin) -> Advice {
     let proto = crate::replay::brief::ProtoName(packet.proto);
     let tool = match packet.family() {
         Family::V4 => "iptables",
         Family::V6 => "ip6tables",
     };
-    format!(
-        "TG070: {server} is on the same link as {client} and will answer it directly, not through this host; \
-         {client} expects an answer from {dst}.\n  \
-         Add: {tool} -t nat -A POSTROUTING -s {net} -d {server} -p {proto} --dport {port} -j MASQUERADE",
-        server = hairpin.server,
-        client = packet.src,
-        dst = packet.dst,
-        net = hairpin.network,
-        port = hairpin.port,
-    )
+    let (server, client) = (hairpin.server, packet.src);
+    Advice {
+        code: "TG070",
+        text: format!(
+            "{server} is on the same link as {client} and will answer it directly, not through this host; \
+             {client} expects an answer from {}",
+            packet.dst
+        ),
+        remedy: format!(
+            "{tool} -t nat -A POSTROUTING -s {} -d {server} -p {proto} --dport {} -j MASQUERADE",
+            hairpin.network, hairpin.port
+        ),
+    }
 }
 
 /// Sends packets and tells about them.
@@ -272,15 +245,14 @@ struct Teller<'a> {
 }
 
 impl Teller<'_> {
-    fn pass(
+    fn tell(
         &self,
-        runner: &mut Runner,
-        from: Place,
-        (bytes, mark): (Vec<u8>, u32),
-        family: Family,
-    ) -> Result<(Passed, Told)> {
-        let mut explainer = Explainer::new(runner.env.clone(), family, runner.now);
-        let passed = runner.pass(from, bytes, mark, &mut explainer);
+        runner: &Runner,
+        sent: &Sent<'_>,
+        passed: &Passed,
+        explainer: &Explainer,
+    ) -> Result<Told> {
+        let family = sent.packet.family();
         let show = Show {
             rules: self.rules,
             engine: &runner.engine,
@@ -308,9 +280,18 @@ impl Teller<'_> {
         if let Some(why) = passed.fate.why() {
             let _ = write!(line, ": {why}");
         }
+        let met = Met {
+            bytes: &passed.bytes,
+            walk: &explainer.walk,
+            fate: &passed.fate,
+            origin,
+            engine: &runner.engine,
+        };
+        let tried = |id| self.rules.origin(family, id);
+        let advice = Advice::of(&met).or_else(|| advice::tested(&met, explainer, tried));
         let json = json!({
             "packet": heading,
-            "from": self.place(runner, from),
+            "from": self.place(runner, passed.from),
             "verdict": passed.fate.word(),
             "why": passed.fate.why(),
             "ctstate": state,
@@ -318,14 +299,18 @@ impl Teller<'_> {
             "steps": explainer.json(&show),
         });
         let told = Told {
-            heading: String::new(),
+            heading: sent.step.map_or_else(String::new, |step| match step.reply {
+                false => format!("client {}", step.what),
+                true => format!("server {}", step.what),
+            }),
             line: format!("{heading}\n  {line}"),
             tone: passed.fate.tone(),
             details: explainer.show(&show)?,
             shown: true,
             json,
+            advice,
         };
-        Ok((passed, told))
+        Ok(told)
     }
 
     fn place(&self, runner: &Runner, place: Place) -> String {
@@ -340,7 +325,10 @@ impl Teller<'_> {
 }
 
 impl Answer {
-    fn take(&mut self, told: Told, passed: &Passed) {
+    fn take(&mut self, mut told: Told, passed: &Passed) {
+        let advice = told.advice.take();
+        self.findings
+            .extend(advice.filter(|a| !self.findings.contains(a)));
         if passed.fate.rule().is_some() && self.refused.is_none() {
             self.refused = Some(self.packets.len());
         }
@@ -369,8 +357,8 @@ impl Answer {
                 }
             }
         }
-        for note in &self.notes {
-            writeln!(out, "{}", paint.text(Tone::Doubtful, note))?;
+        for finding in &self.findings {
+            writeln!(out, "{}", paint.text(Tone::Doubtful, finding))?;
         }
         if let Some(remedy) = remedy {
             out.push_str(&remedy.text(paint));

@@ -4,11 +4,12 @@ mod guess;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-use tidegate_daemon::control::{Frame, Request, call, socket_path};
+use anyhow::{Result, anyhow};
+use tidegate_daemon::control::Unreachable;
 use tidegate_host::Host;
 use tidegate_wire::Family;
 
+use crate::orders::{explain, output_of};
 use crate::packets::Described;
 use crate::replay::rules::{Loaded, Rules};
 
@@ -65,35 +66,19 @@ fn in_force() -> Result<Rules> {
     ];
     let mut loaded = Vec::new();
     for (family, tool) in both {
-        let text = ask(tool)?;
+        let text = output_of(tool, &[]).map_err(or_name_rules)?;
         loaded.push(Loaded::parse(&text, "the rules in force", family)?);
     }
     Ok(Rules(loaded))
 }
 
-/// What the daemon prints for a command without words.
-fn ask(name: &str) -> Result<String> {
-    let request = Request {
-        name: name.to_owned(),
-        words: Vec::new(),
-        input: String::new(),
-    };
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut take = |frame: &Frame| {
-        match frame {
-            Frame::Out(bytes) => out.extend_from_slice(bytes),
-            Frame::Err(bytes) => err.extend_from_slice(bytes),
-            Frame::Request(_) | Frame::Exit(_) => {}
-        }
-        Ok(())
-    };
-    let status = call(&socket_path(), &request, &mut take);
-    match status {
-        Ok(0) => Ok(String::from_utf8_lossy(&out).into_owned()),
-        Ok(_) => bail!("{}", String::from_utf8_lossy(&err).trim_end()),
-        Err(e) => bail!(
+/// What can be done when nobody answers.
+fn or_name_rules(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Unreachable>() {
+        Ok(e) => anyhow!(
             "{}\nOr name rules to ask about: --rules FILE (iptables-save > FILE).",
-            crate::orders::explain(&e)
+            explain(&e)
         ),
+        Err(other) => other,
     }
 }

@@ -83,6 +83,31 @@ fn request(request: Request) -> ExitCode {
     }
 }
 
+/// What the daemon prints for a command.
+///
+/// # Errors
+/// It refuses, and says why; [`Unreachable`] where it does not answer.
+pub(crate) fn output_of(name: &str, words: &[&str]) -> anyhow::Result<String> {
+    let request = Request {
+        name: name.to_owned(),
+        words: words.iter().map(|&w| w.to_owned()).collect(),
+        input: String::new(),
+    };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let status = call(&socket_path(), &request, &mut |frame| {
+        match frame {
+            Frame::Out(bytes) => out.extend_from_slice(bytes),
+            Frame::Err(bytes) => err.extend_from_slice(bytes),
+            Frame::Request(_) | Frame::Exit(_) => {}
+        }
+        Ok(())
+    })?;
+    match status {
+        0 => Ok(String::from_utf8(out)?),
+        _ => anyhow::bail!("{name}: {}", String::from_utf8_lossy(&err).trim_end()),
+    }
+}
+
 /// What went wrong and what to do about it.
 pub(crate) fn explain(e: &Unreachable) -> String {
     let socket = socket_path();

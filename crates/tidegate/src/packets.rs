@@ -21,7 +21,7 @@ A packet in words:
   icmp 198.51.100.1 > 203.0.113.5 unreachable/4 about tcp 203.0.113.5:80 > 192.0.2.7:40000
 Protocol: tcp, udp, udplite, sctp, dccp, icmp, icmp6, gre, esp, ah or a number. The sender's port
 may be left out. Then, in any order: `in IFACE` (received), `out IFACE` (leaving; both: forwarded),
-TCP flags (syn ack fin rst psh urg, or `none`), an ICMP type by name or number with an optional
+TCP flags (syn ack fin rst psh urg, or `none`), `seq N` and `acks N` (their numbers), an ICMP type by name or number with an optional
 /CODE, `mark N`, `ttl N`, `tos N`, `bytes N` (payload), `after SECONDS` (since the packet before).";
 
 /// A packet as somebody described it.
@@ -53,6 +53,9 @@ pub(crate) struct Described {
     pub(crate) ttl: u8,
     /// TOS byte or traffic class.
     pub(crate) tos: u8,
+    /// Sequence and acknowledgement number, where something was said about them.
+    pub(crate) seq: Option<u32>,
+    pub(crate) ack: Option<u32>,
     /// Bytes of payload.
     pub(crate) payload: u16,
     /// Nanoseconds since the packet before.
@@ -76,6 +79,8 @@ impl Described {
             mark: 0,
             ttl: 64,
             tos: 0,
+            seq: None,
+            ack: None,
             payload: 0,
             after: 1_000_000,
         }

@@ -5,6 +5,7 @@
 //! sent by a local socket; one that leaves a router and was sent by the engine just
 //! before is recognised and not decided again.
 
+pub(crate) mod advice;
 pub(crate) mod brief;
 pub(crate) mod explain;
 mod export;
@@ -34,7 +35,7 @@ use tidegate_capture::{Direction, Frame};
 
 use explain::Show;
 use export::Export;
-use paint::Paint;
+use paint::{Paint, Tone};
 use record::Record;
 use rules::Rules;
 use session::Session;
@@ -159,10 +160,11 @@ fn explain_one(mut session: Session, mut sources: Sources, number: u64) -> Resul
             session.reported(source, &frame, |_| ());
             continue;
         }
-        let mut head = String::new();
+        let (mut head, mut advice) = (String::new(), None);
         let explainer = session.explained(source, &frame, |record| {
             // Writing to a String cannot fail.
             let _ = record.line(&mut head, paint);
+            advice.clone_from(&record.advice);
         });
         let mut out = io::stdout().lock();
         write!(out, "{head}")?;
@@ -176,6 +178,9 @@ fn explain_one(mut session: Session, mut sources: Sources, number: u64) -> Resul
                 write!(out, "{}", explainer.show(&show)?)?;
             }
             None => writeln!(out, "No rule sees this packet.")?,
+        }
+        if let Some(advice) = advice {
+            writeln!(out, "{}", paint.text(Tone::Doubtful, advice))?;
         }
         return Ok(());
     }
@@ -251,12 +256,16 @@ fn conclude(args: &Args, session: &Session, out: &mut impl Write, paint: Paint) 
             writeln!(out, "{}", session.totals.json())?;
         }
         totals::print_json(out, rules, engine, now)?;
+        if let Some(findings) = session.totals.advice_json() {
+            writeln!(out, "{findings}")?;
+        }
     } else {
         if args.summary {
             let span = now.saturating_sub(session.start.unwrap_or(now));
             session.totals.print(out, span)?;
         }
         totals::print(out, rules, engine, now, paint)?;
+        session.totals.print_advice(out, paint)?;
     }
     out.flush().context("standard output")
 }

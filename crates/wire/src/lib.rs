@@ -8,6 +8,7 @@
 pub mod checksum;
 pub mod crc32c;
 pub mod ext6;
+pub mod jhash;
 mod layout;
 pub mod tcp;
 

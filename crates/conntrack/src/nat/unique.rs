@@ -2,6 +2,7 @@
 
 use super::manip::Manip;
 use crate::tuple::Tuple;
+use tidegate_wire::jhash::jhash;
 use tidegate_wire::{Family, proto};
 
 /// Most consecutive candidates tried from one start (`NF_NAT_MAX_ATTEMPTS`).
@@ -192,7 +193,7 @@ fn hashed(wish: &Wish<'_>, min: u128, max: u128) -> u128 {
         dst[last].swap_bytes() ^ u32::from(wish.zone)
     };
     let source = words(family, wish.tuple.src).map(u32::swap_bytes);
-    let mut hash = jhash2_4(source, salt);
+    let mut hash = jhash(&source, salt);
     let mut out = [0u32; 4];
     let mut full_range = false;
     for i in 0..=last {
@@ -223,31 +224,6 @@ fn words(family: Family, addr: u128) -> [u32; 4] {
         Family::V4 => [addr as u32, 0, 0, 0],
         Family::V6 => [96, 64, 32, 0].map(|shift| (addr >> shift) as u32),
     }
-}
-
-/// Bob Jenkins' lookup3 over four words (public domain), as `jhash2` calls it.
-fn jhash2_4(k: [u32; 4], initval: u32) -> u32 {
-    let start = 0xdead_beef_u32.wrapping_add(16).wrapping_add(initval);
-    let mut a = start.wrapping_add(k[0]);
-    let mut b = start.wrapping_add(k[1]);
-    let mut c = start.wrapping_add(k[2]);
-    // Each step mixes two of the three; the third joins in the next.
-    let mix = |x: &mut u32, y: &mut u32, z: &mut u32, rot: u32| {
-        *x = x.wrapping_sub(*z) ^ z.rotate_left(rot);
-        *z = z.wrapping_add(*y);
-    };
-    for [first, second, third] in [[4, 6, 8], [16, 19, 4]] {
-        mix(&mut a, &mut b, &mut c, first);
-        mix(&mut b, &mut c, &mut a, second);
-        mix(&mut c, &mut a, &mut b, third);
-    }
-    a = a.wrapping_add(k[3]);
-    for rots in [[14, 11, 25], [16, 4, 14]] {
-        c = (c ^ b).wrapping_sub(b.rotate_left(rots[0]));
-        a = (a ^ c).wrapping_sub(c.rotate_left(rots[1]));
-        b = (b ^ a).wrapping_sub(a.rotate_left(rots[2]));
-    }
-    (c ^ b).wrapping_sub(b.rotate_left(24))
 }
 
 /// First value and number of values the identifier may take; `None` when it must stay.

@@ -62,9 +62,9 @@ pub(super) struct Wanted {
 /// What the rules to come run in: surroundings, settings and connections as they are.
 #[derive(Clone, Debug)]
 pub(super) struct Ground {
-    settings: Config,
-    env: Arc<Env>,
-    now: Time,
+    pub(super) settings: Config,
+    pub(super) env: Arc<Env>,
+    pub(super) now: Time,
     /// The sessions' connections.
     snapshot: Vec<u8>,
 }
@@ -147,7 +147,7 @@ fn address_towards(env: &Env, from: std::net::IpAddr) -> Option<std::net::IpAddr
 /// Rules made ready for trying.
 pub(super) struct Candidate {
     family: Family,
-    lowered: Arc<tidegate_ir::Ruleset>,
+    pub(super) lowered: Arc<tidegate_ir::Ruleset>,
     origin: Vec<RuleOrigin>,
 }
 
@@ -220,7 +220,11 @@ pub(super) fn check(
     Ok(stopped)
 }
 
-fn try_all(ground: &Ground, rules: &[Ruleset; 2], wanted: &[Wanted]) -> Result<Vec<Stopped>> {
+pub(super) fn try_all(
+    ground: &Ground,
+    rules: &[Ruleset; 2],
+    wanted: &[Wanted],
+) -> Result<Vec<Stopped>> {
     let [v4, v6] = rules;
     let candidates = [Candidate::new(v4)?, Candidate::new(v6)?];
     let tried = wanted.iter().filter_map(|w| w.stopped(ground, &candidates));
@@ -286,7 +290,7 @@ impl Wanted {
     }
 
     /// The interface that the client's packets come in by; `None` for a client on this host.
-    fn arrives_at(&self, env: &Env) -> Option<IfIndex> {
+    pub(super) fn arrives_at(&self, env: &Env) -> Option<IfIndex> {
         let (family, client) = number(self.client.ip());
         let (_, server) = number(self.server.ip());
         if env.is_local(family, client) {

@@ -2,9 +2,11 @@
 //! unless somebody who is not locked out says that they shall stay.
 
 mod check;
+mod left;
 mod packets;
 mod remedy;
 mod session;
+mod stage;
 mod trial;
 mod witness;
 
@@ -21,9 +23,13 @@ use tidegate_tools::Printed;
 
 use crate::config::Config;
 use crate::plane::Plane;
+use crate::sockets;
 use check::{Ground, Kind, Stopped};
+use left::Left;
 
 pub use session::Session;
+pub(crate) use stage::Seen;
+pub use stage::Step as StageStep;
 pub(crate) use trial::Trials;
 
 /// Exit status: nothing was changed, since somebody would be locked out.
@@ -48,6 +54,9 @@ pub struct Order {
     pub dry_run: bool,
     /// Say it in JSON.
     pub json: bool,
+    /// What to do with rules on stage; `None` for an order about rules in force.
+    #[serde(default)]
+    pub stage: Option<StageStep>,
 }
 
 /// What is found out about an order.
@@ -79,6 +88,12 @@ pub(crate) fn run(
     plane: &dyn Plane,
     trials: &std::sync::Arc<Trials>,
 ) -> Result<Printed> {
+    let mut order = order;
+    match order.stage {
+        None => {}
+        Some(StageStep::Promote) => [order.v4, order.v6] = trials.stage.texts()?,
+        Some(step) => return trials.staging(step, [order.v4, order.v6], order.json),
+    }
     if !order.dry_run {
         trials.none_running()?;
     }
@@ -94,9 +109,17 @@ pub(crate) fn run(
     if !report.diff.is_empty() {
         let (sessions, manage) = (order.sessions, managed(config));
         let track: TrackWhen = config.datapath.track.into();
-        let (ground, wanted) =
-            plane.with(move |engine, at| Ground::take(engine, at, &sessions, &manage))?;
+        let sockets = if plane.has_packets() {
+            sockets::established(true)
+        } else {
+            Vec::new()
+        };
+        let (ground, wanted, left) = plane.with(move |engine, at| {
+            let (ground, wanted) = Ground::take(engine, at, &sessions, &manage);
+            (ground, wanted, Left::take(engine, &sockets))
+        })?;
         let ground = ground.tracking(track);
+        report.notes.extend(left.notes(&ground, &next)?);
         report
             .notes
             .extend(wanted.iter().filter_map(check::Wanted::note));
@@ -108,6 +131,9 @@ pub(crate) fn run(
             (true, false) => {
                 let time = Duration::from_secs(u64::from(order.seconds));
                 trials.begin(&texts, time)?;
+                if order.stage.is_some() {
+                    trials.stage.clear()?;
+                }
                 "on-trial"
             }
         };
@@ -144,7 +170,7 @@ fn diff(now: &[Ruleset; 2], next: &[Ruleset; 2]) -> String {
 }
 
 /// Rules without counters.
-fn lines(rules: &Ruleset) -> String {
+pub(crate) fn lines(rules: &Ruleset) -> String {
     let mut text = String::new();
     for table in &rules.tables {
         let _ = writeln!(text, "*{}", table.kind.name());

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use tidegate_engine::conntrack::Tuple;
+use tidegate_engine::{IpHeader, ip_packet};
 use tidegate_host::number;
 use tidegate_wire::{Family, checksum, parse, proto, tcp::flags};
 
@@ -26,32 +27,7 @@ impl Segment {
         let (family, src) = number(self.from.ip());
         let (_, dst) = number(self.to.ip());
         let l4 = self.tcp(family, src, dst);
-        let mut packet = match family {
-            Family::V4 => vec![0; 20],
-            Family::V6 => vec![0; 40],
-        };
-        match family {
-            Family::V4 => {
-                packet[0] = 0x45;
-                packet[2..4].copy_from_slice(&(20 + l4.len() as u16).to_be_bytes());
-                packet[6] = 0x40;
-                packet[8] = 64;
-                packet[9] = proto::TCP;
-                packet[12..16].copy_from_slice(&(src as u32).to_be_bytes());
-                packet[16..20].copy_from_slice(&(dst as u32).to_be_bytes());
-                checksum::fix_ipv4(&mut packet);
-            }
-            Family::V6 => {
-                packet[0] = 0x60;
-                packet[4..6].copy_from_slice(&(l4.len() as u16).to_be_bytes());
-                packet[6] = proto::TCP;
-                packet[7] = 64;
-                packet[8..24].copy_from_slice(&src.to_be_bytes());
-                packet[24..40].copy_from_slice(&dst.to_be_bytes());
-            }
-        }
-        packet.extend(l4);
-        packet
+        ip_packet(family, (src, dst), header(proto::TCP), &l4)
     }
 
     fn tcp(&self, family: Family, src: u128, dst: u128) -> Vec<u8> {
@@ -71,6 +47,38 @@ impl Segment {
         l4[16..18].copy_from_slice(&sum.to_be_bytes());
         l4
     }
+}
+
+const fn header(proto: u8) -> IpHeader {
+    IpHeader {
+        proto,
+        ttl: 64,
+        tos: 0,
+    }
+}
+
+/// A first packet of `proto` (TCP or UDP) between two ends.
+pub(super) fn first(proto: u8, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    if proto == proto::TCP {
+        let segment = Segment {
+            from,
+            to,
+            flags: flags::SYN,
+            seq: 1,
+            ack: 0,
+        };
+        return segment.bytes();
+    }
+    let (family, src) = number(from.ip());
+    let (_, dst) = number(to.ip());
+    let mut l4 = vec![0; 8];
+    l4[..2].copy_from_slice(&from.port().to_be_bytes());
+    l4[2..4].copy_from_slice(&to.port().to_be_bytes());
+    l4[5] = 8;
+    let pseudo = checksum::pseudo(family, src, dst, proto, l4.len() as u32);
+    let sum = checksum::finish(pseudo, &l4);
+    l4[6..8].copy_from_slice(&sum.max(1).to_be_bytes());
+    ip_packet(family, (src, dst), header(proto), &l4)
 }
 
 /// Sender and receiver of a TCP packet.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use crate::sockets::{self, Socket};
 
 /// Most ancestors of a process that are asked.
 const GENERATIONS: usize = 32;
@@ -45,7 +47,7 @@ impl Session {
     #[must_use]
     pub fn behind(pid: u32) -> Vec<Self> {
         let mut found = BTreeSet::new();
-        let sockets = Sockets::read();
+        let accepted = sockets::established(true);
         let mut at = Some(pid);
         for generation in 0..GENERATIONS {
             let Some(pid) = at.filter(|&p| p > 1) else {
@@ -54,7 +56,7 @@ impl Session {
             found.extend(environment(pid));
             // The process itself may be a client of anything.
             if generation > 0 {
-                found.extend(sockets.of(pid));
+                found.extend(of(pid, &accepted));
             }
             at = parent(pid);
         }
@@ -76,89 +78,14 @@ fn parent(pid: u32) -> Option<u32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The established connections that this host accepted, by the number of their socket.
-struct Sockets(Vec<(u64, Session)>);
-
-impl Sockets {
-    fn read() -> Self {
-        let mut all = Vec::new();
-        let mut listening = BTreeSet::new();
-        for file in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            for line in text.lines().skip(1).filter_map(Line::read) {
-                match line.state {
-                    LISTEN => _ = listening.insert(line.local.port()),
-                    ESTABLISHED => all.push(line),
-                    _ => {}
-                }
-            }
-        }
-        let accepted = all.iter().filter(|l| listening.contains(&l.local.port()));
-        let session = |l: &Line| {
-            let (client, server) = (l.remote, l.local);
-            (l.inode, Session { client, server })
-        };
-        Sockets(accepted.map(session).collect())
-    }
-
-    fn of(&self, pid: u32) -> Vec<Session> {
-        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-            return Vec::new();
-        };
-        let inode = |file: fs::DirEntry| -> Option<u64> {
-            let link = fs::read_link(file.path()).ok()?;
-            let name = link.to_str()?.strip_prefix("socket:[")?;
-            name.strip_suffix(']')?.parse().ok()
-        };
-        let open: BTreeSet<u64> = files.flatten().filter_map(inode).collect();
-        let own = self.0.iter().filter(|s| open.contains(&s.0));
-        own.map(|s| s.1).collect()
-    }
-}
-
-/// States as `/proc/net/tcp` numbers them (`net/tcp_states.h`).
-const ESTABLISHED: u8 = 1;
-const LISTEN: u8 = 10;
-
-/// A line of `/proc/net/tcp` or `tcp6`.
-struct Line {
-    local: SocketAddr,
-    remote: SocketAddr,
-    state: u8,
-    inode: u64,
-}
-
-impl Line {
-    fn read(line: &str) -> Option<Self> {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        Some(Line {
-            local: end(words.get(1)?)?,
-            remote: end(words.get(2)?)?,
-            state: u8::from_str_radix(words.get(3)?, 16).ok()?,
-            inode: words.get(9)?.parse().ok()?,
-        })
-    }
-}
-
-/// `0100007F:0016`: words of the address in the machine's byte order, then the port.
-fn end(text: &str) -> Option<SocketAddr> {
-    let (addr, port) = text.split_once(':')?;
-    let word = |at: usize| {
-        let word = u32::from_str_radix(addr.get(at * 8..at * 8 + 8)?, 16).ok()?;
-        Some(word.to_ne_bytes())
-    };
-    let addr = match addr.len() {
-        8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
-        32 => {
-            let mut bytes = [0; 16];
-            for (at, four) in bytes.chunks_mut(4).enumerate() {
-                four.copy_from_slice(&word(at)?);
-            }
-            IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(addr, u16::from_str_radix(port, 16).ok()?))
+/// The connections among `accepted` that process `pid` has open.
+fn of(pid: u32, accepted: &[Socket]) -> impl Iterator<Item = Session> + '_ {
+    let open = sockets::open_sockets(pid);
+    let own = accepted.iter().filter(move |s| open.contains(&s.inode));
+    own.map(|s| Session {
+        client: s.remote,
+        server: s.local,
+    })
 }
 
 #[cfg(test)]
@@ -189,6 +116,7 @@ mod tests {
             client: client.local_addr().unwrap(),
             server: server.local_addr().unwrap(),
         };
-        assert!(Sockets::read().of(std::process::id()).contains(&wanted));
+        let accepted = sockets::established(true);
+        assert!(of(std::process::id(), &accepted).any(|s| s == wanted));
     }
 }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use tidegate_syntax::{CounterMode, RestoreOptions, Ruleset, restore};
-use tidegate_tools::{HostNames, Store};
+use tidegate_tools::{HostNames, Printed, Store};
 use tidegate_wire::Family;
 
+use super::stage::{Seen, Stage, Step};
 use crate::config::Config;
 use crate::files::Recorder;
 use crate::rules::{FAMILIES, LiveRules};
@@ -37,6 +38,7 @@ pub(crate) struct Trials {
     changed: Arc<[AtomicBool; 2]>,
     running: Mutex<(u64, Option<Before>)>,
     recorder: Mutex<Recorder>,
+    pub(super) stage: Stage,
 }
 
 impl Trials {
@@ -47,6 +49,7 @@ impl Trials {
     ) -> Self {
         Trials {
             config,
+            stage: Stage::new(rules.clone()),
             rules,
             changed,
             running: Mutex::new((0, None)),
@@ -59,6 +62,29 @@ impl Trials {
         let running = locked(&self.running);
         let before = running.1.as_ref()?;
         Some(before.until.saturating_duration_since(Instant::now()))
+    }
+
+    /// What is on stage.
+    pub(crate) fn seen(&self) -> Result<Option<Seen>> {
+        self.stage.seen()
+    }
+
+    /// Carries out a step about rules on stage.
+    ///
+    /// # Errors
+    /// A text is refused; there are no rules on stage.
+    pub(super) fn staging(&self, step: Step, texts: Texts, json: bool) -> Result<Printed> {
+        match step {
+            Step::Put => {
+                let [_, next] = self.candidate(&texts)?;
+                self.stage.put(texts, &next)
+            }
+            Step::Discard => self.stage.clear().map(|()| Printed::default()),
+            Step::Show | Step::Promote => {
+                let [now, next] = self.candidate(&self.stage.texts()?)?;
+                self.stage.show([&now, &next], json)
+            }
+        }
     }
 
     /// That nothing is on trial.

@@ -180,6 +180,7 @@ fn rule(random: &mut Random, family: Family, id: u32) -> Rule {
         cond: parts.into_iter().collect(),
         effects: Box::default(),
         verdict: Verdict::Accept,
+        bare: false,
     }
 }
 
@@ -433,6 +434,7 @@ fn ports(n: u32) -> Rules {
         .into(),
         effects: Box::default(),
         verdict: Verdict::Accept,
+        bare: false,
     };
     (0..n).map(rule).collect()
 }
@@ -503,6 +505,7 @@ fn finds_the_guard_that_drops_an_odd_packet() {
                 cond: parts.into_iter().collect(),
                 effects: Box::default(),
                 verdict: Verdict::Accept,
+                bare: false,
             }
         })
         .collect();

@@ -71,6 +71,33 @@ fn transport_checksum_ok(packet: &Packet) -> bool {
     partial || checksum::fold(extra + checksum::sum(l4)) == 0xffff
 }
 
+/// What an IP header says beside addresses and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpHeader {
+    /// Transport protocol.
+    pub proto: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TOS byte or traffic class.
+    pub tos: u8,
+}
+
+/// A packet of `family` from and to `ends` without options or extension headers; an IPv4
+/// packet must not be fragmented. `payload` is shorter than 65,516 bytes.
+#[must_use]
+pub fn ip_packet(family: Family, ends: (u128, u128), header: IpHeader, payload: &[u8]) -> Vec<u8> {
+    const DONT_FRAGMENT: u16 = 0x4000;
+    let (src, dst) = ends;
+    let IpHeader { proto, ttl, tos } = header;
+    match family {
+        Family::V4 => {
+            let (src, dst) = (src as u32, dst as u32);
+            ipv4_packet(src, dst, proto, ttl, tos, DONT_FRAGMENT, payload)
+        }
+        Family::V6 => ipv6_packet(src, dst, proto, ttl, tos, payload),
+    }
+}
+
 /// A bare IPv4 header for `payload` with valid checksum.
 pub(crate) fn ipv4_packet(
     src: u32,

@@ -2,6 +2,7 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level as Tone, Renderer, Snippet};
 use serde_json::{Value, json};
+use tidegate_daemon::sockets::Listener;
 
 use super::lints::{Level, lint};
 use super::source::{Place, Source};
@@ -52,6 +53,16 @@ impl Finding {
     pub(crate) fn help(mut self, text: impl Into<String>) -> Self {
         self.help.push(text.into());
         self
+    }
+
+    /// Names the local services that cannot be reached over lo.
+    pub(crate) fn listeners(&mut self, all: &[Listener]) {
+        let local = all.iter().filter(|l| l.at.ip().is_loopback());
+        let names: Vec<String> = local.map(Listener::to_string).collect();
+        if self.code == "TG020" && !names.is_empty() {
+            self.notes
+                .push(format!("listening on lo now: {}", names.join(", ")));
+        }
     }
 
     /// How bad it is.

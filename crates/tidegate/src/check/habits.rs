@@ -1,5 +1,7 @@
 //! What rulesets need or should not have, asked of the sets of packets that pass.
 
+mod hours;
+mod late;
 mod tracking;
 
 use tidegate_analysis::{Set, TooBig};
@@ -13,6 +15,8 @@ use super::Subject;
 use super::finding::{Finding, name};
 use super::source::Place;
 use crate::whole::class;
+use hours::hours;
+use late::late;
 use tracking::{ftp, hidden, notrack};
 
 /// Intervals that the questions here tell apart.
@@ -35,8 +39,8 @@ pub(super) fn questions() -> Vec<(Field, u128, u128)> {
 
 type Lint = fn(&mut Subject<'_>, &mut Vec<Finding>) -> Result<(), TooBig>;
 
-const LINTS: [Lint; 9] = [
-    empty, by_default, late, ftp, notrack, hidden, limits, ports, logs,
+const LINTS: [Lint; 10] = [
+    empty, by_default, late, ftp, notrack, hidden, limits, ports, logs, hours,
 ];
 
 /// Asks everything.
@@ -220,57 +224,6 @@ fn discovery(
             let help = subject.command(TableKind::Filter, rule);
             findings.push(Finding::new("TG081", place, text).help(help));
         }
-    }
-    Ok(())
-}
-
-/// The rule for established connections, far behind.
-fn late(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
-    let Some(chain) = base(subject, TableKind::Filter, Hook::Input) else {
-        return Ok(());
-    };
-    let established = subject.space.within(Field::CtState, 1, 1)?;
-    let new = subject.space.within(Field::CtState, 3, 3)?;
-    for (index, rule) in chain.rules.iter().enumerate() {
-        let holds = subject.space.rule(&rule.cond)?.holds;
-        let all = subject.space.bdd.minus(established, holds)?.is_empty();
-        let only = subject.space.bdd.and(holds, new)?.is_empty();
-        if !all || !only || rule.verdict != Verdict::Accept {
-            continue;
-        }
-        if index < 5 {
-            return Ok(());
-        }
-        let place = Place {
-            number: index as u32 + 1,
-            ..policy_place(TableKind::Filter, Hook::Input)
-        };
-        let mut conflicts = Vec::new();
-        for (before, other) in chain.rules.iter().take(index).enumerate() {
-            let overlap = subject.space.rule(&other.cond)?.holds;
-            let overlap = subject.space.bdd.and(overlap, holds)?;
-            if !overlap.is_empty()
-                && (other.verdict != Verdict::Accept || !other.effects.is_empty())
-            {
-                conflicts.push((before + 1).to_string());
-            }
-        }
-        let text = format!(
-            "{} accepts ESTABLISHED only after {index} other rules",
-            name(&place)
-        );
-        let finding = Finding::new("TG022", Some(place.clone()), text);
-        findings.push(if conflicts.is_empty() {
-            finding
-                .note("moving it to the front is safe: no rule before it treats one of its packets otherwise (proved)")
-                .help(subject.moved(&place, 1))
-        } else {
-            finding.note(format!(
-                "moving it to the front would change what rules {} do with established packets",
-                conflicts.join(", ")
-            ))
-        });
-        return Ok(());
     }
     Ok(())
 }

@@ -231,6 +231,13 @@ pub(crate) const LINTS: &[Lint] = &[
         ),
     },
     Lint {
+        code: "TG121",
+        level: Level::Note,
+        what: "Hours in a rule are UTC, and this host's clock shows others.",
+        silent: "Where the rule says UTC in a comment or uses --kerneltz, and on hosts whose time zone is UTC.",
+        example: v4(""),
+    },
+    Lint {
         code: "TG122",
         level: Level::Note,
         what: "A destination port is excluded, and answers match too: their destination port is the client's.",
@@ -247,6 +254,91 @@ pub(crate) const LINTS: &[Lint] = &[
         example: v4(
             "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m tcp --dport 23 -j LOG\nCOMMIT\n",
         ),
+    },
+];
+
+/// Something that other commands, or other parts of `check`, say with a code.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// Stable code.
+    pub(crate) code: &'static str,
+    /// Which commands.
+    pub(crate) by: &'static str,
+    /// What it means.
+    pub(crate) what: &'static str,
+}
+
+/// All of them, by code.
+pub(crate) const ELSEWHERE: &[Said] = &[
+    Said {
+        code: "TG001",
+        by: "`apply`",
+        what: "The rules would lock somebody out; they are not applied.",
+    },
+    Said {
+        code: "TG002",
+        by: "`apply`",
+        what: "TCP connections of this host are unknown to connection tracking; their next packet is NEW.",
+    },
+    Said {
+        code: "TG021",
+        by: "`explain`, `replay`",
+        what: "A rule refused a packet of a connection that was let through.",
+    },
+    Said {
+        code: "TG030",
+        by: "`status`",
+        what: "The connection table is nearly full: how soon, and with whose connections.",
+    },
+    Said {
+        code: "TG040",
+        by: "`replay`, `explain --capture`",
+        what: "FTP announced a data connection, and rules refused it because no helper was watching.",
+    },
+    Said {
+        code: "TG041",
+        by: "`check`, of files that are refused",
+        what: "A target stands in a table other than raw, which is the only one that takes it.",
+    },
+    Said {
+        code: "TG050",
+        by: "`explain`, `replay`",
+        what: "INVALID because the beginning of the connection was not seen: asymmetric routing.",
+    },
+    Said {
+        code: "TG051",
+        by: "`explain`, `replay`",
+        what: "INVALID because a TCP segment is outside the window that was seen; it is not translated either.",
+    },
+    Said {
+        code: "TG060",
+        by: "`apply`",
+        what: "Connections follow a translation that the new rules do not make any more.",
+    },
+    Said {
+        code: "TG070",
+        by: "`explain --course`",
+        what: "A server would answer a client on its own link past this host.",
+    },
+    Said {
+        code: "TG071",
+        by: "`explain`, `replay`",
+        what: "A rule refused an ICMP error that path MTU discovery needs.",
+    },
+    Said {
+        code: "TG100",
+        by: "`status`",
+        what: "The rules in force are not those in the rules files.",
+    },
+    Said {
+        code: "TG110",
+        by: "`status`",
+        what: "The kernel has packet filters of its own, which packets pass as well.",
+    },
+    Said {
+        code: "TG125",
+        by: "`check`, of files that are refused",
+        what: "A match or a port without the protocol that it needs.",
     },
 ];
 

@@ -15,7 +15,8 @@ struct Known {
     /// What must not be in it.
     without: &'static str,
     what: &'static str,
-    help: &'static str,
+    /// The command that does what was meant, from the rule behind its chain.
+    help: fn(&str) -> String,
 }
 
 /// Of what only the table raw takes.
@@ -27,30 +28,56 @@ const KNOWN: [Known; 4] = [
         line: "-j CT",
         without: "",
         what: "-j CT is valid in table raw only",
-        help: "put the rule into *raw, in PREROUTING or OUTPUT: iptables -t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp",
+        help: in_raw,
     },
     Known {
         code: NOT_IN_RAW,
         line: "-j NOTRACK",
         without: "",
         what: "-j NOTRACK is valid in table raw only",
-        help: "put the rule into *raw: iptables -t raw -A PREROUTING ... -j NOTRACK",
+        help: in_raw,
     },
     Known {
         code: "TG125",
         line: "-m tcp",
         without: "-p tcp",
         what: "-m tcp needs -p tcp in the same rule",
-        help: "write -p tcp -m tcp",
+        help: |rest| match rest.contains("-p udp") {
+            true => format!("-A {}", rest.replace("-m tcp", "-m udp")),
+            false => format!("-A {}", rest.replace("-m tcp", "-p tcp -m tcp")),
+        },
     },
     Known {
         code: "TG125",
         line: "--dport",
         without: "-p ",
         what: "a port needs a protocol: -p tcp or -p udp",
-        help: "write -p tcp --dport, or one rule each for tcp and udp",
+        help: |rest| format!("-A {}", rest.replace("--dport", "-p tcp --dport")),
     },
 ];
+
+/// The rule in the table raw.
+fn in_raw(rest: &str) -> String {
+    let (chain, spec) = rest.split_once(' ').unwrap_or((rest, ""));
+    let chain = if chain == "OUTPUT" {
+        chain
+    } else {
+        "PREROUTING"
+    };
+    format!("-t raw -A {chain} {spec}")
+}
+
+impl Known {
+    /// A complete command instead of `line`.
+    fn command(&self, line: &str, family: Family) -> Option<String> {
+        let (_, rest) = line.split_once("-A ")?;
+        let tool = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        Some(format!("{tool} {}", (self.help)(rest.trim())))
+    }
+}
 
 /// Number and text of the line to blame. What the kernel refuses is refused at COMMIT:
 /// then it is a rule of the table with a mistake that is known.
@@ -91,14 +118,14 @@ fn said(refused: &Refused, family: Family) -> String {
 
 /// For programs.
 pub(super) fn json(source: &Source, refused: &Refused, family: Family) -> Value {
-    let (number, _) = line(source, refused);
+    let (number, text) = line(source, refused);
     let known = known(source, number);
     json!({
         "error": said(refused, family),
         "file": source.name,
         "line": number,
         "code": known.map(|k| k.code),
-        "help": known.map(|k| k.help),
+        "help": known.and_then(|k| k.command(text, family)),
     })
 }
 
@@ -112,6 +139,7 @@ pub(super) fn text(
     let (number, text) = line(source, refused);
     let said = said(refused, family);
     let known = known(source, number);
+    let help = known.and_then(|k| k.command(text, family));
     let title = Level::ERROR.primary_title(known.map_or(said.as_str(), |k| k.what));
     let title = match known {
         Some(k) => title.id(k.code),
@@ -123,10 +151,11 @@ pub(super) fn text(
             .path(source.name.as_str())
             .annotation(AnnotationKind::Primary.span(0..text.len())),
     );
-    if let Some(known) = known {
-        group = group
-            .element(Level::NOTE.message(said.as_str()))
-            .element(Level::HELP.message(known.help));
+    if known.is_some() {
+        group = group.element(Level::NOTE.message(said.as_str()));
+        if let Some(help) = &help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
     }
     format!("{}\n", renderer.render(&[group]))
 }

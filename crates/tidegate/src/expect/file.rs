@@ -119,6 +119,7 @@ impl File {
         let beside = path.parent().unwrap_or(Path::new("."));
         let mut reader = Reader {
             shown,
+            ends: text.match_indices('\n').map(|n| n.0).collect(),
             text: &text,
             beside,
             reads: vec![path.to_owned()],
@@ -132,14 +133,15 @@ type Item<'t> = &'t Spanned<DeValue<'t>>;
 struct Reader<'t> {
     shown: String,
     text: &'t str,
+    /// Where its lines end.
+    ends: Vec<usize>,
     beside: &'t Path,
     reads: Vec<PathBuf>,
 }
 
 impl Reader<'_> {
     fn line(&self, at: usize) -> usize {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        before.bytes().filter(|&b| b == b'\n').count() + 1
+        self.ends.partition_point(|&end| end < at) + 1
     }
 
     fn wrong(&self, at: usize, why: impl std::fmt::Display) -> anyhow::Error {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 
 use anyhow::Result;
 use tidegate_engine::{DropReason, Output};
@@ -11,7 +12,7 @@ use tidegate_syntax::RuleOrigin;
 use tidegate_wire::{Family, parse, proto, tcp};
 
 use super::file::{Captured, Case, File, More, Packet, Verdict};
-use crate::course::{Course, Passed, Place, Runner, alone, ends_of};
+use crate::course::{Passed, Place, Runner, ends_of};
 use crate::given::Given;
 use crate::packets::Described;
 use crate::replay::explain::{Explainer, Show};
@@ -139,9 +140,12 @@ impl Fact<'_> {
 
 impl Bench {
     fn expect(&mut self, case: &Case, verdict: Verdict, packet: &Packet) -> Result<Held> {
-        self.runner.engine.forget();
+        self.runner.forget();
         let seen = play(&mut self.runner, case, packet, Walk::default, |_| ());
-        let why = self.differs(case, verdict, packet, &seen);
+        let why = match &seen {
+            Some(seen) => self.differs(case, verdict, packet, seen),
+            None => Some("nothing was sent".to_owned()),
+        };
         let failure = match why {
             None => None,
             Some(why) => Some(Failure {
@@ -394,77 +398,43 @@ fn play<T: Watcher>(
     packet: &Packet,
     make: impl Fn() -> T,
     mut keep: impl FnMut(T),
-) -> Seen {
-    for (at, before) in case.given.iter().enumerate() {
-        let described = &before.described;
-        if at > 0 {
-            runner.wait(described.after);
-        }
-        let from = runner.place(described);
-        runner.pass(from, alone(described), described.mark, &mut ());
-    }
-    let described = &packet.described;
-    if !case.given.is_empty() {
-        runner.wait(described.after);
-    }
-    if !case.more.course {
-        let (from, mut trace) = (runner.place(described), make());
-        let first = runner.pass(from, alone(described), described.mark, &mut trace);
-        let walk = trace.walk();
-        keep(trace);
-        return Seen {
-            first,
-            walk,
-            stopped: None,
-        };
-    }
-    let mut course = Course::new(described, runner);
-    let mut first: Option<(Passed, Walk)> = None;
-    while let Some((step, from, bytes)) = course.next() {
-        let mut trace = make();
-        let passed = runner.pass(from, bytes, described.mark, &mut trace);
-        let walk = trace.walk();
-        let who = if step.reply { "server" } else { "client" };
-        let arrived = passed.arrived();
-        if first.is_none() || !arrived {
-            keep(trace);
-        }
-        if !step.reply {
-            course.arrived(runner, &passed);
-        }
-        if !arrived {
-            let what = format!("{who} {}", step.what);
-            let (first, walk) = match first {
-                Some((first, _)) => (first, walk),
+) -> Option<Seen> {
+    let on = ControlFlow::Continue(());
+    let given = case.given.iter().map(|p| &p.described);
+    runner.drive(given, false, |_, _| (), |_, _, _, ()| on);
+    let mut found: Option<Seen> = None;
+    let packet = [&packet.described];
+    runner.drive(
+        packet,
+        case.more.course,
+        |_, _| make(),
+        |_, sent, passed, mut trace| {
+            let walk = trace.walk();
+            let arrived = passed.arrived();
+            if found.is_none() || !arrived {
+                keep(trace);
+            }
+            match &mut found {
                 None => {
-                    return Seen {
+                    found = Some(Seen {
                         first: passed,
                         walk,
                         stopped: None,
-                    };
+                    });
                 }
-            };
-            return Seen {
-                first,
-                walk,
-                stopped: Some((what, passed)),
-            };
-        }
-        first.get_or_insert((passed, walk));
-        runner.wait(1_000_000);
-    }
-    match first {
-        Some((first, walk)) => Seen {
-            first,
-            walk,
-            stopped: None,
+                Some(seen) if !arrived => {
+                    let step = sent.step.map_or("", |s| s.what);
+                    let server = sent.step.is_some_and(|s| s.reply);
+                    let who = if server { "server" } else { "client" };
+                    seen.walk = walk;
+                    seen.stopped = Some((format!("{who} {step}"), passed));
+                }
+                Some(_) => {}
+            }
+            on
         },
-        None => Seen {
-            first: runner.pass(Place::Here, Vec::new(), 0, &mut ()),
-            walk: Walk::default(),
-            stopped: None,
-        },
-    }
+    );
+    found
 }
 
 /// A trace that knows the way in brief.

@@ -127,7 +127,7 @@ fn hairpin_translation_is_seen() {
         host: &host,
     };
     let answer = question.ask(&rules, Paint::for_stdout()).unwrap();
-    let note = answer.notes.join("\n");
+    let note = answer.findings[0].to_string();
     assert!(note.contains("TG070"), "{note}");
     assert!(note.contains("-s 192.168.0.0/24 -d 192.168.0.10 -p tcp --dport 80 -j MASQUERADE"));
 }

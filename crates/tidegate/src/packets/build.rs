@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use tidegate_engine::{IpHeader, ip_packet};
 use tidegate_host::number;
-use tidegate_wire::{Family, checksum, crc32c, proto, tcp};
+use tidegate_wire::{checksum, crc32c, proto, tcp};
 
 use super::Described;
 
@@ -163,38 +164,16 @@ fn icmp(packet: &Described, ends: Ends) -> Vec<u8> {
 fn network(packet: &Described, ends: Ends, l4: &[u8]) -> Vec<u8> {
     let (family, src) = number(ends.src);
     let (_, dst) = number(ends.dst);
-    match family {
-        Family::V4 => {
-            let mut ip = vec![0; 20];
-            ip[0] = 0x45;
-            ip[1] = packet.tos;
-            ip[2..4].copy_from_slice(&(20 + l4.len() as u16).to_be_bytes());
-            ip[6] = 0x40;
-            ip[8] = packet.ttl;
-            ip[9] = packet.proto;
-            ip[12..16].copy_from_slice(&(src as u32).to_be_bytes());
-            ip[16..20].copy_from_slice(&(dst as u32).to_be_bytes());
-            checksum::fix_ipv4(&mut ip);
-            ip.extend(l4);
-            ip
-        }
-        Family::V6 => {
-            let mut ip = vec![0; 40];
-            ip[0] = 0x60 | packet.tos >> 4;
-            ip[1] = packet.tos << 4;
-            ip[4..6].copy_from_slice(&(l4.len() as u16).to_be_bytes());
-            ip[6] = packet.proto;
-            // Neighbour discovery is refused unless it cannot have been routed.
-            let discovery = matches!(packet.icmp, Some((133..=137, _)));
-            ip[7] = if discovery && packet.proto == proto::ICMPV6 {
-                255
-            } else {
-                packet.ttl
-            };
-            ip[8..24].copy_from_slice(&src.to_be_bytes());
-            ip[24..40].copy_from_slice(&dst.to_be_bytes());
-            ip.extend(l4);
-            ip
-        }
-    }
+    // Neighbour discovery is refused unless it cannot have been routed.
+    let discovery = matches!(packet.icmp, Some((133..=137, _)));
+    let header = IpHeader {
+        proto: packet.proto,
+        ttl: if discovery && packet.proto == proto::ICMPV6 {
+            255
+        } else {
+            packet.ttl
+        },
+        tos: packet.tos,
+    };
+    ip_packet(family, (src, dst), header, l4)
 }

@@ -135,6 +135,8 @@ fn options(packet: &mut Described, words: &[&str]) -> Result<()> {
             "mark" => packet.mark = number(argument()?)?,
             "ttl" => packet.ttl = number(argument()?)?,
             "tos" => packet.tos = number(argument()?)?,
+            "seq" => packet.seq = Some(number(argument()?)?),
+            "acks" => packet.ack = Some(number(argument()?)?),
             "id" => packet.sport = number(argument()?)?,
             "type" => packet.icmp = Some(icmp_type(argument()?, packet.family())?),
             "bytes" => packet.payload = number::<u16>(argument()?)?.min(MOST_BYTES),

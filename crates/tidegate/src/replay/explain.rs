@@ -93,6 +93,16 @@ impl Explainer {
         (!self.bytes.is_empty()).then_some(&self.bytes)
     }
 
+    /// The rules with stateful tests, whether they applied, and what is known of the state.
+    pub(crate) fn stateful(&self) -> impl Iterator<Item = (RuleId, Truth, &[String])> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Rule(tried) if !tried.steps.is_empty() => {
+                Some((tried.id, tried.truth, tried.steps.as_slice()))
+            }
+            _ => None,
+        })
+    }
+
     /// Name of an interface.
     pub(crate) fn interface(&self, dev: IfIndex) -> &str {
         self.name(dev)

@@ -300,7 +300,7 @@ impl Ends {
 /// Fills up what the snap length cut off, so that lengths are right again; returns how
 /// many bytes that were. Aggregated packets too long for their length field get the
 /// length that they have.
-fn complete(bytes: &mut Vec<u8>, truncated: bool) -> usize {
+pub(super) fn complete(bytes: &mut Vec<u8>, truncated: bool) -> usize {
     let claimed = match bytes.first().map(|b| b >> 4) {
         Some(4) => be16(bytes, 2).map(usize::from),
         Some(6) => be16(bytes, 4).map(|n| usize::from(n) + 40),

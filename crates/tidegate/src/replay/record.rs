@@ -8,6 +8,7 @@ use tidegate_engine::conntrack::{Dir, Entry, Status};
 use tidegate_ir::Hook;
 use tidegate_syntax::RuleOrigin;
 
+use super::advice::Advice;
 use super::brief::{Brief, Flags, ProtoName};
 use super::fate::Fate;
 use super::paint::{Paint, Tone};
@@ -38,6 +39,8 @@ pub(super) struct Record<'a> {
     pub(super) connection: Option<(u64, &'a Entry)>,
     /// What else there is to say.
     pub(super) notes: Vec<String>,
+    /// What is to be said about it.
+    pub(super) advice: Option<Advice>,
     /// Level and text of log lines.
     pub(super) logs: Vec<(u8, String)>,
 }
@@ -114,6 +117,9 @@ impl Record<'_> {
         for note in &self.notes {
             write!(out, "  [{note}]")?;
         }
+        if let Some(advice) = &self.advice {
+            write!(out, "  [{}]", advice.code)?;
+        }
         out.write_char('\n')?;
         for (level, text) in &self.logs {
             writeln!(out, "{:>22}log <{level}> {text}", "")?;
@@ -150,6 +156,8 @@ struct Json<'a> {
     text: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     notes: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finding: Option<&'a Advice>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     log: Vec<&'a str>,
 }
@@ -260,6 +268,7 @@ impl Record<'_> {
             rule: self.origin.map(|o| o.number),
             text: self.origin.map(|o| o.text.as_str()),
             notes: &self.notes,
+            finding: self.advice.as_ref(),
             log: self.logs.iter().map(|l| l.1.as_str()).collect(),
         })
     }

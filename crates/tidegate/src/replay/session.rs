@@ -1,5 +1,6 @@
 //! The replay itself: packets in, records out.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use tidegate_engine::{Engine, Outcome, Output, Role, Trace};
 use tidegate_ir::RuleId;
 use tidegate_wire::{Family, parse};
 
+use super::advice::{Advice, Announced, Met};
 use super::brief::Brief;
 use super::explain::Explainer;
 use super::fate::Fate;
-use super::feed::{Entry, Feed, Ready, Skip};
+use super::feed::{Entry, Feed, Ready, Skip, complete};
 use super::predict::Predictions;
 use super::record::Record;
 use super::rules::Rules;
@@ -62,6 +64,7 @@ pub(super) struct Session {
     /// On loopback: bytes sent, and by which packet.
     looped: Option<(u64, Vec<u8>)>,
     numbers: Numbers,
+    announced: Announced,
     walk: Walk,
     /// Buffer for the next packet.
     spare: Vec<u8>,
@@ -135,6 +138,7 @@ impl Session {
             predictions: Predictions::default(),
             looped: None,
             numbers: Numbers::default(),
+            announced: Announced::default(),
             walk: Walk::default(),
             spare: Vec::new(),
             env,
@@ -146,6 +150,7 @@ impl Session {
         let decided = self.decide(source, frame, Watch::Outcome);
         self.totals
             .count(decided.fate.heading(), self.walk.state.name());
+        self.advise(frame, &decided);
         self.recycle(decided.outputs);
     }
 
@@ -183,7 +188,8 @@ impl Session {
             .count(decided.fate.heading(), self.walk.state.name());
         let number = self.totals.packets;
         let env = self.env.clone();
-        let record = self.record(&env, number, frame, &decided);
+        let advice = self.advise(frame, &decided);
+        let record = self.record(&env, number, frame, (&decided, advice));
         report(&record)
     }
 
@@ -208,7 +214,8 @@ impl Session {
             .count(decided.fate.heading(), self.walk.state.name());
         let number = self.totals.packets;
         let env = self.env.clone();
-        report(&self.record(&env, number, frame, &decided));
+        let advice = self.advise(frame, &decided);
+        report(&self.record(&env, number, frame, (&decided, advice)));
         let met_rules = !matches!(decided.fate, Fate::Skipped(_));
         std::mem::swap(&mut self.walk, &mut explainer.walk);
         met_rules.then_some(explainer)
@@ -309,12 +316,39 @@ impl Session {
         }
     }
 
+    /// What is to be said about the packet that has just been decided and counted.
+    fn advise(&mut self, frame: &Frame<'_>, decided: &Decided) -> Option<Advice> {
+        let mut bytes = Cow::Borrowed(frame.ip()?);
+        if frame.is_truncated() {
+            complete(bytes.to_mut(), true);
+        }
+        let bytes = &*bytes;
+        let number = self.totals.packets;
+        let stopped = decided.fate.rule();
+        if stopped.is_none() && !matches!(self.walk.state, State::Invalid(_)) {
+            if let Ok(layout) = parse(bytes) {
+                self.announced.note(number, bytes, &layout);
+            }
+            return None;
+        }
+        let met = Met {
+            bytes,
+            walk: &self.walk,
+            fate: &decided.fate,
+            origin: stopped.and_then(|id| self.rules.origin(decided.family, id)),
+            engine: &self.engine,
+        };
+        let advice = Advice::of(&met).or_else(|| self.announced.refused(&met))?;
+        self.totals.advise(number, &advice);
+        Some(advice)
+    }
+
     fn record<'a>(
         &'a mut self,
         env: &'a Env,
         number: u64,
         frame: &'a Frame<'_>,
-        decided: &Decided,
+        (decided, advice): (&Decided, Option<Advice>),
     ) -> Record<'a> {
         let connection = match self.walk.state {
             State::Tracked(a) => self.engine.conntrack().entry(a.id).map(|_| {
@@ -345,6 +379,7 @@ impl Session {
             },
             brief: decided.brief,
             notes: notes(env, &self.walk, decided),
+            advice,
             logs: logs.collect(),
             walk: &self.walk,
             fate: decided.fate.clone(),

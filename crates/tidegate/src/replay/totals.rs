@@ -9,6 +9,7 @@ use tidegate_engine::conntrack::format::proc_line;
 use tidegate_syntax::save;
 use tidegate_wire::Family;
 
+use super::advice::Advice;
 use super::paint::{Paint, Tone};
 use super::rules::{Loaded, Rules};
 
@@ -19,6 +20,19 @@ pub(super) struct Totals {
     pub(super) packets: u64,
     fates: Tally,
     states: Tally,
+    advice: Vec<Given>,
+}
+
+/// Kinds of advice that are kept.
+const MOST_ADVICE: usize = 100;
+
+/// Advice, once for all packets with the same remedy.
+#[derive(Debug)]
+struct Given {
+    advice: Advice,
+    /// The first packet's number.
+    first: u64,
+    packets: u64,
 }
 
 /// How often each of a few words came up.
@@ -47,6 +61,41 @@ impl Totals {
         if state != "-" {
             self.states.count(state);
         }
+    }
+
+    /// Something is to be said about packet `number`.
+    pub(super) fn advise(&mut self, number: u64, advice: &Advice) {
+        let same =
+            |g: &&mut Given| g.advice.code == advice.code && g.advice.remedy == advice.remedy;
+        if let Some(given) = self.advice.iter_mut().find(same) {
+            given.packets += 1;
+        } else if self.advice.len() < MOST_ADVICE {
+            self.advice.push(Given {
+                advice: advice.clone(),
+                first: number,
+                packets: 1,
+            });
+        }
+    }
+
+    /// Prints all advice.
+    pub(super) fn print_advice(&self, out: &mut impl Write, paint: Paint) -> io::Result<()> {
+        for given in &self.advice {
+            let advice = paint.text(Tone::Doubtful, &given.advice);
+            let count = match given.packets {
+                1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            writeln!(out, "\nPacket {}{count}: {advice}", given.first)?;
+        }
+        Ok(())
+    }
+
+    /// The same as a JSON value, if there is any.
+    pub(super) fn advice_json(&self) -> Option<serde_json::Value> {
+        let one = |g: &Given| json!({"finding": g.advice, "first": g.first, "packets": g.packets});
+        let all: Vec<_> = self.advice.iter().map(one).collect();
+        (!all.is_empty()).then(|| json!({ "findings": all }))
     }
 
     /// Prints what `--summary` prints of the packets.

@@ -4,6 +4,7 @@
 
 use tidegate_ir::{Cond, Field};
 use tidegate_wire::Family;
+use tidegate_wire::jhash::jhash;
 
 use super::{pure::pure, ranges::bang};
 use crate::{
@@ -134,27 +135,11 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
 fn node(src: u128, family: Family, seed: u32, nodes: u32) -> u32 {
     // Addresses are hashed as a little-endian machine has them in memory.
     let hash = match family {
-        Family::V4 => jhash((src as u32).swap_bytes(), seed),
+        Family::V4 => jhash(&[(src as u32).swap_bytes()], seed),
         // Of an IPv6 address the kernel takes the first word only.
-        Family::V6 => jhash(((src >> 96) as u32).swap_bytes(), seed),
+        Family::V6 => jhash(&[((src >> 96) as u32).swap_bytes()], seed),
     };
     ((u64::from(hash) * u64::from(nodes)) >> 32) as u32
-}
-
-/// Lookup3 over one word (`jhash_1word`).
-fn jhash(word: u32, seed: u32) -> u32 {
-    let start = 0xdead_beef_u32.wrapping_add(4).wrapping_add(seed);
-    last(start.wrapping_add(word), start, start)
-}
-
-fn last(mut a: u32, mut b: u32, mut c: u32) -> u32 {
-    c = (c ^ b).wrapping_sub(b.rotate_left(14));
-    a = (a ^ c).wrapping_sub(c.rotate_left(11));
-    b = (b ^ a).wrapping_sub(a.rotate_left(25));
-    c = (c ^ b).wrapping_sub(b.rotate_left(16));
-    a = (a ^ c).wrapping_sub(c.rotate_left(4));
-    b = (b ^ a).wrapping_sub(a.rotate_left(14));
-    (c ^ b).wrapping_sub(b.rotate_left(24))
 }
 
 const CASES: &[Case] = &[

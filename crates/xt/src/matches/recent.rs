@@ -223,6 +223,7 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
         hits,
         ttl: args.has(TTL),
         reap: args.has(REAP),
+        seen: None,
     });
     Cond::all(vec![step])
 }
@@ -240,12 +241,15 @@ struct Recent {
     hits: u32,
     ttl: bool,
     reap: bool,
+    /// The last address that was looked for, and how often it had been there of late.
+    seen: Option<(u128, u32)>,
 }
 
 impl Recent {
-    fn matches(&self, list: &mut List, who: (u128, u8), now: u64) -> bool {
+    fn matches(&mut self, list: &mut List, who: (u128, u8), now: u64) -> bool {
         let (addr, ttl) = who;
         let masked = addr & list.mask(self.family);
+        self.seen = Some((masked, 0));
         let wanted_ttl = if self.ttl { ttl } else { 0 };
         let Some(at) = list.find(self.family, masked, wanted_ttl) else {
             if self.ask == Ask::Set {
@@ -259,7 +263,12 @@ impl Recent {
                 list.remove(at);
                 return !self.invert;
             }
-            Ask::Check | Ask::Update => list.is_recent(at, self.oldest(now), self.hits),
+            Ask::Check | Ask::Update => {
+                let wanted = self.hits.max(1);
+                let hits = list.hits(at, self.oldest(now), wanted);
+                self.seen = Some((masked, hits));
+                hits == wanted
+            }
         };
         let matched = hit != self.invert;
         let updates = self.ask == Ask::Update && matched;
@@ -300,11 +309,25 @@ impl Step for Recent {
     }
 
     fn describe(&self, _: u64) -> String {
-        format!("list {}", self.key.name)
+        let name = &self.key.name;
+        let (Ask::Check | Ask::Update, Some((addr, hits))) = (self.ask, self.seen) else {
+            return format!("list {name}");
+        };
+        let wanted = self.hits.max(1);
+        let least = if hits == wanted { "at least " } else { "" };
+        let time = match self.seconds {
+            0 => String::new(),
+            seconds => format!(" in {seconds} s"),
+        };
+        let addr = text::addr(addr, self.family);
+        format!("{addr} has {least}{hits} hits{time} in list {name}, wanted {wanted}")
     }
 
     fn fresh(&self) -> Box<dyn Step> {
-        Box::new(self.clone())
+        Box::new(Recent {
+            seen: None,
+            ..self.clone()
+        })
     }
 
     fn load(&self, shared: &mut Shared) {

@@ -106,11 +106,11 @@ impl List {
         self.entries.remove(at);
     }
 
-    /// Whether at least `hits` times (one, if that is 0) are not before `oldest`.
-    pub(super) fn is_recent(&self, at: usize, oldest: Option<u64>, hits: u32) -> bool {
+    /// How many times are not before `oldest`, of which `most` are counted.
+    pub(super) fn hits(&self, at: usize, oldest: Option<u64>, most: u32) -> u32 {
         let stamps = self.entries.get(at).map_or(&[][..], |e| &e.stamps);
         let recent = stamps.iter().filter(|&&t| oldest.is_none_or(|o| t >= o));
-        recent.take(hits.max(1) as usize).count() == hits.max(1) as usize
+        recent.take(most as usize).count() as u32
     }
 
     /// Forgets the address not seen for longest, if that was before `oldest`; gives the
@@ -214,9 +214,9 @@ mod tests {
             list.text(),
             "src=0.0.0.1 ttl: 64 last_seen: 15 oldest_pkt: 2 14, 15, 12, 13\n"
         );
-        assert!(list.is_recent(0, Some(13), 3));
-        assert!(!list.is_recent(0, Some(13), 4));
-        assert!(list.is_recent(0, None, 4) && !list.is_recent(0, None, 5));
+        assert_eq!(list.hits(0, Some(13), 3), 3);
+        assert_eq!(list.hits(0, Some(13), 4), 3);
+        assert_eq!(list.hits(0, None, 5), 4);
     }
 
     #[test]

@@ -188,6 +188,7 @@ impl StoredEntry {
             entry.master = Some(Box::new(Master {
                 id: EntryId::NOBODY,
                 tuple: read_tuple(fields, kind)?,
+                helper: None,
             }));
         }
         if has(part::SEQADJ) {

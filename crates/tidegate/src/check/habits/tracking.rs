@@ -4,13 +4,17 @@ use tidegate_analysis::{Set, TooBig};
 use tidegate_ir::{
     Cond, Conds, CtSpec, Effect, Field, Hook, Manip, NatSource, Rule, TableKind, Verdict,
 };
+use tidegate_wire::Family;
 
 use super::super::Subject;
 use super::super::finding::{Finding, name};
+use super::super::source::Place;
 use super::{intervals, rules};
 
-fn has_helper(subject: &Subject<'_>) -> bool {
-    rules(subject, TableKind::Raw).iter().any(|(_, r)| {
+/// The helper that a rule of the table raw gives, if one does.
+fn helper(subject: &Subject<'_>) -> Option<String> {
+    let raw = rules(subject, TableKind::Raw);
+    raw.into_iter().find_map(|(place, r)| {
         let helps = |e: &Effect| {
             matches!(
                 e,
@@ -20,15 +24,47 @@ fn has_helper(subject: &Subject<'_>) -> bool {
                 })
             )
         };
-        r.effects.iter().any(helps)
+        let given = r.effects.iter().any(helps);
+        let spec = subject.spec(&place, &[]);
+        let name = spec.split_once("--helper ")?.1.split(' ').next()?;
+        given.then(|| name.to_owned())
     })
+}
+
+/// The commands that accept only what is needed of RELATED, instead of the rule at `place`.
+fn narrowed(subject: &Subject<'_>, place: &Place, helper: &str) -> String {
+    let (chain, mut at) = (&place.chain, place.number);
+    let spec = subject.spec(place, &[]);
+    let mut commands = Vec::new();
+    let only = spec.replace("RELATED,ESTABLISHED", "ESTABLISHED");
+    match only == spec {
+        true => commands.push(format!("-D {chain} {at}")),
+        false => {
+            commands.push(format!("-R {chain} {at} {only}"));
+            at += 1;
+        }
+    }
+    let icmp = match subject.loaded.source.family {
+        Family::V4 => "icmp",
+        Family::V6 => "ipv6-icmp",
+    };
+    for what in [
+        format!("-p {icmp}"),
+        format!("-p tcp --dport 1024: -m helper --helper {helper}"),
+    ] {
+        commands.push(format!(
+            "-I {chain} {at} {what} -m conntrack --ctstate RELATED -j ACCEPT"
+        ));
+    }
+    let commands = commands.iter().map(|c| subject.command(place.table, c));
+    commands.collect::<Vec<_>>().join(" && ")
 }
 
 /// FTP without a helper; a helper with RELATED open.
 pub(super) fn ftp(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
     let all = rules(subject, TableKind::Filter);
     let accepts = || all.iter().filter(|(_, r)| r.verdict == Verdict::Accept);
-    if has_helper(subject) {
+    if let Some(helper) = helper(subject) {
         let related = subject.space.within(Field::CtState, 2, 2)?;
         let new = subject.space.within(Field::CtState, 3, 3)?;
         for (place, rule) in accepts() {
@@ -40,11 +76,12 @@ pub(super) fn ftp(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Res
                     "{} accepts all that is RELATED: ICMP errors, and whatever the helper expects",
                     name(place)
                 );
-                findings.push(Finding::new("TG042", Some(place.clone()), text).help(format!(
-                    "narrow it: -m conntrack --ctstate RELATED -p tcp --dport 1024: -j ACCEPT in {}, \
-                     and -p icmp for errors",
-                    place.chain
-                )));
+                let help = narrowed(subject, place, &helper);
+                findings.push(
+                    Finding::new("TG042", Some(place.clone()), text)
+                        .note("what is expected now: conntrack -L expect")
+                        .help(help),
+                );
             }
         }
         return Ok(());
@@ -211,19 +248,31 @@ pub(super) fn hidden(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> 
     let Some(input) = subject.whole.pass(TableKind::Filter, Hook::Input) else {
         return Ok(());
     };
-    for (place, rule) in rules(subject, TableKind::Filter) {
-        let refuses = matches!(rule.verdict, Verdict::Drop | Verdict::Reject(_));
+    let refuses = |r: &Rule| matches!(r.verdict, Verdict::Drop | Verdict::Reject(_));
+    let filter = rules(subject, TableKind::Filter);
+    // By the port before translation, in FORWARD or a chain that it calls.
+    let refused_elsewhere: Vec<(u128, u128)> = filter
+        .iter()
+        .filter(|(_, r)| refuses(r))
+        .filter_map(|(_, r)| intervals(&r.cond, Field::CtOrigDport))
+        .flatten()
+        .collect();
+    for (place, rule) in filter {
+        let refuses = refuses(&rule);
         let Some(reach) = input.walk.reach.get(&rule.id) else {
             continue;
         };
         let Some(ports) = intervals(&rule.cond, Field::Dport).filter(|_| refuses) else {
             continue;
         };
+        let port = ports.first().map_or(0, |p| p.0);
+        if refused_elsewhere.iter().any(|p| p.0 <= port && port <= p.1) {
+            continue;
+        }
         for (by, set) in &elsewhere {
             if subject.space.bdd.and(*set, reach.matches)?.is_empty() {
                 continue;
             }
-            let port = ports.first().map_or(0, |p| p.0);
             let text = format!(
                 "{} refuses port {port}, but {} sends such packets elsewhere first: they go through FORWARD",
                 name(&place),
