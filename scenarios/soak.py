@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""soak.py TIDEGATE [MINUTES]: mixed load through a live firewall whose rules change all the time
+"""soak.py TIDEGATE [MINUTES [RING]]: mixed load through a live firewall whose rules change all the time
 
 A router between a client and a server is guarded by `TIDEGATE up`. While TCP connections, UDP
 questions, downloads and pings pass it, its rules are replaced twice a second by two versions in
 turn; both allow that traffic and both refuse ports 7100 to 7199 and everything from outside. What
 must hold: no answer is lost, nothing refused gets through, memory and descriptors do not grow.
+RING is how received packets come up: packet, or xdp.
 Prints a line a minute and a JSON object at the end; exit status 0 only if everything held.
 Needs root, iproute2, util-linux, ethtool. Everything is in namespaces that vanish at the end."""
 import itertools
@@ -57,8 +58,9 @@ BLOB = bytes(range(256)) * 400
 
 
 class Soak(Lab):
-    def __init__(self, program, minutes):
+    def __init__(self, program, minutes, ring):
         super().__init__()
+        self.ring = ring
         self.program, self.end = program, time.monotonic() + 60 * minutes
         self.count = dict.fromkeys(("udp", "udp_lost", "tcp", "tcp_lost", "downloads", "downloads_lost",
                                     "pings", "pings_lost", "restores", "refused", "passed"), 0)
@@ -217,8 +219,11 @@ class Soak(Lab):
         self.env["TIDEGATE_SOCKET"] = os.path.join(self.dir, "sock")
         with open(os.path.join(self.dir, "rules"), "w") as f:
             f.write(VERSIONS[0])
+        with open(os.path.join(self.dir, "config"), "w") as f:
+            f.write('[datapath]\nring = "%s"\n' % self.ring)
         log = open(os.path.join(self.dir, "log"), "w")
-        daemon = subprocess.Popen(["nsenter", "--net=/run/netns/" + self.prefix + "r", self.program, "up", "--socket", self.env["TIDEGATE_SOCKET"],
+        daemon = subprocess.Popen(["nsenter", "--net=/run/netns/" + self.prefix + "r", self.program, "up",
+                                   "--config", os.path.join(self.dir, "config"), "--socket", self.env["TIDEGATE_SOCKET"],
                                    "--rules", os.path.join(self.dir, "rules")], env=self.env, stderr=log, start_new_session=True)
         self.procs.append(daemon)
         for _ in range(200):
@@ -271,7 +276,8 @@ class Soak(Lab):
 def main():
     if len(sys.argv) < 2 or os.geteuid() != 0:
         sys.exit(__doc__)
-    soak = Soak(os.path.abspath(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 30)
+    program, minutes, ring = sys.argv[1:] + ["30", "packet"][len(sys.argv) - 2:]
+    soak = Soak(os.path.abspath(program), float(minutes), ring)
     try:
         held = soak.go()
     finally:

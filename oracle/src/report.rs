@@ -115,7 +115,8 @@ fn entry(e: &Entry, now: Time) -> Value {
             json!({"wscale": side(|s| s.scale), "flags": side(|s| s.flags)}),
         );
     }
-    let count = |d: usize| json!([e.counters[d].packets, e.counters[d].bytes]);
+    let counters = e.counters.as_deref().copied().unwrap_or_default();
+    let count = |d: usize| json!([counters[d].packets, counters[d].bytes]);
     o.insert(
         "counters".into(),
         json!({"orig": count(0), "reply": count(1)}),
@@ -123,7 +124,7 @@ fn entry(e: &Entry, now: Time) -> Value {
     if let Some(h) = e.helper {
         o.insert("helper".into(), h.name().into());
     }
-    if let Some(master) = &e.master {
+    if let Some(master) = e.master() {
         o.insert("master".into(), tuple(&master.tuple));
     }
     if let Some(adj) = e.seqadj() {

@@ -26,7 +26,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tidegate-capture", &["tidegate-wire"]),
     ("tidegate-host", &["tidegate-wire", "tidegate-engine"]),
     ("tidegate-sys", &[]),
-    ("tidegate-ebpf", &["tidegate-wire", "tidegate-conntrack"]),
+    (
+        "tidegate-ebpf",
+        &["tidegate-wire", "tidegate-ir", "tidegate-conntrack"],
+    ),
     (
         "tidegate-datapath",
         &[
@@ -71,6 +74,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-datapath",
             "tidegate-host",
             "tidegate-lab",
+            "tidegate-sys",
             "tidegate-tools",
             "tidegate-wire",
             "tidegate-ir",

@@ -185,8 +185,7 @@ impl Conntrack {
         let mut entry = Entry::new(new.tuples);
         entry.zone = new.zone;
         entry.mark = new.mark;
-        entry.acct = self.config.acct;
-        entry.tstamp = self.config.timestamp;
+        entry.keep_accounts(&self.config);
         entry.watched = self.config.events;
         entry.status.set(new.status & SETTABLE);
         entry.helper = new.helper.or_else(|| self.automatic_helper(&new.tuples[1]));
@@ -239,9 +238,7 @@ impl Conntrack {
         let Some(entry) = self.slab.get_mut(id) else {
             return Err(ByHandError::Missing);
         };
-        if entry.tstamp {
-            entry.start = Some(now);
-        }
+        entry.stamp(now);
         let (tuples, zone) = (entry.tuples, entry.zone);
         if tuples.iter().any(|t| self.find(t, zone).is_some()) {
             self.release(id);
@@ -314,7 +311,7 @@ impl Conntrack {
     pub fn zero_counters(&mut self, id: EntryId) {
         self.recall(id);
         if let Some(entry) = self.entry_mut(id) {
-            entry.counters = Default::default();
+            entry.counters = entry.counters.as_ref().map(|_| Default::default());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::conntrack::{InHook, Template, Tracked};
 use crate::create::{NoEntry, verifies};
-use crate::entry::{Attached, CtInfo, Entry, EntryId, Status, change};
+use crate::entry::{Attached, Counters, CtInfo, Entry, EntryId, Status, change};
 use crate::event::EventKind;
 use crate::reason::InvalidReason;
 use crate::tracker::{self, Packet, Verdict};
@@ -84,9 +84,10 @@ impl Conntrack {
         tuple: &Tuple,
         template: &Template,
     ) -> Result<Attached, NoEntry> {
-        let (id, dir) = match self.find_alive(now, tuple, template.zone) {
+        let hash = self.hash_of(tuple, template.zone);
+        let (id, dir) = match self.find_alive(now, tuple, template.zone, hash) {
             Some(found) => found,
-            None => (self.create(now, tuple, template)?, Dir::Original),
+            None => (self.create(now, tuple, hash, template)?, Dir::Original),
         };
         let status = self.slab.get(id).map_or(Status::default(), |e| e.status);
         let info = match dir {
@@ -162,9 +163,9 @@ fn refresh(entry: &mut Entry, packet: &Packet<'_>, dir: Dir, seconds: u32) {
 
 #[inline]
 fn count(entry: &mut Entry, packet: &Packet<'_>, dir: Dir) {
-    if entry.acct {
-        let counters = &mut entry.counters[dir.ix()];
-        counters.packets += 1;
-        counters.bytes += u64::from(packet.layout.len);
-    }
+    let one = Counters {
+        packets: 1,
+        bytes: u64::from(packet.layout.len),
+    };
+    entry.count(dir, one);
 }

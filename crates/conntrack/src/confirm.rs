@@ -1,6 +1,6 @@
 //! The last hook: entries enter the table, clashes are settled.
 
-use crate::entry::{Attached, CtInfo, EntryId, Status};
+use crate::entry::{Attached, Counters, CtInfo, EntryId, Status};
 use crate::event::EventKind;
 use crate::reason::DropReason;
 use crate::tuple::{Dir, Tuple};
@@ -55,7 +55,11 @@ impl Conntrack {
         let Some(entry) = self.slab.get(id) else {
             return Ok(());
         };
-        let hash = Dir::BOTH.map(|d| self.table.hash(entry.tuple(d), entry.zone.id_for(d)));
+        let reply = self
+            .table
+            .hash(entry.tuple(Dir::Reply), entry.zone.id_for(Dir::Reply));
+        let original = self.slab.node(id.index, Dir::Original);
+        let hash = [original.map_or(0, |node| node.hash), reply];
         let limit = CHAIN_BASE + self.rng.below(CHAIN_RANDOM);
         for dir in Dir::BOTH {
             if let Some(clash) = self.clash_on(now, id, dir, hash[dir.ix()]) {
@@ -71,9 +75,7 @@ impl Conntrack {
         let Some(entry) = self.slab.get_mut(id) else {
             return Ok(());
         };
-        if entry.tstamp {
-            entry.start = Some(now);
-        }
+        entry.stamp(now);
         let life = entry.timeout;
         self.enter(
             now,
@@ -97,6 +99,7 @@ impl Conntrack {
             self.table.link(&mut self.slab, id.index, dir, hash);
         }
         self.wheel.arm(&mut self.slab, id.index, deadline, now);
+        self.registers(id, true);
     }
 
     fn clash_on(&self, now: Time, id: EntryId, dir: Dir, hash: u32) -> Option<Clash> {
@@ -141,13 +144,13 @@ impl Conntrack {
         } else {
             return false;
         };
-        let (counters, acct) = (loser.counters[Dir::Original.ix()], winner.acct);
+        let counted = loser
+            .counters
+            .as_ref()
+            .map_or_else(Counters::default, |c| c[0]);
         self.release(attached.id);
-        if let Some(winner) = self.slab.get_mut(clash.winner)
-            && acct
-        {
-            winner.counters[dir.ix()].packets += counters.packets;
-            winner.counters[dir.ix()].bytes += counters.bytes;
+        if let Some(winner) = self.slab.get_mut(clash.winner) {
+            winner.count(dir, counted);
         }
         attached.id = clash.winner;
         attached.dir = dir;

@@ -1,5 +1,6 @@
 //! The tracker: state of one network namespace, and the life of its entries.
 
+use crate::ahead::Ahead;
 use crate::config::Config;
 use crate::elsewhere::Away;
 use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, change};
@@ -9,6 +10,7 @@ use crate::helper::pptp::KeyMap;
 use crate::nat::BySource;
 use crate::policy::PolicyId;
 use crate::reason::{DropReason, InvalidReason, Note};
+use crate::register::Register;
 use crate::rng::Rng;
 use crate::slab::Slab;
 use crate::stats::Stats;
@@ -16,6 +18,7 @@ use crate::table::Table;
 use crate::timer::Wheel;
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use tidegate_wire::proto;
 
@@ -82,10 +85,14 @@ pub struct Conntrack {
     pub(crate) dying: Vec<EntryId>,
     /// Entries whose packets pass elsewhere.
     pub(crate) away: Away,
+    /// Who has all tuples of the table.
+    pub(crate) register: Option<Box<dyn Register>>,
     /// When a collection forced by a full table is due.
     pub(crate) gc_at: Option<Time>,
     /// The place that a collection which has begun looks at next.
     pub(crate) collecting: Option<u32>,
+    /// Packets that have been announced.
+    pub(crate) ahead: Ahead,
     /// Scratch space for expiry.
     due: Vec<u32>,
 }
@@ -112,8 +119,10 @@ impl Conntrack {
             count: 0,
             dying: Vec::new(),
             away: Away::default(),
+            register: None,
             gc_at: None,
             collecting: None,
+            ahead: Ahead::default(),
             due: Vec::new(),
             config,
         }
@@ -256,13 +265,19 @@ impl Conntrack {
     /// The entry with this tuple as a packet in `zone` would find it.
     #[must_use]
     pub fn find(&self, tuple: &Tuple, zone: Zone) -> Option<(EntryId, Dir)> {
-        let id = zone.id_for(Dir::Original);
+        let hash = self.table.hash(tuple, zone.id_for(Dir::Original));
+        self.find_by(tuple, zone, hash)
+    }
+
+    /// The same where the hash of tuple and zone is known.
+    #[inline]
+    fn find_by(&self, tuple: &Tuple, zone: Zone, hash: u32) -> Option<(EntryId, Dir)> {
+        let search = |hash| self.table.find(&self.slab, tuple, zone, hash, |_| false);
         let reply_id = zone.id_for(Dir::Reply);
-        let search = |zone_id| {
-            let hash = self.table.hash(tuple, zone_id);
-            self.table.find(&self.slab, tuple, zone, hash, |_| false)
-        };
-        search(id).or_else(|| (id != reply_id).then(|| search(reply_id)).flatten())
+        search(hash).or_else(|| {
+            let other = reply_id != zone.id_for(Dir::Original);
+            other.then(|| search(self.table.hash(tuple, reply_id)))?
+        })
     }
 
     /// Removes an entry and what it announced; `false` when there is none. It stays
@@ -286,14 +301,15 @@ impl Conntrack {
         }
         let confirmed = entry.confirmed();
         let tunnels = entry.helper == Some(HelperKind::Pptp);
-        let announces = entry.expecting != [0; 4];
-        let master = entry.master.as_ref().map(|m| m.id);
+        let announces = entry.expecting() != [0; 4];
+        let master = entry.master().map(|m| m.id);
         let tunnel = entry.tuple(Dir::Original).proto == proto::GRE;
         if confirmed {
             self.table.unlink(&mut self.slab, id.index, Dir::Original);
             self.table.unlink(&mut self.slab, id.index, Dir::Reply);
             self.wheel.disarm(&mut self.slab, id.index);
             self.report(id, EventKind::Destroy);
+            self.registers(id, false);
         }
         if tunnels {
             self.end_tunnel(id);
@@ -305,7 +321,8 @@ impl Conntrack {
             self.gre_keys.forget(master);
         }
         if let Some(master) = master.and_then(|m| self.slab.get_mut(m)) {
-            master.children = master.children.saturating_sub(1);
+            let children = &mut master.extra_mut().children;
+            *children = children.saturating_sub(1);
         }
         self.nat_cleanup(id);
         self.count = self.count.saturating_sub(1);
@@ -466,12 +483,13 @@ impl Conntrack {
         now: Time,
         tuple: &Tuple,
         zone: Zone,
+        hash: u32,
     ) -> Option<(EntryId, Dir)> {
-        let mut found = self.find(tuple, zone);
+        let mut found = self.find_by(tuple, zone, hash);
         while let Some((id, _)) = found.filter(|(id, _)| self.has_run_out(*id, now)) {
             self.end(id);
             self.slab.remove(id);
-            found = self.find(tuple, zone);
+            found = self.find_by(tuple, zone, hash);
         }
         found
     }

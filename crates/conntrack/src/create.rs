@@ -1,13 +1,12 @@
 //! New entries, and room for them in a full table.
 
 use crate::conntrack::{InHook, Template};
-use crate::entry::{Counters, Entry, EntryId, Master, ProtoState, Status, change};
+use crate::entry::{Entry, EntryId, Master, ProtoState, Status, change};
 use crate::expect::{Expectation, OnMatch};
 use crate::helper::HelperKind;
 use crate::reason::{DropReason, InvalidReason};
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// Neighbouring buckets searched for victims (`NF_CT_EVICTION_RANGE`).
@@ -25,49 +24,43 @@ impl Entry {
     /// An unconfirmed entry with nothing set but its tuples.
     pub(crate) fn new(tuples: [Tuple; 2]) -> Entry {
         Entry {
-            tuples,
-            status: Status::default(),
-            mark: 0,
-            zone: crate::Zone::default(),
             timeout: 0,
-            start: None,
-            proto: ProtoState::Stateless,
-            counters: [Counters::default(); 2],
-            acct: false,
-            tstamp: false,
-            watched: false,
-            helper: None,
-            expecting: [0; 4],
-            master: None,
-            children: 0,
-            masq_index: 0,
-            pending: 0,
-            extra: None,
             tags: [0; 2],
+            status: Status::default(),
             place: crate::elsewhere::HERE,
+            tuples,
+            proto: ProtoState::Stateless,
+            extra: None,
+            counters: None,
+            mark: 0,
+            masq_index: 0,
+            zone: crate::Zone::default(),
+            pending: 0,
+            helper: None,
+            watched: false,
         }
     }
 }
 
 impl Conntrack {
     /// Makes an unconfirmed entry for the first packet of a connection
-    /// (`init_conntrack`); the packet holds it until it is confirmed or released.
+    /// (`init_conntrack`); the packet holds it until it is confirmed or released. `hash` is
+    /// that of tuple and zone.
     pub(crate) fn create(
         &mut self,
         now: Time,
         tuple: &Tuple,
+        hash: u32,
         template: &Template,
     ) -> Result<EntryId, NoEntry> {
         let no_inverse = NoEntry::Invalid(InvalidReason::IcmpNoRequest(tuple.icmp_type()));
         let reply = tuple.inverse().ok_or(no_inverse)?;
         let zone = template.zone;
-        let hash = self.table.hash(tuple, zone.id_for(Dir::Original));
         self.make_room(now, hash).map_err(NoEntry::Drop)?;
         self.count += 1;
         let mut entry = Entry::new([*tuple, reply]);
         entry.zone = zone;
-        entry.acct = self.config.acct;
-        entry.tstamp = self.config.timestamp;
+        entry.keep_accounts(&self.config);
         entry.watched = self.config.events;
         entry.helper = self.automatic_helper(&reply);
         let expected = self.take_expectation(tuple, zone.id);
@@ -88,6 +81,10 @@ impl Conntrack {
             entry.extra_mut().policy = template.timeouts;
         }
         let id = self.slab.insert(entry);
+        // Kept for the moment when the entry is confirmed.
+        if let Some(node) = self.slab.node_mut(id.index, Dir::Original) {
+            node.hash = hash;
+        }
         if let Some(e) = expected {
             match e.on_match {
                 OnMatch::Plain => {}
@@ -104,13 +101,14 @@ impl Conntrack {
         entry.status.set(Status::EXPECTED);
         entry.helper = expected.assign_helper;
         if let Some(master) = self.slab.get_mut(expected.master) {
-            entry.master = Some(Box::new(Master {
+            entry.extra_mut().master = Some(Master {
                 id: expected.master,
                 tuple: *master.tuple(Dir::Original),
                 helper: master.helper,
-            }));
+            });
             entry.mark = master.mark;
-            master.children = master.children.saturating_add(1);
+            let children = &mut master.extra_mut().children;
+            *children = children.saturating_add(1);
         }
         self.stats.expect_new += 1;
     }
@@ -130,7 +128,7 @@ impl Conntrack {
             return;
         };
         entry.tuples[Dir::Reply.ix()] = reply;
-        if entry.master.is_none() && !entry.status.has(Status::HELPER) {
+        if entry.master().is_none() && !entry.status.has(Status::HELPER) {
             entry.helper = helper;
         }
     }

@@ -158,10 +158,7 @@ impl Conntrack {
             if counters.packets == 0 {
                 continue;
             }
-            if entry.acct {
-                entry.counters[dir.ix()].packets += counters.packets;
-                entry.counters[dir.ix()].bytes += counters.bytes;
-            }
+            entry.count(dir, counters);
             self.away.passed.push(Passed {
                 family: entry.tuples[0].family,
                 tag: entry.tags[dir.ix()],

@@ -1,5 +1,6 @@
 //! One tracked connection and what hangs on its packets.
 
+use crate::config::Config;
 pub use crate::helper::HelperKind;
 use crate::helper::HelperState;
 use crate::policy::PolicyId;
@@ -189,54 +190,53 @@ pub struct Counters {
 }
 
 /// A tracked connection (`struct nf_conn`).
+///
+/// In the order in which it is laid out: what every packet needs comes first.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Entry {
-    /// Tuples of the original and the reply direction.
-    pub tuples: [Tuple; 2],
-    /// Status bits.
-    pub status: Status,
-    /// Connection mark.
-    pub mark: u32,
-    /// Zone.
-    pub zone: Zone,
     /// Expiry: relative nanoseconds until confirmed, absolute time afterwards.
     pub timeout: Time,
-    /// Confirmation time, when timestamps were on at creation.
-    pub start: Option<Time>,
-    /// Protocol state.
-    pub proto: ProtoState,
-    /// Per-direction counters, counting only when accounting was on at creation.
-    pub counters: [Counters; 2],
-    /// The entry has counters.
-    pub acct: bool,
-    /// The entry has time stamps.
-    pub tstamp: bool,
-    /// Somebody listened to events when the entry was made.
-    pub watched: bool,
-    /// Helper in charge.
-    pub helper: Option<HelperKind>,
-    /// Expectations this entry has per class.
-    pub expecting: [u8; 4],
-    /// Connection that announced this one.
-    pub master: Option<Box<Master>>,
-    /// Living connections this one announced.
-    pub children: u16,
-    /// Interface a masqueraded connection left through, 0 when none.
-    pub masq_index: u32,
-    /// Changes not yet reported ([`change`] bits).
-    pub pending: u16,
-    /// What few connections have, allocated on first use.
-    pub extra: Option<Box<Extra>>,
     /// A number for each direction that the embedding engine may remember here; 0 at
     /// first.
     pub tags: [u64; 2],
+    /// Status bits.
+    pub status: Status,
     /// Where its packets pass meanwhile ([`crate::elsewhere`]).
     pub(crate) place: u32,
+    /// Tuples of the original and the reply direction.
+    pub tuples: [Tuple; 2],
+    /// Protocol state.
+    pub proto: ProtoState,
+    /// What few connections have, allocated on first use.
+    pub extra: Option<Box<Extra>>,
+    /// Per-direction counters, there when accounting was on at creation.
+    pub counters: Option<Box<[Counters; 2]>>,
+    /// Connection mark.
+    pub mark: u32,
+    /// Interface a masqueraded connection left through, 0 when none.
+    pub masq_index: u32,
+    /// Zone.
+    pub zone: Zone,
+    /// Changes not yet reported ([`change`] bits).
+    pub pending: u16,
+    /// Helper in charge.
+    pub helper: Option<HelperKind>,
+    /// Somebody listened to events when the entry was made.
+    pub watched: bool,
 }
 
 /// What few connections have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extra {
+    /// Confirmation time, when time stamps were on at creation; before that any time.
+    pub start: Option<Time>,
+    /// Connection that announced this one.
+    pub master: Option<Master>,
+    /// Living connections this one announced.
+    pub children: u16,
+    /// Expectations this entry has per class.
+    pub expecting: [u8; 4],
     /// Sequence number adjustment.
     pub seqadj: Option<SeqAdj>,
     /// What the helper in charge remembers.
@@ -326,6 +326,54 @@ impl Entry {
             self.timeout.saturating_sub(now) / SECOND
         } else {
             self.timeout / SECOND
+        }
+    }
+
+    /// When it was confirmed, if it has time stamps.
+    #[must_use]
+    pub fn start(&self) -> Option<Time> {
+        self.extra.as_ref()?.start.filter(|_| self.confirmed())
+    }
+
+    /// The connection that announced it.
+    #[must_use]
+    pub fn master(&self) -> Option<&Master> {
+        self.extra.as_ref()?.master.as_ref()
+    }
+
+    /// How many living connections it announced.
+    #[must_use]
+    pub fn children(&self) -> u16 {
+        self.extra.as_ref().map_or(0, |x| x.children)
+    }
+
+    /// How many expectations it has, per class.
+    #[must_use]
+    pub fn expecting(&self) -> [u8; 4] {
+        self.extra.as_ref().map_or([0; 4], |x| x.expecting)
+    }
+
+    /// Adds to the counters of a direction, if it has any.
+    #[inline]
+    pub(crate) fn count(&mut self, dir: Dir, more: Counters) {
+        if let Some(counters) = &mut self.counters {
+            counters[dir.ix()].packets += more.packets;
+            counters[dir.ix()].bytes += more.bytes;
+        }
+    }
+
+    /// Notes when it enters the table, if it is to have time stamps.
+    pub(crate) fn stamp(&mut self, now: Time) {
+        if let Some(start) = self.extra.as_mut().and_then(|x| x.start.as_mut()) {
+            *start = now;
+        }
+    }
+
+    /// Has what is counted and stamped counted and stamped from now on.
+    pub(crate) fn keep_accounts(&mut self, config: &Config) {
+        self.counters = config.acct.then(Box::default);
+        if config.timestamp {
+            self.extra_mut().start = Some(0);
         }
     }
 

@@ -283,7 +283,7 @@ impl Conntrack {
         if let Some(same) = self.conflict(hash, &expectation, any_master)? {
             self.unexpect(hash, same);
         }
-        let held = |ct: &Conntrack| ct.slab.get(master).map_or(0, |e| e.expecting[class]);
+        let held = |ct: &Conntrack| ct.slab.get(master).map_or(0, |e| e.expecting()[class]);
         if policy.max != 0 && held(self) >= policy.max {
             self.evict_oldest(master, expectation.class);
         }
@@ -294,7 +294,8 @@ impl Conntrack {
         self.report_expectation(EventKind::New, &expectation);
         self.expectations.insert(hash, expectation);
         if let Some(entry) = self.slab.get_mut(master) {
-            entry.expecting[class] = entry.expecting[class].saturating_add(1);
+            let held = &mut entry.extra_mut().expecting[class];
+            *held = held.saturating_add(1);
         }
         self.stats.expect_create += 1;
         Ok(())
@@ -307,7 +308,7 @@ impl Conntrack {
             return Err(ExpectError::Already);
         }
         if let Some(entry) = self.slab.get_mut(expectation.master) {
-            let held = &mut entry.expecting[usize::from(expectation.class & 3)];
+            let held = &mut entry.extra_mut().expecting[usize::from(expectation.class & 3)];
             *held = held.saturating_add(1);
         }
         self.expectations.insert(hash, expectation);
@@ -351,7 +352,7 @@ impl Conntrack {
         let gone = self.expectations.remove(hash, slot)?;
         self.stats.expect_delete += 1;
         if let Some(entry) = self.slab.get_mut(gone.master) {
-            let held = &mut entry.expecting[usize::from(gone.class & 3)];
+            let held = &mut entry.extra_mut().expecting[usize::from(gone.class & 3)];
             *held = held.saturating_sub(1);
         }
         self.report_expectation(EventKind::Destroy, &gone);

@@ -17,6 +17,7 @@ pub mod helper;
 pub mod nat;
 pub mod policy;
 pub mod reason;
+pub mod register;
 pub mod seqadj;
 pub mod snapshot;
 pub mod stats;
@@ -24,6 +25,7 @@ pub mod sysctl;
 pub mod tuple;
 
 mod age;
+mod ahead;
 mod classify;
 mod confirm;
 mod conntrack;
@@ -36,6 +38,7 @@ mod table;
 mod timer;
 mod tracker;
 
+pub use ahead::AHEAD;
 pub use config::{Config, HelperPort};
 pub use conntrack::{Conntrack, Cursor, InHook, Template, Tracked};
 pub use entry::{

@@ -1,40 +1,47 @@
 //! Entries in fixed chunks, so that growing never moves one.
 
 use crate::entry::{Entry, EntryId};
-use crate::table::Node;
+use crate::table::{Node, split};
 use crate::timer::TimerNode;
 use crate::tuple::Dir;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-/// Entries per chunk.
-const CHUNK: usize = 256;
+/// Entries per chunk: two MiB, a large page's worth.
+const CHUNK: usize = 8192;
 
+/// An entry and what holds it in place, in the order in which packets need it.
 #[derive(Debug)]
+#[repr(C)]
 struct Slot {
-    /// Generation of the entry that is, or will next be, here.
-    generation: NonZeroU32,
     nodes: [Node; 2],
     timer: TimerNode,
+    /// Generation of the entry that is, or will next be, here.
+    generation: NonZeroU32,
     entry: Option<Entry>,
 }
+
+/// What a million connections take is 256 MB.
+const _: () = assert!(size_of::<Slot>() <= 248);
 
 /// Storage for entries, confirmed or not.
 #[derive(Debug, Default)]
 pub(crate) struct Slab {
-    chunks: Vec<Box<[Slot]>>,
+    /// All but the last one are full, and none grows beyond what it was made for.
+    chunks: Vec<Vec<Slot>>,
     /// First free place plus one, 0 when there is none; the others follow through `next`
     /// of their first node.
     free: u32,
 }
 
 impl Slab {
+    #[inline]
     fn slot(&self, index: u32) -> Option<&Slot> {
         let at = index as usize;
         self.chunks.get(at / CHUNK)?.get(at % CHUNK)
     }
 
+    #[inline]
     fn slot_mut(&mut self, index: u32) -> Option<&mut Slot> {
         let at = index as usize;
         self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
@@ -42,10 +49,9 @@ impl Slab {
 
     /// Stores `entry`.
     pub(crate) fn insert(&mut self, entry: Entry) -> EntryId {
-        if self.free == 0 {
-            self.grow();
-        }
-        let index = self.free.saturating_sub(1);
+        let Some(index) = self.free.checked_sub(1) else {
+            return self.append(entry);
+        };
         let (mut generation, mut next) = (NonZeroU32::MIN, 0);
         if let Some(slot) = self.slot_mut(index) {
             slot.entry = Some(entry);
@@ -56,22 +62,24 @@ impl Slab {
         EntryId { generation, index }
     }
 
-    fn grow(&mut self) {
-        let base = (self.chunks.len() * CHUNK) as u32;
-        let chunk = (1..=CHUNK as u32).map(|i| {
-            let mut nodes = [Node::default(); 2];
-            if i < CHUNK as u32 {
-                nodes[0].next = base.wrapping_add(i + 1);
-            }
-            Slot {
-                generation: NonZeroU32::MIN,
-                nodes,
+    /// Stores `entry` in a place that has never been used.
+    fn append(&mut self, entry: Entry) -> EntryId {
+        let id = EntryId {
+            generation: NonZeroU32::MIN,
+            index: self.slots(),
+        };
+        if (id.index as usize).is_multiple_of(CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        if let Some(last) = self.chunks.last_mut() {
+            last.push(Slot {
+                nodes: [Node::default(); 2],
                 timer: TimerNode::default(),
-                entry: None,
-            }
-        });
-        self.chunks.push(chunk.collect());
-        self.free = base.wrapping_add(1);
+                generation: id.generation,
+                entry: Some(entry),
+            });
+        }
+        id
     }
 
     /// Takes the entry out; its id is stale from now on.
@@ -145,9 +153,29 @@ impl Slab {
         })
     }
 
+    /// Reads the chain node that `link` names, to have it near.
+    #[inline]
+    pub(crate) fn touch_node(&self, link: u32) -> u32 {
+        let slot = split(link).and_then(|(index, _)| self.slot(index));
+        slot.map_or(0, |s| s.nodes[0].hash)
+    }
+
+    /// Reads an entry all over, to have it near.
+    #[inline]
+    pub(crate) fn touch(&self, index: u32) -> u32 {
+        let slot = self.slot(index);
+        let entry = slot.and_then(|s| s.entry.as_ref());
+        entry.map_or(0, |e| {
+            let [original, reply] = &e.tuples;
+            let middle = u32::from(original.src_id) ^ u32::from(reply.src_id);
+            e.status.0 ^ middle ^ e.mark ^ u32::from(e.watched)
+        })
+    }
+
     /// Places for entries, used or not.
     pub(crate) fn slots(&self) -> u32 {
-        (self.chunks.len() * CHUNK) as u32
+        let full = self.chunks.len().saturating_sub(1) * CHUNK;
+        (full + self.chunks.last().map_or(0, Vec::len)) as u32
     }
 
     /// All entries, unconfirmed and dying ones included.

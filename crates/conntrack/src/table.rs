@@ -49,7 +49,7 @@ fn bucket(hash: u32, buckets: usize) -> usize {
 
 /// A node as a number: entry index times two plus direction.
 #[inline]
-fn split(link: u32) -> Option<(u32, Dir)> {
+pub(crate) fn split(link: u32) -> Option<(u32, Dir)> {
     let node = link.checked_sub(1)?;
     let dir = if node & 1 == 0 {
         Dir::Original
@@ -133,6 +133,12 @@ impl Table {
             }
         };
         (long >> 32) as u32
+    }
+
+    /// The head of a hash's chain, as [`split`] reads it.
+    #[inline]
+    pub(crate) fn head_of(&self, hash: u32) -> u32 {
+        self.heads.get(self.bucket(hash)).copied().unwrap_or(0)
     }
 
     /// Number of buckets.

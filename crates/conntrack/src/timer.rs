@@ -18,6 +18,7 @@ const LEVELS: usize = (u64::BITS - TICK).div_ceil(BITS) as usize;
 
 /// Place of one entry in the wheel.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C, packed(4))]
 pub(crate) struct TimerNode {
     /// The deadline it was put in place for; 0 when it is not in the wheel.
     pub(crate) armed: Time,

@@ -50,7 +50,7 @@ fn an_expected_connection_is_related_once() {
     assert_eq!(at.info, CtInfo::Related);
     let child = lab.ct.entry(at.id).unwrap();
     assert_eq!(
-        (child.master.as_ref().map(|m| m.id), child.mark),
+        (child.master().map(|m| m.id), child.mark),
         (Some(master), 7)
     );
     assert_eq!(lab.ct.expectations().count(), 0);
@@ -111,12 +111,12 @@ fn permanent_expectations_stay_and_all_run_out() {
     lab.ct.expect(lab.now, permanent, ONE).unwrap();
     lab.pass(&HOST.back().tcp((20, 2580), SYN, 1, 0));
     lab.pass(&HOST.back().tcp((22, 2580), SYN, 1, 0));
-    assert_eq!(lab.ct.entry(master).unwrap().children, 2);
+    assert_eq!(lab.ct.entry(master).unwrap().children(), 2);
     lab.now += 300 * SECOND - 1;
     lab.ct.handle_timeout(lab.now);
     assert_eq!(lab.ct.expectations().count(), 1);
     lab.now += 1;
     lab.ct.handle_timeout(lab.now);
     assert_eq!(lab.ct.expectations().count(), 0);
-    assert_eq!(lab.ct.entry(master).unwrap().children, 0);
+    assert_eq!(lab.ct.entry(master).unwrap().children(), 0);
 }

@@ -327,7 +327,7 @@ fn the_text_is_rewritten_and_the_child_follows() {
     assert_eq!(sent.unwrap()[16..20], CLIENT.to_be_bytes());
     let child = control.ct.entry(at.id).unwrap();
     assert!(child.status.has(Status::EXPECTED) && child.status.has(Status::DST_NAT));
-    assert!(child.master.is_some() && child.helper.is_none());
+    assert!(child.master().is_some() && child.helper.is_none());
     assert_eq!(control.expected_port(), None);
 }
 

@@ -160,7 +160,7 @@ fn show(entry: &Entry, now: Time) -> String {
         }
     }
     .unwrap();
-    let [o, r] = entry.counters;
+    let [o, r] = entry.counters.as_deref().copied().unwrap_or_default();
     write!(
         out,
         " c={}:{},{}:{}",

@@ -125,11 +125,8 @@ fn a_registration_lets_calls_in_once_it_is_granted() {
     );
     assert_eq!(calls(&mut lab, [10, 0, 1, 3]), CtInfo::New);
     assert_eq!(calls(&mut lab, HOST.dst), CtInfo::Related);
-    let mut children = lab
-        .ct
-        .iter()
-        .filter(|(_, e)| e.status.has(Status::EXPECTED));
-    assert_eq!(children.next().unwrap().1.helper, Some(HelperKind::Sip));
+    let child = lab.ct.iter().find(|(_, e)| e.status.has(Status::EXPECTED));
+    assert_eq!(child.unwrap().1.helper, Some(HelperKind::Sip));
     // It lasts as long as the registrar said.
     lab.now += 60 * SECOND;
     lab.ct.handle_timeout(lab.now);

@@ -26,7 +26,6 @@ use crate::files;
 use crate::forecast::{Forecast, History};
 use crate::locked;
 use crate::plane::Plane;
-use crate::pressure::{Gauge, crowd};
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
 use crate::status::{ForeignRules, RulesStatus, Status};
@@ -48,7 +47,6 @@ pub(crate) struct Commands {
     pub(crate) wake: Mutex<Sender<Wake>>,
     /// How many connections there were.
     pub(crate) history: Mutex<History>,
-    pub(crate) gauge: Gauge,
 }
 
 type Command = fn(&Commands, &Request) -> Result<Printed>;
@@ -205,20 +203,31 @@ impl Commands {
         })
     }
 
+    /// Remembers how many connections there are.
+    pub(crate) fn look(&self) {
+        let seen = self.plane.with(|engine, _| {
+            let ct = engine.conntrack();
+            (ct.count(), ct.stats().created)
+        });
+        // Without a datapath there is nothing to see.
+        if let Ok((count, created)) = seen {
+            locked(&self.history).look(Instant::now(), count, created);
+        }
+    }
+
     fn status(&self, request: &Request) -> Result<Printed> {
         let json = request.words.iter().any(|w| w == "--json");
         if request.words.iter().any(|w| w == "--drops") {
             return self.drops(json);
         }
-        let (connections, connections_max, helpers, nat_exhausted, crowd) =
+        let drift = |family| files::drift(&self.config, &self.rules, family);
+        let (connections, connections_max, helpers, nat_exhausted) =
             self.plane.with(|engine, _| {
                 let ct = engine.conntrack();
                 let config = ct.config();
                 let exhausted = ct.stats().nat_exhausted;
-                let helpers = config.helpers.clone();
-                (ct.count(), config.max, helpers, exhausted, crowd(ct))
+                (ct.count(), config.max, config.helpers.clone(), exhausted)
             })?;
-        let drift = |family| files::drift(&self.config, &self.rules, family);
         let origin = locked(&self.origin).clone();
         let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
         let rules = rules.map(|((family, file), changed)| {
@@ -246,7 +255,6 @@ impl Commands {
             nat_exhausted,
             forecast: Forecast::make(&*self.plane, &locked(&self.history))?,
             helpers: helpers.iter().map(helper).collect(),
-            pressure: self.gauge.pressure(connections, connections_max, crowd),
             drift: FAMILIES.into_iter().filter_map(drift).collect(),
             foreign: ForeignRules::all(),
         };
@@ -259,18 +267,6 @@ impl Commands {
             out,
             ..Printed::default()
         })
-    }
-
-    /// Takes note of how many connections there are.
-    pub(crate) fn watch_connections(&self) {
-        let seen = self.plane.with(|engine, _| {
-            let ct = engine.conntrack();
-            (ct.count(), ct.stats().created)
-        });
-        if let Ok((count, created)) = seen {
-            self.gauge.note(count);
-            locked(&self.history).look(Instant::now(), count, created);
-        }
     }
 
     fn apply(&self, request: &Request) -> Result<Printed> {

@@ -135,6 +135,11 @@ pub struct Datapath {
     pub track: Track,
     /// Whether packets come up to this process where the eBPF datapath is not to be had.
     pub fallback: bool,
+    /// How received packets come up to this process.
+    pub ring: Ring,
+    /// Directory of a cgroup (version 2) whose processes hear at once of what rules drop;
+    /// empty for the root of all, "none" for nobody.
+    pub cgroup: String,
 }
 
 /// A datapath.
@@ -148,6 +153,17 @@ pub enum Kind {
     Ebpf,
     /// No packets.
     None,
+}
+
+/// How received packets come up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ring {
+    /// By packet sockets and their rings.
+    #[default]
+    Packet,
+    /// By `AF_XDP` where an interface can have it.
+    Xdp,
 }
 
 /// What packets meet when the daemon dies.

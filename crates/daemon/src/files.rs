@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use jiff::Zoned;
@@ -208,6 +209,9 @@ pub(crate) struct Drift {
     pub(crate) docker: usize,
 }
 
+/// How long files are compared for the least difference; after that for any.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// Compares rules in force with their file; `None` where they agree, or the file cannot be
 /// read.
 pub(crate) fn drift(config: &Config, rules: &LiveRules, family: Family) -> Option<Drift> {
@@ -220,7 +224,11 @@ pub(crate) fn drift(config: &Config, rules: &LiveRules, family: Family) -> Optio
     look.ok()?;
     let saved = significant(&saved);
     let (mut only_running, mut only_saved, mut docker) = (0, 0, 0);
-    for change in TextDiff::from_slices(&to_str(&saved), &to_str(&running)).iter_all_changes() {
+    let (saved, running) = (to_str(&saved), to_str(&running));
+    let compared = TextDiff::configure()
+        .timeout(LONGEST)
+        .diff_slices(&saved, &running);
+    for change in compared.iter_all_changes() {
         match change.tag() {
             ChangeTag::Insert => {
                 only_running += 1;

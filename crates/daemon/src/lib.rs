@@ -10,7 +10,6 @@ pub mod control;
 mod files;
 mod forecast;
 pub mod plane;
-mod pressure;
 mod rules;
 mod service;
 pub mod sockets;

@@ -93,6 +93,9 @@ pub trait Plane: Send + Sync {
         true
     }
 
+    /// Returns when everybody who is told of the rules in force knows them.
+    fn settle(&self) {}
+
     /// What it guards.
     fn report(&self) -> PlaneReport;
 

@@ -1,6 +1,8 @@
 //! The rules in force: the source that tools print and edit, and its counters in the
 //! engine.
 
+mod edit;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +11,7 @@ use tidegate_engine::conntrack::Policies;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unmet, save};
+use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unnamed, save};
 use tidegate_tools::{Store, Work, timeouts};
 use tidegate_wire::Family;
 use tidegate_xt::TimeoutPolicy;
@@ -191,6 +193,15 @@ impl LiveRules {
         look.map_err(stopped)
     }
 
+    /// The number of the engine's counter among the rules as they are listed
+    /// ([`Ruleset::slots_mut`]): rules changed in place have got other ones.
+    pub(crate) fn listed(&self, family: Family, id: RuleId) -> Option<RuleId> {
+        let mut side = locked(&self.sides[index(family)]);
+        let slots = side.source.slots_mut();
+        let at = slots.iter().position(|s| *s.was == Some(id.0))?;
+        Some(RuleId(at as u32))
+    }
+
     fn counters(&self, family: Family) -> Result<Vec<Counter>, Failure> {
         let all = self.plane.with(move |e, _| e.counters(family).to_vec());
         all.map_err(stopped)
@@ -213,10 +224,7 @@ impl LiveRules {
         mut rules: Ruleset,
         seen: &[Counter],
     ) -> Result<Load, Failure> {
-        let lowered = match self.plane.has_packets() {
-            true => lower(&rules)?,
-            false => lower_unmet(&rules)?,
-        };
+        let lowered = lower_unnamed(&rules, self.plane.has_packets())?;
         let seed = unforeseen().map_err(|e| stopped(e.into()))?;
         let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track, seed);
         let survivors = Survivors {
@@ -246,6 +254,7 @@ impl LiveRules {
         });
         // Only now: a large ruleset is taken apart here and not between two packets.
         drop(replaced.map_err(stopped)?);
+        self.plane.settle();
         for (side, made) in sides {
             *side = made;
             (self.changed)(side.source.family);
@@ -256,6 +265,12 @@ impl LiveRules {
 
 fn stopped(e: anyhow::Error) -> Failure {
     Failure::Resource(format!("tidegate: {e}"))
+}
+
+/// What the counter of that number said.
+fn counted(seen: &[Counter], was: Option<u32>) -> Option<Counters> {
+    let Counter { packets, bytes } = *seen.get(was? as usize)?;
+    Some(Counters { packets, bytes })
 }
 
 /// Gives the counters their new numbers and `ready` their values; tells which go on.
@@ -308,13 +323,13 @@ impl Store for LiveRules {
         let seen = self.counters(family)?;
         let mut rules = side.source.clone();
         rules.timeouts = self.timeouts()?;
-        for (slot, c) in rules.slots_mut().into_iter().zip(&seen) {
-            *slot.counters = Counters {
-                packets: c.packets,
-                bytes: c.bytes,
-            };
+        for slot in rules.slots_mut() {
+            *slot.counters = counted(&seen, *slot.was).unwrap_or_default();
         }
         if work(&mut rules)? && change {
+            let Some(rules) = self.edit(&mut side, rules, &seen)? else {
+                return Ok(());
+            };
             let load = self.prepare(&mut side, rules, &seen)?;
             self.load(vec![(&mut side, load)])?;
         }

@@ -24,7 +24,6 @@ use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files;
 use crate::plane::{Ears, Plane};
-use crate::pressure::Gauge;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::tracker::LiveTracker;
 
@@ -191,7 +190,6 @@ fn serve(
         changed,
         wake: Mutex::new(wake),
         history: Mutex::default(),
-        gauge: Gauge::default(),
     });
     let answering = commands.clone();
     let server = Server::start(
@@ -249,10 +247,10 @@ fn keep(
             },
             Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
         }
+        commands.look();
         if let Err(e) = commands.trials.record() {
             tracing::error!("the rules in force are not recorded: {e:#}");
         }
-        commands.watch_connections();
         if let Some(file) = connections
             && let Err(e) = file.write_if_due(&*commands.plane)
         {

@@ -11,7 +11,6 @@ use crate::apply::Seen;
 use crate::files::Drift;
 use crate::forecast::Forecast;
 use crate::plane::PlaneReport;
-use crate::pressure::Pressure;
 
 /// A family's rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,8 +53,6 @@ pub(crate) struct Status {
     pub(crate) forecast: Forecast,
     /// Helpers that connections get by their port.
     pub(crate) helpers: Vec<String>,
-    /// A connection table that is nearly full.
-    pub(crate) pressure: Option<Pressure>,
     /// Rules in force that are not those in the files.
     pub(crate) drift: Vec<Drift>,
     /// Packet filters of the kernel.
@@ -143,16 +140,13 @@ impl Status {
             max => max.to_string(),
         };
         let _ = writeln!(text, "connections {} of {max}", self.connections);
-        text += &self.forecast.text();
+        text += &self.forecast.text(self.connections_max);
         if self.nat_exhausted > 0 {
             let times = self.nat_exhausted;
             let _ = writeln!(text, "NAT         found no free port {times} times");
         }
         if !self.helpers.is_empty() {
             let _ = writeln!(text, "helpers     {}", self.helpers.join(", "));
-        }
-        if let Some(pressure) = &self.pressure {
-            let _ = writeln!(text, "TG030       {}", pressure.text());
         }
         for drift in &self.drift {
             let _ = writeln!(text, "TG100       {}", drift.text());
@@ -265,9 +259,11 @@ mod tests {
                 growth_per_second: 0.0,
                 full_in_seconds: None,
                 not_assured: 40.0,
+                top: Vec::new(),
+                code: None,
+                remedy: None,
             },
             helpers: vec!["ftp on 21".to_owned()],
-            pressure: None,
             drift: vec![Drift {
                 code: "TG100",
                 file: "/etc/iptables/rules.v4".into(),

@@ -1,12 +1,12 @@
 //! The userspace datapath as a plane, with or without programs in the kernel.
 
 use anyhow::{Context, Result};
-use tidegate_datapath::{Crash, Datapath, Fate, Observer, Options};
+use tidegate_datapath::{Crash, Datapath, Fate, Observer, Options, Senders};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Config, Disposition, Engine, Output};
 
-use crate::config::{self, Kind, OnCrash};
+use crate::config::{self, Kind, OnCrash, Ring};
 use crate::plane::{self, Ears, Guarded, Job, Plane, PlaneReport};
 
 /// The command of the program that makes it a guardian ([`tidegate_datapath::watch`]).
@@ -46,12 +46,21 @@ impl Userspace {
         let some = !config.interfaces.is_empty();
         let mut options = Options {
             fast: config.kind == Kind::Ebpf,
+            ring: match config.ring {
+                Ring::Packet => tidegate_datapath::Ring::Packet,
+                Ring::Xdp => tidegate_datapath::Ring::Xdp,
+            },
             interfaces: some.then(|| config.interfaces.clone()),
             crash: match config.on_crash {
                 OnCrash::Closed => Crash::Closed,
                 OnCrash::Open => Crash::Open,
             },
             guardian: GUARDIAN.map(Into::into).to_vec(),
+            senders: match config.cgroup.as_str() {
+                "" => Senders::All,
+                "none" => Senders::Nobody,
+                place => Senders::Of(place.into()),
+            },
         };
         let start = |options| Datapath::start(options, engine.clone(), Box::new(ears.clone()));
         if !options.fast {
@@ -98,9 +107,6 @@ impl Plane for Userspace {
         let lost = report.lost().to_vec();
         let mut gaps = report.notes;
         gaps.extend(self.slow.clone());
-        gaps.push(
-            "a local sender whose packet OUTPUT drops sees no EPERM, only silence".to_owned(),
-        );
         let guarded = report.interfaces.into_iter().map(|i| Guarded {
             name: i.name,
             received: i.traffic.received,
@@ -115,6 +121,11 @@ impl Plane for Userspace {
             fates: report.fates.into_iter().map(fate).collect(),
             lost,
         }
+    }
+
+    fn settle(&self) {
+        // A datapath that has ended has nothing to settle.
+        let _ = self.datapath.settle();
     }
 
     fn stop(&self) -> Result<()> {

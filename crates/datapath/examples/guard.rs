@@ -1,7 +1,7 @@
 //! Guards the network namespace it is started in with a rules file until SIGTERM:
-//! `guard [--open] [--fast] [--interface NAME]... [RULES4 [RULES6]]`. Prints what LOG logs and, at
-//! SIGUSR1 and at the end, a report. With `--fast` programs in the kernel take part. With `--open` the interfaces are opened when it is
-//! killed.
+//! `guard [--open] [--fast] [--xdp] [--interface NAME]... [RULES4 [RULES6]]`. Prints what LOG logs and,
+//! at SIGUSR1 and at the end, a report. With `--fast` programs in the kernel take part, with
+//! `--xdp` frames come by `AF_XDP`. With `--open` the interfaces are opened when it is killed.
 
 use std::sync::Arc;
 use std::{env, fs};
@@ -9,7 +9,7 @@ use std::{env, fs};
 use anyhow::{Context, Result, anyhow};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
-use tidegate_datapath::{Crash, Datapath, Observer, Options};
+use tidegate_datapath::{Crash, Datapath, Observer, Options, Ring};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::{Config, Output, TrackWhen};
 use tidegate_syntax::{lower, parse_rules};
@@ -45,6 +45,7 @@ fn main() -> Result<()> {
                 options.guardian = vec![GUARDIAN.into()];
             }
             "--fast" => options.fast = true,
+            "--xdp" => options.ring = Ring::Xdp,
             _ => files.push(word),
         }
     }

@@ -14,16 +14,19 @@ mod neighbour;
 mod offload;
 mod port;
 mod report;
+mod sender;
 mod watch;
 mod wires;
 mod worker;
+mod xdp;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{EventfdFlags, eventfd};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::env::IfIndex;
@@ -36,10 +39,11 @@ use fast::{Fast, Kernel, Table};
 use guardian::Guardian;
 pub use guardian::watch;
 pub use report::{Fate, Guarded, Lost, Report, Traffic};
+use sender::{Heard, Maker};
 use watch::Watcher;
 use wires::{Wires, wake};
 pub use worker::Work;
-use worker::{Command, Worker};
+use worker::{Command, KernelSide, Worker};
 
 /// What becomes of the interfaces when the datapath ends without being told to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +53,17 @@ pub enum Crash {
     /// Nothing passes until [`release`].
     #[default]
     Closed,
+}
+
+/// How received frames come to the datapath.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ring {
+    /// Packet sockets and their rings.
+    #[default]
+    Packet,
+    /// `AF_XDP` at the interfaces that can have it, packet sockets at the others. Needs
+    /// root.
+    Xdp,
 }
 
 /// How the datapath works.
@@ -64,6 +79,23 @@ pub struct Options {
     pub guardian: Vec<OsString>,
     /// Whether programs in the kernel answer for what the engine has decided.
     pub fast: bool,
+    /// How frames come up; with `fast`, by packet sockets only.
+    pub ring: Ring,
+    /// Whether local senders hear at once of what rules drop.
+    pub senders: Senders,
+}
+
+/// Whether a local sender whose packet rules drop gets an error, as from the kernel's own
+/// netfilter, or nothing: that takes root and a cgroup of version 2.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Senders {
+    /// Processes of the whole machine that are in the guarded network namespace.
+    #[default]
+    All,
+    /// Those of one cgroup and below it.
+    Of(PathBuf),
+    /// None.
+    Nobody,
 }
 
 /// Sees what the datapath does. Called on its thread: must not block.
@@ -91,6 +123,8 @@ pub struct Datapath {
     waiting: Mutex<Option<Watcher>>,
     threads: Mutex<Threads>,
     guardian: Mutex<Option<Guardian>>,
+    /// Who lets local senders hear, or why nobody does.
+    senders: Result<Maker, String>,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +155,10 @@ impl Datapath {
         } else {
             (None, None)
         };
+        let (heard, senders) = match start_senders(&options.senders, &mut engine) {
+            Ok((heard, maker)) => (Some(heard), Ok(maker)),
+            Err(e) => (None, Err(format!("{e:#}"))),
+        };
         let (commands, orders) = mpsc::channel();
         let worker = Wires {
             commands,
@@ -129,7 +167,8 @@ impl Datapath {
         let notes = Arc::default();
         let partial = options.interfaces.is_some();
         let wake = Arc::clone(&worker.wake);
-        let run = Worker::new(engine, clock, observer, orders, wake, partial, fast)?;
+        let kernel_side = KernelSide { fast, heard };
+        let run = Worker::new(engine, clock, observer, orders, wake, partial, kernel_side)?;
         let crash = options.crash;
         let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes), kernel)?;
         let thread = spawn("datapath", move || {
@@ -150,6 +189,7 @@ impl Datapath {
                 watcher: None,
             }),
             guardian: Mutex::default(),
+            senders,
         })
     }
 
@@ -177,6 +217,7 @@ impl Datapath {
             return Err(e);
         }
         drop(alone);
+        self.settle()?;
         let stop = Arc::clone(&self.stop_watcher);
         let thread = spawn("watcher", move || watcher.run(&stop))?;
         lock(&self.threads).watcher = Some(thread);
@@ -193,10 +234,31 @@ impl Datapath {
     ) -> Result<R> {
         let (answer, wait) = mpsc::sync_channel(1);
         self.worker.tell(Command::Run(Box::new(move |engine, now| {
+            let before = engine.epoch();
+            let done = work(engine, now);
             // Whoever asked may be gone.
-            let _ = answer.send(work(engine, now));
+            let _ = answer.send((done, engine.epoch() != before));
         })))?;
-        wait.recv().map_err(|_| anyhow!("the datapath has ended"))
+        let answered = wait.recv().map_err(|_| anyhow!("the datapath has ended"));
+        let (done, changed) = answered?;
+        if changed {
+            self.settle()?;
+        }
+        Ok(done)
+    }
+
+    /// Waits until local senders hear of what the rules in force drop.
+    ///
+    /// # Errors
+    /// The datapath has ended.
+    pub fn settle(&self) -> Result<()> {
+        if let Ok(maker) = &self.senders {
+            let (answer, wait) = mpsc::sync_channel(1);
+            self.worker.tell(Command::Settle(answer))?;
+            let job = wait.recv().map_err(|_| anyhow!("the datapath has ended"))?;
+            maker.settle(job);
+        }
+        Ok(())
     }
 
     /// As [`Datapath::with`], without waiting for an answer.
@@ -223,6 +285,13 @@ impl Datapath {
                         process has ended";
             report.notes.push(note.to_owned());
         }
+        let silent = match &self.senders {
+            Ok(maker) => maker.failed(),
+            Err(why) => Some(why.clone()),
+        };
+        report.notes.extend(silent.map(|why| {
+            format!("a local sender whose packet OUTPUT drops sees no EPERM, only silence ({why})")
+        }));
         report
     }
 
@@ -240,7 +309,11 @@ impl Datapath {
         if let Some(worker) = threads.worker {
             // A loop that has failed is not there to be told.
             let _ = self.worker.tell(Command::Stop);
-            join(worker)?;
+            let ended = join(worker);
+            if let Ok(maker) = &self.senders {
+                maker.stop();
+            }
+            ended?;
         }
         opened?;
         // One that is not dismissed tries once more what has failed here.
@@ -269,6 +342,14 @@ impl Drop for Fuse {
         if self.0 == Some(Crash::Open) {
             let _ = divert::remove_all();
         }
+    }
+}
+
+fn start_senders(which: &Senders, engine: &mut Engine) -> Result<(Heard, Maker)> {
+    match which {
+        Senders::All => sender::start(None, engine),
+        Senders::Of(cgroup) => sender::start(Some(cgroup.clone()), engine),
+        Senders::Nobody => bail!("as configured"),
     }
 }
 

@@ -23,6 +23,60 @@ pub(crate) fn complete(packet: &mut [u8], vnet: &VnetHeader, head: usize) {
     put(packet, at, &sum.to_be_bytes());
 }
 
+/// Completes a checksum that was left to the card, of a packet that came without a word
+/// about it (by XDP): the field holds the sum of the pseudo-header alone then. One in
+/// 65,536 wrong checksums looks the same.
+pub(crate) fn complete_partial(packet: &mut [u8]) {
+    let Ok(layout) = parse(packet) else {
+        return;
+    };
+    let at = match layout.proto {
+        proto::TCP => 16,
+        proto::UDP => 6,
+        _ => return,
+    };
+    let l4 = usize::from(layout.l4);
+    let Some(covered) = packet.get(l4..layout.len as usize) else {
+        return;
+    };
+    let Some(field) = covered.get(at..at + 2) else {
+        return;
+    };
+    let (src, dst) = (layout.src(packet), layout.dst(packet));
+    let len = covered.len() as u32;
+    let pseudo = checksum::fold(checksum::pseudo(layout.family, src, dst, layout.proto, len));
+    if layout.is_fragment() || !layout.has_l4() || field != pseudo.to_be_bytes() {
+        return;
+    }
+    let sum = match checksum::finish(0, covered) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    put(packet, l4 + at, &sum.to_be_bytes());
+}
+
+/// Writes the transport checksum of a whole packet, which may have been left to the card.
+pub(crate) fn complete_sum(packet: &mut [u8]) {
+    let Ok(layout) = parse(packet) else {
+        return;
+    };
+    let l4 = usize::from(layout.l4);
+    let at = match layout.proto {
+        proto::TCP => l4 + 16,
+        proto::UDP => l4 + 6,
+        _ => return,
+    };
+    let len = layout.len as usize;
+    if layout.is_fragment() || at + 2 > len || len > packet.len() {
+        return;
+    }
+    // UDP without a checksum.
+    if layout.proto == proto::UDP && packet[at..at + 2] == [0, 0] {
+        return;
+    }
+    write_sum(&mut packet[..len], &layout, at);
+}
+
 /// How a large packet that came as one is to be cut when it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segments {
@@ -159,7 +213,7 @@ pub(crate) fn split_tcp(packet: &[u8], size: u16, ecn: bool) -> Option<Vec<Vec<u
 /// Lengths, IPv4 identification and checksums of the `i`th piece of a packet whose
 /// transport checksum is at `sum_at`.
 fn finish_piece(made: &mut [u8], whole: &Layout, i: usize, sum_at: usize) {
-    let (l4, total) = (usize::from(whole.l4), made.len());
+    let total = made.len();
     match whole.family {
         Family::V4 => {
             let id = u16::from_be_bytes([made[4], made[5]]).wrapping_add(i as u16);
@@ -171,14 +225,20 @@ fn finish_piece(made: &mut [u8], whole: &Layout, i: usize, sum_at: usize) {
             put(made, 4, &((total - 40) as u16).to_be_bytes());
         }
     }
-    put(made, sum_at, &[0, 0]);
-    let (src, dst) = (whole.src(made), whole.dst(made));
-    let pseudo = checksum::pseudo(whole.family, src, dst, whole.proto, (total - l4) as u32);
-    let sum = match checksum::finish(pseudo, &made[l4..]) {
-        0 if whole.proto == proto::UDP => 0xffff,
+    write_sum(made, whole, sum_at);
+}
+
+/// Writes the transport checksum at its place.
+fn write_sum(packet: &mut [u8], layout: &Layout, sum_at: usize) {
+    let (l4, total) = (usize::from(layout.l4), packet.len());
+    put(packet, sum_at, &[0, 0]);
+    let (src, dst) = (layout.src(packet), layout.dst(packet));
+    let pseudo = checksum::pseudo(layout.family, src, dst, layout.proto, (total - l4) as u32);
+    let sum = match checksum::finish(pseudo, &packet[l4..]) {
+        0 if layout.proto == proto::UDP => 0xffff,
         sum => sum,
     };
-    put(made, sum_at, &sum.to_be_bytes());
+    put(packet, sum_at, &sum.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -276,6 +336,34 @@ mod tests {
             };
             complete(&mut p, &nonsense, 14);
             assert_eq!(p, before);
+        }
+    }
+
+    /// `CHECKSUM_PARTIAL`: the field holds the pseudo-header's sum. Any other value is a
+    /// checksum, right or wrong, and stays; so do a missing one and a fragment's.
+    #[test]
+    fn only_the_sum_of_the_pseudo_header_is_completed() {
+        let pseudo = checksum::pseudo(Family::V4, 0x0a00_0001, 0x0a00_0002, 17, 13);
+        let partial = checksum::fold(pseudo);
+        let with = |sum: u16, fragment: u8| {
+            let mut p = udp(5);
+            p[24..26].copy_from_slice(&13u16.to_be_bytes());
+            p[26..28].copy_from_slice(&sum.to_be_bytes());
+            p[6] = fragment;
+            checksum::fix_ipv4(&mut p);
+            p
+        };
+        let mut p = with(partial, 0x40);
+        complete_partial(&mut p);
+        assert!(sum_holds(&p));
+        for (sum, fragment) in [(partial ^ 1, 0x40), (0, 0x40), (partial, 0x20)] {
+            let mut p = with(sum, fragment);
+            let before = p.clone();
+            complete_partial(&mut p);
+            assert_eq!(p, before);
+        }
+        for len in 0..p.len() {
+            complete_partial(&mut p.clone()[..len]);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use anyhow::Result;
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::IfIndex;
 use tidegate_sys::{Frame, FramePort, Gso, OutFrame, PacketSocket, Sent, VnetHeader};
@@ -10,6 +11,7 @@ use tidegate_sys::{Frame, FramePort, Gso, OutFrame, PacketSocket, Sent, VnetHead
 use crate::divert::{Device, Framing, Sockets};
 use crate::offload::split_tcp;
 use crate::report::Traffic;
+use crate::xdp::Queues;
 
 /// Which of an interface's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,23 +123,30 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    pub(crate) fn new(device: &Device, framing: Framing, sockets: Sockets) -> Self {
-        Port {
+    /// # Errors
+    /// Too many open files.
+    pub(crate) fn new(device: &Device, framing: Framing, sockets: Sockets) -> Result<Self> {
+        let (fast, queues) = (sockets.up.is_some(), sockets.queues);
+        let wire = match (sockets.wire, sockets.up) {
+            (Some(wire), Some(up)) => Some(Channel::new(Split { up, wire })),
+            (Some(wire), None) if !queues.is_empty() => {
+                Some(Channel::new(Queues::new(queues, wire)?))
+            }
+            (wire, _) => wire.map(Channel::new),
+        };
+        Ok(Port {
             dev: IfIndex(device.index),
             name: device.name.clone(),
             framing,
             mtu: device.mtu,
             no_arp: device.no_arp,
-            fast: sockets.up.is_some(),
-            wire: match (sockets.wire, sockets.up) {
-                (Some(wire), Some(up)) => Some(Channel::new(Split { up, wire })),
-                (wire, _) => wire.map(Channel::new),
-            },
+            fast,
+            wire,
             door: Channel::new(sockets.door),
             near_mac: sockets.near_mac,
             secret: sockets.secret,
             traffic: Traffic::default(),
-        }
+        })
     }
 
     /// Follows changes of the interface.

@@ -154,12 +154,13 @@ impl Watcher {
 
     fn guard(&mut self, device: &Device, slots: u32) -> Result<()> {
         let kernel = self.kernel.as_mut();
-        let installed = Diversion::install(device, &self.helper, slots, kernel);
+        let ring = self.options.ring;
+        let installed = Diversion::install(device, &self.helper, (ring, slots), kernel);
         match (installed, device.framing) {
             (Ok((diversion, sockets)), Some(framing)) => {
                 self.guarded.insert(device.index, diversion);
                 self.refused.remove(&device.index);
-                let port = Box::new(Port::new(device, framing, sockets));
+                let port = Box::new(Port::new(device, framing, sockets)?);
                 self.worker.tell(Command::Add(port))
             }
             (Ok(_), None) => Ok(()),
@@ -192,6 +193,13 @@ impl Watcher {
             let name = &d.device.name;
             format!("{name} is slow: the kernel had no memory for packet rings")
         }));
+        let plain = self.guarded.values().filter_map(|d| {
+            let (name, why) = (&d.device.name, d.no_xdp.as_ref()?);
+            Some(format!(
+                "the packets of {name} come by packet sockets, not by AF_XDP: {why}"
+            ))
+        });
+        notes.extend(plain);
         if let Some(names) = &self.options.interfaces {
             let others = devices
                 .iter()

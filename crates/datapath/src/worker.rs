@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
-use tidegate_engine::conntrack::{SECOND, Time};
+use tidegate_engine::conntrack::{AHEAD, SECOND, Time};
 use tidegate_engine::env::{Env, IfIndex, RouteType};
 use tidegate_engine::{Engine, Incoming, LinkHeader, Outgoing};
 use tidegate_sys::{Clock, Frame, Gso, PacketKind};
@@ -22,6 +22,7 @@ use crate::neighbour::Neighbours;
 use crate::offload::Segments;
 use crate::port::{Port, Side};
 use crate::report::{Guarded, Report};
+use crate::sender::Heard;
 use crate::{Observer, offload};
 use out::port_of;
 
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Env(Arc<Env>),
     /// What is going on?
     Report(std::sync::mpsc::SyncSender<Report>),
+    /// Which job of the maker of programs for local senders is the last?
+    Settle(std::sync::mpsc::SyncSender<u64>),
     Stop,
 }
 
@@ -67,6 +70,14 @@ struct Source {
     side: Side,
     head: [u8; 14],
     segments: Segments,
+}
+
+/// A packet that waits to be decided together with others.
+struct Waiting {
+    source: Source,
+    protocol: u16,
+    kind: PacketKind,
+    packet: Vec<u8>,
 }
 
 impl Source {
@@ -82,6 +93,15 @@ impl Source {
 /// Keys of the poll set beyond the sockets'.
 const WAKE: u64 = u64::MAX;
 const NEIGHBOURS: u64 = u64::MAX - 1;
+const HEARD: u64 = u64::MAX - 2;
+
+/// What programs in the kernel have to do with the loop.
+pub(crate) struct KernelSide {
+    /// Programs that forward.
+    pub(crate) fast: Option<Fast>,
+    /// A program that refuses what local sockets send.
+    pub(crate) heard: Option<Heard>,
+}
 
 pub(crate) struct Worker {
     engine: Engine,
@@ -95,12 +115,16 @@ pub(crate) struct Worker {
     wake: Arc<OwnedFd>,
     poll: OwnedFd,
     spare: Vec<Vec<u8>>,
+    /// Packets of the batch that is being received.
+    waiting: Vec<Waiting>,
     stray: u64,
     lost_asked: Time,
     /// There are interfaces that are left to the kernel.
     partial: bool,
     /// Programs that forward what the engine has decided.
     fast: Option<Fast>,
+    /// Copies of what a program has refused.
+    heard: Option<Heard>,
     /// Commands are waiting that had no turn yet.
     behind: bool,
 }
@@ -113,12 +137,15 @@ impl Worker {
         commands: Receiver<Command>,
         wake: Arc<OwnedFd>,
         partial: bool,
-        fast: Option<Fast>,
+        KernelSide { fast, heard }: KernelSide,
     ) -> Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
         let neighbours = Neighbours::new()?;
         watch(&poll, &wake, WAKE)?;
         watch(&poll, &neighbours, NEIGHBOURS)?;
+        if let Some(heard) = &heard {
+            watch(&poll, heard, HEARD)?;
+        }
         Ok(Worker {
             engine,
             now: clock.now(),
@@ -131,10 +158,12 @@ impl Worker {
             wake,
             poll,
             spare: Vec::new(),
+            waiting: Vec::new(),
             stray: 0,
             lost_asked: 0,
             partial,
             fast,
+            heard,
             behind: false,
         })
     }
@@ -155,7 +184,7 @@ impl Worker {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e).context("waiting for packets"),
             }
-            let idle = !busy && !self.behind && events.iter().all(|e| e.data.u64() >= NEIGHBOURS);
+            let idle = !busy && !self.behind && events.iter().all(|e| e.data.u64() >= HEARD);
             self.now = self.clock.now();
             busy = false;
             let mut told = self.behind;
@@ -166,6 +195,7 @@ impl Worker {
                         let settled = self.neighbours.hear()?;
                         self.settle(settled);
                     }
+                    HEARD => busy |= self.hear(),
                     key => busy |= self.pump(key),
                 }
             }
@@ -226,7 +256,18 @@ impl Worker {
         if let Some(fast) = &self.fast {
             fast.follow(&self.engine);
         }
+        self.tell_maker();
         done
+    }
+
+    /// Has a program made for local senders when it is time; the number of the last job.
+    fn tell_maker(&mut self) -> u64 {
+        let Some(heard) = &mut self.heard else {
+            return 0;
+        };
+        let ports = self.ports.iter().flatten();
+        let names = || ports.map(|p| (p.dev.0, p.name.clone())).collect();
+        heard.follow(&self.engine, names)
     }
 
     /// At least one command, so that none waits for ever behind work that takes long.
@@ -252,6 +293,9 @@ impl Worker {
                 Command::Report(to) => {
                     self.ask_lost();
                     let _ = to.send(self.report());
+                }
+                Command::Settle(to) => {
+                    let _ = to.send(self.tell_maker());
                 }
                 Command::Stop => return Ok(true),
             }
@@ -296,6 +340,9 @@ impl Worker {
 
     fn add(&mut self, mut port: Port) -> Result<()> {
         self.remove(port.dev);
+        if let Some(heard) = &mut self.heard {
+            heard.changed();
+        }
         let free = self.ports.iter().position(Option::is_none);
         let slot = free.unwrap_or(self.ports.len());
         for side in [Side::Wire, Side::Door] {
@@ -315,6 +362,9 @@ impl Worker {
     fn remove(&mut self, dev: IfIndex) {
         // A socket leaves the poll set when it is closed.
         if let Some(slot) = self.by_dev.remove(&dev) {
+            if let Some(heard) = &mut self.heard {
+                heard.changed();
+            }
             self.ports[slot] = None;
             self.stray += self.neighbours.forget(dev);
         }
@@ -336,6 +386,7 @@ impl Worker {
         let got = socket
             .receive(BUDGET, &mut |frame| self.frame(slot, side, &frame))
             .unwrap_or(0);
+        self.decide_all();
         let channel = self.ports[slot].as_mut().and_then(|p| p.channel(side));
         if let Some(channel) = channel {
             channel.socket = Some(socket);
@@ -347,6 +398,10 @@ impl Worker {
         let Some(port) = self.ports[slot].as_mut() else {
             return;
         };
+        let early = frame.kind == PacketKind::Unknown;
+        if early && !is_for_us(port.framing, frame.bytes) {
+            return;
+        }
         match side {
             Side::Wire => port.traffic.received += 1,
             Side::Door => port.traffic.from_sockets += 1,
@@ -372,18 +427,55 @@ impl Worker {
             && let Some(pieces) = offload::split_udp(ip, frame.vnet.gso_size)
         {
             for piece in pieces {
-                self.decide(&source, frame, piece);
+                self.wait(source, frame, piece);
             }
             return;
         }
         let mut packet = self.spare.pop().unwrap_or_default();
         packet.clear();
         packet.extend_from_slice(ip);
-        offload::complete(&mut packet, &frame.vnet, head_len);
-        self.decide(&source, frame, packet);
+        if early {
+            offload::complete_partial(&mut packet);
+        } else {
+            offload::complete(&mut packet, &frame.vnet, head_len);
+        }
+        self.wait(source, frame, packet);
     }
 
-    fn decide(&mut self, source: &Source, frame: &Frame<'_>, packet: Vec<u8>) {
+    /// Puts a packet in line, to be decided with those after it.
+    fn wait(&mut self, source: Source, frame: &Frame<'_>, packet: Vec<u8>) {
+        self.waiting.push(Waiting {
+            source,
+            protocol: frame.protocol,
+            kind: frame.kind,
+            packet,
+        });
+        if self.waiting.len() >= AHEAD {
+            self.decide_all();
+        }
+    }
+
+    /// Decides the packets in line, in their order.
+    fn decide_all(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        if waiting.len() > 1 {
+            let packets = waiting.iter().map(|w| w.packet.as_slice());
+            self.engine.foresee(packets);
+        }
+        for next in waiting.drain(..) {
+            self.decide(next);
+        }
+        self.waiting = waiting;
+    }
+
+    fn decide(&mut self, next: Waiting) {
+        let Waiting {
+            source,
+            protocol,
+            kind,
+            packet,
+        } = next;
+        let source = &source;
         let Some(port) = self.ports[source.slot].as_ref() else {
             return;
         };
@@ -392,7 +484,7 @@ impl Worker {
             self.stray += 1;
             return;
         }
-        let family = match (port.framing, frame.protocol) {
+        let family = match (port.framing, protocol) {
             (Framing::Bare, _) => None,
             (_, ETH_P_IP) => Some(Family::V4),
             (_, ETH_P_IPV6) => Some(Family::V6),
@@ -403,7 +495,7 @@ impl Worker {
                 let incoming = Incoming {
                     link: LinkHeader::new(&source.head[..port.head_len()]),
                     family,
-                    to_host: frame.kind != PacketKind::Other,
+                    to_host: kind != PacketKind::Other,
                     segment: source.segments.payload(),
                     ..Incoming::on(dev)
                 };
@@ -420,7 +512,40 @@ impl Worker {
                 self.engine.send_on(self.now, way, packet, &mut ())
             }
         };
+        if let Some(heard) = &mut self.heard {
+            heard.decided(&self.engine);
+        }
         self.carry_out(source, dev, outcome);
+    }
+
+    /// Decides copies of refused packets; `true` when more may be waiting.
+    fn hear(&mut self) -> bool {
+        let Some((copies, more)) = self.heard.as_mut().map(Heard::take) else {
+            return false;
+        };
+        for (dev, mut packet) in copies {
+            let Some(slot) = self.by_dev.get(&IfIndex(dev)).copied() else {
+                self.stray += 1;
+                continue;
+            };
+            if let Some(port) = self.ports[slot].as_mut() {
+                port.traffic.from_sockets += 1;
+            }
+            offload::complete_sum(&mut packet);
+            let source = Source {
+                slot,
+                side: Side::Door,
+                ..Source::ENGINE
+            };
+            let way = Outgoing {
+                dev: IfIndex(dev),
+                mark: 0,
+                segment: Some(0),
+            };
+            let outcome = self.engine.send_on(self.now, way, packet, &mut ());
+            self.carry_out(&source, IfIndex(dev), outcome);
+        }
+        more
     }
 
     /// Perhaps the packet that was decided last stands for more of its flow.
@@ -448,6 +573,12 @@ fn key(slot: usize, side: Side) -> u64 {
 fn place(key: u64) -> (usize, Side) {
     let side = if key & 1 == 0 { Side::Wire } else { Side::Door };
     ((key / 2) as usize, side)
+}
+
+/// Whether an Ethernet frame is for an interface: for its address, or for a group.
+fn is_for_us(framing: Framing, frame: &[u8]) -> bool {
+    let to: Option<&[u8; 6]> = frame.first_chunk();
+    to.is_some_and(|to| to[0] & 1 == 1 || framing == Framing::Ethernet(*to))
 }
 
 /// Whether the kernel has forwarded a packet that it sends: it is not this host's own.

@@ -1,5 +1,7 @@
 //! An assembler with labels for BPF instructions (Linux `instruction-set.rst`, RFC 9669).
 
+use std::collections::HashMap;
+
 use crate::maps::Map;
 
 /// A register.
@@ -188,7 +190,7 @@ impl Asm {
         self.push(ALU32 | op as u8, dst, src.into(), 0);
     }
 
-    /// Swaps the low `bits` (16 or 32) between the machine's byte order and the
+    /// Swaps the low `bits` (16, 32 or 64) between the machine's byte order and the
     /// network's; the others become zero.
     pub fn swap(&mut self, dst: Reg, bits: i32) {
         self.code.push(Insn {
@@ -251,6 +253,30 @@ impl Asm {
         self.push(0, Reg::R0, Src::Imm(0), 0);
     }
 
+    /// `dst` becomes a constant of 64 bits.
+    pub fn constant(&mut self, dst: Reg, value: u64) {
+        match i32::try_from(value) {
+            Ok(short) => self.mov(dst, short),
+            Err(_) => {
+                self.push(LOAD_IMM64, dst, Src::Imm(value as u32 as i32), 0);
+                let high = (value >> 32) as u32 as i32;
+                self.push(0, Reg::R0, Src::Imm(high), 0);
+            }
+        }
+    }
+
+    /// How many instructions there are so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.code.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.code.is_empty()
+    }
+
     /// Calls one of the kernel's helpers (`bpf.h`, `__BPF_FUNC_MAPPER`).
     pub fn call(&mut self, helper: i32) {
         self.push(CALL, Reg::R0, Src::Imm(helper), 0);
@@ -259,6 +285,45 @@ impl Asm {
     /// Ends the program with what is in R0.
     pub fn exit(&mut self) {
         self.push(EXIT, Reg::R0, Src::Imm(0), 0);
+    }
+
+    /// Takes out what no way leads to: the kernel refuses programs with such instructions.
+    pub fn prune(&mut self) {
+        let goes: HashMap<usize, usize> = self
+            .jumps
+            .iter()
+            .filter_map(|(at, label)| Some((*at, self.labels[label.0]?)))
+            .collect();
+        let mut reached = vec![false; self.code.len()];
+        let mut ways = vec![0];
+        while let Some(at) = ways.pop() {
+            if reached.get(at) != Some(&false) {
+                continue;
+            }
+            reached[at] = true;
+            let code = self.code[at].code;
+            ways.extend(goes.get(&at));
+            if code != EXIT && code != JMP {
+                ways.push(at + 1);
+            }
+        }
+        // Where everything is afterwards; labels may stand at the end.
+        let mut moved = Vec::with_capacity(reached.len() + 1);
+        let mut count = 0;
+        for there in &reached {
+            moved.push(count);
+            count += usize::from(*there);
+        }
+        moved.push(count);
+        let mut kept = reached.iter();
+        self.code.retain(|_| kept.next() == Some(&true));
+        self.jumps.retain(|(at, _)| reached[*at]);
+        self.maps.retain(|(at, _)| reached[*at]);
+        let places = self.jumps.iter_mut().map(|(at, _)| at);
+        let loads = self.maps.iter_mut().map(|(at, _)| at);
+        for at in places.chain(loads).chain(self.labels.iter_mut().flatten()) {
+            *at = moved[*at];
+        }
     }
 
     /// The finished instructions, and which of them load which map.
@@ -274,6 +339,23 @@ impl Asm {
             self.code[*at].off = i16::try_from(off).expect("a jump of at most 32,767");
         }
         (self.code, self.maps)
+    }
+
+    /// The finished instructions as the kernel takes them, for maps that exist already:
+    /// `map` knows their file descriptors. `None` when it does not know one.
+    ///
+    /// # Panics
+    /// As [`Asm::finish`].
+    #[must_use]
+    pub fn link(self, map: impl Fn(&Map) -> Option<i32>) -> Option<Vec<u8>> {
+        /// `BPF_PSEUDO_MAP_FD`
+        const MAP_FD: Reg = Reg(1);
+        let (mut code, loads) = self.finish();
+        for (at, wanted) in loads {
+            code[at].src = MAP_FD;
+            code[at].imm = map(wanted)?;
+        }
+        Some(code.iter().flat_map(|i| i.to_bytes()).collect())
     }
 }
 
@@ -316,6 +398,23 @@ mod tests {
         asm.bind(end);
         asm.exit();
         assert_eq!(run(asm, &mut [10]), 55);
+    }
+
+    #[test]
+    fn what_no_way_leads_to_is_taken_out() {
+        let mut asm = Asm::new();
+        let (end, never) = (asm.label(), asm.label());
+        asm.constant(Reg::R0, 1 << 40);
+        asm.jump(end);
+        asm.bind(never);
+        asm.mov(Reg::R0, 7);
+        asm.jump(never);
+        asm.bind(end);
+        asm.alu(Op::Rsh, Reg::R0, 38);
+        asm.exit();
+        asm.prune();
+        assert_eq!(asm.len(), 5);
+        assert_eq!(run(asm, &mut [0]), 4);
     }
 
     #[test]

@@ -53,6 +53,9 @@ impl Engine {
     ) -> Result<Option<RuleId>, NotInPlace> {
         self.recall_all();
         let id = self.families[index(family)].edit(table, chain, edit)?;
+        if let Some(staged) = self.staged.as_deref_mut() {
+            staged.restart();
+        }
         self.flows.begin_epoch();
         Ok(id)
     }

@@ -381,6 +381,15 @@ impl Engine {
         self.defrag.bytes()
     }
 
+    /// Says which packets come next, in this order: what they need is brought near, so that
+    /// memory is waited for once for all of them. At most [`AHEAD`](ct::AHEAD) are looked
+    /// at. Nothing else comes of it; others may come instead.
+    pub fn foresee<'p>(&mut self, packets: impl Iterator<Item = &'p [u8]>) {
+        if self.families.iter().any(|f| f.tracked) {
+            self.conntrack.foresee(packets);
+        }
+    }
+
     /// A packet received at an interface. `now` is in nanoseconds and never goes back;
     /// where it counts from 1970, timestamp options get the time of day.
     pub fn receive<T: Trace>(
@@ -450,6 +459,7 @@ impl Engine {
             family.tracked |= tracked && self.config.track != TrackWhen::Never;
             family.nat |= translated;
         }
+        self.flows.begin_epoch();
         restored
     }
 

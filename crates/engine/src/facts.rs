@@ -1,7 +1,5 @@
 //! Field values of a packet at a hook: what conditions are evaluated against.
 
-use std::ops::Deref;
-
 use tidegate_conntrack::{Conntrack, CtInfo, Dir, Entry, EntryId, Time};
 use tidegate_ir::pkttype;
 use tidegate_ir::{Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate};
@@ -15,32 +13,14 @@ use crate::random::Random;
 /// A packet and its surroundings while rules look at it.
 pub(crate) struct View<'a> {
     pub(crate) packet: &'a Packet,
-    pub(crate) conntrack: Connections<'a>,
+    pub(crate) conntrack: &'a mut Conntrack,
     pub(crate) env: &'a Env,
     pub(crate) steps: &'a mut [Box<dyn Step>],
     pub(crate) shared: &'a mut Shared,
     pub(crate) random: &'a mut Random,
     pub(crate) now: Time,
-}
-
-/// The connections that a packet is among.
-pub(crate) enum Connections<'a> {
-    /// Rules may change them.
-    Real(&'a mut Conntrack),
-    /// Rules that are only rehearsed may not.
-    Seen(&'a Conntrack),
-}
-
-impl Deref for Connections<'_> {
-    type Target = Conntrack;
-
-    #[inline]
-    fn deref(&self) -> &Conntrack {
-        match self {
-            Connections::Real(conntrack) => conntrack,
-            Connections::Seen(conntrack) => conntrack,
-        }
-    }
+    /// Rules that only rehearse leave connections as they are.
+    pub(crate) rehearsed: bool,
 }
 
 impl Facts for View<'_> {
@@ -145,9 +125,9 @@ impl Facts for View<'_> {
         let Some(attached) = self.packet.tracking.connection() else {
             return false;
         };
-        let bit = 1u128.checked_shl(label.into()).unwrap_or(0);
-        if let Connections::Real(conntrack) = &mut self.conntrack {
-            conntrack.set_labels(attached.id, bit, bit);
+        if !self.rehearsed {
+            let bit = 1u128.checked_shl(label.into()).unwrap_or(0);
+            self.conntrack.set_labels(attached.id, bit, bit);
         }
         true
     }
@@ -182,12 +162,12 @@ impl View<'_> {
         }
         let entry = self.conntrack.entry(attached.id)?;
         match field {
-            Field::CtMasterSrc => Some(match &entry.master {
+            Field::CtMasterSrc => Some(match entry.master() {
                 Some(master) => master.tuple.src,
                 None => entry.tuple(Dir::Original).src,
             }),
             Field::CtMasterHelper => {
-                let master = entry.master.as_ref()?;
+                let master = entry.master()?;
                 let helper = match self.conntrack.entry(master.id) {
                     Some(living) => living.helper,
                     None => master.helper,
@@ -267,7 +247,7 @@ fn name_number(name: &str) -> u128 {
 fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
     let orig = entry.tuple(Dir::Original);
     let reply = entry.tuple(Dir::Reply);
-    let counted = |dir: Dir| entry.acct.then(|| entry.counters[dir.ix()]);
+    let counted = |dir: Dir| entry.counters.as_ref().map(|c| c[dir.ix()]);
     Some(match field {
         Field::CtOrigPackets => u128::from(counted(Dir::Original)?.packets),
         Field::CtOrigBytes => u128::from(counted(Dir::Original)?.bytes),

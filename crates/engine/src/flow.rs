@@ -20,6 +20,7 @@ use tidegate_ir::{Cond, Effect, Expr, Facts, Field, Leaf, RuleId, Scope, eval};
 use tidegate_wire::proto;
 
 use crate::env::IfIndex;
+use crate::offload::Follower;
 use crate::packet::Packet;
 use crate::routing::Path;
 
@@ -210,12 +211,17 @@ pub(crate) struct FlowCache {
     /// Packets that followed a plan.
     pub(crate) followed: u64,
     pub(crate) recorder: Recorder,
+    /// Who follows the epochs.
+    pub(crate) follower: Option<Box<dyn Follower>>,
 }
 
 impl FlowCache {
     /// Forgets all plans: rules or surroundings have changed.
     pub(crate) fn begin_epoch(&mut self) {
         self.epoch += 1;
+        if let Some(follower) = &mut self.follower {
+            follower.begins(self.epoch);
+        }
         self.plans.clear();
         self.numbers.clear();
         self.recorder.spoil();

@@ -94,6 +94,12 @@ pub enum Withheld {
     Residue,
 }
 
+/// Keeps up with rules and surroundings.
+pub trait Follower: std::fmt::Debug + Send {
+    /// From here on packets meet other rules or surroundings, those of `epoch`.
+    fn begins(&mut self, epoch: u64);
+}
+
 /// One field of a packet.
 struct Only(Field, u128);
 
@@ -179,6 +185,25 @@ impl Engine {
     /// The packets of a connection that was offered pass at `place` from now on.
     pub fn entrust(&mut self, id: EntryId, place: u32) {
         self.conntrack.entrust(id, place);
+    }
+
+    /// From now on `follower` hears of every change of rules and surroundings before
+    /// anybody else does.
+    pub fn set_follower(&mut self, mut follower: Box<dyn Follower>) {
+        follower.begins(self.flows.epoch());
+        self.flows.follower = Some(follower);
+    }
+
+    /// Whether connection tracking sees a family's packets.
+    #[must_use]
+    pub fn is_tracked(&self, family: Family) -> bool {
+        self.families[index(family)].tracked
+    }
+
+    /// Whether a family's connections may be translated: the nat table has been loaded.
+    #[must_use]
+    pub fn is_translated(&self, family: Family) -> bool {
+        self.families[index(family)].nat
     }
 
     /// Calls all connections back.

@@ -134,10 +134,16 @@ impl LinkHeader {
 
 impl Packet {
     /// Parses `bytes` and trims link-layer padding.
-    pub(crate) fn new(mut bytes: Vec<u8>) -> Result<Self, Malformed> {
+    pub(crate) fn new(bytes: Vec<u8>) -> Result<Self, Malformed> {
         let layout = parse(&bytes)?;
+        Ok(Packet::of(bytes, layout))
+    }
+
+    /// A packet that has been parsed.
+    #[inline]
+    pub(crate) fn of(mut bytes: Vec<u8>, layout: Layout) -> Self {
         bytes.truncate(layout.len as usize);
-        Ok(Packet {
+        Packet {
             bytes,
             layout,
             mark: 0,
@@ -162,7 +168,7 @@ impl Packet {
             follow: None,
             as_sent: false,
             segment: None,
-        })
+        }
     }
 
     /// Length of the longest packet that comes of it when it is cut into its segments.

@@ -3,7 +3,7 @@
 mod made;
 
 use tidegate_ir::Hook;
-use tidegate_wire::{Family, Malformed, proto};
+use tidegate_wire::{Family, Layout, Malformed, parse, proto};
 
 use crate::emit::IcmpError;
 use crate::engine::{Engine, Incoming, Outgoing};
@@ -24,14 +24,15 @@ const MAX_DEPTH: u8 = 4;
 
 impl<T: Trace> Run<'_, T> {
     pub(crate) fn receive(mut self, incoming: Incoming, bytes: Vec<u8>) -> Outcome {
-        let disposition = match Packet::new(bytes) {
+        let disposition = match parse(&bytes) {
             Err(why) => self.dropped(DropReason::Malformed(why)),
-            Ok(packet) if incoming.family.is_some_and(|f| f != packet.family()) => {
+            Ok(layout) if incoming.family.is_some_and(|f| f != layout.family) => {
                 self.dropped(DropReason::Malformed(Malformed::Version))
             }
             Ok(_) if !incoming.to_host => self.dropped(DropReason::OtherHost),
-            Ok(packet) if refused_at_the_door(&packet) => self.dropped(DropReason::Martian),
-            Ok(mut packet) => {
+            Ok(layout) if refused_at_the_door(&bytes, &layout) => self.dropped(DropReason::Martian),
+            Ok(layout) => {
+                let mut packet = Packet::of(bytes, layout);
                 packet.link = incoming.link;
                 packet.segment = incoming.segment;
                 self.event(TraceEvent::Packet {
@@ -446,10 +447,10 @@ impl<T: Trace> Run<'_, T> {
 
 /// IPv6 addresses that never come in from a link (`ip6_rcv_core`): loopback, a
 /// multicast source, a group of interface-local or reserved scope.
-fn refused_at_the_door(packet: &Packet) -> bool {
-    let (src, dst) = (packet.src(), packet.dst());
+fn refused_at_the_door(bytes: &[u8], layout: &Layout) -> bool {
+    let (src, dst) = (layout.src(bytes), layout.dst(bytes));
     let group = |a| is_multicast(Family::V6, a);
-    packet.family() == Family::V6
+    layout.family == Family::V6
         && (src == 1 || dst == 1 || group(src) || (group(dst) && (dst >> 112) & 0xf <= 1))
 }
 

@@ -11,7 +11,7 @@ use crate::defrag::{self, Defragged};
 use crate::effects;
 use crate::engine::{Engine, Family4Or6, index};
 use crate::env::{Env, Prefix};
-use crate::facts::{Connections, View};
+use crate::facts::View;
 use crate::flow::Recorder;
 use crate::hooks::{Stage, stages};
 use crate::log;
@@ -308,12 +308,13 @@ impl<'e, T: Trace> Run<'e, T> {
         let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
         let mut facts = View {
             packet,
-            conntrack: Connections::Real(conntrack),
+            conntrack,
             env,
             steps: &mut families[index(packet.family())].steps,
             shared,
             random,
             now: self.now,
+            rehearsed: false,
         };
         let Some(follow) = flows.follow(tag, packet, a.info, &mut facts) else {
             return flows.record(packet, a.info);
@@ -438,12 +439,13 @@ impl<T: Trace> Host for AtTable<'_, T> {
     fn view(&mut self) -> (View<'_>, Watch<'_, T>) {
         let view = View {
             packet: self.packet,
-            conntrack: Connections::Real(self.conntrack),
+            conntrack: self.conntrack,
             env: self.env,
             steps: self.steps,
             shared: self.shared,
             random: self.random,
             now: self.now,
+            rehearsed: false,
         };
         let watch = Watch {
             trace: self.trace,

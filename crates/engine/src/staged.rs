@@ -15,7 +15,7 @@ use tidegate_wire::Family;
 
 use crate::engine::{Engine, Family4Or6, Ready, index};
 use crate::env::{Env, IfIndex};
-use crate::facts::{Connections, View};
+use crate::facts::View;
 use crate::flow::Recorder;
 use crate::packet::Packet;
 use crate::random::Random;
@@ -262,7 +262,7 @@ impl<T: Trace> Run<'_, T> {
 /// A table that is walked without effect.
 struct Rehearsal<'r> {
     packet: &'r Packet,
-    conntrack: &'r Conntrack,
+    conntrack: &'r mut Conntrack,
     env: &'r Env,
     counters: &'r mut Vec<Counter>,
     steps: &'r mut Vec<Box<dyn Step>>,
@@ -281,12 +281,13 @@ impl Host for Rehearsal<'_> {
     fn view(&mut self) -> (View<'_>, Watch<'_, ()>) {
         let view = View {
             packet: self.packet,
-            conntrack: Connections::Seen(self.conntrack),
+            conntrack: self.conntrack,
             env: self.env,
             steps: self.steps,
             shared: self.shared,
             random: self.random,
             now: self.now,
+            rehearsed: true,
         };
         let recorder = &mut *self.recorder;
         let trace = &mut self.trace;

@@ -201,11 +201,10 @@ impl World {
     }
 
     fn client_port(&self) -> u16 {
-        let control = self
-            .gate
-            .ct
-            .iter()
-            .find(|(_, e)| e.tuple(Dir::Original).dst_id == CONTROL_PORT && e.master.is_none());
+        let control =
+            self.gate.ct.iter().find(|(_, e)| {
+                e.tuple(Dir::Original).dst_id == CONTROL_PORT && e.master().is_none()
+            });
         control.map_or(CLIENT_PORT, |(_, e)| e.tuple(Dir::Reply).dst_id)
     }
 
@@ -255,7 +254,7 @@ impl World {
             .ct
             .find(&opened, Default::default())
             .and_then(|(id, _)| self.gate.ct.entry(id))
-            .is_some_and(|e| e.master.is_some());
+            .is_some_and(|e| e.master().is_some());
         if let Ok(bytes) = passed
             && child
             && !self.gate.ct.config().helper.ftp_loose

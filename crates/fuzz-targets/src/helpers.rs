@@ -203,7 +203,7 @@ impl World {
         let service = self.kind.port();
         let own = |t: &Tuple| t.dst_id == service && t.proto == self.protocol;
         let mut entries = self.gate.ct.iter();
-        let found = entries.find(|(_, e)| own(e.tuple(Dir::Original)) && e.master.is_none());
+        let found = entries.find(|(_, e)| own(e.tuple(Dir::Original)) && e.master().is_none());
         found.map_or(CLIENT_PORT, |(_, e)| e.tuple(Dir::Reply).dst_id)
     }
 
@@ -262,6 +262,6 @@ impl World {
         self.gate.helper = helper;
         let stranger = |e: &tidegate_conntrack::Entry| e.tuple(Dir::Original).src == ends.src;
         let mut entries = self.gate.ct.iter();
-        assert!(!entries.any(|(_, e)| stranger(e) && e.master.is_some()));
+        assert!(!entries.any(|(_, e)| stranger(e) && e.master().is_some()));
     }
 }

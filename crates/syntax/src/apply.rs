@@ -1,9 +1,11 @@
 //! Carrying out commands on a ruleset.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use tidegate_ir::Policy;
 
+use crate::check::Added;
 use crate::command::{Action, Command, Invocation, View};
 use crate::error::reply;
 use crate::list::Only;
@@ -23,14 +25,42 @@ pub fn run(
     printer: &Printer<'_>,
 ) -> Result<String, Failure> {
     let (kind, changes) = (call.table, call.command.changes());
+    let added = call.command.adds();
     let out = edit(rules, call, printer)?;
-    if changes {
-        check::table(rules, kind)?;
+    match added {
+        Some((chain, place)) if rules.has_conntrack => check::added(rules, kind, &chain, place)?,
+        _ if changes => check::table(rules, kind)?,
+        _ => {}
     }
     Ok(out)
 }
 
 impl Command {
+    /// Chain and place of the rules that the command adds, if it does nothing else and none
+    /// of them calls a chain: all others are then as right or wrong as before.
+    fn adds(&self) -> Option<(String, Added)> {
+        let Command::Rules {
+            action,
+            chain,
+            rules,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let calls = |s: &Spec| matches!(s.target, Target::Chain { .. });
+        let count = rules.len();
+        let place = match action {
+            Action::Append => Added { from: None, count },
+            Action::Insert(n) => Added {
+                from: Some(index(*n)),
+                count,
+            },
+            Action::Replace(_) | Action::Delete | Action::Check => return None,
+        };
+        (!rules.iter().any(calls)).then(|| (chain.clone(), place))
+    }
+
     /// Whether the command can change anything.
     #[must_use]
     pub fn changes(&self) -> bool {
@@ -159,7 +189,7 @@ impl Edit<'_> {
     fn find(&mut self, action: Action, chain: &str, specs: &[Spec]) -> Result<(), Failure> {
         let chain = self.table.chain_mut(chain).ok_or(reply::BAD_RULE)?;
         for spec in specs {
-            let at = chain.rules.iter().position(|r| r.spec == *spec);
+            let at = chain.rules.iter().position(|r| *r.spec == *spec);
             let at = at.ok_or(reply::BAD_RULE)?;
             if action == Action::Delete {
                 chain.rules.remove(at);
@@ -270,9 +300,9 @@ impl Edit<'_> {
         new.clone_into(&mut chain.name);
         self.table.insert(chain);
         for rule in self.table.chains_mut().flat_map(|c| &mut c.rules) {
-            match &mut rule.spec.target {
-                Target::Chain { name, .. } if name == old => new.clone_into(name),
-                Target::None | Target::Chain { .. } | Target::Extension(_) => {}
+            let calls = matches!(&rule.spec.target, Target::Chain { name, .. } if name == old);
+            if calls && let Target::Chain { name, .. } = &mut Arc::make_mut(&mut rule.spec).target {
+                new.clone_into(name);
             }
         }
         Ok(())
@@ -333,7 +363,7 @@ fn place(
 ) -> Result<(), Failure> {
     for spec in specs {
         let rule = Rule {
-            spec,
+            spec: Arc::new(spec),
             counters,
             was: None,
         };

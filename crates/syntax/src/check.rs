@@ -146,6 +146,42 @@ pub fn table(rules: &Ruleset, kind: TableKind) -> Result<(), Failure> {
     }
 }
 
+/// Rules that have been added to a chain.
+pub(crate) struct Added {
+    /// Position of the first; `None` where they are the last.
+    pub(crate) from: Option<usize>,
+    /// How many.
+    pub(crate) count: usize,
+}
+
+/// As [`table`], where all was well before rules were added that call no chain.
+///
+/// # Errors
+/// As [`table`].
+pub(crate) fn added(
+    rules: &Ruleset,
+    kind: TableKind,
+    chain: &str,
+    place: Added,
+) -> Result<(), Failure> {
+    let Some(table) = rules.table(kind) else {
+        return Ok(());
+    };
+    let reach = Reach::new(table)?;
+    let Some(i) = reach.chains.iter().position(|c| c.name == chain) else {
+        return Ok(());
+    };
+    let (own, hooks) = (&reach.chains[i].rules, reach.hooks(i));
+    let live = live(reach.chains[i]);
+    let from = place.from.unwrap_or(own.len().saturating_sub(place.count));
+    let new = own.iter().enumerate().skip(from).take(place.count);
+    for (n, added) in new {
+        let hooks = if n < live { hooks.as_slice() } else { &[] };
+        rule(&added.spec, table, rules, hooks).map_err(|refusal| answer(&refusal))?;
+    }
+    Ok(())
+}
+
 /// The rules of a table that the kernel would not take: chain, position, answer.
 fn refusals<'r>(
     reach: &'r Reach<'_>,

@@ -41,25 +41,39 @@ pub struct RuleOrigin {
 /// Chains that packets reach form a loop (never in rulesets that have been checked), or a
 /// rule asks for what only a kernel knows.
 pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
-    let (lowered, refused) = lower_all(rules)?;
-    match refused {
-        Some(why) => Err(Failure::Plain(why)),
-        None => Ok(lowered),
-    }
+    lower_all(rules, true, true)
 }
 
-/// The same where no packet meets the rules: those that ask for what only a kernel knows
-/// are kept as well.
+/// The same without origins, which take a third of the time. Where no packet meets the
+/// rules (`met`), those that ask for what only a kernel knows are kept as well.
 ///
 /// # Errors
-/// Chains that packets reach form a loop.
-pub fn lower_unmet(rules: &Ruleset) -> Result<Lowered, Failure> {
-    Ok(lower_all(rules)?.0)
+/// As [`lower`].
+pub fn lower_unnamed(rules: &Ruleset, met: bool) -> Result<Lowered, Failure> {
+    lower_all(rules, false, met)
 }
 
-/// The rules, and why one of them cannot be decided here.
-fn lower_all(rules: &Ruleset) -> Result<(Lowered, Option<String>), Failure> {
-    let mut run = Run::new(rules.family);
+/// A rule as [`lower`] makes it but for its id; `None` where that takes more than the rule:
+/// it calls a chain, keeps state, or asks for what only a kernel knows.
+#[must_use]
+pub fn lower_one(spec: &Spec, family: Family) -> Option<Rule> {
+    let mut run = Run::new(family, false);
+    let rule = run.rule(RuleId(0), spec, None);
+    let calls = matches!(spec.target, Target::Chain { .. });
+    (!calls && run.steps.is_empty() && run.refused.is_none()).then_some(rule)
+}
+
+/// Where [`lower`] puts a chain, if packets can reach all its rules.
+#[must_use]
+pub fn whole_chain(table: &crate::Table, chain: &str) -> Option<ChainId> {
+    let reach = Reach::new(table).ok()?;
+    let at = reach.chains.iter().position(|c| c.name == chain)?;
+    let own = reach.chains[at];
+    (reach.is_reached(at) && check::live(own) == own.rules.len()).then_some(ChainId(at as u32))
+}
+
+fn lower_all(rules: &Ruleset, named: bool, met: bool) -> Result<Lowered, Failure> {
+    let mut run = Run::new(rules.family, named);
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
     let mut steps = [0; 5].map(|_| 0..0);
     for kind in tidegate_ir::TableKind::ALL {
@@ -69,19 +83,17 @@ fn lower_all(rules: &Ruleset) -> Result<(Lowered, Option<String>), Failure> {
             steps[kind as usize] = first..run.steps.len() as u32;
         }
     }
-    let refused = run.refused.map(|(id, why)| {
-        let rule = run.origin.get(id.0 as usize).map_or("", |o| &o.text);
-        format!("{why}: {rule}")
-    });
+    if let (Some(why), true) = (run.refused, met) {
+        return Err(Failure::Plain(why));
+    }
     ruleset.steps = run.steps;
     ruleset.tracks_connections = run.tracks;
-    ruleset.rule_ids = run.origin.len() as u32;
-    let lowered = Lowered {
+    ruleset.rule_ids = run.ids;
+    Ok(Lowered {
         ruleset,
         origin: run.origin,
         steps,
-    };
-    Ok((lowered, refused))
+    })
 }
 
 /// Whether a rule of the table needs a kernel that can track connections.
@@ -89,26 +101,32 @@ fn lower_all(rules: &Ruleset) -> Result<(Lowered, Option<String>), Failure> {
 /// # Errors
 /// As [`lower`].
 pub(crate) fn is_of_conntrack(table: &crate::Table, family: Family) -> Result<bool, Failure> {
-    let mut run = Run::new(family);
+    let mut run = Run::new(family, false);
     run.table(table)?;
     Ok(run.of_conntrack)
 }
 
 struct Run {
     family: Family,
+    /// Origins are wanted.
+    named: bool,
     origin: Vec<RuleOrigin>,
+    /// Ids given so far.
+    ids: u32,
     steps: Vec<Box<dyn Step>>,
     tracks: bool,
     of_conntrack: bool,
-    /// The first rule that cannot be decided, and why.
-    refused: Option<(RuleId, &'static str)>,
+    /// Why a rule cannot be decided, and which; the first one.
+    refused: Option<String>,
 }
 
 impl Run {
-    const fn new(family: Family) -> Self {
+    const fn new(family: Family, named: bool) -> Self {
         Run {
             family,
+            named,
             origin: Vec::new(),
+            ids: 0,
             steps: Vec::new(),
             tracks: false,
             of_conntrack: false,
@@ -147,13 +165,18 @@ impl Run {
     ) -> Chain {
         let mut rules = Vec::with_capacity(live);
         for (n, rule) in chain.rules.iter().enumerate() {
-            let id = self.id(RuleOrigin {
+            let text = |family| save::rule(&chain.name, &rule.spec, family, None);
+            let id = self.id(|family| RuleOrigin {
                 table: table.kind,
                 chain: chain.name.clone(),
                 number: (n + 1) as u32,
-                text: save::rule(&chain.name, &rule.spec, self.family, None),
+                text: text(family),
             });
-            let lowered = self.rule(id, &rule.spec, reach);
+            let accepted = self.refused.is_none();
+            let lowered = self.rule(id, &rule.spec, Some(reach));
+            if let Some(why) = self.refused.as_mut().filter(|_| accepted) {
+                *why = format!("{why}: {}", text(self.family));
+            }
             self.tracks |= lowered.needs_conntrack();
             self.of_conntrack |= lowered.is_of_conntrack();
             if n < live {
@@ -163,7 +186,7 @@ impl Run {
         let base = chain.base.as_ref().map(|b| Base {
             hook: b.hook,
             policy: b.policy,
-            policy_id: self.id(RuleOrigin {
+            policy_id: self.id(|_| RuleOrigin {
                 table: table.kind,
                 chain: chain.name.clone(),
                 number: 0,
@@ -177,12 +200,15 @@ impl Run {
         }
     }
 
-    fn id(&mut self, origin: RuleOrigin) -> RuleId {
-        self.origin.push(origin);
-        RuleId((self.origin.len() - 1) as u32)
+    fn id(&mut self, origin: impl FnOnce(Family) -> RuleOrigin) -> RuleId {
+        if self.named {
+            self.origin.push(origin(self.family));
+        }
+        self.ids += 1;
+        RuleId(self.ids - 1)
     }
 
-    fn rule(&mut self, id: RuleId, spec: &Spec, reach: &Reach<'_>) -> Rule {
+    fn rule(&mut self, id: RuleId, spec: &Spec, reach: Option<&Reach<'_>>) -> Rule {
         let mut conds = header(spec, self.family);
         let mut ctx = LowerCtx {
             family: self.family,
@@ -193,7 +219,9 @@ impl Run {
         let outcome = match &spec.target {
             Target::None => Outcome::verdict(Verdict::Continue),
             Target::Chain { name, goto } => {
-                let chain = reach.user_chain(name).map(|i| ChainId(i as u32));
+                let chain = reach
+                    .and_then(|r| r.user_chain(name))
+                    .map(|i| ChainId(i as u32));
                 Outcome::verdict(match (chain, goto) {
                     (Some(chain), false) => Verdict::Jump(chain),
                     (Some(chain), true) => Verdict::Goto(chain),
@@ -205,7 +233,7 @@ impl Run {
                 .unwrap_or_else(|| Outcome::verdict(Verdict::Continue)),
         };
         if let Some(why) = ctx.refused {
-            self.refused.get_or_insert((id, why));
+            self.refused.get_or_insert_with(|| why.to_owned());
         }
         Rule {
             id,

@@ -4,6 +4,7 @@
 //! reconstructed from lowered rules.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tidegate_ir::{Hook, Policy, TableKind};
 use tidegate_wire::Family;
@@ -136,8 +137,8 @@ impl Spec {
 /// A rule with its counters.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// What it says.
-    pub spec: Spec,
+    /// What it says; shared by the copies that are made of rulesets.
+    pub spec: Arc<Spec>,
     /// What it has counted.
     pub counters: Counters,
     /// Number of its counter when it was last loaded (see [`Ruleset::slots_mut`]); `None`

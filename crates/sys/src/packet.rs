@@ -331,7 +331,12 @@ fn ring(fd: &OwnedFd, which: libc::c_int, slots: u32) -> Option<Ring> {
     Ring::new(fd.as_fd(), which, slots).ok()
 }
 
-fn set<T>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+pub(crate) fn set<T>(
+    fd: &OwnedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let len = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is `len` readable bytes; a `sock_fprog` points to instructions that
     // live as long as the call.
@@ -372,16 +377,19 @@ fn address(index: i32, protocol: u16) -> libc::sockaddr_ll {
     }
 }
 
-fn head(frame: &OutFrame) -> &[u8] {
+pub(crate) fn head(frame: &OutFrame) -> &[u8] {
     &frame.head[..usize::from(frame.head_len).min(14)]
 }
 
 /// Whether a frame is one for the ring: all done, with a link-layer header from which
 /// the kernel reads what it is, and short enough.
 fn is_plain(frame: &OutFrame) -> bool {
-    frame.vnet == VnetHeader::default()
-        && frame.head_len == 14
-        && head(frame).len() + frame.body.len() <= ring::LONGEST
+    is_bare(frame) && head(frame).len() + frame.body.len() <= ring::LONGEST
+}
+
+/// Whether nothing is left to do on a frame that has a link-layer header.
+pub(crate) fn is_bare(frame: &OutFrame) -> bool {
+    frame.vnet == VnetHeader::default() && frame.head_len == 14
 }
 
 fn part(bytes: &[u8]) -> libc::iovec {
@@ -391,7 +399,7 @@ fn part(bytes: &[u8]) -> libc::iovec {
     }
 }
 
-fn check(done: libc::c_int) -> io::Result<()> {
+pub(crate) fn check(done: libc::c_int) -> io::Result<()> {
     if done < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -16,6 +16,8 @@ pub enum PacketKind {
     Multicast,
     /// Somebody else, or not received at all.
     Other,
+    /// Nobody has looked yet: the frame was taken before the kernel did.
+    Unknown,
 }
 
 /// A received frame.

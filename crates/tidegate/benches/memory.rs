@@ -1,7 +1,8 @@
 //! Memory of a million connections, everything counted: entries, hash slots, timers.
 //! A hash table that knows no more than both tuples stands beside it.
 
-#[path = "figures/traffic.rs"]
+#[path = "../../engine/benches/packets/traffic.rs"]
+#[allow(dead_code, reason = "shared with other figures")]
 mod traffic;
 
 use std::collections::HashMap;

@@ -89,7 +89,7 @@ impl<'a> Subject<'a> {
     /// What a rule says after its chain, without some of its matches.
     fn spec(&self, place: &Place, without: &[&str]) -> String {
         let rule = self.rule(place).map(|r| {
-            let mut spec = r.spec.clone();
+            let mut spec = tidegate_syntax::Spec::clone(&r.spec);
             spec.matches.retain(|m| !without.contains(&m.ext.name));
             save::rule(&place.chain, &spec, self.loaded.source.family, None)
         });

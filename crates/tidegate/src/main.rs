@@ -31,6 +31,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+/// Large tables in large pages.
+#[global_allocator]
+static MEMORY: tidegate_sys::LargePages = tidegate_sys::LargePages;
+
 /// A stateful firewall with the language of iptables.
 #[derive(Debug, Parser)]
 #[command(version, after_help = tools::HELP)]

@@ -205,7 +205,7 @@ impl Connection {
         let incoming = local(entry.tuple(Dir::Reply).src) && !local(original.src);
         let flags = flags(entry);
         let names = FLAGS.iter().filter(|(bit, _)| flags & bit != 0);
-        let [tx, rx] = entry.counters;
+        let [tx, rx] = entry.counters.as_deref().copied().unwrap_or_default();
         Connection {
             proto: proto_name(original.proto),
             direction: if incoming { "IN" } else { "OUT" },
@@ -285,7 +285,9 @@ impl Translation {
         let [original, reply] = &entry.tuples;
         let [src, dst] = ends(original);
         let [back_src, back_dst] = ends(reply);
-        let created = entry.start.map(|start| now.saturating_sub(start) / SECOND);
+        let created = entry
+            .start()
+            .map(|start| now.saturating_sub(start) / SECOND);
         let row = |direction, from: &End, to: &End, action, new: &End| Translation {
             proto: proto_name(original.proto),
             direction,

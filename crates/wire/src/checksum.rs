@@ -2,19 +2,24 @@
 
 use crate::{Family, be16, be32};
 
-/// Unfolded one's-complement sum of `data` as big-endian 16-bit words.
+/// One's-complement sum of `data` as big-endian 16-bit words, to be added to others and
+/// folded.
+///
+/// The sum is the same in either byte order but for the order of its own bytes (RFC 1071
+/// section 2 B), so words are added as the machine reads them.
 #[inline]
 #[must_use]
 pub fn sum(data: &[u8]) -> u64 {
     let mut total = 0u64;
     let mut chunks = data.chunks_exact(4);
     for c in &mut chunks {
-        total += u64::from(u32::from_be_bytes([c[0], c[1], c[2], c[3]]));
+        total += u64::from(u32::from_ne_bytes([c[0], c[1], c[2], c[3]]));
     }
     let rest = chunks.remainder();
     let mut last = [0u8; 4];
     last[..rest.len()].copy_from_slice(rest);
-    total + u64::from(u32::from_be_bytes(last))
+    total += u64::from(u32::from_ne_bytes(last));
+    u64::from(u16::from_be(fold(total)))
 }
 
 /// Folds an unfolded sum into 16 bits (not complemented).
@@ -120,6 +125,31 @@ mod tests {
     #[test]
     fn rfc1624_example() {
         assert_eq!(update16(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    /// Any length and content, against the definition: 16-bit words added one by one.
+    #[test]
+    fn the_sum_is_that_of_16_bit_words() {
+        let mut data = [0u8; 300];
+        let mut state = 1u32;
+        for len in 0..data.len() {
+            for byte in &mut data[..len] {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = (state >> 24) as u8;
+            }
+            let words = data[..len].chunks(2).map(|w| match *w {
+                [high, low] => u32::from(u16::from_be_bytes([high, low])),
+                [high] => u32::from(high) << 8,
+                _ => 0,
+            });
+            let plain = words.fold(0, |total, w| {
+                let total: u32 = total + w;
+                (total & 0xffff) + (total >> 16)
+            });
+            assert_eq!(u32::from(fold(sum(&data[..len]))), plain, "{len} bytes");
+        }
+        assert_eq!(sum(&[0; 7]), 0);
+        assert_eq!(fold(sum(&[0xff; 8])), 0xffff);
     }
 
     #[test]

@@ -124,13 +124,13 @@ impl<'a> Told<'a> {
 
     /// Seconds the connection has lasted, as the difference of whole seconds.
     fn lasted(&self) -> Option<u64> {
-        let start = self.entry.start.filter(|_| self.whole())?;
+        let start = self.entry.start().filter(|_| self.whole())?;
         Some((self.at / SECOND).saturating_sub(start / SECOND))
     }
 
     /// References to the entry: its table's, each child's, and that of who looked it up.
     fn uses(&self) -> u32 {
-        u32::from(self.entry.children) + 1 + u32::from(self.held)
+        u32::from(self.entry.children()) + 1 + u32::from(self.held)
     }
 
     fn state(&self) -> Option<&'static str> {
@@ -163,15 +163,15 @@ fn write_proc(out: &mut String, entry: &Entry, now: Time) -> fmt::Result {
         } => write!(out, "timeout={timeout}, stream_timeout={stream_timeout} ")?,
         ProtoState::Stateless | ProtoState::Udp { .. } => {}
     }
-    directions(out, style, entry, entry.acct)?;
+    directions(out, style, entry, true)?;
     write!(out, "mark={} ", entry.mark)?;
     if entry.zone.dirs == Zone::BOTH {
         write!(out, "zone={} ", entry.zone.id)?;
     }
-    if let Some(start) = entry.start {
+    if let Some(start) = entry.start() {
         write!(out, "delta-time={} ", now.saturating_sub(start) / SECOND)?;
     }
-    write!(out, "use={}", u32::from(entry.children) + 2)
+    write!(out, "use={}", u32::from(entry.children()) + 2)
 }
 
 /// A line of `conntrack -L`, without newline.
@@ -215,7 +215,7 @@ fn write_told(out: &mut String, told: &Told<'_>, columns: Columns<'_>) -> fmt::R
     if let Some(state) = told.state() {
         write!(out, "{state} ")?;
     }
-    directions(out, style, entry, entry.acct && told.whole())?;
+    directions(out, style, entry, told.whole())?;
     if told.tells_mark() {
         write!(out, "mark={} ", entry.mark)?;
     }
@@ -225,7 +225,7 @@ fn write_told(out: &mut String, told: &Told<'_>, columns: Columns<'_>) -> fmt::R
     if let Some(seconds) = told.lasted() {
         write!(out, "delta-time={seconds} ")?;
     }
-    if let (Some(stamp), Some(start), true) = (columns.stamp, entry.start, told.whole()) {
+    if let (Some(stamp), Some(start), true) = (columns.stamp, entry.start(), told.whole()) {
         write!(out, "[start={}] ", stamp(start))?;
         if told.ended() {
             write!(out, "[stop={}] ", stamp(at))?;
@@ -312,8 +312,8 @@ fn direction(
         };
         write!(out, "{label}={zone} ")?;
     }
-    if counters {
-        let c = &entry.counters[dir.ix()];
+    if let Some(both) = entry.counters.as_ref().filter(|_| counters) {
+        let c = &both[dir.ix()];
         write!(out, "packets={} bytes={} ", c.packets, c.bytes)?;
     }
     Ok(())

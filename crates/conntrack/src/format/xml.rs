@@ -72,8 +72,8 @@ fn direction(out: &mut String, told: &Told<'_>, dir: Dir) -> fmt::Result {
     if let Some(zone) = own_zone(entry, dir) {
         write!(out, "<zone>{zone}</zone>")?;
     }
-    if entry.acct && told.whole() {
-        let c = &entry.counters[dir.ix()];
+    if let Some(counters) = entry.counters.as_ref().filter(|_| told.whole()) {
+        let c = &counters[dir.ix()];
         let (packets, bytes) = (c.packets, c.bytes);
         write!(
             out,
@@ -139,7 +139,7 @@ fn independent(
     if !entry.status.has(Status::SEEN_REPLY) {
         out.write_str("<unreplied/>")?;
     }
-    if let (true, Some(start), true) = (stamps, entry.start, told.whole()) {
+    if let (true, Some(start), true) = (stamps, entry.start(), told.whole()) {
         write!(out, "<timestamp><start>{start}</start>")?;
         if told.ended() {
             write!(out, "<stop>{}</stop>", told.at)?;

@@ -98,7 +98,7 @@ impl Conntrack {
             return Ok(());
         }
         let original = *entry.tuple(Dir::Original);
-        let (zone, has_master) = (entry.zone, entry.master.is_some());
+        let (zone, has_master) = (entry.zone, entry.master().is_some());
         let Some(current) = entry.tuple(Dir::Reply).inverse() else {
             return Ok(());
         };

@@ -154,16 +154,10 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         mark,
         zone,
         timeout,
-        start,
         proto,
         counters,
-        acct,
-        tstamp,
         watched: _,
         helper,
-        expecting: _,
-        master,
-        children: _,
         masq_index,
         pending: _,
         extra,
@@ -172,6 +166,10 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
     } = entry;
     let extra = extra.as_deref().copied().unwrap_or_default();
     let Extra {
+        start,
+        master,
+        children: _,
+        expecting: _,
         seqadj,
         helper: remembered,
         labels,
@@ -191,8 +189,8 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
     put::u64(out, timeout.saturating_sub(base));
     put::u32(out, *masq_index);
     let parts = [
-        (*acct, part::COUNTERS),
-        (*tstamp, part::STAMPS),
+        (counters.is_some(), part::COUNTERS),
+        (start.is_some(), part::STAMPS),
         (start.is_some(), part::AGE),
         (helper.is_some(), part::HELPER),
         (master.is_some(), part::MASTER),
@@ -202,13 +200,11 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
     ];
     out.push(parts.iter().filter(|p| p.0).map(|p| p.1).sum());
     protocol_state(out, proto, base);
-    if *acct {
-        for c in counters {
-            put::u64(out, c.packets);
-            put::u64(out, c.bytes);
-        }
+    for c in counters.iter().flat_map(|both| both.iter()) {
+        put::u64(out, c.packets);
+        put::u64(out, c.bytes);
     }
-    if let Some(start) = *start {
+    if let Some(start) = start {
         put::i64(out, difference(base, start));
     }
     if helper.is_some() {

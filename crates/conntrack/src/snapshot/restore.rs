@@ -182,8 +182,10 @@ impl Conntrack {
             let Some(entry) = self.slab.get_mut(master) else {
                 continue;
             };
-            entry.children = entry.children.saturating_add(1);
-            if let Some(m) = self.slab.get_mut(child).and_then(|e| e.master.as_mut()) {
+            let children = &mut entry.extra_mut().children;
+            *children = children.saturating_add(1);
+            let child = self.slab.get_mut(child).and_then(|e| e.extra.as_mut());
+            if let Some(m) = child.and_then(|extra| extra.master.as_mut()) {
                 m.id = master;
             }
         }
@@ -217,7 +219,9 @@ impl Run<'_> {
             let at = base + i128::from(offset);
             at.clamp(0, Time::MAX.into()) as Time
         };
-        entry.start = stored.age.map(|age| moment(age.saturating_neg()));
+        if let Some(age) = stored.age {
+            entry.extra_mut().start = Some(moment(age.saturating_neg()));
+        }
         match &mut entry.proto {
             ProtoState::Udp { stream_ts } => *stream_ts = moment(stored.stream_in),
             ProtoState::Tcp(tcp) => relearn(tcp),

@@ -49,7 +49,8 @@ fn entries_are_whole_whatever_happens_between_the_pieces() {
         let first = world.ct.iter().next().unwrap().0;
         world.ct.set_mark(first, steps);
     }
-    assert!(steps >= 12);
+    // Six hundred places, fifty at a time.
+    assert!(steps >= 11);
     assert!(writer.step(&world.ct, 50, &mut out), "it stays complete");
     let snapshot = Snapshot::open(&out).unwrap();
     let mut again = Conntrack::new(wide());

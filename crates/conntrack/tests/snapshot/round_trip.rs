@@ -200,8 +200,8 @@ fn the_traffic_is_of_all_kinds() {
     assert!(some(
         &|e| e.seqadj().is_some() && matches!(e.helper_state(), Some(HelperState::Ftp(_)))
     ));
-    assert!(some(&|e| e.master.is_some()));
-    assert!(some(&|e| e.children > 0));
+    assert!(some(&|e| e.master().is_some()));
+    assert!(some(&|e| e.children() > 0));
     assert!(some(&|e| e.zone.id == 5) && some(&|e| e.zone.dirs == 1));
     for proto in [6, 17, 1, 58, 132, 47, 99] {
         assert!(some(&|e| e.tuples[0].proto == proto), "protocol {proto}");

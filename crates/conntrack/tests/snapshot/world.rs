@@ -340,10 +340,11 @@ impl World {
 fn detail(entry: &Entry, now: Time) -> String {
     let mut e = entry.clone();
     e.timeout -= now;
-    e.start = e.start.map(|start| now - start);
     e.pending = 0;
     e.tags = [0; 2];
-    let master = e.master.take().map(|m| m.tuple);
+    let mut extra = e.extra.take().map_or_else(Default::default, |x| *x);
+    extra.start = extra.start.map(|start| now - start);
+    let master = extra.master.take().map(|m| m.tuple);
     match &mut e.proto {
         ProtoState::Tcp(tcp) => {
             tcp.retrans = 0;
@@ -357,5 +358,5 @@ fn detail(entry: &Entry, now: Time) -> String {
         ProtoState::Udp { stream_ts } => *stream_ts = stream_ts.wrapping_sub(now),
         ProtoState::Sctp(_) | ProtoState::Gre { .. } | ProtoState::Stateless => {}
     }
-    format!("{e:?} {master:?}")
+    format!("{e:?} {extra:?} {master:?}")
 }

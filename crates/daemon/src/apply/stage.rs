@@ -157,11 +157,13 @@ impl Stage {
         let mut differences = Vec::new();
         for (what, how) in told {
             let at = usize::from(what.family == Family::V6);
+            let now_by = what.live.1;
+            let now_by = now_by.and_then(|id| self.rules.listed(what.family, id));
             differences.push(Told {
                 verdict: word(what.staged.0),
                 rule: rule(what.staged, what, &staged[at]),
                 now: word(what.live.0),
-                now_rule: rule(what.live, what, &live[at]),
+                now_rule: rule((what.live.0, now_by), what, &live[at]),
                 hook: what.hook.chain_name(),
                 packets: how.count.packets,
                 bytes: how.count.bytes,

@@ -1,6 +1,6 @@
 //! What a router forwards: the kernel alone, the kernel with iptables, and the datapath,
-//! in the same namespaces one after the other. Needs root, `ip` and, for the line about
-//! it, `iptables-legacy`.
+//! with packet rings and with `AF_XDP`, in the same namespaces one after the other. Needs
+//! root, `ip` and, for the lines about them, Debian's `iptables-legacy` and `iptables-nft`.
 //!
 //! `cargo bench -p tidegate-datapath --bench router [-- WHAT]...` with WHAT of `small`,
 //! `tcp`, `connections`, `latency`; all without any.

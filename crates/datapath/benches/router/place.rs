@@ -1,7 +1,7 @@
 //! A router between an inside and an outside, and who guards it.
 
 use rustix::thread::{CpuSet, sched_setaffinity};
-use tidegate_datapath::Options;
+use tidegate_datapath::{Options, Ring};
 
 use crate::net::{Guard, Host, filter};
 
@@ -12,18 +12,26 @@ pub(crate) const ROUTER: usize = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Firewall {
     None,
-    Iptables,
-    Tidegate,
+    /// One of Debian's two, by the name of its restore.
+    Iptables(&'static str),
+    Tidegate(Ring),
 }
 
 impl Firewall {
-    pub(crate) const ALL: [Firewall; 3] = [Firewall::None, Firewall::Iptables, Firewall::Tidegate];
+    pub(crate) const ALL: [Firewall; 5] = [
+        Firewall::None,
+        Firewall::Iptables("iptables-legacy-restore"),
+        Firewall::Iptables("iptables-nft-restore"),
+        Firewall::Tidegate(Ring::Packet),
+        Firewall::Tidegate(Ring::Xdp),
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Firewall::None => "kernel alone",
-            Firewall::Iptables => "kernel iptables",
-            Firewall::Tidegate => "tidegate",
+            Firewall::Iptables(restore) => restore.trim_end_matches("-restore"),
+            Firewall::Tidegate(Ring::Packet) => "tidegate, packet rings",
+            Firewall::Tidegate(Ring::Xdp) => "tidegate, AF_XDP",
         }
     }
 }
@@ -41,6 +49,22 @@ fn rules() -> String {
     all.push("-A FORWARD -m conntrack --ctstate NEW -j ACCEPT".to_owned());
     let lines: Vec<&str> = all.iter().map(String::as_str).collect();
     filter(&lines)
+}
+
+/// All that the datapath does it does on the router's core.
+fn guard(router: &Host, ring: Ring) -> Result<Guard, String> {
+    pin(Some(ROUTER));
+    let options = Options {
+        ring,
+        ..Options::default()
+    };
+    let guard = router.guard_with(options, &rules(), &filter(&[]));
+    pin(None);
+    let notes = guard.datapath.report().notes;
+    match notes.into_iter().find(|n| n.contains("AF_XDP")) {
+        Some(why) => Err(why),
+        None => Ok(guard),
+    }
 }
 
 /// Inside 10.0.0.2 behind the router's `eth0` (.1), outside 10.1.0.2 behind its `eth1`.
@@ -81,25 +105,23 @@ impl Place {
         ",
             1 << ROUTER
         );
-        if firewall != Firewall::Tidegate {
+        if !matches!(firewall, Firewall::Tidegate(_)) {
             router.try_sh(&format!("unshare -m sh -ec '{steer}'"))?;
         }
-        if firewall == Firewall::Iptables {
+        if let Firewall::Iptables(restore) = firewall {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), rules()).unwrap();
             let lock = tempfile::NamedTempFile::new().unwrap();
             router.try_sh(&format!(
-                "XTABLES_LOCKFILE={} iptables-legacy-restore {}",
+                "XTABLES_LOCKFILE={} {restore} {}",
                 lock.path().display(),
                 file.path().display()
             ))?;
         }
-        let guard = (firewall == Firewall::Tidegate).then(|| {
-            pin(Some(ROUTER));
-            let guard = router.guard_with(Options::default(), &rules(), &filter(&[]));
-            pin(None);
-            guard
-        });
+        let guard = match firewall {
+            Firewall::Tidegate(ring) => Some(guard(&router, ring)?),
+            Firewall::None | Firewall::Iptables(_) => None,
+        };
         Ok(Place {
             inside,
             router,

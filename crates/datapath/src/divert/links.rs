@@ -41,6 +41,10 @@ pub(crate) struct Device {
     pub(crate) port: bool,
     /// No address resolution on it.
     pub(crate) no_arp: bool,
+    /// Other interfaces here share it: VLANs, macvlan.
+    pub(crate) carries: bool,
+    /// The interface that it shares.
+    lower: Option<u32>,
 }
 
 impl Device {
@@ -57,14 +61,20 @@ impl Device {
             framing: None,
             port: false,
             no_arp: message.header.flags.contains(LinkFlags::Noarp),
+            carries: false,
+            lower: None,
         };
-        let mut mac = None;
+        let (mut mac, mut lower, mut elsewhere) = (None, None, false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
                 LinkAttribute::IfName(name) => device.name.clone_from(name),
                 LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+                LinkAttribute::Link(index) => lower = Some(*index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 LinkAttribute::LinkInfo(infos) => {
+                    // The other end of a pair is no lower one.
+                    elsewhere |= infos.contains(&LinkInfo::Kind(InfoKind::Veth));
                     device.port = infos.iter().any(|info| {
                         let LinkInfo::PortKind(kind) = info else {
                             return false;
@@ -75,6 +85,7 @@ impl Device {
                 _ => {}
             }
         }
+        device.lower = lower.filter(|_| !elsewhere);
         device.framing = match (message.header.link_layer_type, mac) {
             (LinkLayerType::Loopback, _) => Some(Framing::Loopback),
             (LinkLayerType::Ether, Some(mac)) => Some(Framing::Ethernet(mac)),
@@ -97,13 +108,16 @@ impl Device {
 pub(crate) fn list() -> Result<Vec<Device>> {
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let found = netlink::dump(&request)?;
-    Ok(found
-        .iter()
-        .filter_map(|m| match m {
-            RouteNetlinkMessage::NewLink(link) => Some(Device::new(link)),
-            _ => None,
-        })
-        .collect())
+    let device = |m: &RouteNetlinkMessage| match m {
+        RouteNetlinkMessage::NewLink(link) => Some(Device::new(link)),
+        _ => None,
+    };
+    let mut devices: Vec<Device> = found.iter().filter_map(device).collect();
+    let lower: Vec<u32> = devices.iter().filter_map(|d| d.lower).collect();
+    for device in &mut devices {
+        device.carries = lower.contains(&device.index);
+    }
+    Ok(devices)
 }
 
 /// The name of our device for another, unique as names and indexes are.

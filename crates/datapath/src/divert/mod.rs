@@ -14,9 +14,10 @@ mod links;
 mod settings;
 
 use anyhow::{Context, Result, bail};
-use tidegate_sys::{Namespace, PacketOptions, PacketSocket, random, wire_filter};
+use tidegate_sys::{Namespace, PacketOptions, PacketSocket, XdpSocket, random, wire_filter};
 
 use crate::fast::{Attached, Kernel, remove_pins};
+use crate::{Ring, xdp};
 use filters::{Act, At, Ours, Place, Turn, Which};
 pub(crate) use links::{Device, Framing, list};
 
@@ -47,6 +48,10 @@ pub(crate) struct Diversion {
     fast: Option<(u32, Attached)>,
     /// The kernel had memory for rings.
     pub(crate) rings: bool,
+    /// The program that hands frames to `AF_XDP` sockets.
+    xdp: Option<xdp::Attached>,
+    /// Why there is none where one is wanted.
+    pub(crate) no_xdp: Option<String>,
 }
 
 /// The sockets of a guarded interface.
@@ -54,6 +59,8 @@ pub(crate) struct Diversion {
 pub(crate) struct Sockets {
     /// Frames of the interface itself; loopback has none.
     pub(crate) wire: Option<PacketSocket>,
+    /// Frames of the interface that do not come to its own socket.
+    pub(crate) queues: Vec<XdpSocket>,
     /// What the programs of the fast path send up; with it, the interface's own socket only
     /// sends.
     pub(crate) up: Option<PacketSocket>,
@@ -88,7 +95,7 @@ impl Diversion {
     pub(crate) fn install(
         device: &Device,
         helper: &Namespace,
-        slots: u32,
+        (ring, slots): (Ring, u32),
         kernel: Option<&mut Kernel>,
     ) -> Result<(Self, Sockets)> {
         let Some(framing) = device.framing else {
@@ -104,11 +111,15 @@ impl Diversion {
             near,
             fast: None,
             rings: true,
+            xdp: None,
+            no_xdp: None,
         };
         let kernel = kernel.filter(|_| matches!(framing, Framing::Ethernet(_)));
+        let queues = diversion.quicken(ring, slots, kernel.is_some());
         let done = diversion.connect(framing, far, helper, near_mac, slots, kernel);
         match done {
-            Ok(sockets) => {
+            Ok(mut sockets) => {
+                sockets.queues = queues;
                 let takes = sockets.up.as_ref().or(sockets.wire.as_ref());
                 let wire = takes.is_none_or(PacketSocket::has_ring);
                 diversion.rings = wire && sockets.door.has_ring();
@@ -117,6 +128,28 @@ impl Diversion {
             Err(e) => {
                 let _ = links::remove(diversion.near);
                 Err(e)
+            }
+        }
+    }
+
+    /// Takes frames by `AF_XDP` where that is wanted and can be; from here on, what it
+    /// takes does not reach the kernel.
+    fn quicken(&mut self, ring: Ring, slots: u32, fast: bool) -> Vec<XdpSocket> {
+        if ring != Ring::Xdp || self.device.framing == Some(Framing::Loopback) {
+            return Vec::new();
+        }
+        if fast {
+            self.no_xdp = Some("the programs of the fast path take them first".to_owned());
+            return Vec::new();
+        }
+        match xdp::take(&self.device, slots) {
+            Ok((attached, queues)) => {
+                self.xdp = Some(attached);
+                queues
+            }
+            Err(e) => {
+                self.no_xdp = Some(format!("{e:#}"));
+                Vec::new()
             }
         }
     }
@@ -145,7 +178,12 @@ impl Diversion {
         let own = PacketOptions {
             filter: wire_filter(secret),
             send_only: kernel.is_some(),
-            receive_ring: slots,
+            // What does not come by the quick way is little.
+            receive_ring: if self.xdp.is_some() {
+                LEAST_SLOTS
+            } else {
+                slots
+            },
             ..all
         };
         let wire = match framing {
@@ -171,6 +209,7 @@ impl Diversion {
         filters::remove(index, Ours::NotIn(place)).context("removing a predecessor's filters")?;
         Ok(Sockets {
             wire,
+            queues: Vec::new(),
             up,
             door,
             near_mac,
@@ -239,11 +278,18 @@ impl Diversion {
             links::set_mac(self.near, mac)?;
         }
         self.device = device.clone();
+        if self.xdp.is_some()
+            && let Some(why) = xdp::unfit(device)
+        {
+            self.xdp = None;
+            self.no_xdp = Some(why);
+        }
         Ok(())
     }
 
     /// Opens the interface again.
     pub(crate) fn remove(self, kernel: Option<&mut Kernel>) -> Result<()> {
+        drop(self.xdp);
         let opened = open(&self.device);
         if let (Some((near, attached)), Some(kernel)) = (self.fast, kernel) {
             kernel.detach(attached)?;

@@ -194,14 +194,16 @@ impl Tables {
     }
 }
 
-fn shared(map: Map, words: usize) -> Result<SharedWords> {
+/// The values of an array that programs share with this process.
+pub(crate) fn shared(map: Map, words: usize) -> Result<SharedWords> {
     let Map::Array(data) = map else {
         bail!("only arrays can be shared");
     };
     SharedWords::map(data.fd().as_fd(), words).context("sharing memory with programs")
 }
 
-fn map(loaded: &mut Ebpf, name: &str) -> Result<Map> {
+/// A table by its name, which is not there any more after that.
+pub(crate) fn map(loaded: &mut Ebpf, name: &str) -> Result<Map> {
     loaded
         .take_map(name)
         .ok_or_else(|| anyhow!("no table {name}"))

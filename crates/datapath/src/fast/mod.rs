@@ -13,5 +13,5 @@
 mod kernel;
 mod table;
 
-pub(crate) use kernel::{Attached, Kernel, remove_pins};
+pub(crate) use kernel::{Attached, Kernel, map, remove_pins, shared};
 pub(crate) use table::{Fast, Table};

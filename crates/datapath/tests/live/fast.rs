@@ -62,7 +62,13 @@ fn entries(guard: &Guard) -> Vec<[u64; 2]> {
     let look = |engine: &mut Engine, _| {
         let entries = engine.conntrack().iter();
         entries
-            .map(|(_, e)| e.counters.map(|c| c.packets))
+            .map(|(_, e)| {
+                e.counters
+                    .as_deref()
+                    .copied()
+                    .unwrap_or_default()
+                    .map(|c| c.packets)
+            })
             .collect()
     };
     guard.datapath.with(look).unwrap()

@@ -11,5 +11,7 @@ mod paths;
 mod ring;
 mod router;
 mod rules;
+mod senders;
 mod talk;
 mod user;
+mod xdp;

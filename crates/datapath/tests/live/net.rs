@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tidegate_datapath::{Datapath, Observer, Options};
+use tidegate_datapath::{Datapath, Observer, Options, Ring};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::{Config, Engine, Output};
 use tidegate_syntax::{lower, parse_rules};
@@ -41,6 +41,11 @@ pub(crate) fn able() -> bool {
         }
         missing.is_none()
     })
+}
+
+/// Whether all tests take frames by `AF_XDP` where they can.
+pub(crate) fn all_by_xdp() -> bool {
+    std::env::var_os("TIDEGATE_RING").is_some_and(|ring| ring == "xdp")
 }
 
 /// A host.
@@ -122,6 +127,9 @@ impl Host {
     }
 
     pub(crate) fn guard_with(&self, mut options: Options, v4: &str, v6: &str) -> Guard {
+        if all_by_xdp() {
+            options.ring = Ring::Xdp;
+        }
         options.fast |= std::env::var_os("TIDEGATE_FAST").is_some();
         let seen = Seen::default();
         let observer = Box::new(seen.clone());

@@ -119,7 +119,8 @@ fn udp_error(host: &Host, to: SocketAddr) -> Option<i32> {
         SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true).unwrap(),
     }
     host.run(|| socket.connect(to)).unwrap();
-    socket.send(b"hello").unwrap();
+    // Where a program tells local senders at once, this is an error already.
+    let _ = socket.send(b"hello");
     socket
         .recv(&mut [0; 16])
         .err()

@@ -48,6 +48,7 @@ fn as_an_ordinary_user() {
             .env(INSIDE, "1")
             // Programs are loaded by the machine's root only.
             .env_remove("TIDEGATE_FAST")
+            .env_remove("TIDEGATE_RING")
             .stdin(Stdio::null())
             .current_dir("/");
         command

@@ -77,5 +77,5 @@ pub(super) mod answer {
 }
 
 /// Ethernet types as the kernel keeps them, in the network's byte order.
-pub(super) const ETH_P_IP: i32 = (0x0800_u16).to_be() as i32;
-pub(super) const ETH_P_IPV6: i32 = (0x86dd_u16).to_be() as i32;
+pub(crate) const ETH_P_IP: i32 = (0x0800_u16).to_be() as i32;
+pub(crate) const ETH_P_IPV6: i32 = (0x86dd_u16).to_be() as i32;

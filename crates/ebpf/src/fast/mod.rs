@@ -19,9 +19,9 @@ use tidegate_conntrack::Dir;
 use tidegate_wire::proto;
 
 use self::frame::{
-    DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, INDEX, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL,
-    WAY, answer, helper, skb,
+    DIR, DOUBT, ETHERNET, INDEX, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL, WAY, answer, helper, skb,
 };
+pub(crate) use self::frame::{ETH_P_IP, ETH_P_IPV6};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{
     CONNECTIONS, DOORS, FATES, FLOWS, Fate, GATES, GLOBALS, Hook, MAPS, OUT, TOS_COUNTS, at, gate,

@@ -155,7 +155,7 @@ impl Twin {
         gate[gate::DONE] = gate[gate::SENT];
         gate[gate::EPOCH] = 1;
         for dir in Dir::BOTH {
-            let counters = entry.counters[dir as usize];
+            let counters = entry.counters.as_ref().expect("accounting is on")[dir as usize];
             gate[gate::COUNTS + 2 * dir as usize] = counters.packets;
             gate[gate::COUNTS + 2 * dir as usize + 1] = counters.bytes;
         }
@@ -182,7 +182,7 @@ impl Twin {
                 assert_eq!(kernels, *tcp, "after {}", hex(packet));
             }
             for dir in Dir::BOTH {
-                let counters = entry.counters[dir as usize];
+                let counters = entry.counters.as_ref().expect("accounting is on")[dir as usize];
                 let at = gate::COUNTS + 2 * dir as usize;
                 let counted = (gate[at], gate[at + 1]);
                 assert_eq!(counted, (counters.packets, counters.bytes));

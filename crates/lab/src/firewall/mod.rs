@@ -1,5 +1,6 @@
 //! Who guards the guarded host.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,6 +45,9 @@ syslog = "/run/lab/syslog"
 [log.nflog]
 directory = "/run/lab"
 "#;
+
+/// How frames come up, if not as usual: `xdp`.
+const RING: &str = "TIDEGATE_RING";
 
 /// Commands of Tidegate that are called by names which belong to the system's tools.
 const BY_NAME: &[&str] = &["conntrack", "modprobe", "lsmod", "modinfo", "sysctl"];
@@ -98,7 +102,15 @@ fn tidegate(host: &Host) -> Result<()> {
         }
     }
     script("service", TIDEGATE_SERVICE)?;
-    std::fs::write(Path::new(HOME).join("tidegate.toml"), CONFIG)?;
+    let mut config = CONFIG.to_owned();
+    if let Ok(ring) = std::env::var(RING) {
+        let _ = write!(
+            config,
+            "\n[datapath]\nring = \"{}\"\n",
+            ring.escape_default()
+        );
+    }
+    std::fs::write(Path::new(HOME).join("tidegate.toml"), config)?;
     check(host, "service iptables start").context("`tidegate up' does not start")
 }
 

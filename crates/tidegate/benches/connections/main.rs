@@ -8,10 +8,11 @@ mod calls;
 mod commands;
 mod programs;
 mod stopwatch;
-#[path = "../figures/surroundings.rs"]
+#[path = "../../../engine/benches/packets/surroundings.rs"]
 #[allow(dead_code, reason = "shared with other figures")]
 mod surroundings;
-#[path = "../figures/traffic.rs"]
+#[path = "../../../engine/benches/packets/traffic.rs"]
+#[allow(dead_code, reason = "shared with other figures")]
 mod traffic;
 
 use std::sync::Arc;

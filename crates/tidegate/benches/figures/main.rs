@@ -1,5 +1,5 @@
-//! Speed of the program's parts and of the whole, each beside a baseline measured in
-//! the same run.
+//! Speed of the program as a whole, beside a baseline measured in the same run. The engine
+//! alone: `cargo bench -p tidegate-engine --bench packets`.
 //!
 //! `cargo bench -p tidegate --bench figures -- [--keep=DIR] [NAME]`: `--keep` leaves
 //! capture, host and rules of the replay in a directory; `NAME` measures only what has
@@ -7,13 +7,15 @@
 
 #[path = "../../../syntax/benches/common/file.rs"]
 mod file;
+#[path = "../../../engine/benches/packets/measure.rs"]
 mod measure;
-mod packets;
 mod replay;
 mod rules;
-mod scale;
-mod stateless;
+#[path = "../../../engine/benches/packets/surroundings.rs"]
+#[allow(dead_code, reason = "shared with other figures")]
 mod surroundings;
+#[path = "../../../engine/benches/packets/traffic.rs"]
+#[allow(dead_code, reason = "shared with other figures")]
 mod traffic;
 
 use std::path::PathBuf;
@@ -22,9 +24,6 @@ fn main() -> anyhow::Result<()> {
     let temporary = tempfile::tempdir()?;
     let keep = std::env::args().find_map(|word| Some(word.strip_prefix("--keep=")?.into()));
     let dir: PathBuf = keep.unwrap_or_else(|| temporary.path().to_owned());
-    packets::run()?;
-    scale::run()?;
-    stateless::run()?;
     replay::run(&dir)?;
     rules::run()
 }

@@ -63,7 +63,8 @@ pub(crate) fn run(dir: &Path) -> Result<()> {
             ),
         ],
     }
-    .run()
+    .run()?;
+    Ok(())
 }
 
 /// Received packets only, as `tcpdump -i any -Q in` sees them.

@@ -45,7 +45,8 @@ pub(crate) fn run() -> Result<()> {
             ),
         ],
     }
-    .run()
+    .run()?;
+    Ok(())
 }
 
 fn words(text: &str) -> Result<Duration> {

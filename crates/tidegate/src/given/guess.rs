@@ -55,7 +55,9 @@ fn specs(rules: &Rules) -> impl Iterator<Item = (Family, TableKind, Option<Hook>
         l.source.tables.iter().flat_map(move |t| {
             t.chains().flat_map(move |c| {
                 let hook = c.base.as_ref().map(|b| b.hook);
-                c.rules.iter().map(move |r| (family, t.kind, hook, &r.spec))
+                c.rules
+                    .iter()
+                    .map(move |r| (family, t.kind, hook, &*r.spec))
             })
         })
     })

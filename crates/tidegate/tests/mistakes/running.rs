@@ -83,7 +83,7 @@ fn a_policy_that_locks_the_administrator_out() {
 fn a_table_of_connections_that_fills() {
     let host = Host::new(OPEN);
     host.out("tidegate sysctl -w net.netfilter.nf_conntrack_max=10");
-    assert_eq!(host.status()["pressure"], Value::Null);
+    assert_eq!(host.status()["forecast"]["code"], Value::Null);
     for n in 1..=9 {
         let src = if n < 8 {
             format!("198.51.100.{n}")
@@ -94,32 +94,25 @@ fn a_table_of_connections_that_fills() {
             "conntrack -I -p tcp -s {src} -d 10.0.0.5 --sport 4000 --dport 80 --state SYN_SENT -t 100"
         ));
     }
-    let found = host.status()["pressure"].clone();
+    let found = host.status()["forecast"].clone();
     assert_eq!(
-        (&found["code"], &found["percent"]),
-        (&"TG030".into(), &90.into())
+        (&found["code"], &found["fill"]),
+        (&"TG030".into(), &90.0.into())
     );
+    let first = &found["top"][0];
     assert_eq!(
-        (&found["source"], &found["count"]),
-        (&"198.51.100.0/24".into(), &7.into())
-    );
-    assert_eq!(
-        (&found["mostly"], &found["assured"]),
-        (&"SYN_SENT".into(), &0.into())
+        (&first["network"], &first["share"], &first["state"]),
+        (&"198.51.100.0/24".into(), &77.8.into(), &"SYN_SENT".into())
     );
     let text = host.out("tidegate status");
-    assert!(
-        text.contains("TG030       connection table 90 % full"),
-        "{text}"
-    );
-    assert!(
-        text.contains(
-            "77 % of 9 looked at are from 198.51.100.0/24, mostly SYN_SENT, 0 of them ASSURED"
-        ),
-        "{text}"
-    );
+    for part in [
+        "TG030       the table of connections: 90 % full",
+        "77.8 % are SYN_SENT from 198.51.100.0/24, none of them assured",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
     host.out(found["remedy"].as_str().unwrap());
-    assert_eq!(host.status()["pressure"], Value::Null);
+    assert_eq!(host.status()["forecast"]["code"], Value::Null);
     assert!(
         host.out("iptables -t raw -S")
             .contains("-s 198.51.100.0/24 -j DROP")
@@ -134,7 +127,7 @@ fn a_larger_maximum_needs_no_second_setting() {
     host.out("tidegate sysctl -w net.netfilter.nf_conntrack_max=1000000");
     let status = host.status();
     assert_eq!(
-        (&status["connections_max"], &status["pressure"]),
+        (&status["connections_max"], &status["forecast"]["code"]),
         (&1_000_000.into(), &Value::Null)
     );
 }

@@ -162,10 +162,8 @@ impl StoredEntry {
     fn read_parts(&mut self, fields: &mut In<'_>, parts: u8) -> Result<(), Absurd> {
         let has = |part| parts & part != 0;
         let entry = &mut self.entry;
-        entry.acct = has(part::COUNTERS);
-        entry.tstamp = has(part::STAMPS);
-        if entry.acct {
-            for c in &mut entry.counters {
+        if has(part::COUNTERS) {
+            for c in entry.counters.get_or_insert_default().iter_mut() {
                 *c = Counters {
                     packets: read_count(fields)?,
                     bytes: read_count(fields)?,
@@ -185,11 +183,11 @@ impl StoredEntry {
             }
             self.master = Some(master);
             let kind = read_kind(fields)?;
-            entry.master = Some(Box::new(Master {
+            entry.extra_mut().master = Some(Master {
                 id: EntryId::NOBODY,
                 tuple: read_tuple(fields, kind)?,
                 helper: None,
-            }));
+            });
         }
         if has(part::SEQADJ) {
             entry.extra_mut().seqadj = Some(read_seqadj(fields)?);

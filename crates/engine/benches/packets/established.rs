@@ -10,7 +10,7 @@ use tidegate_ir::{Facts, Field, Ruleset, StepId, TableKind, Truth, ctstate};
 use tidegate_wire::{Layout, be16, parse};
 
 use crate::measure::{Group, timed};
-use crate::surroundings::{Established, INSIDE, OUTSIDE, load, router, rules};
+use crate::surroundings::{Established, INSIDE, OUTSIDE, load, router_of, rules};
 use crate::traffic::{HANDSHAKE, Traffic};
 
 const CONNECTIONS: usize = 10_000;
@@ -54,18 +54,19 @@ fn group(traffic: &Traffic, rounds: usize) -> Result<()> {
             ),
             (
                 "engine, 100 rules, ESTABLISHED first",
-                Box::new(|| engine(traffic, opening, &first)),
+                Box::new(|| engine(traffic, opening, &first, 1)),
             ),
             (
                 "engine, 100 rules, ESTABLISHED last",
-                Box::new(|| engine(traffic, opening, &last)),
+                Box::new(|| engine(traffic, opening, &last, 1)),
             ),
         ],
     }
-    .run()
+    .run()?;
+    Ok(())
 }
 
-fn parse_only(traffic: &Traffic, from: usize) -> Result<Duration> {
+pub(crate) fn parse_only(traffic: &Traffic, from: usize) -> Result<Duration> {
     let mut buffer = Vec::new();
     let run = || {
         for (packet, _) in traffic.packets(from) {
@@ -134,9 +135,14 @@ fn scan(traffic: &Traffic, from: usize, rules: &Ruleset) -> Result<Duration> {
     Ok(timed(run)?.0)
 }
 
-/// An engine that has seen the handshakes takes the rest.
-pub(crate) fn engine(traffic: &Traffic, opening: usize, rules: &Arc<Ruleset>) -> Result<Duration> {
-    let mut receiver = Receiver::new(rules);
+/// An engine that has seen the handshakes takes the rest, so many at a time.
+pub(crate) fn engine(
+    traffic: &Traffic,
+    opening: usize,
+    rules: &Arc<Ruleset>,
+    batch: usize,
+) -> Result<Duration> {
+    let mut receiver = Receiver::new(rules, opening / HANDSHAKE, batch);
     receiver.all(traffic.packets(0).take(opening))?;
     let run = || receiver.all(traffic.packets(opening));
     Ok(timed(run)?.0)
@@ -147,8 +153,9 @@ pub(crate) fn opening(
     traffic: &Traffic,
     connections: usize,
     rules: &Arc<Ruleset>,
+    batch: usize,
 ) -> Result<Duration> {
-    let mut receiver = Receiver::new(rules);
+    let mut receiver = Receiver::new(rules, connections, batch);
     let run = || receiver.all(traffic.packets(0).take(connections));
     Ok(timed(run)?.0)
 }
@@ -157,34 +164,58 @@ pub(crate) fn opening(
 struct Receiver {
     engine: Engine,
     now: u64,
-    buffer: Vec<u8>,
+    /// Packets that the engine is told of before it gets them; 1 is none.
+    batch: usize,
+    waiting: Vec<(Incoming, Vec<u8>)>,
+    spare: Vec<Vec<u8>>,
 }
 
 impl Receiver {
-    fn new(rules: &Arc<Ruleset>) -> Self {
-        let mut engine = Engine::new(Config::default(), router());
+    fn new(rules: &Arc<Ruleset>, connections: usize, batch: usize) -> Self {
+        let mut config = Config::default();
+        config.conntrack.max = 0;
+        // As the kernel does: as many as connections that are allowed.
+        config.conntrack.buckets = connections.max(config.conntrack.buckets as usize) as u32;
+        let mut engine = Engine::new(config, router_of(8));
         engine.load(rules.clone());
         Receiver {
             engine,
             now: 1_700_000_000_000_000_000,
-            buffer: Vec::new(),
+            batch,
+            waiting: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
     fn all<'p>(&mut self, packets: impl Iterator<Item = (&'p [u8], bool)>) -> Result<()> {
         for (packet, client) in packets {
-            self.now += PACE;
-            self.buffer.clear();
-            self.buffer.extend_from_slice(packet);
+            let mut bytes = self.spare.pop().unwrap_or_default();
+            bytes.clear();
+            bytes.extend_from_slice(packet);
             let incoming = Incoming::on(if client { INSIDE } else { OUTSIDE });
-            let bytes = std::mem::take(&mut self.buffer);
+            self.waiting.push((incoming, bytes));
+            if self.waiting.len() == self.batch {
+                self.decide()?;
+            }
+        }
+        self.decide()
+    }
+
+    /// As the datapath does with the frames of a batch.
+    fn decide(&mut self) -> Result<()> {
+        if self.batch > 1 {
+            let packets = self.waiting.iter().map(|(_, bytes)| bytes.as_slice());
+            self.engine.foresee(packets);
+        }
+        for (incoming, bytes) in self.waiting.drain(..) {
+            self.now += PACE;
             let outcome = self.engine.receive(self.now, incoming, bytes, &mut ());
             ensure!(
                 outcome.disposition == Disposition::Sent,
                 "{:?}",
                 outcome.disposition
             );
-            self.buffer = self.engine.recycle(outcome.outputs).unwrap_or_default();
+            self.spare.extend(self.engine.recycle(outcome.outputs));
         }
         Ok(())
     }

@@ -53,6 +53,30 @@ impl Traffic {
         made
     }
 
+    /// The handshakes of `connections` in turn, then `packets` more of random ones.
+    pub(crate) fn random(connections: usize, packets: usize) -> Self {
+        let mut made = Traffic {
+            bytes: Vec::new(),
+            ends: Vec::with_capacity(packets),
+        };
+        let mut known = vec![(0, Sent::default()); connections];
+        let in_turn = (0..connections * HANDSHAKE).map(|n| n % connections);
+        let mut state = 1u64;
+        let any = std::iter::repeat_with(|| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % connections
+        });
+        for connection in in_turn.chain(any.take(packets)) {
+            if let Some((step, sent)) = known.get_mut(connection) {
+                made.packet(connection as u32, *step, 0, sent);
+                *step += 1;
+            }
+        }
+        made
+    }
+
     /// The `step`th packet of a connection.
     fn packet(&mut self, connection: u32, step: usize, data: u32, sent: &mut Sent) {
         let (from_client, flags, payload) = match step {

@@ -1,0 +1,95 @@
+//! Conditions without what cannot be known.
+
+use tidegate_ir::{Cond, TableKind, Test};
+
+use super::facts::{Facts, Grasp};
+
+/// A condition of fields that can be read, in whose place another stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// Whenever this holds, the other holds.
+    Must,
+    /// Whenever the other holds, this holds.
+    May,
+}
+
+impl Bound {
+    fn other(self) -> Self {
+        match self {
+            Bound::Must => Bound::May,
+            Bound::May => Bound::Must,
+        }
+    }
+
+    /// For what is not known.
+    fn worst(self) -> Cond {
+        Cond::Const(self == Bound::May)
+    }
+}
+
+/// `cond`, as a table of `kind` tests it, bounded from one side. Where `cond` would drop
+/// the packet on the spot the result may be either way.
+pub(super) fn reduce(facts: &Facts<'_>, kind: TableKind, cond: &Cond, bound: Bound) -> Cond {
+    let each = |c: &Cond| reduce(facts, kind, c, bound);
+    match cond {
+        Cond::Const(held) => Cond::Const(*held),
+        Cond::All(list) => all(list.iter().map(each)),
+        Cond::Any(list) => any(list.iter().map(each)),
+        Cond::Not(inner) => not(reduce(facts, kind, inner, bound.other())),
+        Cond::Shared(inner) => each(inner),
+        // It holds, or the packet is dropped: nothing that could be wrong about a drop.
+        Cond::DropWhen(_) => Cond::Const(true),
+        Cond::Call(_) => bound.worst(),
+        Cond::Test(test) => leaf(facts.grasp(kind, test.field()), test, bound),
+    }
+}
+
+fn leaf(grasp: Grasp, test: &Test, bound: Bound) -> Cond {
+    match grasp {
+        Grasp::Unknown => bound.worst(),
+        // Absent in some packets, which is for the program to see.
+        Grasp::Readable => Cond::Test(test.clone()),
+        Grasp::OneOf(values) => {
+            let mut held = values.iter().map(|v| test.holds(*v));
+            match held.next() {
+                Some(first) if held.all(|h| h == first) => Cond::Const(first),
+                _ => bound.worst(),
+            }
+        }
+    }
+}
+
+/// All of `conds`.
+pub(super) fn all(conds: impl Iterator<Item = Cond>) -> Cond {
+    let mut list = Vec::new();
+    for cond in conds {
+        match cond {
+            Cond::Const(true) => {}
+            Cond::Const(false) => return cond,
+            other => list.push(other),
+        }
+    }
+    Cond::all(list)
+}
+
+fn any(conds: impl Iterator<Item = Cond>) -> Cond {
+    let mut list = Vec::new();
+    for cond in conds {
+        match cond {
+            Cond::Const(false) => {}
+            Cond::Const(true) => return cond,
+            other => list.push(other),
+        }
+    }
+    match list.len() {
+        0 => Cond::Const(false),
+        _ => Cond::any(list),
+    }
+}
+
+fn not(cond: Cond) -> Cond {
+    match cond {
+        Cond::Const(held) => Cond::Const(!held),
+        other => other.inverted_if(true),
+    }
+}

@@ -1,0 +1,198 @@
+//! Conditions as code.
+
+use tidegate_ir::{Cond as Condition, Field, Test};
+use tidegate_wire::{Family, proto};
+
+use super::facts::Facts;
+use super::{CONTEXT, IP, L4, LENGTH, REST, skb};
+use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+
+/// Where the value is, and above it, with 128 bits, its upper half.
+const VALUE: Reg = Reg::R1;
+const UPPER: Reg = Reg::R2;
+const CONSTANT: Reg = Reg::R3;
+
+/// Goes to `yes` or `no`. Only what [`super::reduce`] leaves is in `cond`.
+pub(super) fn branch(a: &mut Asm, facts: &Facts<'_>, cond: &Condition, yes: Label, no: Label) {
+    match cond {
+        Condition::All(list) => {
+            for c in list {
+                let next = a.label();
+                branch(a, facts, c, next, no);
+                a.bind(next);
+            }
+            a.jump(yes);
+        }
+        Condition::Any(list) => {
+            for c in list {
+                let next = a.label();
+                branch(a, facts, c, yes, next);
+                a.bind(next);
+            }
+            a.jump(no);
+        }
+        Condition::Not(c) => branch(a, facts, c, no, yes),
+        Condition::Shared(c) => branch(a, facts, c, yes, no),
+        Condition::Test(test) => leaf(a, facts, test, yes, no),
+        Condition::Const(true) => a.jump(yes),
+        Condition::Const(false) | Condition::DropWhen(_) | Condition::Call(_) => a.jump(no),
+    }
+}
+
+fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
+    match (test.field(), facts.family()) {
+        (Field::OutName, _) => interface(a, facts, test, yes, no),
+        (field @ (Field::Src | Field::Dst), Family::V6) => {
+            address6(a, field);
+            wide(a, test, yes, no);
+        }
+        (field, family) => {
+            value(a, field, family, no);
+            narrow(a, test, yes, no);
+        }
+    }
+}
+
+/// Names are tested now, the interface by its number.
+fn interface(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
+    a.load(Size::W, VALUE, CONTEXT, skb::DEVICE);
+    for (index, name) in facts.interfaces {
+        if test.holds(*name) {
+            a.constant(CONSTANT, u64::from(*index));
+            a.jump_if(Cond::Eq, VALUE, CONSTANT, yes);
+        }
+    }
+    a.jump(no);
+}
+
+/// Loads a field of at most 64 bits; goes to `no` when it is not there.
+fn value(a: &mut Asm, field: Field, family: Family, no: Label) {
+    let (size, at) = match (field, family) {
+        (Field::Length, _) => return a.mov(VALUE, LENGTH),
+        (Field::L4Len, _) => return a.mov(VALUE, REST),
+        (Field::Tos, Family::V6) => {
+            a.load(Size::H, VALUE, Reg::R10, IP);
+            a.swap(VALUE, 16);
+            a.alu(Op::Rsh, VALUE, 4);
+            return a.alu(Op::And, VALUE, 0xff);
+        }
+        (Field::IcmpTypeCode, _) => {
+            icmp_only(a, family, no);
+            (Size::H, L4)
+        }
+        (Field::TcpFlags, _) => {
+            a.jump_if(Cond::Lt, REST, 14, no);
+            (Size::B, L4 + 13)
+        }
+        (Field::Proto, _) => (Size::B, protocol(family)),
+        (Field::Tos, Family::V4) => (Size::B, IP + 1),
+        (Field::Ttl, Family::V4) => (Size::B, IP + 8),
+        (Field::Ttl, Family::V6) => (Size::B, IP + 7),
+        (Field::Sport, _) => (Size::H, L4),
+        (Field::Dport, _) => (Size::H, L4 + 2),
+        (Field::Src, _) => (Size::W, IP + 12),
+        (Field::Dst, _) => (Size::W, IP + 16),
+        _ => return a.jump(no),
+    };
+    a.load(size, VALUE, Reg::R10, at);
+    match size {
+        Size::H => a.swap(VALUE, 16),
+        Size::W => a.swap(VALUE, 32),
+        Size::B | Size::D => {}
+    }
+}
+
+fn protocol(family: Family) -> i16 {
+    match family {
+        Family::V4 => IP + 9,
+        Family::V6 => IP + 6,
+    }
+}
+
+/// Other protocols have no such field.
+fn icmp_only(a: &mut Asm, family: Family, no: Label) {
+    let there = a.label();
+    a.load(Size::B, VALUE, Reg::R10, protocol(family));
+    a.jump_if(Cond::Eq, VALUE, i32::from(proto::ICMP), there);
+    a.jump_if(Cond::Ne, VALUE, i32::from(proto::ICMPV6), no);
+    a.bind(there);
+}
+
+fn address6(a: &mut Asm, field: Field) {
+    let at = if field == Field::Src { IP + 8 } else { IP + 24 };
+    for (half, at) in [(UPPER, at), (VALUE, at + 8)] {
+        a.load(Size::D, half, Reg::R10, at);
+        a.swap(half, 64);
+    }
+}
+
+/// Tests a value of at most 64 bits.
+fn narrow(a: &mut Asm, test: &Test, yes: Label, no: Label) {
+    if let Some((mask, wanted)) = test.mask() {
+        match u64::try_from(wanted) {
+            Ok(wanted) => bits(a, VALUE, (mask as u64, wanted), no),
+            Err(_) => a.jump(no),
+        }
+    }
+    let Some(intervals) = test.intervals() else {
+        return a.jump(yes);
+    };
+    for (lo, hi) in intervals {
+        let Ok(lo) = u64::try_from(lo) else {
+            break;
+        };
+        if lo > 0 {
+            compare(a, Cond::Lt, VALUE, lo, no);
+        }
+        match u64::try_from(hi) {
+            Ok(hi) if hi < u64::MAX => compare(a, Cond::Le, VALUE, hi, yes),
+            _ => a.jump(yes),
+        }
+    }
+    a.jump(no);
+}
+
+/// Tests a value of 128 bits.
+fn wide(a: &mut Asm, test: &Test, yes: Label, no: Label) {
+    let halves = |v: u128| ((v >> 64) as u64, v as u64);
+    if let Some((mask, wanted)) = test.mask() {
+        let (mask, wanted) = (halves(mask), halves(wanted));
+        bits(a, UPPER, (mask.0, wanted.0), no);
+        bits(a, VALUE, (mask.1, wanted.1), no);
+    }
+    let Some(intervals) = test.intervals() else {
+        return a.jump(yes);
+    };
+    for (lo, hi) in intervals {
+        let (lo, hi) = (halves(lo), halves(hi));
+        let (reached, next) = (a.label(), a.label());
+        compare(a, Cond::Lt, UPPER, lo.0, no);
+        compare(a, Cond::Gt, UPPER, lo.0, reached);
+        compare(a, Cond::Lt, VALUE, lo.1, no);
+        a.bind(reached);
+        compare(a, Cond::Lt, UPPER, hi.0, yes);
+        compare(a, Cond::Gt, UPPER, hi.0, next);
+        compare(a, Cond::Le, VALUE, hi.1, yes);
+        a.bind(next);
+    }
+    a.jump(no);
+}
+
+/// Goes to `no` unless `reg`, of which nothing is left, has the wanted bits.
+fn bits(a: &mut Asm, reg: Reg, (mask, wanted): (u64, u64), no: Label) {
+    if mask != u64::MAX {
+        a.constant(CONSTANT, mask);
+        a.alu(Op::And, reg, CONSTANT);
+    }
+    compare(a, Cond::Ne, reg, wanted, no);
+}
+
+fn compare(a: &mut Asm, cond: Cond, reg: Reg, with: u64, to: Label) {
+    match i32::try_from(with) {
+        Ok(short) => a.jump_if(cond, reg, short, to),
+        Err(_) => {
+            a.constant(CONSTANT, with);
+            a.jump_if(cond, reg, CONSTANT, to);
+        }
+    }
+}

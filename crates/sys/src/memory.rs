@@ -1,0 +1,105 @@
+//! Memory in large pages.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+
+/// Bytes of a large page.
+const PAGE: usize = 2 << 20;
+/// From so many bytes on, memory is asked for in large pages.
+const MUCH: usize = PAGE / 2;
+/// Bytes of a small page.
+const SMALL: usize = 4096;
+
+/// The system's allocator, asking for large pages where much memory is wanted at once.
+///
+/// The tables of connections and rules are read all over, while the processor remembers
+/// the places of a few thousand pages: with small ones, each packet would wait for the
+/// places of its connection's as well. Where the system has no large pages
+/// (`/sys/kernel/mm/transparent_hugepage/enabled` says `never`), nothing is different.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LargePages;
+
+/// The same layout, beginning with a large page if it is for much memory.
+fn placed(layout: Layout) -> Layout {
+    if layout.size() < MUCH {
+        return layout;
+    }
+    Layout::from_size_align(layout.size(), layout.align().max(PAGE)).unwrap_or(layout)
+}
+
+/// Asks for large pages for what lies at `at`; whether there are any is the kernel's affair.
+fn advise(at: *mut u8, size: usize) {
+    if size < MUCH || at.is_null() {
+        return;
+    }
+    let skipped = at.addr().next_multiple_of(SMALL) - at.addr();
+    let len = size.saturating_sub(skipped);
+    // SAFETY: the advice changes no contents; the address is a page's, and what follows
+    // belongs to the allocator up to the end of the last page.
+    unsafe { libc::madvise(at.wrapping_add(skipped).cast(), len, libc::MADV_HUGEPAGE) };
+}
+
+// SAFETY: all memory is the system allocator's, which frees and moves it whatever it was
+// aligned to; what is aligned more strictly than asked for is aligned as asked for.
+unsafe impl GlobalAlloc for LargePages {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises, the size is not zero.
+        let at = unsafe { System.alloc(placed(layout)) };
+        advise(at, layout.size());
+        at
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // Not placed: the system has zeroed pages only where it may choose the place.
+        // SAFETY: as the caller promises, the size is not zero.
+        let at = unsafe { System.alloc_zeroed(layout) };
+        advise(at, layout.size());
+        at
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: `at` came from the system's allocator, which knows its size and place.
+        unsafe { System.dealloc(at, layout) };
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as for `dealloc`; the caller promises that `size` is not zero.
+        let at = unsafe { System.realloc(at, layout, size) };
+        advise(at, size);
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_keeps_what_is_written_as_it_grows_and_shrinks() {
+        for (from, to) in [(10, 3 * PAGE), (3 * PAGE, 5 * PAGE), (5 * PAGE, 100)] {
+            let layout = Layout::from_size_align(from, 8).unwrap();
+            // SAFETY: every block is written inside its size, moved and freed once, with
+            // the layout it has.
+            unsafe {
+                let at = LargePages.alloc(layout);
+                assert!(!at.is_null() && at.addr().is_multiple_of(8));
+                at.write_bytes(7, from);
+                let moved = LargePages.realloc(at, layout, to);
+                let kept = std::slice::from_raw_parts(moved, from.min(to));
+                assert!(kept.iter().all(|&b| b == 7));
+                LargePages.dealloc(moved, Layout::from_size_align(to, 8).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn zeroed_memory_is_zero() {
+        let layout = Layout::from_size_align(4 * PAGE, 16).unwrap();
+        // SAFETY: the block is read inside its size and freed once.
+        unsafe {
+            let at = LargePages.alloc_zeroed(layout);
+            let all = std::slice::from_raw_parts(at, layout.size());
+            assert!(all.iter().all(|&b| b == 0));
+            LargePages.dealloc(at, layout);
+        }
+    }
+}
