@@ -53,10 +53,7 @@ impl Engine {
     ) -> Result<Option<RuleId>, NotInPlace> {
         self.recall_all();
         let id = self.families[index(family)].edit(table, chain, edit)?;
-        if let Some(staged) = self.staged.as_deref_mut() {
-            staged.restart();
-        }
-        self.flows.begin_epoch();
+        self.other_rules();
         Ok(id)
     }
 }

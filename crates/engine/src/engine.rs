@@ -269,10 +269,7 @@ impl Engine {
         new.tracked |= slot.tracked && self.conntrack.count() > 0;
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
-        self.flows.begin_epoch();
-        if let Some(staged) = self.staged.as_deref_mut() {
-            staged.restart();
-        }
+        self.other_rules();
         for step in &self.families[index(family)].steps {
             step.load(&mut self.shared);
         }
@@ -280,6 +277,14 @@ impl Engine {
         let named: HashSet<TableKey> = steps.flat_map(|s| s.tables()).collect();
         self.shared.retain(|key| named.contains(key));
         ready
+    }
+
+    /// What was learnt about the rules before does not hold any more.
+    pub(crate) fn other_rules(&mut self) {
+        self.flows.begin_epoch();
+        if let Some(staged) = self.staged.as_deref_mut() {
+            staged.restart();
+        }
     }
 
     /// Who decides packets of queues (NFQUEUE); `None` for nobody.

@@ -167,6 +167,43 @@ COMMIT
     );
 }
 
+/// A comment is a match: what has one is a rule, not its chain's policy or return.
+#[test]
+fn a_rule_with_a_comment_alone_is_a_rule() {
+    let mut engine = router(
+        "*raw
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -p udp -j TRACE
+COMMIT
+*mangle
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -j ACCEPT
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:u - [0:0]
+-A FORWARD -p udp -j u
+-A FORWARD -m comment --comment there -j ACCEPT
+-A u -m comment --comment hi -j RETURN
+COMMIT
+",
+    );
+    let outcome = receive(&mut engine, udp(80));
+    let places: Vec<_> = lines(&outcome)
+        .iter()
+        .filter_map(|l| l.strip_prefix("TRACE: ")?.split(' ').next())
+        .filter(|l| l.starts_with("filter") || l.starts_with("mangle:PREROUTING"))
+        .collect();
+    // As Linux 6.18 says of such rules in OUTPUT.
+    let wanted = [
+        "mangle:PREROUTING:policy:1",
+        "filter:FORWARD:rule:1",
+        "filter:u:rule:1",
+        "filter:FORWARD:rule:2",
+    ];
+    assert_eq!(places, wanted);
+}
+
 #[test]
 fn audit_records_say_who_and_what() {
     let mut engine = router(

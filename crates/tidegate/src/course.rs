@@ -377,11 +377,6 @@ impl<'d> Course<'d> {
         self.hairpin(runner)
     }
 
-    /// The server's own address and port, once a packet has reached it.
-    pub(crate) fn server(&self) -> Option<(std::net::IpAddr, u16)> {
-        self.server.map(|(_, ends)| (ends.src, ends.sport))
-    }
-
     /// Whether the server would answer the client past this host: both are on one link,
     /// the server sees the client's own address, and the client expects another one.
     fn hairpin(&self, runner: &Runner) -> Option<Hairpin> {

@@ -271,7 +271,7 @@ impl Env {
     }
 
     /// Whether there are policy-routing rules beside those of every host
-    /// (`fib4_has_custom_rules`).
+    /// (`fib4_has_custom_rules`), which may look at more than the destination.
     #[must_use]
     pub fn has_policy_rules(&self, family: Family) -> bool {
         self.fib(family).has_policy_rules()

@@ -1,6 +1,7 @@
 //! Examples, tried on the engine before anybody is told of them.
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 
 use tidegate_analysis::{Bound, Example, Fate, Set, TooBig};
 use tidegate_engine::env::{
@@ -12,7 +13,7 @@ use tidegate_ir::{Field, RuleId, Truth};
 use tidegate_wire::{Family, proto};
 
 use super::ask::{Asked, Open, echo, has_ports, icmp};
-use crate::course::{Course, Place, Runner};
+use crate::course::{Place, Runner, ends_of, steps};
 use crate::packets::Described;
 use crate::replay::brief::ProtoName;
 
@@ -178,7 +179,6 @@ impl Asked<'_> {
             }
         };
         let mut runner = Runner::new(host, self.rules);
-        let mut course = Course::new(&packet, &runner);
         let mut tried = Tried {
             words: words(&packet),
             hits: Vec::new(),
@@ -186,27 +186,31 @@ impl Asked<'_> {
             server: None,
             complete: false,
         };
-        while let Some((step, from, bytes)) = course.next() {
-            let mut hits = Hits::default();
-            let passed = runner.pass(from, bytes, packet.mark, &mut hits);
+        let mut left = steps(&packet).len();
+        let watch = |_: &Runner, _: &Described| Hits::default();
+        runner.drive([&packet], true, watch, |runner, sent, passed, hits| {
             if tried.hits.is_empty() {
                 tried.hits.clone_from(&hits.rules);
             }
             tried.all.extend(&hits.rules);
             if !passed.arrived() {
-                return Some(tried);
+                return ControlFlow::Break(());
             }
-            if !step.reply {
-                course.arrived(&runner, &passed);
-                let here = runner.arrival(&passed).map(|a| a.0 == Place::Here);
+            if sent.step.is_some_and(|s| !s.reply) {
+                let arrival = runner.arrival(&passed);
+                let here = arrival.map(|(place, _)| place == Place::Here);
                 if here != Some(open.fate == Fate::Here) {
-                    return Some(tried);
+                    return ControlFlow::Break(());
                 }
+                let ends = arrival.and_then(|(_, bytes)| ends_of(bytes));
+                let ends = ends.map(|ends| ends.reversed(packet.is_icmp()));
+                tried.server = tried.server.or(ends.map(|e| (e.src, e.sport)));
             }
-            runner.wait(1_000_000);
-        }
-        tried.server = course.server();
-        tried.complete = true;
+            left -= 1;
+            ControlFlow::Continue(())
+        });
+        tried.complete = left == 0;
+        tried.server = tried.server.filter(|_| tried.complete);
         Some(tried)
     }
 }

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 
 use tidegate_analysis::{Facts, Fate, Set};
 use tidegate_host::address;
 
 use super::*;
-use crate::course::{Course, Place, Runner};
+use crate::course::{Place, Runner, steps};
 use crate::packets::Described;
 
 /// xorshift64*: the same numbers on every machine.
@@ -246,20 +247,18 @@ fn facts(packet: &Described, host: &Host) -> Facts {
 /// Whether the whole connection gets through, and whether to this host.
 fn gets_through(rules: &Rules, host: &Host, packet: &Described) -> Option<bool> {
     let mut runner = Runner::new(host, rules);
-    let mut course = Course::new(packet, &runner);
-    let mut here = None;
-    while let Some((step, from, bytes)) = course.next() {
-        let passed = runner.pass(from, bytes, 0, &mut ());
-        if !passed.arrived() {
-            return None;
+    let (mut here, mut left) = (None, steps(packet).len());
+    let watch = |_: &Runner, _: &Described| ();
+    runner.drive([packet], true, watch, |runner, sent, passed, ()| {
+        if passed.arrived() {
+            left -= 1;
         }
-        if !step.reply {
-            course.arrived(&runner, &passed);
+        if sent.step.is_some_and(|s| !s.reply) {
             here = runner.arrival(&passed).map(|a| a.0 == Place::Here);
         }
-        runner.wait(1_000_000);
-    }
-    here
+        ControlFlow::Continue(())
+    });
+    here.filter(|_| left == 0)
 }
 
 fn count(variable: &str, default: u64) -> u64 {
