@@ -18,8 +18,10 @@ use crate::window::{TableAsks, Window, choices};
 
 /// Single packets that are tried for a rule.
 const TRIES: u64 = 4;
+/// Steps of work for a single packet.
+const ATTEMPT: u64 = 50_000;
 /// Steps of work for all packets of one rule.
-const STEPS: u64 = 2_000_000;
+const STEPS: u64 = 200_000;
 /// Nodes after which diagrams are thrown away.
 const NODES: usize = 400_000;
 
@@ -80,6 +82,8 @@ pub struct Pieces {
     cases: Cases,
     /// Steps of work left for all rules together.
     steps: u64,
+    /// Steps that the last question took.
+    spent: u64,
 }
 
 impl std::fmt::Debug for Pieces {
@@ -110,6 +114,7 @@ impl Pieces {
             starts: Vec::new(),
             cases: Cases::new(),
             steps,
+            spent: 0,
         }
     }
 
@@ -131,7 +136,11 @@ impl Pieces {
             return Piece::Unknown;
         };
         let window = asks.window(space);
-        match self.follow(space, &window, STEPS) {
+        // Single packets are cheap; only what follows them is counted.
+        let steps = STEPS.min(self.steps);
+        let found = self.follow(space, &window, steps);
+        self.steps -= self.spent.min(self.steps);
+        match found {
             Ok(reach) => Piece::All(reach),
             Err(TooBig) => Piece::Unknown,
         }
@@ -181,7 +190,7 @@ impl Pieces {
             };
             window.narrow(space, field, value, value);
         }
-        let reach = self.follow(space, &window, STEPS / 10)?;
+        let reach = self.follow(space, &window, ATTEMPT)?;
         for (id, reach) in reach.reach {
             if reach.matches.is_empty() || self.alive.contains(&id) {
                 continue;
@@ -207,10 +216,9 @@ impl Pieces {
             self.starts.clear();
             self.cases.clear();
         }
-        let steps = steps.min(self.steps);
         space.bdd.allow(steps);
         let found = self.walk(space, window);
-        self.steps -= steps - space.bdd.allowed().min(steps);
+        self.spent = steps - space.bdd.allowed().min(steps);
         space.bdd.allow(u64::MAX);
         found
     }

@@ -12,7 +12,7 @@ use super::source::Place;
 /// Dead rules that are looked into; of the others it is only said that they are dead.
 const LOOKED_INTO: usize = 300;
 /// Steps of work for rules that are looked at one by one.
-const STEPS: u64 = 60_000_000;
+const STEPS: u64 = 30_000_000;
 /// Rules that are named as taking another one's packets.
 const NAMED: usize = 6;
 
