@@ -11,7 +11,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-600}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- capture engine ftp helpers rules snapshot trackers wire
+[ $# -gt 0 ] || set -- capture engine ftp helpers rules sets snapshot trackers wire
 
 cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 export RUSTC_BOOTSTRAP=1

@@ -82,7 +82,9 @@ class Sip(Helper):
         r, data = self.r, text.encode()
         x = r.random()
         if x < .03 and self.udp:
-            data = data[:r.randrange(1, len(data))]
+            cut = data[:r.randrange(1, len(data))]
+            # no description without media, as above
+            data = cut if b"v=0" not in cut or b"m=" in cut else data
         elif x < .05:
             i = r.randrange(len(data))
             data = data[:i] + bytes([data[i] ^ 1 << r.randrange(5)]) + data[i + 1:]

@@ -113,6 +113,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tidegate-sets",
             "tidegate-syntax",
             "tidegate-conntrack",
+            "tidegate-tools",
             "tidegate-engine",
             "tidegate-capture",
         ],

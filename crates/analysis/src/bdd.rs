@@ -49,18 +49,46 @@ enum Op {
     Or,
 }
 
+/// The result of an operation.
+#[derive(Clone, Copy)]
+struct Done {
+    op: Op,
+    a: Set,
+    b: Set,
+    set: Set,
+}
+
 /// Diagrams that share their nodes.
 pub struct Bdd {
     nodes: Vec<Node>,
-    unique: HashMap<Node, Set>,
-    done: HashMap<(Op, Set, Set), Set>,
+    /// Places of nodes by their hash, open addressing; 0 is free, because leaves are not here.
+    unique: Vec<u32>,
+    /// Results by their hash; a new one takes the place of an old one.
+    done: Vec<Done>,
     limit: usize,
     /// Steps of operations left.
     steps: u64,
 }
 
-/// Remembered results of operations; forgotten when there are this many.
-const REMEMBERED: usize = 1 << 21;
+/// The smallest tables, in bits.
+const SMALLEST: u32 = 12;
+/// The most results that are remembered, in bits.
+const REMEMBERED: u32 = 20;
+
+/// No operation has this result: its operands are always known.
+const NOTHING: Done = Done {
+    op: Op::And,
+    a: Set::EMPTY,
+    b: Set::EMPTY,
+    set: Set::EMPTY,
+};
+
+/// Mixes three numbers.
+const fn hash(a: u32, b: u32, c: u32) -> usize {
+    let mixed = (a as u64 | (b as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ (c as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) as usize >> 20
+}
 
 impl std::fmt::Debug for Bdd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -81,11 +109,36 @@ impl Bdd {
         };
         Bdd {
             nodes: vec![leaf(Set::EMPTY), leaf(Set::ALL)],
-            unique: HashMap::new(),
-            done: HashMap::new(),
+            unique: vec![0; 1 << SMALLEST],
+            done: vec![NOTHING; 1 << SMALLEST],
             limit,
             steps: limit as u64 * 50,
         }
+    }
+
+    /// Forgets all sets but the two that every diagram ends in.
+    pub(crate) fn clear(&mut self) {
+        self.nodes.truncate(2);
+        self.unique.fill(0);
+        self.done.fill(NOTHING);
+        self.steps = self.limit as u64 * 50;
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// From here on at most so many steps.
+    pub fn allow(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
+    /// Steps that are left.
+    #[must_use]
+    pub fn allowed(&self) -> u64 {
+        self.steps
     }
 
     fn node(&self, set: Set) -> Node {
@@ -97,16 +150,44 @@ impl Bdd {
             return Ok(low);
         }
         let node = Node { var, low, high };
-        if let Some(set) = self.unique.get(&node) {
-            return Ok(*set);
+        let mut at = self.slot(node);
+        loop {
+            match self.unique[at] {
+                0 => break,
+                known if self.nodes[known as usize] == node => return Ok(Set(known)),
+                _ => at = (at + 1) & (self.unique.len() - 1),
+            }
         }
         if self.nodes.len() >= self.limit {
             return Err(TooBig);
         }
         let set = Set(self.nodes.len() as u32);
         self.nodes.push(node);
-        self.unique.insert(node, set);
+        self.unique[at] = set.0;
+        if self.nodes.len() * 2 > self.unique.len() {
+            self.grow();
+        }
         Ok(set)
+    }
+
+    fn slot(&self, node: Node) -> usize {
+        hash(node.low.0, node.high.0, node.var.into()) & (self.unique.len() - 1)
+    }
+
+    /// Makes the tables as large as the number of nodes asks for.
+    fn grow(&mut self) {
+        let len = self.unique.len() * 2;
+        self.unique = vec![0; len];
+        for index in 2..self.nodes.len() {
+            let mut at = self.slot(self.nodes[index]);
+            while self.unique[at] != 0 {
+                at = (at + 1) & (len - 1);
+            }
+            self.unique[at] = index as u32;
+        }
+        if len <= 1 << REMEMBERED {
+            self.done = vec![NOTHING; len];
+        }
     }
 
     /// Strings whose bit `var` is `value`.
@@ -120,6 +201,11 @@ impl Bdd {
         }
     }
 
+    /// Strings in `of`, which is about later bits alone, whose bit `var` is set.
+    pub(crate) fn above(&mut self, var: u16, of: Set) -> Result<Set, TooBig> {
+        self.make(var, Set::EMPTY, of)
+    }
+
     /// Strings whose bits from `first` on, the highest first, are a number in `lo..=hi`.
     ///
     /// # Errors
@@ -128,9 +214,31 @@ impl Bdd {
         if lo > hi {
             return Ok(Set::EMPTY);
         }
+        if lo == hi {
+            return self.value(first, bits, lo, Set::ALL);
+        }
         let at_least = self.bound(first, bits, lo, true)?;
         let at_most = self.bound(first, bits, hi, false)?;
         self.and(at_least, at_most)
+    }
+
+    /// Strings in `of`, which is about later bits alone, with this number.
+    pub(crate) fn value(
+        &mut self,
+        first: u16,
+        bits: u16,
+        value: u128,
+        of: Set,
+    ) -> Result<Set, TooBig> {
+        let mut set = of;
+        for i in 0..bits {
+            let var = first + bits - 1 - i;
+            set = match value >> i & 1 == 1 {
+                true => self.make(var, Set::EMPTY, set)?,
+                false => self.make(var, set, Set::EMPTY)?,
+            };
+        }
+        Ok(set)
     }
 
     /// Numbers of at least (`below` false: at most) `bound`, built from the lowest bit up.
@@ -197,12 +305,14 @@ impl Bdd {
         if let Some(known) = known {
             return Ok(known);
         }
-        let key = match op {
-            Op::Minus => (op, a, b),
-            Op::And | Op::Or => (op, a.min(b), a.max(b)),
+        let (a, b) = match op {
+            Op::Minus => (a, b),
+            Op::And | Op::Or => (a.min(b), a.max(b)),
         };
-        if let Some(set) = self.done.get(&key) {
-            return Ok(*set);
+        let place = hash(a.0, b.0, op as u32);
+        let done = self.done[place & (self.done.len() - 1)];
+        if (done.op, done.a, done.b) == (op, a, b) {
+            return Ok(done.set);
         }
         self.steps = self.steps.checked_sub(1).ok_or(TooBig)?;
         let (x, y) = (self.node(a), self.node(b));
@@ -215,10 +325,8 @@ impl Bdd {
         let low = self.apply(op, al, bl)?;
         let high = self.apply(op, ah, bh)?;
         let set = self.make(var, low, high)?;
-        if self.done.len() >= REMEMBERED {
-            self.done.clear();
-        }
-        self.done.insert(key, set);
+        let at = place & (self.done.len() - 1);
+        self.done[at] = Done { op, a, b, set };
         Ok(set)
     }
 
@@ -253,6 +361,74 @@ impl Bdd {
         };
         done.insert(a, set);
         Ok(set)
+    }
+
+    /// `a` with all bits but those from `first` on free to be anything.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn only(&mut self, a: Set, first: u16, bits: u16) -> Result<Set, TooBig> {
+        let a = self.open_from(a, first + bits, &mut HashMap::new())?;
+        self.forget(a, 0, first)
+    }
+
+    /// `a` with all bits from `end` on free to be anything.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn without_rest(&mut self, a: Set, end: u16) -> Result<Set, TooBig> {
+        self.open_from(a, end, &mut HashMap::new())
+    }
+
+    /// Frees all bits from `end` on.
+    fn open_from(&mut self, a: Set, end: u16, done: &mut HashMap<Set, Set>) -> Result<Set, TooBig> {
+        let n = self.node(a);
+        if n.var >= end {
+            return Ok(if a.is_empty() { Set::EMPTY } else { Set::ALL });
+        }
+        if let Some(set) = done.get(&a) {
+            return Ok(*set);
+        }
+        let low = self.open_from(n.low, end, done)?;
+        let high = self.open_from(n.high, end, done)?;
+        let set = self.make(n.var, low, high)?;
+        done.insert(a, set);
+        Ok(set)
+    }
+
+    /// The numbers of `bits` bits from `first` on that a set of nothing else holds, as
+    /// ascending intervals, at most `most` of them, and whether these are all.
+    pub fn numbers(&self, a: Set, first: u16, bits: u16, most: usize) -> (Vec<(u128, u128)>, bool) {
+        let mut found: Vec<(u128, u128)> = Vec::new();
+        let mut todo = vec![(a, first, 0u128)];
+        while let Some((set, var, so_far)) = todo.pop() {
+            if set.is_empty() {
+                continue;
+            }
+            if set == Set::ALL {
+                let left = u32::from(first + bits - var);
+                let lo = so_far.checked_shl(left).unwrap_or(0);
+                let span = 1u128.checked_shl(left).unwrap_or(0);
+                let hi = lo | span.wrapping_sub(1);
+                let follows = found.last().is_some_and(|l| l.1.checked_add(1) == Some(lo));
+                if let Some(last) = found.last_mut().filter(|_| follows) {
+                    last.1 = hi;
+                } else if found.len() == most {
+                    return (found, false);
+                } else {
+                    found.push((lo, hi));
+                }
+                continue;
+            }
+            let n = self.node(set);
+            let (low, high) = match n.var == var {
+                true => (n.low, n.high),
+                false => (set, set),
+            };
+            todo.push((high, var + 1, so_far << 1 | 1));
+            todo.push((low, var + 1, so_far << 1));
+        }
+        (found, true)
     }
 
     /// Whether a string is in `a`; `bit` tells its bits.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidegate_ir::{Field, StepId, Truth};
 
-use crate::bdd::Set;
+use crate::bdd::{Set, TooBig};
 use crate::space::Space;
 
 /// A packet as conditions see it: the values of its fields.
@@ -36,6 +36,9 @@ impl Facts {
 /// A packet out of a set.
 pub type Example = Facts;
 
+/// Ascending intervals of values, and whether they are all.
+pub type Values = (Vec<(u128, u128)>, bool);
+
 impl Space {
     /// A packet out of `set`, with the smallest values that will do; `None` when it is
     /// empty. Fields that rules do not look at are left out.
@@ -52,6 +55,71 @@ impl Space {
             values: values.collect(),
             steps: true,
         })
+    }
+
+    /// A packet out of `set` that has as many of these values as possible, the first ones
+    /// above all.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn example_near(
+        &mut self,
+        set: Set,
+        wanted: &[(Field, u128)],
+    ) -> Result<Option<Example>, TooBig> {
+        let (mut left, mut values) = (set, BTreeMap::new());
+        for &(field, value) in wanted {
+            if !self.has(field) || values.contains_key(&field) {
+                continue;
+            }
+            let class = self.within(field, value, value)?;
+            let some = self.bdd.and(left, class)?;
+            if !some.is_empty() {
+                left = some;
+                values.insert(field, value);
+            }
+        }
+        let mut example = self.example(left);
+        if let Some(packet) = &mut example {
+            packet.values.extend(values);
+        }
+        Ok(example)
+    }
+
+    /// Packets that rules cannot tell from this one, by the fields that `of` names.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn like(&mut self, packet: &Facts, of: &[Field]) -> Result<Set, TooBig> {
+        let mut set = Set::ALL;
+        for field in of.iter().filter(|f| packet.values.contains_key(f)) {
+            let value = packet.values[field];
+            let one = self.within(*field, value, value)?;
+            set = self.bdd.and(set, one)?;
+        }
+        Ok(set)
+    }
+
+    /// Values of a field in `set`, as ascending intervals, at most `most` of them, and
+    /// whether these are all. `None` where rules do not look at the field.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn values(
+        &mut self,
+        set: Set,
+        field: Field,
+        most: usize,
+    ) -> Result<Option<Values>, TooBig> {
+        let Some((first, bits)) = self.place(field) else {
+            return Ok(None);
+        };
+        let there = self.bdd.bit(first, true)?;
+        let set = self.bdd.and(set, there)?;
+        let only = self.bdd.only(set, first + 1, bits)?;
+        let (codes, all) = self.bdd.numbers(only, first + 1, bits, most);
+        let values = codes.into_iter().map(|c| self.decoded(field, c));
+        Ok(Some((values.collect(), all)))
     }
 
     /// Whether a packet is in `set`.

@@ -12,12 +12,22 @@
 
 pub mod bdd;
 mod example;
+mod lens;
+mod pieces;
 mod possible;
 mod space;
+mod surroundings;
 mod walk;
+mod way;
+mod window;
 
 pub use bdd::{Bdd, Set, TooBig};
-pub use example::{Example, Facts};
+pub use example::{Example, Facts, Values};
+pub use lens::{Bound, Lens, LensId};
+pub use pieces::{Followed, Piece, Pieces};
 pub use possible::possible;
 pub use space::{Case, Space};
-pub use walk::{Ending, Reach, Walk};
+pub use surroundings::{Area, Goes, Surroundings};
+pub use walk::{Ending, Exit, Flow, Reach, Walk};
+pub use way::{Course, End, Fate, Journey, Origin, Prepared, Visit, Way};
+pub use window::{Window, regions};

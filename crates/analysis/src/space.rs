@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::sync::Arc;
+
 use tidegate_ir::{Cond, Conds, Effect, Expr, Field, Ruleset, Test, ctstate};
 
 use crate::bdd::{Bdd, Set, TooBig};
+use crate::lens::{Bound, Lens, LensId, Lenses};
 
 /// How a field's values are coded.
 #[derive(Clone, Debug)]
@@ -24,25 +27,86 @@ struct Slot {
     code: Code,
 }
 
-/// How a condition comes out for which packets. A packet may be in several of the sets
-/// where a test keeps state.
+/// How a condition comes out for which packets. All others fail it.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     /// It can hold.
     pub holds: Set,
-    /// It can fail to hold.
-    pub fails: Set,
     /// It can drop the packet.
     pub drops: Set,
+    /// Those of them for which it can fail as well: a test keeps state or sees what is not
+    /// known.
+    pub doubt: Set,
 }
+
+impl Case {
+    const fn exact(holds: Set) -> Self {
+        Case {
+            holds,
+            drops: Set::EMPTY,
+            doubt: Set::EMPTY,
+        }
+    }
+
+    const EITHER: Case = Case {
+        holds: Set::ALL,
+        drops: Set::EMPTY,
+        doubt: Set::ALL,
+    };
+}
+
+/// Stateful tests as predicates that hold or not, nobody knows why.
+#[derive(Debug, Default)]
+struct Opaque {
+    /// Names of the tests of the ruleset that is followed, by step; none: they come out
+    /// either way.
+    names: Option<Arc<Vec<u32>>>,
+    /// Where packets are: the same test elsewhere is another predicate.
+    place: u32,
+    /// Variables by name and place.
+    vars: BTreeMap<(u32, u32), u16>,
+    /// The first variable, and the next one.
+    first: u16,
+    next: u16,
+}
+
+/// Most predicates.
+const PREDICATES: u16 = 20_000;
 
 /// The space of packets that some rulesets can tell apart.
 #[derive(Debug)]
 pub struct Space {
     slots: BTreeMap<Field, Slot>,
+    lenses: Lenses,
+    opaque: Opaque,
     /// Sets.
     pub bdd: Bdd,
 }
+
+/// Fields that can take each other's values: those of one packet, of the answer to it, and of
+/// their connection.
+const MIRRORED: [&[Field]; 5] = [
+    &[
+        Field::Src,
+        Field::Dst,
+        Field::CtOrigSrc,
+        Field::CtOrigDst,
+        Field::CtReplSrc,
+        Field::CtReplDst,
+        Field::CtMasterSrc,
+    ],
+    &[
+        Field::Sport,
+        Field::Dport,
+        Field::CtOrigSport,
+        Field::CtOrigDport,
+        Field::CtReplSport,
+        Field::CtReplDport,
+    ],
+    &[Field::InName, Field::OutName],
+    &[Field::Proto, Field::CtProto],
+    &[Field::SrcType, Field::DstType],
+];
 
 /// Fields in the order of their variables: what few values have and many rules test first.
 const ORDER: [Field; 12] = [
@@ -71,8 +135,16 @@ const ALWAYS: [Field; 7] = [
     Field::L4Len,
 ];
 
+/// Of a connection: whom its packets go to once they are translated.
+const TRANSLATED: [Field; 4] = [
+    Field::CtReplSrc,
+    Field::CtReplSport,
+    Field::CtOrigSrc,
+    Field::CtOrigSport,
+];
+
 /// What rules look at in one field.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Looks {
     starts: BTreeSet<u128>,
     /// Some test is no interval, or the field is written.
@@ -87,7 +159,7 @@ impl Looks {
 }
 
 /// The interval of values with `value & mask == wanted`, if they are one.
-fn prefix(field: Field, mask: u128, wanted: u128) -> Option<(u128, u128)> {
+pub(crate) fn prefix(field: Field, mask: u128, wanted: u128) -> Option<(u128, u128)> {
     let all = full(field);
     let free = all & !mask;
     let contiguous = free & free.wrapping_add(1) == 0;
@@ -95,7 +167,7 @@ fn prefix(field: Field, mask: u128, wanted: u128) -> Option<(u128, u128)> {
 }
 
 /// All bits of a field. Interface names are as wide as addresses.
-fn full(field: Field) -> u128 {
+pub(crate) const fn full(field: Field) -> u128 {
     match field.row().bits {
         128.. => u128::MAX,
         bits => (1 << bits) - 1,
@@ -111,50 +183,83 @@ impl Space {
         questions: &[(Field, u128, u128)],
         limit: usize,
     ) -> Self {
-        let mut looks: BTreeMap<Field, Looks> = BTreeMap::new();
-        for &(field, lo, hi) in questions {
-            looks.entry(field).or_default().interval(lo, hi);
+        Space::of(looks(rulesets, questions), limit)
+    }
+
+    /// As [`new`](Self::new) for whole connections: addresses, ports and interfaces of one
+    /// direction are told apart as finely as those of the other.
+    #[must_use]
+    pub fn mirrored<'r>(
+        rulesets: impl IntoIterator<Item = &'r Ruleset> + Clone,
+        questions: &[(Field, u128, u128)],
+        limit: usize,
+    ) -> Self {
+        let mut looks = looks(rulesets.clone(), questions);
+        let mut rules = rulesets.into_iter().flat_map(Ruleset::rules);
+        let translates = |e: &Effect| matches!(e, Effect::Nat(_));
+        if rules.any(|(_, _, r)| r.effects.iter().any(translates)) {
+            // What packets of translated connections become.
+            looks.entry(Field::CtDir).or_default().interval(0, 0);
+            looks.entry(Field::CtStatus).or_default().bits = true;
+            for field in TRANSLATED {
+                looks.entry(field).or_default();
+            }
         }
-        for field in ALWAYS {
-            looks.entry(field).or_default();
-        }
-        for value in [
-            ctstate::INVALID,
-            ctstate::ESTABLISHED,
-            ctstate::RELATED,
-            ctstate::NEW,
-            ctstate::UNTRACKED,
-        ] {
-            looks
-                .entry(Field::CtState)
-                .or_default()
-                .interval(value, value);
-        }
-        for field in [Field::InName, Field::OutName, Field::FragOff] {
-            looks.entry(field).or_default().interval(0, 0);
-        }
-        looks.entry(Field::HasCt).or_default().bits = true;
-        for edge in [2, 4, 14] {
-            looks.entry(Field::L4Len).or_default().interval(0, edge - 1);
-        }
-        for proto in [1, 6, 17, 58] {
-            looks
-                .entry(Field::Proto)
-                .or_default()
-                .interval(proto, proto);
-        }
-        for (_, _, rule) in rulesets.into_iter().flat_map(Ruleset::rules) {
-            rule.cond.visit(&mut |cond| look(cond, &mut looks));
-            for effect in &rule.effects {
-                if let Effect::Assign(field, _) = effect {
-                    looks.entry(*field).or_default().bits = true;
+        for group in MIRRORED {
+            let mut all = Looks::default();
+            for field in group {
+                if let Some(look) = looks.get(field) {
+                    all.starts.extend(&look.starts);
+                    all.bits |= look.bits;
+                }
+            }
+            // Fields that every packet has are told apart even if no rule does.
+            let (first, rest) = group.split_at(2);
+            for field in first {
+                looks.insert(*field, all.clone());
+            }
+            for field in rest {
+                if let Some(look) = looks.get_mut(field) {
+                    *look = all.clone();
                 }
             }
         }
+        Space::of(looks, limit)
+    }
+
+    fn of(looks: BTreeMap<Field, Looks>, limit: usize) -> Self {
+        let slots = slots(looks);
+        let end = slots
+            .values()
+            .map(|s| s.first + 1 + s.bits)
+            .max()
+            .unwrap_or(0);
         Space {
-            slots: slots(looks),
+            opaque: Opaque {
+                first: end,
+                next: end,
+                ..Opaque::default()
+            },
+            slots,
+            lenses: Lenses::default(),
             bdd: Bdd::new(limit),
         }
+    }
+
+    /// Forgets all sets but the empty and the full one, and how much work has been done.
+    pub fn clear(&mut self) {
+        self.bdd.clear();
+    }
+
+    /// A lens by its name.
+    #[must_use]
+    pub fn lens(&self, id: LensId) -> Arc<Lens> {
+        self.lenses.get(id)
+    }
+
+    /// The name of a lens.
+    pub fn name(&mut self, lens: Lens) -> LensId {
+        self.lenses.intern(lens)
     }
 
     /// Fields that rules look at.
@@ -179,12 +284,23 @@ impl Space {
         }
     }
 
+    /// The values that [`within`](Self::within) takes for `lo..=hi`.
+    pub(crate) fn widened(&self, field: Field, lo: u128, hi: u128) -> (u128, u128) {
+        match self.slots.get(&field).map(|s| &s.code) {
+            Some(Code::Intervals(starts)) => {
+                self.decoded(field, (place(starts, lo), place(starts, hi)))
+            }
+            Some(Code::Bits) => (lo, hi),
+            None => (0, u128::MAX),
+        }
+    }
+
     /// Packets whose field is in `lo..=hi`. Interval bounds that no rule has widen it.
     ///
     /// # Errors
     /// The limit is reached.
     pub fn within(&mut self, field: Field, lo: u128, hi: u128) -> Result<Set, TooBig> {
-        let Some(slot) = self.slots.get(&field).cloned() else {
+        let Some(slot) = self.slots.get(&field) else {
             return Ok(Set::ALL);
         };
         let (lo, hi) = match &slot.code {
@@ -192,170 +308,318 @@ impl Space {
             Code::Intervals(starts) => (place(starts, lo), place(starts, hi)),
         };
         let values = self.bdd.range(slot.first + 1, slot.bits, lo, hi)?;
-        let there = self.bdd.bit(slot.first, true)?;
-        self.bdd.and(values, there)
+        self.bdd.above(slot.first, values)
     }
 
-    fn test(&mut self, test: &Test) -> Result<Set, TooBig> {
-        let field = test.field();
-        if let Some((mask, wanted)) = test.mask() {
-            return self.masked(field, mask, wanted);
+    /// Packets with a value in each of these intervals, quickly made.
+    pub(crate) fn cube(&mut self, of: &[(Field, u128, u128)]) -> Result<Set, TooBig> {
+        let slot = |f: &(Field, u128, u128)| self.slots.get(&f.0).cloned().map(|s| (s, f.1, f.2));
+        let mut all: Vec<(Slot, u128, u128)> = of.iter().filter_map(slot).collect();
+        all.sort_by_key(|s| std::cmp::Reverse(s.0.first));
+        let mut set = Set::ALL;
+        for (slot, lo, hi) in all {
+            let (lo, hi) = match &slot.code {
+                Code::Bits => (lo, hi),
+                Code::Intervals(starts) => (place(starts, lo), place(starts, hi)),
+            };
+            set = match lo == hi {
+                true => self.bdd.value(slot.first + 1, slot.bits, lo, set)?,
+                false => {
+                    let range = self.bdd.range(slot.first + 1, slot.bits, lo, hi)?;
+                    self.bdd.and(range, set)?
+                }
+            };
+            set = self.bdd.above(slot.first, set)?;
         }
-        let mut all = Set::EMPTY;
+        Ok(set)
+    }
+
+    /// How one test comes out.
+    fn test(&mut self, test: &Test, lens: &Lens) -> Result<Case, TooBig> {
+        let (from, keep, xor) = match lens.get(test.field()) {
+            Bound::Const(value) if test.holds(value) => return Ok(Case::exact(Set::ALL)),
+            Bound::Const(_) | Bound::Absent => return Ok(Case::exact(Set::EMPTY)),
+            Bound::Unknown => return Ok(Case::EITHER),
+            Bound::Of { from, .. } if !self.has(from) => return Ok(Case::EITHER),
+            Bound::Of { from, keep, xor } => (from, keep, xor),
+        };
+        let all = full(test.field());
+        if let Some((mask, wanted)) = test.mask() {
+            return self.masked(from, mask & keep, wanted ^ xor & mask);
+        }
+        let whole = keep == all && xor == 0;
+        let (mut holds, mut exact) = (Set::EMPTY, true);
         for (lo, hi) in test.intervals().into_iter().flatten() {
             // Above the field's largest value there is nothing.
-            if lo <= full(field) {
-                let one = self.within(field, lo, hi)?;
-                all = self.bdd.or(all, one)?;
+            if lo > all {
+                continue;
             }
+            let one = if whole {
+                exact &= self.tells_apart(from, lo, hi);
+                Case::exact(self.within(from, lo, hi)?)
+            } else if lo == hi {
+                self.masked(from, keep, lo ^ xor)?
+            } else {
+                Case::EITHER
+            };
+            exact &= one.doubt.is_empty();
+            holds = self.bdd.or(holds, one.holds)?;
         }
-        Ok(all)
+        let doubt = if exact { Set::EMPTY } else { holds };
+        Ok(Case {
+            holds,
+            drops: Set::EMPTY,
+            doubt,
+        })
     }
 
-    fn masked(&mut self, field: Field, mask: u128, wanted: u128) -> Result<Set, TooBig> {
+    /// Packets whose field has all these bits.
+    pub(crate) fn bits(&mut self, field: Field, bits: u128) -> Result<Set, TooBig> {
+        Ok(self.masked(field, bits, bits)?.holds)
+    }
+
+    /// Whether the codes of a field have exactly this interval.
+    fn tells_apart(&self, field: Field, lo: u128, hi: u128) -> bool {
+        self.slots.get(&field).is_none_or(|slot| match &slot.code {
+            Code::Bits => true,
+            Code::Intervals(starts) => {
+                let edge = |v| starts.binary_search(&v).is_ok();
+                edge(lo) && (hi >= full(field) || edge(hi + 1))
+            }
+        })
+    }
+
+    /// Where `field & mask == wanted`.
+    fn masked(&mut self, field: Field, mask: u128, wanted: u128) -> Result<Case, TooBig> {
+        if wanted & !mask != 0 || wanted > full(field) {
+            return Ok(Case::exact(Set::EMPTY));
+        }
         let Some(slot) = self.slots.get(&field).cloned() else {
-            return Ok(Set::ALL);
+            return Ok(Case::EITHER);
         };
         match (&slot.code, prefix(field, mask, wanted)) {
-            (Code::Intervals(_), Some((lo, hi))) => self.within(field, lo, hi),
-            (Code::Intervals(_), None) => Ok(Set::EMPTY),
-            (Code::Bits, _) if wanted & !mask != 0 || wanted > full(field) => Ok(Set::EMPTY),
+            (Code::Intervals(_), Some((lo, hi))) => {
+                let holds = self.within(field, lo, hi)?;
+                let exact = self.tells_apart(field, lo, hi);
+                Ok(Case {
+                    holds,
+                    drops: Set::EMPTY,
+                    doubt: if exact { Set::EMPTY } else { holds },
+                })
+            }
+            (Code::Intervals(_), None) => Ok(Case::EITHER),
             (Code::Bits, _) => {
-                let mut set = self.bdd.bit(slot.first, true)?;
-                for i in 0..slot.bits {
-                    let bit = slot.bits - 1 - i;
+                let mut set = Set::ALL;
+                for bit in 0..slot.bits {
                     if mask >> bit & 1 == 1 {
-                        let one = self.bdd.bit(slot.first + 1 + i, wanted >> bit & 1 == 1)?;
-                        set = self.bdd.and(set, one)?;
+                        let var = slot.first + slot.bits - bit;
+                        let one = self.bdd.bit(var, wanted >> bit & 1 == 1)?;
+                        set = self.bdd.and(one, set)?;
                     }
                 }
-                Ok(set)
+                let there = self.bdd.bit(slot.first, true)?;
+                Ok(Case::exact(self.bdd.and(there, set)?))
             }
         }
     }
 
-    /// How `cond` comes out.
+    /// How `cond` comes out for packets seen through `lens`.
     ///
     /// # Errors
     /// The limit is reached.
-    pub fn case(&mut self, cond: &Cond) -> Result<Case, TooBig> {
-        let exact = |space: &mut Self, holds| -> Result<Case, TooBig> {
-            Ok(Case {
-                holds,
-                fails: space.bdd.not(holds)?,
-                drops: Set::EMPTY,
-            })
-        };
+    pub fn case(&mut self, cond: &Cond, lens: &Lens) -> Result<Case, TooBig> {
         match cond {
-            Cond::Const(true) => exact(self, Set::ALL),
-            Cond::Const(false) => exact(self, Set::EMPTY),
-            Cond::Test(test) => {
-                let holds = self.test(test)?;
-                exact(self, holds)
-            }
-            Cond::Shared(inner) => self.case(inner),
+            Cond::Const(true) => Ok(Case::exact(Set::ALL)),
+            Cond::Const(false) => Ok(Case::exact(Set::EMPTY)),
+            Cond::Test(test) => self.test(test, lens),
+            Cond::Shared(inner) => self.case(inner, lens),
             Cond::Not(inner) => {
-                let c = self.case(inner)?;
-                Ok(Case {
-                    holds: c.fails,
-                    fails: c.holds,
+                let c = self.case(inner, lens)?;
+                let mut not = Case {
+                    holds: self.fails(c, Set::ALL)?,
                     drops: c.drops,
-                })
+                    doubt: Set::EMPTY,
+                };
+                self.doubtful(&mut not, c.holds)?;
+                Ok(not)
             }
             Cond::DropWhen(inner) => {
-                let c = self.case(inner)?;
+                let c = self.case(inner, lens)?;
                 Ok(Case {
-                    holds: c.fails,
-                    fails: Set::EMPTY,
+                    holds: self.fails(c, Set::ALL)?,
                     drops: self.bdd.or(c.holds, c.drops)?,
+                    doubt: Set::EMPTY,
                 })
             }
-            Cond::All(list) => self.chain(list.iter(), false),
-            Cond::Any(list) => self.chain(list.iter(), true),
+            Cond::All(list) => self.all(list.iter(), lens),
+            Cond::Any(list) => self.any(list.iter(), lens),
             // That some drop the packet when their tables are full is not followed.
-            Cond::Call(_) => Ok(Case {
-                holds: Set::ALL,
-                fails: Set::ALL,
-                drops: Set::EMPTY,
-            }),
+            Cond::Call(id) => self.call(id.0 as usize),
         }
+    }
+
+    fn call(&mut self, step: usize) -> Result<Case, TooBig> {
+        let names = self.opaque.names.as_ref();
+        let Some(name) = names.and_then(|n| n.get(step)).copied() else {
+            return Ok(Case::EITHER);
+        };
+        let key = (name, self.opaque.place);
+        let var = match self.opaque.vars.get(&key) {
+            Some(var) => *var,
+            None if self.opaque.next > PREDICATES => return Ok(Case::EITHER),
+            None => {
+                let var = self.opaque.next;
+                self.opaque.next += 1;
+                self.opaque.vars.insert(key, var);
+                var
+            }
+        };
+        Ok(Case::exact(self.bdd.bit(var, true)?))
+    }
+
+    /// From here on stateful tests are predicates with these names, by step: in all rulesets
+    /// the same under the same name. `None`: they may come out either way.
+    pub fn name_steps(&mut self, names: Option<Arc<Vec<u32>>>) {
+        self.opaque.names = names;
+    }
+
+    /// Packets in `set` however stateful tests with names come out.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn certain(&mut self, set: Set) -> Result<Set, TooBig> {
+        let not = self.bdd.not(set)?;
+        let not = self.bdd.without_rest(not, self.opaque.first)?;
+        self.bdd.not(not)
+    }
+
+    /// Packets in `set` for some outcome of stateful tests with names.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn perhaps(&mut self, set: Set) -> Result<Set, TooBig> {
+        self.bdd.without_rest(set, self.opaque.first)
+    }
+
+    /// Whether stateful tests have names.
+    pub(crate) fn has_names(&self) -> bool {
+        self.opaque.names.is_some()
+    }
+
+    /// Where packets are.
+    pub(crate) fn at(&mut self, place: u32) {
+        self.opaque.place = place;
+    }
+
+    /// How a rule's conditions come out together for packets as they came.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn rule(&mut self, conds: &Conds) -> Result<Case, TooBig> {
+        self.all(conds.iter(), &Lens::default())
     }
 
     /// How a rule's conditions come out together.
     ///
     /// # Errors
     /// The limit is reached.
-    pub fn rule(&mut self, conds: &Conds) -> Result<Case, TooBig> {
-        self.chain(conds.iter(), false)
+    pub fn rule_through(&mut self, conds: &Conds, lens: &Lens) -> Result<Case, TooBig> {
+        self.all(conds.iter(), lens)
     }
 
-    /// Tests one after the other, until one holds (`any`) or fails.
-    fn chain<'c>(
+    /// Packets out of `set` for which a condition can fail.
+    pub(crate) fn fails(&mut self, case: Case, set: Set) -> Result<Set, TooBig> {
+        let mut left = self.bdd.minus(set, case.holds)?;
+        if !case.drops.is_empty() {
+            left = self.bdd.minus(left, case.drops)?;
+        }
+        if !case.doubt.is_empty() {
+            let doubt = self.bdd.and(set, case.doubt)?;
+            left = self.bdd.or(left, doubt)?;
+        }
+        Ok(left)
+    }
+
+    /// Tests one after the other, until one fails.
+    fn all<'c>(
         &mut self,
         list: impl Iterator<Item = &'c Cond>,
-        any: bool,
+        lens: &Lens,
     ) -> Result<Case, TooBig> {
-        let (mut left, mut decided, mut drops) = (Set::ALL, Set::EMPTY, Set::EMPTY);
+        let mut so_far = Case::exact(Set::ALL);
+        let mut failed = Set::EMPTY;
         for cond in list {
-            let c = self.case(cond)?;
-            let (ends, goes_on) = if any {
-                (c.holds, c.fails)
-            } else {
-                (c.fails, c.holds)
-            };
-            let ends = self.bdd.and(left, ends)?;
-            decided = self.bdd.or(decided, ends)?;
+            if so_far.holds.is_empty() {
+                break;
+            }
+            let c = self.case(cond, lens)?;
+            if !c.doubt.is_empty() || !c.drops.is_empty() || !so_far.drops.is_empty() {
+                let fails = self.fails(c, so_far.holds)?;
+                failed = self.bdd.or(failed, fails)?;
+                let dropped = self.bdd.and(so_far.holds, c.drops)?;
+                so_far.drops = self.bdd.or(so_far.drops, dropped)?;
+            } else if !failed.is_empty() {
+                let fails = self.bdd.minus(so_far.holds, c.holds)?;
+                failed = self.bdd.or(failed, fails)?;
+            }
+            so_far.holds = self.bdd.and(c.holds, so_far.holds)?;
+        }
+        self.doubtful(&mut so_far, failed)?;
+        Ok(so_far)
+    }
+
+    /// Tests one after the other, until one holds.
+    fn any<'c>(
+        &mut self,
+        list: impl Iterator<Item = &'c Cond>,
+        lens: &Lens,
+    ) -> Result<Case, TooBig> {
+        let (mut left, mut held) = (Set::ALL, Case::exact(Set::EMPTY));
+        for cond in list {
+            let c = self.case(cond, lens)?;
+            let holds = self.bdd.and(left, c.holds)?;
+            held.holds = self.bdd.or(held.holds, holds)?;
             let dropped = self.bdd.and(left, c.drops)?;
-            drops = self.bdd.or(drops, dropped)?;
-            left = self.bdd.and(left, goes_on)?;
+            held.drops = self.bdd.or(held.drops, dropped)?;
+            left = self.fails(c, left)?;
         }
-        let (holds, fails) = if any {
-            (decided, left)
-        } else {
-            (left, decided)
-        };
-        Ok(Case {
-            holds,
-            fails,
-            drops,
-        })
+        self.doubtful(&mut held, left)?;
+        Ok(held)
     }
 
-    /// What `effect` makes of the packets in `set`.
-    ///
-    /// # Errors
-    /// The limit is reached.
-    pub(crate) fn after(&mut self, set: Set, effect: &Effect) -> Result<Set, TooBig> {
-        let changed: Vec<(Field, Slot)> = self
-            .slots
-            .iter()
-            .filter(|(field, _)| effect.changes(**field))
-            .map(|(field, slot)| (*field, slot.clone()))
-            .collect();
-        let mut set = set;
-        for (field, slot) in changed {
-            set = match effect {
-                Effect::Assign(written, expr) if *written == field => {
-                    self.assigned(set, field, &slot, *expr)?
+    /// Notes which packets can fail although they can do something else.
+    fn doubtful(&mut self, case: &mut Case, failed: Set) -> Result<(), TooBig> {
+        if !failed.is_empty() {
+            let others = self.bdd.or(case.holds, case.drops)?;
+            case.doubt = self.bdd.and(others, failed)?;
+        }
+        Ok(())
+    }
+
+    /// How packets are seen after `effect`, of those in `set`.
+    pub(crate) fn after(
+        &mut self,
+        set: Set,
+        seen: LensId,
+        effect: &Effect,
+    ) -> Result<Vec<(LensId, Set)>, TooBig> {
+        let lens = self.lens(seen);
+        match lens.after(effect, self.slots.keys().copied()) {
+            Ok(next) if next == *lens => Ok(vec![(seen, set)]),
+            Ok(next) => Ok(vec![(self.name(next), set)]),
+            Err(sources) => {
+                let mut there = Set::ALL;
+                for field in sources {
+                    let one = self.present(field)?;
+                    there = self.bdd.and(there, one)?;
                 }
-                _ => self.bdd.forget(set, slot.first, 1 + slot.bits)?,
-            };
+                let mixed = self.name(lens.mixed(effect));
+                let written = self.bdd.and(set, there)?;
+                let rest = self.bdd.minus(set, there)?;
+                let all = [(mixed, written), (seen, rest)];
+                Ok(all.into_iter().filter(|p| !p.1.is_empty()).collect())
+            }
         }
-        Ok(set)
-    }
-
-    /// Packets that do not have the field stay as they are.
-    fn assigned(&mut self, set: Set, field: Field, slot: &Slot, expr: Expr) -> Result<Set, TooBig> {
-        let Expr::Masked { keep: 0, xor } = expr else {
-            return self.bdd.forget(set, slot.first + 1, slot.bits);
-        };
-        let there = self.bdd.bit(slot.first, true)?;
-        let written = self.bdd.and(set, there)?;
-        let absent = self.bdd.minus(set, there)?;
-        let free = self.bdd.forget(written, slot.first + 1, slot.bits)?;
-        let value = self.masked(field, full(field), xor & full(field))?;
-        let written = self.bdd.and(free, value)?;
-        self.bdd.or(written, absent)
     }
 
     /// The code of a packet's values, bit by bit.
@@ -391,6 +655,47 @@ impl Space {
         })
     }
 
+    /// First variable and bits of a field.
+    pub(crate) fn place(&self, field: Field) -> Option<(u16, u16)> {
+        self.slots.get(&field).map(|s| (s.first, s.bits))
+    }
+
+    /// The values of an interval of codes.
+    pub(crate) fn decoded(&self, field: Field, (lo, hi): (u128, u128)) -> (u128, u128) {
+        match self.slots.get(&field).map(|s| &s.code) {
+            Some(Code::Intervals(starts)) => {
+                let start = |code: u128| starts.get(code as usize).copied();
+                let end = start(hi + 1).map_or(full(field), |next| next - 1);
+                (start(lo).unwrap_or(0), end)
+            }
+            Some(Code::Bits) | None => (lo, hi),
+        }
+    }
+
+    /// Intervals of a field that rules tell apart; none where they look at its bits.
+    #[must_use]
+    pub fn classes(&self, field: Field) -> Vec<(u128, u128)> {
+        match self.slots.get(&field).map(|s| &s.code) {
+            Some(Code::Intervals(starts)) => {
+                let ends = starts.iter().skip(1).map(|next| next - 1);
+                let ends = ends.chain([full(field)]);
+                starts.iter().copied().zip(ends).collect()
+            }
+            Some(Code::Bits) | None => Vec::new(),
+        }
+    }
+
+    /// `set` whatever the field is.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn without(&mut self, set: Set, field: Field) -> Result<Set, TooBig> {
+        match self.place(field) {
+            Some((first, bits)) => self.bdd.forget(set, first, 1 + bits),
+            None => Ok(set),
+        }
+    }
+
     /// Variables that say a field is there.
     pub(crate) fn presence(&self) -> BTreeSet<u16> {
         self.slots.values().map(|s| s.first).collect()
@@ -414,6 +719,60 @@ impl Space {
 /// Number of the interval that `value` lies in.
 fn place(starts: &[u128], value: u128) -> u128 {
     starts.partition_point(|&s| s <= value).saturating_sub(1) as u128
+}
+
+/// What rules and questions tell apart.
+fn looks<'r>(
+    rulesets: impl IntoIterator<Item = &'r Ruleset>,
+    questions: &[(Field, u128, u128)],
+) -> BTreeMap<Field, Looks> {
+    let mut looks: BTreeMap<Field, Looks> = BTreeMap::new();
+    for field in ALWAYS {
+        looks.entry(field).or_default();
+    }
+    let one = |value| (Field::CtState, value, value);
+    let states = [
+        one(ctstate::INVALID),
+        one(ctstate::ESTABLISHED),
+        one(ctstate::RELATED),
+        one(ctstate::NEW),
+        one(ctstate::UNTRACKED),
+    ];
+    let names = [Field::InName, Field::OutName, Field::FragOff].map(|f| (f, 0, 0));
+    let lengths = [2, 4, 14].map(|edge| (Field::L4Len, 0, edge - 1));
+    let protocols = [1, 6, 17, 58].map(|p| (Field::Proto, p, p));
+    for &(field, lo, hi) in states
+        .iter()
+        .chain(&names)
+        .chain(&lengths)
+        .chain(&protocols)
+        .chain(questions)
+    {
+        looks.entry(field).or_default().interval(lo, hi);
+    }
+    looks.entry(Field::HasCt).or_default().bits = true;
+    let mut written: BTreeMap<Field, BTreeSet<Field>> = BTreeMap::new();
+    for (_, _, rule) in rulesets.into_iter().flat_map(Ruleset::rules) {
+        rule.cond.visit(&mut |cond| look(cond, &mut looks));
+        for effect in &rule.effects {
+            if let Effect::Assign(field, expr) = effect {
+                let sources = written.entry(*field).or_default();
+                if let Expr::Mix { from, .. } = expr {
+                    sources.insert(*from);
+                }
+            }
+        }
+    }
+    // What is written and never tested tells nothing apart.
+    let mut todo: Vec<Field> = written.keys().copied().collect();
+    todo.retain(|f| looks.contains_key(f));
+    while let Some(field) = todo.pop() {
+        let look = looks.entry(field).or_default();
+        if !std::mem::replace(&mut look.bits, true) {
+            todo.extend(written.get(&field).into_iter().flatten());
+        }
+    }
+    looks
 }
 
 fn look(cond: &Cond, looks: &mut BTreeMap<Field, Looks>) {

@@ -1,11 +1,16 @@
 //! Sets of packets through a table's chains.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
-use tidegate_ir::{Chain, ChainId, Effect, NatSpec, Policy, RejectKind, RuleId, Table, Verdict};
+use tidegate_ir::{
+    Chain, ChainId, Cond, Effect, Hook, NatSpec, Policy, RejectKind, Rule, RuleId, Table, Verdict,
+};
 
 use crate::bdd::{Set, TooBig};
+use crate::lens::LensId;
 use crate::space::{Case, Space};
+use crate::window::{TableAsks, Window};
 
 /// How a packet leaves a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +25,31 @@ pub enum Ending {
     Nat(NatSpec),
 }
 
-/// What is known about one rule.
+impl Ending {
+    /// Whether the packet goes on.
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        matches!(self, Ending::Accept | Ending::Nat(_))
+    }
+}
+
+/// Packets by how they are seen. Sets say what the packets were at the start.
+pub type Flow = Vec<(LensId, Set)>;
+
+/// Packets that leave a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    /// How.
+    pub ending: Ending,
+    /// By which rule or policy.
+    pub by: RuleId,
+    /// How they are seen then.
+    pub seen: LensId,
+    /// Which.
+    pub set: Set,
+}
+
+/// What is known about one rule. Packets are what they were at the start.
 #[derive(Clone, Copy, Debug)]
 pub struct Reach {
     /// Packets that can get to the rule.
@@ -29,26 +58,53 @@ pub struct Reach {
     pub matches: Set,
 }
 
+impl Reach {
+    const NONE: Reach = Reach {
+        comes: Set::EMPTY,
+        matches: Set::EMPTY,
+    };
+}
+
 /// Deepest nesting of jumps that is followed.
 const DEEPEST: usize = 200;
 /// Chains entered at most, calls of one chain counted each.
 const CALLS: usize = 20_000;
+/// Ways to see packets at one rule, at most.
+const LENSES: usize = 600;
 
 /// The result of sending packets through a table.
 #[derive(Debug, Default)]
 pub struct Walk {
-    /// By rule; policies have what gets to them in both sets.
+    /// By rule; policies have what gets to them in both sets. Rules that nothing gets to, or
+    /// that plainly ask for something else, are not here.
     pub reach: BTreeMap<RuleId, Reach>,
+    /// Packets that enter each chain.
+    pub entered: BTreeMap<ChainId, Set>,
     /// Who decides, and for which packets.
-    pub endings: Vec<(Ending, RuleId, Set)>,
+    pub endings: Vec<Exit>,
+    /// Rules that may come out either way, and for which packets.
+    pub doubts: Vec<(RuleId, Set)>,
+    /// What is done to packets beside deciding, translating and writing down; only where
+    /// stateful tests have names.
+    pub acts: Vec<(Effect, Set)>,
     calls: usize,
 }
 
-/// Packets that come back from a chain.
+/// How rules' conditions come out, by rule and how packets are seen.
+pub(crate) type Cases = HashMap<(RuleId, LensId), Case>;
+
+/// A table on the way.
 struct Run<'a, 's> {
     space: &'s mut Space,
     table: &'a Table,
-    cases: BTreeMap<RuleId, Case>,
+    cases: &'a mut Cases,
+    window: &'a Window,
+    /// What it looks like through each lens.
+    windows: HashMap<LensId, Window>,
+    asks: &'a TableAsks,
+    hook: Hook,
+    /// How often rules with stateful tests have been met.
+    visits: HashMap<RuleId, u32>,
     walk: Walk,
 }
 
@@ -58,20 +114,66 @@ impl Walk {
     /// # Errors
     /// The limit is reached, or chains call each other too often.
     pub fn new(space: &mut Space, table: &Table, entry: ChainId, set: Set) -> Result<Self, TooBig> {
+        Walk::through(space, table, entry, vec![(LensId::CLEAR, set)])
+    }
+
+    /// Sends packets through that are not seen as they were at the start.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn through(
+        space: &mut Space,
+        table: &Table,
+        entry: ChainId,
+        flow: Flow,
+    ) -> Result<Self, TooBig> {
+        let asks = TableAsks::of(table);
+        Walk::in_window(space, table, entry, flow, (&Window::ALL, &asks))
+    }
+
+    /// The same for packets that were all in a window at the start. Rules that ask for
+    /// nothing in it are passed over: they have no place in [`reach`](Self::reach).
+    pub(crate) fn in_window(
+        space: &mut Space,
+        table: &Table,
+        entry: ChainId,
+        flow: Flow,
+        (window, asks): (&Window, &TableAsks),
+    ) -> Result<Self, TooBig> {
+        let mut cases = Cases::new();
+        Walk::with(space, table, entry, flow, (window, asks, &mut cases))
+    }
+
+    /// The same with cases that are known from before.
+    pub(crate) fn with(
+        space: &mut Space,
+        table: &Table,
+        entry: ChainId,
+        flow: Flow,
+        (window, asks, cases): (&Window, &TableAsks, &mut Cases),
+    ) -> Result<Self, TooBig> {
         let mut run = Run {
             space,
             table,
-            cases: BTreeMap::new(),
+            cases,
+            windows: HashMap::new(),
+            window,
+            asks,
+            hook: base_hook(table, entry),
+            visits: HashMap::new(),
             walk: Walk::default(),
         };
-        let left = run.chain(entry, set, 0)?;
+        let left = run.chain(entry, flow, 0)?;
         if let Some(base) = table.chain(entry).and_then(|c| c.base) {
             let ending = match base.policy {
                 Policy::Accept => Ending::Accept,
                 Policy::Drop => Ending::Drop,
             };
-            run.note(base.policy_id, left, left)?;
-            run.end(ending, base.policy_id, left);
+            run.walk.reach.entry(base.policy_id).or_insert(Reach::NONE);
+            for part in left {
+                run.note(base.policy_id, part.1, part.1)?;
+                run.end(ending, base.policy_id, part);
+            }
         }
         Ok(run.walk)
     }
@@ -86,88 +188,224 @@ impl Walk {
         wanted: impl Fn(Ending) -> bool,
     ) -> Result<Set, TooBig> {
         let mut all = Set::EMPTY;
-        for (ending, _, set) in &self.endings {
-            if wanted(*ending) {
-                all = space.bdd.or(all, *set)?;
-            }
+        for exit in self.endings.iter().filter(|e| wanted(e.ending)) {
+            all = space.bdd.or(all, exit.set)?;
         }
         Ok(all)
     }
+
+    /// Packets that go on.
+    ///
+    /// # Errors
+    /// The limit is reached.
+    pub fn passed(&self, space: &mut Space) -> Result<Flow, TooBig> {
+        let mut flow = Flow::new();
+        for exit in self.endings.iter().filter(|e| e.ending.passes()) {
+            join(space, &mut flow, (exit.seen, exit.set))?;
+        }
+        Ok(flow)
+    }
+}
+
+fn base_hook(table: &Table, entry: ChainId) -> Hook {
+    let base = table.chain(entry).and_then(|c| c.base);
+    base.map_or(Hook::Input, |b| b.hook)
+}
+
+fn keeps_state(rule: &Rule) -> bool {
+    let mut found = false;
+    rule.cond
+        .visit(&mut |c| found |= matches!(c, Cond::Call(_)));
+    found
+}
+
+/// Whether an effect does more than decide, translate or write down.
+const fn acts(effect: &Effect) -> bool {
+    !matches!(
+        effect,
+        Effect::Log(_) | Effect::Nflog(_) | Effect::Audit | Effect::Trace | Effect::Nat(_)
+    )
+}
+
+/// Adds packets to others.
+///
+/// # Errors
+/// The limit is reached, or packets are seen in too many ways.
+pub(crate) fn join(space: &mut Space, flow: &mut Flow, part: (LensId, Set)) -> Result<(), TooBig> {
+    if part.1.is_empty() {
+        return Ok(());
+    }
+    match flow.iter().position(|p| p.0 == part.0) {
+        Some(at) => flow[at].1 = space.bdd.or(flow[at].1, part.1)?,
+        None if flow.len() >= LENSES => return Err(TooBig),
+        None => flow.push(part),
+    }
+    Ok(())
 }
 
 impl<'a> Run<'a, '_> {
-    /// Sends `set` through a chain; what comes out at its end or by RETURN.
-    fn chain(&mut self, id: ChainId, set: Set, depth: usize) -> Result<Set, TooBig> {
+    /// Sends packets through a chain; what comes out at its end or by RETURN.
+    fn chain(&mut self, id: ChainId, flow: Flow, depth: usize) -> Result<Flow, TooBig> {
         self.walk.calls += 1;
         if depth > DEEPEST || self.walk.calls > CALLS {
             return Err(TooBig);
         }
         let Some(chain): Option<&'a Chain> = self.table.chain(id) else {
-            return Ok(Set::EMPTY);
+            return Ok(Flow::new());
         };
-        let (mut left, mut returned) = (set, Set::EMPTY);
+        for (_, set) in &flow {
+            let known = self.walk.entered.get(&id).copied().unwrap_or(Set::EMPTY);
+            let all = self.space.bdd.or(known, *set)?;
+            self.walk.entered.insert(id, all);
+        }
+        let (mut left, mut returned) = (flow, Flow::new());
         for rule in chain.rules.iter() {
-            if left.is_empty() {
-                // Rules that nothing gets to are known as well.
-                self.note(rule.id, Set::EMPTY, Set::EMPTY)?;
+            if self.misses(rule, &left) {
                 continue;
             }
-            let case = self.case(rule)?;
-            let mut hit = self.space.bdd.and(left, case.holds)?;
-            self.note(rule.id, left, hit)?;
-            let dropped = self.space.bdd.and(left, case.drops)?;
-            self.end(Ending::Drop, rule.id, dropped);
-            left = self.space.bdd.and(left, case.fails)?;
-            for effect in rule.effects.iter() {
-                if let Effect::Queue(_) = effect {
-                    // Whoever reads the queue decides.
-                    self.end(Ending::Accept, rule.id, hit);
-                    self.end(Ending::Drop, rule.id, hit);
-                    hit = Set::EMPTY;
+            let mut hit = Flow::new();
+            let mut on = Flow::with_capacity(left.len());
+            for (seen, set) in left {
+                let case = self.case(rule, seen)?;
+                let holds = self.space.bdd.and(case.holds, set)?;
+                self.note(rule.id, set, holds)?;
+                if !case.drops.is_empty() {
+                    let dropped = self.space.bdd.and(case.drops, set)?;
+                    self.end(Ending::Drop, rule.id, (seen, dropped));
                 }
-                if let Effect::Nat(spec) = effect {
-                    self.end(Ending::Nat(*spec), rule.id, hit);
-                    hit = Set::EMPTY;
+                if !case.doubt.is_empty() {
+                    let doubt = self.space.bdd.and(case.doubt, set)?;
+                    self.walk.doubts.push((rule.id, doubt));
                 }
-                hit = self.space.after(hit, effect)?;
+                let fails = match holds.is_empty() && case.drops.is_empty() {
+                    true => set,
+                    false => self.space.fails(case, set)?,
+                };
+                if !fails.is_empty() {
+                    on.push((seen, fails));
+                }
+                if !holds.is_empty() {
+                    hit.push((seen, holds));
+                }
             }
-            let back = match rule.verdict {
-                Verdict::Continue => hit,
-                Verdict::Accept => self.end(Ending::Accept, rule.id, hit),
-                Verdict::Drop => self.end(Ending::Drop, rule.id, hit),
-                Verdict::Reject(kind) => self.end(Ending::Reject(kind), rule.id, hit),
-                Verdict::Return => {
-                    returned = self.space.bdd.or(returned, hit)?;
-                    Set::EMPTY
-                }
-                Verdict::Jump(to) if !hit.is_empty() => self.chain(to, hit, depth + 1)?,
-                Verdict::Goto(to) if !hit.is_empty() => {
-                    let out = self.chain(to, hit, depth + 1)?;
-                    returned = self.space.bdd.or(returned, out)?;
-                    Set::EMPTY
-                }
-                Verdict::Jump(_) | Verdict::Goto(_) => Set::EMPTY,
-            };
-            left = self.space.bdd.or(left, back)?;
+            left = on;
+            if hit.is_empty() {
+                continue;
+            }
+            let hit = self.effects(rule, hit)?;
+            let back = self.verdict(rule, hit, &mut returned, depth)?;
+            for part in back {
+                join(self.space, &mut left, part)?;
+            }
         }
-        self.space.bdd.or(left, returned)
+        for part in returned {
+            join(self.space, &mut left, part)?;
+        }
+        Ok(left)
     }
 
-    fn case(&mut self, rule: &tidegate_ir::Rule) -> Result<Case, TooBig> {
-        if let Some(case) = self.cases.get(&rule.id) {
-            return Ok(*case);
+    /// Whether it is plain that a rule neither holds for packets nor drops them.
+    #[inline]
+    fn misses(&mut self, rule: &Rule, flow: &Flow) -> bool {
+        let Some(asks) = self.asks.get(rule.id) else {
+            return false;
+        };
+        flow.iter().all(|(seen, _)| {
+            if *seen == LensId::CLEAR {
+                return asks.misses(self.window);
+            }
+            let window = self
+                .windows
+                .entry(*seen)
+                .or_insert_with(|| self.window.through(&self.space.lens(*seen)));
+            asks.misses(window)
+        })
+    }
+
+    /// Packets that a rule's effects leave in the table.
+    fn effects(&mut self, rule: &Rule, mut hit: Flow) -> Result<Flow, TooBig> {
+        for effect in rule.effects.iter() {
+            if self.space.has_names() && acts(effect) {
+                let done = hit.iter().map(|part| (effect.clone(), part.1));
+                self.walk.acts.extend(done);
+            }
+            let mut next = Flow::new();
+            for part in hit {
+                match effect {
+                    // Whoever reads the queue decides.
+                    Effect::Queue(_) => {
+                        self.walk.doubts.push((rule.id, part.1));
+                        self.end(Ending::Accept, rule.id, part);
+                        self.end(Ending::Drop, rule.id, part);
+                    }
+                    Effect::Nat(spec) => self.end(Ending::Nat(*spec), rule.id, part),
+                    _ => {
+                        for part in self.space.after(part.1, part.0, effect)? {
+                            join(self.space, &mut next, part)?;
+                        }
+                    }
+                }
+            }
+            hit = next;
         }
-        let case = self.space.rule(&rule.cond)?;
-        self.cases.insert(rule.id, case);
-        Ok(case)
+        Ok(hit)
+    }
+
+    /// What a verdict does to packets; those that stay in this chain.
+    fn verdict(
+        &mut self,
+        rule: &Rule,
+        hit: Flow,
+        returned: &mut Flow,
+        depth: usize,
+    ) -> Result<Flow, TooBig> {
+        let ending = match rule.verdict {
+            Verdict::Continue => return Ok(hit),
+            Verdict::Return => {
+                for part in hit {
+                    join(self.space, returned, part)?;
+                }
+                return Ok(Flow::new());
+            }
+            Verdict::Jump(_) | Verdict::Goto(_) if hit.is_empty() => return Ok(hit),
+            Verdict::Jump(to) => return self.chain(to, hit, depth + 1),
+            Verdict::Goto(to) => {
+                for part in self.chain(to, hit, depth + 1)? {
+                    join(self.space, returned, part)?;
+                }
+                return Ok(Flow::new());
+            }
+            Verdict::Accept => Ending::Accept,
+            Verdict::Drop => Ending::Drop,
+            Verdict::Reject(kind) => Ending::Reject(kind),
+        };
+        for part in hit {
+            self.end(ending, rule.id, part);
+        }
+        Ok(Flow::new())
+    }
+
+    fn case(&mut self, rule: &Rule, seen: LensId) -> Result<Case, TooBig> {
+        if self.space.has_names() && keeps_state(rule) {
+            // Every visit is another test.
+            let visits = self.visits.entry(rule.id).or_default();
+            *visits += 1;
+            self.space.at((self.hook as u32) << 24 | *visits);
+            let lens = self.space.lens(seen);
+            return self.space.rule_through(&rule.cond, &lens);
+        }
+        match self.cases.entry((rule.id, seen)) {
+            Entry::Occupied(known) => Ok(*known.get()),
+            Entry::Vacant(place) => {
+                let lens = self.space.lens(seen);
+                let case = self.space.rule_through(&rule.cond, &lens)?;
+                Ok(*place.insert(case))
+            }
+        }
     }
 
     fn note(&mut self, id: RuleId, comes: Set, matches: Set) -> Result<(), TooBig> {
-        let known = self.walk.reach.get(&id).copied();
-        let known = known.unwrap_or(Reach {
-            comes: Set::EMPTY,
-            matches: Set::EMPTY,
-        });
+        let known = self.walk.reach.get(&id).copied().unwrap_or(Reach::NONE);
         let reach = Reach {
             comes: self.space.bdd.or(known.comes, comes)?,
             matches: self.space.bdd.or(known.matches, matches)?,
@@ -176,11 +414,15 @@ impl<'a> Run<'a, '_> {
         Ok(())
     }
 
-    /// Packets that leave the table; none come back.
-    fn end(&mut self, ending: Ending, by: RuleId, set: Set) -> Set {
+    /// Packets that leave the table.
+    fn end(&mut self, ending: Ending, by: RuleId, (seen, set): (LensId, Set)) {
         if !set.is_empty() {
-            self.walk.endings.push((ending, by, set));
+            self.walk.endings.push(Exit {
+                ending,
+                by,
+                seen,
+                set,
+            });
         }
-        Set::EMPTY
     }
 }

@@ -312,7 +312,8 @@ pub(crate) fn plain(failure: Failure) -> anyhow::Error {
 /// Keeps the record of the rules in force.
 pub(crate) struct Recorder {
     written: [Option<String>; 2],
-    sets: Option<String>,
+    /// [`LiveRules::sets_changes`] of the sets that were written.
+    sets: Option<u64>,
 }
 
 impl Recorder {
@@ -336,11 +337,12 @@ impl Recorder {
                 *written = Some(text);
             }
         }
-        let sets = rules.sets_text()?;
-        if self.sets.as_ref() != Some(&sets) {
+        let changes = rules.sets_changes()?;
+        if self.sets != Some(changes) {
             let path = sets_record(config);
+            let sets = rules.sets_text()?;
             replace(&path, sets.as_bytes()).with_context(|| path.display().to_string())?;
-            self.sets = Some(sets);
+            self.sets = Some(changes);
         }
         Ok(())
     }

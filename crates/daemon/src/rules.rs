@@ -123,6 +123,14 @@ impl LiveRules {
         Ok(text)
     }
 
+    /// A number that grows when sets change.
+    ///
+    /// # Errors
+    /// The datapath has stopped.
+    pub(crate) fn sets_changes(&self) -> Result<u64> {
+        sets::changes(&*self.plane)
+    }
+
     /// All sets as lines for `ipset restore`.
     ///
     /// # Errors

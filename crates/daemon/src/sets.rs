@@ -13,8 +13,9 @@ use tidegate_syntax::{Failure, reply};
 use tidegate_tools::ipset::{self, SetWork};
 use tidegate_tools::{Printed, SetStore};
 use tidegate_wire::Family;
-use tidegate_xt::matches::nfacct;
+use tidegate_xt::matches::{nfacct, rateest};
 use tidegate_xt::sets::{KIND, all, table};
+use tidegate_xt::targets;
 
 use crate::plane::{Plane, now};
 
@@ -40,6 +41,17 @@ impl SetStore for LiveSets {
 pub(crate) fn text(plane: &dyn Plane) -> Result<String> {
     let copy = plane.with(|engine, now| (copy(engine), now))?;
     Ok(ipset::save_all(&copy.0, copy.1))
+}
+
+/// A number that grows when sets change ([`Sets::changes`]).
+///
+/// # Errors
+/// The datapath has stopped.
+pub(crate) fn changes(plane: &dyn Plane) -> Result<u64> {
+    plane.with(|engine, _| {
+        let sets = engine.shared().get::<Sets>(&table());
+        sets.map_or(0, Sets::changes)
+    })
 }
 
 /// The sets as they are.
@@ -78,11 +90,17 @@ pub(crate) fn bring(plane: &dyn Plane, new: Sets) -> Result<()> {
 }
 
 /// What keeps rules from being put in force: a set that is not there or of the other
-/// family, or a counter of nfacct that is not there.
+/// family, or a counter of nfacct or a rate estimator that is not there.
 pub(crate) fn missing(engine: &Engine, family: Family, ready: &Ready) -> Option<Failure> {
     let shared = engine.shared();
     let unknown = |key: &TableKey| key.kind == nfacct::KIND && !nfacct::exists(shared, &key.name);
     if ready.tables().any(|key| unknown(&key)) {
+        return Some(reply::NO_CHAIN);
+    }
+    if ready
+        .tables()
+        .any(|key| key.kind == rateest::READ && !is_fed(engine, ready, &key.name))
+    {
         return Some(reply::NO_CHAIN);
     }
     let sets = shared.get::<Sets>(&table());
@@ -101,6 +119,23 @@ pub(crate) fn missing(engine: &Engine, family: Family, ready: &Ready) -> Option<
             "The protocol family of set {name} is {other}, which is not applicable.\n"
         )))
     })
+}
+
+/// Whether a rule feeds the rate estimator: one of these, or one in force.
+fn is_fed(engine: &Engine, ready: &Ready, name: &str) -> bool {
+    let of = |kind| {
+        ready
+            .tables()
+            .filter(|k| k.kind == kind && k.name == name)
+            .count()
+    };
+    let feeds = of(targets::rateest::KIND) > of(rateest::READ);
+    let key = targets::rateest::table(name);
+    feeds
+        || engine
+            .shared()
+            .get::<targets::rateest::Estimator>(&key)
+            .is_some()
 }
 
 /// Makes the counters of nfacct that rules name.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
 use tidegate_engine::conntrack::{AHEAD, SECOND, Time};
 use tidegate_engine::env::{Env, IfIndex, RouteType};
-use tidegate_engine::{Engine, Incoming, LinkHeader, Outgoing};
+use tidegate_engine::{Disposition, Engine, Incoming, LinkHeader, Outgoing, Output};
 use tidegate_sys::{Clock, Frame, Gso, PacketKind};
 use tidegate_wire::{Family, parse};
 
@@ -542,7 +542,13 @@ impl Worker {
                 mark: 0,
                 segment: Some(0),
             };
-            let outcome = self.engine.send_on(self.now, way, packet, &mut ());
+            let mut outcome = self.engine.send_on(self.now, way, packet, &mut ());
+            // Rules have changed meanwhile. Its sender has been told that it was not sent, and
+            // a TCP would not believe an answer to it.
+            if !matches!(outcome.disposition, Disposition::Dropped(_)) {
+                let is_packet = |o: &Output| !matches!(o, Output::Log { .. } | Output::Nflog(_));
+                outcome.outputs.retain(|o| !is_packet(o));
+            }
             self.carry_out(&source, IfIndex(dev), outcome);
         }
         more

@@ -145,13 +145,15 @@ impl FramePort for Queues {
         let mut result = Sent::default();
         while let Some(rest) = frames.get(result.sent..).filter(|rest| !rest.is_empty()) {
             let plain = rest.iter().take_while(|f| XdpSocket::is_plain(f)).count();
-            let done = match self.queues.first_mut() {
-                Some(queue) if plain > 0 => queue.send(&rest[..plain]),
-                _ => {
-                    let others = rest.iter().take_while(|f| !XdpSocket::is_plain(f)).count();
-                    self.rest.send(&rest[..others.max(1)])
-                }
+            // Also with no frames: what is left from before goes first.
+            let mut done = match self.queues.first_mut() {
+                Some(queue) => queue.send(&rest[..plain]),
+                None => Sent::default(),
             };
+            if plain == 0 && done.refused.is_none() {
+                let others = rest.iter().take_while(|f| !XdpSocket::is_plain(f));
+                done = self.rest.send(&rest[..others.count()]);
+            }
             result.sent += done.sent;
             if done.sent == 0 || done.refused.is_some() {
                 result.refused = done.refused;

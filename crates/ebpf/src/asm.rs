@@ -287,7 +287,14 @@ impl Asm {
         self.push(EXIT, Reg::R0, Src::Imm(0), 0);
     }
 
-    /// Takes out what no way leads to: the kernel refuses programs with such instructions.
+    /// Whether something jumps to `label`.
+    #[must_use]
+    pub fn jumps_to(&self, label: Label) -> bool {
+        self.jumps.iter().any(|(_, to)| *to == label)
+    }
+
+    /// Takes out what no way leads to, as the kernel refuses programs with such instructions,
+    /// and jumps to the next one.
     pub fn prune(&mut self) {
         let goes: HashMap<usize, usize> = self
             .jumps
@@ -295,17 +302,24 @@ impl Asm {
             .filter_map(|(at, label)| Some((*at, self.labels[label.0]?)))
             .collect();
         let mut reached = vec![false; self.code.len()];
-        let mut ways = vec![0];
+        let (mut ways, mut idle) = (vec![0], Vec::new());
         while let Some(at) = ways.pop() {
             if reached.get(at) != Some(&false) {
                 continue;
             }
-            reached[at] = true;
             let code = self.code[at].code;
-            ways.extend(goes.get(&at));
+            let goes = goes.get(&at);
+            if code == JMP && goes == Some(&(at + 1)) {
+                idle.push(at);
+            }
+            reached[at] = true;
+            ways.extend(goes);
             if code != EXIT && code != JMP {
                 ways.push(at + 1);
             }
+        }
+        for at in idle {
+            reached[at] = false;
         }
         // Where everything is afterwards; labels may stand at the end.
         let mut moved = Vec::with_capacity(reached.len() + 1);
@@ -403,7 +417,9 @@ mod tests {
     #[test]
     fn what_no_way_leads_to_is_taken_out() {
         let mut asm = Asm::new();
-        let (end, never) = (asm.label(), asm.label());
+        let (end, never, next) = (asm.label(), asm.label(), asm.label());
+        asm.jump(next);
+        asm.bind(next);
         asm.constant(Reg::R0, 1 << 40);
         asm.jump(end);
         asm.bind(never);

@@ -13,6 +13,7 @@ mod helpers;
 mod input;
 mod packets;
 mod rules;
+mod sets;
 mod snapshot;
 mod trackers;
 mod wire;
@@ -22,6 +23,7 @@ pub use engine::engine;
 pub use ftp::ftp;
 pub use helpers::helpers;
 pub use rules::rules;
+pub use sets::sets;
 pub use snapshot::snapshot;
 pub use trackers::trackers;
 pub use wire::wire;
@@ -30,12 +32,13 @@ pub use wire::wire;
 pub type Target = fn(&[u8]);
 
 /// All targets by name, as `fuzz/` and its corpora call them.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("capture", capture),
     ("engine", engine),
     ("ftp", ftp),
     ("helpers", helpers),
     ("rules", rules),
+    ("sets", sets),
     ("snapshot", snapshot),
     ("trackers", trackers),
     ("wire", wire),

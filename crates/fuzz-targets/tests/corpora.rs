@@ -53,6 +53,11 @@ fn rules() {
 }
 
 #[test]
+fn sets() {
+    replay("sets");
+}
+
+#[test]
 fn snapshot() {
     replay("snapshot");
 }

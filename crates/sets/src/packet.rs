@@ -70,6 +70,9 @@ pub struct Found {
     pub skb: SkbInfo,
 }
 
+/// What is done to a set with the key and the MAC address of a packet.
+type Work<'w> = dyn FnMut(&mut Set, Key, Option<u64>) -> Result<(), Refused> + 'w;
+
 /// One test of a packet.
 struct Test<'a> {
     ask: &'a Ask,
@@ -120,7 +123,10 @@ impl Test<'_> {
     fn hit(&self, set: &mut Set, key: &Key) -> Option<Hit> {
         let counters = set.options.counters;
         let entry = set.entry_mut(key, self.now)?;
-        self.takes(counters, entry).then(|| match entry.nomatch {
+        if !self.takes(counters, entry) {
+            return None;
+        }
+        Some(match entry.nomatch {
             true => Hit::Exception,
             false => Hit::Member(entry.skb),
         })
@@ -293,7 +299,7 @@ impl Sets {
         name: &str,
         ask: &Ask,
         probe: &mut dyn Probe,
-        work: &mut dyn FnMut(&mut Set, Key, Option<u64>) -> Result<(), Refused>,
+        work: &mut Work<'_>,
     ) -> Result<(), Refused> {
         let set = self.get_mut(name).ok_or(Refused::NoSet)?;
         if !serves(set, ask, probe) {

@@ -114,6 +114,8 @@ pub struct Set {
     wildcards: u32,
     /// Networks that members with interfaces have, with how many.
     stems: HashMap<(u128, u8), u32>,
+    /// How often members have come and gone.
+    pub(crate) changes: u64,
 }
 
 impl Set {
@@ -132,6 +134,7 @@ impl Set {
             lengths: Default::default(),
             wildcards: 0,
             stems: HashMap::new(),
+            changes: 0,
         }
     }
 
@@ -304,6 +307,7 @@ impl Set {
                 bytes: change.bytes.unwrap_or(counted.1),
                 ..new
             };
+            self.changes += 1;
             return Ok(());
         }
         if self.kind.storage == Storage::Hash && table.len() >= self.options.max_members as usize {
@@ -337,6 +341,7 @@ impl Set {
     }
 
     fn insert(&mut self, key: Key, entry: Entry) {
+        self.changes += 1;
         for slot in self.net_slots() {
             *self.lengths[slot].entry(key.lengths[slot]).or_default() += 1;
         }
@@ -355,6 +360,7 @@ impl Set {
             return None;
         };
         let gone = table.remove(key)?;
+        self.changes += 1;
         for slot in self.net_slots() {
             let lengths = &mut self.lengths[slot];
             if let Some(n) = lengths.get_mut(&key.lengths[slot]) {
@@ -388,7 +394,9 @@ impl Set {
 
     /// Takes all members out.
     pub fn flush(&mut self) {
+        let changes = self.changes + 1;
         *self = Set::new(self.kind, self.family, self.options.clone());
+        self.changes = changes;
     }
 
     /// Takes out members whose time is up.

@@ -20,9 +20,18 @@ pub enum Place {
 pub struct Sets {
     all: Vec<(String, Set)>,
     by_name: std::collections::HashMap<String, usize>,
+    changes: u64,
 }
 
 impl Sets {
+    /// A number that grows when sets or members come, go or are given another timeout or
+    /// remark; not when packets are counted.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        let sets = self.all.iter().map(|(_, set)| set.changes);
+        sets.fold(self.changes, u64::wrapping_add)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -59,6 +68,7 @@ impl Sets {
         if self.by_name.contains_key(name) {
             return Err(Refused::Exists);
         }
+        self.changes += 1;
         self.by_name.insert(name.to_owned(), self.all.len());
         self.all.push((name.to_owned(), set));
         Ok(())
@@ -68,6 +78,7 @@ impl Sets {
     pub fn destroy(&mut self, name: &str) -> Option<Set> {
         let at = *self.by_name.get(name)?;
         let (_, set) = self.all.remove(at);
+        self.changes += set.changes + 1;
         self.number();
         Some(set)
     }
@@ -81,6 +92,7 @@ impl Sets {
     pub fn rename(&mut self, name: &str, new: &str) {
         if let Some(&at) = self.by_name.get(name) {
             new.clone_into(&mut self.all[at].0);
+            self.changes += 1;
             self.number();
         }
     }
@@ -89,6 +101,7 @@ impl Sets {
     pub fn swap(&mut self, one: &str, other: &str) {
         if let (Some(&a), Some(&b)) = (self.by_name.get(one), self.by_name.get(other)) {
             let (low, high) = (a.min(b), a.max(b));
+            self.changes += 1;
             if low < high {
                 let (front, back) = self.all.split_at_mut(high);
                 std::mem::swap(&mut front[low].1, &mut back[0].1);
@@ -123,6 +136,7 @@ impl Sets {
         let set = self.get_mut(list).ok_or(Refused::NoSet)?;
         set.expire(now);
         let entry = entry_of(&set.options, change, now);
+        set.changes += 1;
         let members = set.list_mut().ok_or(Refused::NoSet)?;
         if let Some((_, old)) = members.iter_mut().find(|(name, _)| name == member) {
             if !exist {
@@ -156,6 +170,7 @@ impl Sets {
     ) -> Result<(), Refused> {
         let at = self.find_set(list, member, place, now)?;
         let set = self.get_mut(list).ok_or(Refused::NoSet)?;
+        set.changes += 1;
         set.list_mut().ok_or(Refused::NoSet)?.remove(at);
         Ok(())
     }

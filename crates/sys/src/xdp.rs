@@ -338,6 +338,8 @@ impl AsFd for XdpSocket {
 
 impl FramePort for XdpSocket {
     fn receive(&mut self, budget: usize, take: &mut dyn FnMut(Frame<'_>)) -> io::Result<usize> {
+        // What the interface had no room for is tried again.
+        let _ = self.kick();
         let count = budget.min(self.received.filled() as usize);
         for _ in 0..count {
             let desc = self.received.take();
@@ -393,6 +395,7 @@ impl FramePort for XdpSocket {
     }
 
     fn lost(&mut self) -> u64 {
+        let _ = self.kick();
         let Ok(stats) = get::<xdp_statistics>(&self.fd, libc::XDP_STATISTICS) else {
             return 0;
         };

@@ -5,7 +5,7 @@ mod finding;
 mod habits;
 pub(crate) mod lints;
 mod refused;
-mod source;
+pub(crate) mod source;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write as _};
@@ -128,16 +128,8 @@ impl<'a> Subject<'a> {
 pub(crate) fn examine(loaded: &Loaded, source: &Source) -> Vec<Finding> {
     let mut subject = Subject::new(loaded);
     let mut findings = Vec::new();
-    for (table, hook) in &subject.whole.unknown {
-        let text = format!(
-            "table {} at {} tells too many combinations of packets apart: what never matches there is unknown",
-            table.name(),
-            hook.chain_name()
-        );
-        findings.push(Finding::new("TG000", None, text));
-    }
-    exact::find(&mut subject, &mut findings);
     habits::find(&mut subject, &mut findings);
+    exact::find(&mut subject, &mut findings);
     findings.retain(|f| !source.allows(f.code, f.place.as_ref()));
     findings.sort_by_key(|f| {
         let line = f

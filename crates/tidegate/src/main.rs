@@ -21,6 +21,7 @@ mod link;
 mod manual;
 mod orders;
 mod packets;
+mod query;
 mod release;
 mod replay;
 mod tools;
@@ -107,6 +108,8 @@ enum Command {
     Check(check::Args),
     /// Say which packets two rulesets treat differently.
     Diff(diff::Args),
+    /// Ask which packets reach a rule, who can connect where, and what is open to whom.
+    Query(query::Args),
     /// Say what the rules do to a packet described in words, and why.
     Explain(explain::Args),
     /// Decide every packet of captures by rules.
@@ -153,6 +156,7 @@ fn main() -> ExitCode {
         Command::Link(args) => link::run(&args).map(done),
         Command::Check(args) => check::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Query(args) => query::run(&args),
         Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };

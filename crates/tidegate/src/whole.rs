@@ -1,9 +1,7 @@
 //! A ruleset's tables over the whole space of packets.
 
-use std::collections::BTreeMap;
-
-use tidegate_analysis::{Ending, Set, Space, TooBig, Walk, possible};
-use tidegate_ir::{Field, Hook, RuleId, Ruleset, TableKind};
+use tidegate_analysis::{Ending, Followed, Set, Space, TooBig, Walk, possible};
+use tidegate_ir::{Field, Hook, Ruleset, TableKind};
 
 /// Most nodes of the diagrams of one question: about 200 MB.
 pub(crate) const MOST_NODES: usize = 3_000_000;
@@ -71,24 +69,10 @@ impl Whole {
     }
 
     /// What gets to each rule of a table and what matches it, over all its hooks.
-    pub(crate) fn reach(
-        &self,
-        space: &mut Space,
-        table: TableKind,
-    ) -> Result<BTreeMap<RuleId, tidegate_analysis::Reach>, TooBig> {
-        let mut all: BTreeMap<RuleId, tidegate_analysis::Reach> = BTreeMap::new();
+    pub(crate) fn followed(&self, space: &mut Space, table: TableKind) -> Result<Followed, TooBig> {
+        let mut all = Followed::default();
         for pass in self.passes.iter().filter(|p| p.table == table) {
-            for (id, reach) in &pass.walk.reach {
-                match all.get_mut(id) {
-                    None => {
-                        all.insert(*id, *reach);
-                    }
-                    Some(known) => {
-                        known.comes = space.bdd.or(known.comes, reach.comes)?;
-                        known.matches = space.bdd.or(known.matches, reach.matches)?;
-                    }
-                }
-            }
+            all.add(space, &pass.walk)?;
         }
         Ok(all)
     }

@@ -167,6 +167,30 @@ impl HostNames {
     }
 }
 
+/// The same without the resolver: hosts are those of `/etc/hosts`. For work that packets
+/// wait for.
+#[derive(Default)]
+pub(crate) struct FileNames(HostNames);
+
+impl Names for FileNames {
+    fn service(&self, name: &str, proto: Option<&str>) -> Option<u16> {
+        self.0.service(name, proto)
+    }
+
+    fn protocol(&self, name: &str) -> Option<u8> {
+        self.0.protocol(name)
+    }
+
+    fn protocol_name(&self, number: u8) -> Option<String> {
+        self.0.protocol_name(number)
+    }
+
+    fn host(&self, name: &str, family: Family) -> Vec<u128> {
+        let named = self.0.hosts().iter().filter(|h| h.1 == name);
+        named.filter_map(|h| of_family(h.0, family)).collect()
+    }
+}
+
 /// The address as the rules language holds it, if it is of this family.
 fn of_family(addr: IpAddr, family: Family) -> Option<u128> {
     match (addr, family) {

@@ -95,6 +95,16 @@ pub enum HelperState {
     Sip(SipState),
 }
 
+impl HelperState {
+    /// What the FTP helper remembers, if it is in charge.
+    pub(crate) fn ftp(self) -> Option<FtpState> {
+        match self {
+            HelperState::Ftp(ftp) => Some(ftp),
+            _ => None,
+        }
+    }
+}
+
 /// A packet that its connection's helper reads.
 struct Helped<'a> {
     now: Time,

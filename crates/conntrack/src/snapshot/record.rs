@@ -33,7 +33,6 @@ use alloc::vec::Vec;
 use super::bytes::put;
 use crate::entry::{Entry, EntryId, Extra, HelperKind, ProtoState, Status};
 use crate::expect::{Expectation, OnMatch};
-use crate::helper::HelperState;
 use crate::tuple::Tuple;
 use crate::{Family, SECOND, Time};
 
@@ -175,12 +174,10 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         helper: remembered,
         labels,
         secmark,
-        policy: _, // a record of its own
+        // A record of its own.
+        policy: _,
     } = extra;
-    let ftp = match remembered {
-        HelperState::Ftp(ftp) => Some(ftp),
-        _ => None,
-    };
+    let ftp = remembered.ftp();
     let marks = labels != 0 || secmark != 0;
     put::u64(out, number(id));
     kind(out, &tuples[0]);

@@ -166,6 +166,7 @@ impl Conntrack {
                 .link(&mut self.slab, id.index, dir, hash[dir.ix()]);
         }
         self.wheel.arm(&mut self.slab, id.index, deadline, run.now);
+        self.registers(id, true);
         if source {
             let zone_id = zone.id_for(Dir::Original);
             self.by_source

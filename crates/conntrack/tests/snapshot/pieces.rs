@@ -1,5 +1,9 @@
 //! A snapshot written while packets pass.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tidegate_conntrack::register::Register;
 use tidegate_conntrack::snapshot::{Snapshot, Writer};
 use tidegate_conntrack::{Conntrack, Dir, SECOND, Tuple};
 use tidegate_wire::{Family, proto};
@@ -88,4 +92,66 @@ fn of_two_with_one_tuple_the_later_counts() {
     let (id, _) = again.find(&udp(5), Default::default()).unwrap();
     assert_eq!(again.entry(id).unwrap().mark, 5);
     assert_eq!(again.count(), 300);
+}
+
+/// How many connections have a tuple.
+#[derive(Clone, Debug, Default)]
+struct Book(Arc<Mutex<HashMap<Tuple, i32>>>);
+
+impl Book {
+    fn add(&self, tuples: &[Tuple; 2], n: i32) {
+        let mut all = self.0.lock().unwrap();
+        for tuple in tuples {
+            *all.entry(*tuple).or_default() += n;
+        }
+    }
+
+    fn of(ct: &Conntrack) -> HashMap<Tuple, i32> {
+        let tuples = ct.iter().flat_map(|(_, e)| e.tuples);
+        tuples.map(|t| (t, 1)).collect()
+    }
+
+    fn present(&self) -> HashMap<Tuple, i32> {
+        let all = self.0.lock().unwrap();
+        all.iter()
+            .filter(|(_, n)| **n != 0)
+            .map(|(t, n)| (*t, *n))
+            .collect()
+    }
+}
+
+impl Register for Book {
+    fn enters(&mut self, tuples: &[Tuple; 2]) {
+        self.add(tuples, 1);
+    }
+
+    fn leaves(&mut self, tuples: &[Tuple; 2]) {
+        self.add(tuples, -1);
+    }
+}
+
+/// However a connection has come into the table or gone.
+#[test]
+fn a_register_has_all_tuples_of_the_table() {
+    let mut world = World::new(wide());
+    (0..20).for_each(|n| world.open_udp(n));
+    let book = Book::default();
+    world.ct.set_register(Box::new(book.clone()));
+    (20..30).for_each(|n| world.open_udp(n));
+    let (one, _) = world.ct.find(&udp(5), Default::default()).unwrap();
+    world.ct.delete(one);
+    assert_eq!(book.present().len(), 58);
+    assert_eq!(book.present(), Book::of(&world.ct));
+
+    let mut out = Vec::new();
+    let mut writer = Writer::new(world.now, WALL, &mut out);
+    while !writer.step(&world.ct, 256, &mut out) {}
+    let mut again = Conntrack::new(wide());
+    let book = Book::default();
+    again.set_register(Box::new(book.clone()));
+    again.restore(NOW, WALL, &Snapshot::open(&out).unwrap());
+    assert_eq!(book.present().len(), 58);
+    assert_eq!(book.present(), Book::of(&again));
+    again.flush();
+    assert!(book.present().is_empty());
 }

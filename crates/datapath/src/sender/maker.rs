@@ -236,12 +236,16 @@ impl Bench {
             };
             match SenderProgram::load(&code) {
                 Ok(program) => return Ok(program),
-                Err(e) => last = Some(e),
+                Err(e) => last = Some((e, code)),
             }
         }
-        match last {
-            Some(e) => Err(refused("a program for local senders", &e)),
-            None => bail!("no length to try"),
-        }
+        let Some((e, code)) = last else {
+            bail!("no length to try");
+        };
+        let what = match SenderProgram::objection(&code).lines().last() {
+            Some(said) => format!("a program for local senders ({said})"),
+            None => "a program for local senders".to_owned(),
+        };
+        Err(refused(&what, &e))
     }
 }

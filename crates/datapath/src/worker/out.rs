@@ -70,9 +70,7 @@ impl Worker {
             wire.queue.push(frame);
             return;
         };
-        // A copy of what a program has refused has none.
-        let has_head = source.head != [0; 14];
-        if as_sent && source.slot == slot && source.side == Side::Door && has_head {
+        if as_sent && source.slot == slot && source.side == Side::Door {
             frame.head = source.head;
             wire.queue.push(frame);
             return;

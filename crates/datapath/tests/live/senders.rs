@@ -1,7 +1,7 @@
 //! Local senders hear at once of what rules drop.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use aya::EbpfLoader;
@@ -159,7 +159,7 @@ impl Dice {
     }
 }
 
-const MATCHES: [&str; 24] = [
+const MATCHES: [&str; 26] = [
     "",
     "-p udp",
     "-p tcp",
@@ -176,6 +176,8 @@ const MATCHES: [&str; 24] = [
     "-d 10.0.0.0/8",
     "-d 10.1.0.0/16",
     "! -d 192.0.2.1",
+    "-m iprange --dst-range 10.0.0.2-10.1.0.8",
+    "-m iprange ! --src-range 10.0.0.0-10.0.0.1",
     "-s 10.0.0.1",
     "-o lo",
     "-o eth+",
@@ -193,6 +195,19 @@ const STATES: [&str; 5] = [
     "-m conntrack --ctorigdstport 7",
 ];
 const CHAINS: [&str; 3] = ["one", "two", "three"];
+
+/// What stands for the same in IPv6.
+const SIX: [(&str, &str); 9] = [
+    ("icmp", "icmpv6"),
+    ("-m ttl --ttl", "-m hl --hl"),
+    ("10.1.0.9:9", "[fd10:1::9]:9"),
+    ("10.0.0.0-10.0.0.1", "fd10::-fd10::1"),
+    ("10.0.0.2-10.1.0.8", "fd10::2-fd10:1::8"),
+    ("10.0.0.0/8", "fd10::/16"),
+    ("10.1.0.0/16", "fd10:1::/32"),
+    ("192.0.2.1", "fd99::1"),
+    ("10.0.0.1", "fd10::1"),
+];
 
 /// A ruleset in which chains call later ones.
 fn random_rules(dice: &mut Dice) -> String {
@@ -242,13 +257,17 @@ fn random_rules(dice: &mut Dice) -> String {
     text + "COMMIT\n"
 }
 
-/// An IPv4 packet of this host with an Ethernet header before it.
-fn random_packet(dice: &mut Dice) -> Vec<u8> {
-    let protocol = [6, 17, 1, 47][dice.roll(4)];
+/// A packet of this host with an Ethernet header before it.
+fn random_packet(dice: &mut Dice, family: Family) -> Vec<u8> {
+    let (icmp, kinds) = match family {
+        Family::V4 => (1, [8, 0, 3, 13]),
+        Family::V6 => (58, [128, 129, 1, 139]),
+    };
+    let protocol = [6, 17, icmp, 47][dice.roll(4)];
     let ports = [7_u16, 9, 80, 1000, 1200, 5000];
     let (sport, dport) = (ports[dice.roll(6)], ports[dice.roll(6)]);
     let mut l4 = match protocol {
-        1 => vec![[8, 0, 3, 13][dice.roll(4)], 0, 0, 0, 0, dport as u8, 0, 1],
+        p if p == icmp => vec![kinds[dice.roll(4)], 0, 0, 0, 0, dport as u8, 0, 1],
         _ => [sport.to_be_bytes(), dport.to_be_bytes()].concat(),
     };
     match protocol {
@@ -268,16 +287,30 @@ fn random_packet(dice: &mut Dice) -> Vec<u8> {
     }
     let tos = [0, 0x10][dice.roll(2)];
     let ttl = [16, 64][dice.roll(2)];
-    let mut packet = vec![0x45, tos, 0, 0, 0, 1, 0, 0, ttl, protocol, 0, 0];
-    packet.extend([10, 0, 0, 1]);
-    packet.extend([[10, 0, 0, 2], [10, 1, 0, 9], [192, 0, 2, 1]][dice.roll(3)]);
-    packet.extend(l4);
-    let len = packet.len() as u16;
-    packet[2..4].copy_from_slice(&len.to_be_bytes());
-    checksum::fix_ipv4(&mut packet);
+    let to = dice.roll(3);
     let mut frame = vec![0; 12];
-    frame.extend([8, 0]);
-    frame.extend(packet);
+    match family {
+        Family::V4 => {
+            let mut packet = vec![0x45, tos, 0, 0, 0, 1, 0, 0, ttl, protocol, 0, 0];
+            packet.extend([10, 0, 0, 1]);
+            packet.extend([[10, 0, 0, 2], [10, 1, 0, 9], [192, 0, 2, 1]][to]);
+            packet.extend(l4);
+            let len = packet.len() as u16;
+            packet[2..4].copy_from_slice(&len.to_be_bytes());
+            checksum::fix_ipv4(&mut packet);
+            frame.extend([8, 0]);
+            frame.extend(packet);
+        }
+        Family::V6 => {
+            let address = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+            frame.extend([0x86, 0xdd, 0x60 | tos >> 4, tos << 4, 0, 0]);
+            frame.extend((l4.len() as u16).to_be_bytes());
+            frame.extend([protocol, ttl]);
+            frame.extend(address("fd10::1"));
+            frame.extend(address(["fd10::2", "fd10:1::9", "fd99::1"][to]));
+            frame.extend(l4);
+        }
+    }
     frame
 }
 
@@ -309,12 +342,16 @@ fn a_refusal_is_always_the_engines_drop() {
     for address in ["10.0.0.1", "10.0.0.2", "10.1.0.9", "192.0.2.1"] {
         host.sh(&format!("ip addr add {address}/32 dev lo"));
     }
+    for address in ["fd10::1", "fd10::2", "fd10:1::9", "fd99::1"] {
+        host.sh(&format!("ip addr add {address}/128 dev lo"));
+    }
     host.run(|| {
         let mut dice = Dice(0x0123_4567_89ab_cdef);
         let object = tidegate_ebpf::object(Vec::new(), &MAPS).unwrap();
         let (mut dropped, mut refused) = (0, 0);
-        for _ in 0..120 {
-            let (d, r) = compare(&mut dice, &object);
+        for round in 0..120 {
+            let family = [Family::V4, Family::V6][round % 2];
+            let (d, r) = compare(&mut dice, family, &object);
             dropped += d;
             refused += r;
         }
@@ -325,9 +362,14 @@ fn a_refusal_is_always_the_engines_drop() {
 }
 
 /// One ruleset: how many packets the engine dropped, and of how many the sender heard.
-fn compare(dice: &mut Dice, object: &[u8]) -> (usize, usize) {
-    let text = random_rules(dice);
-    let parsed = parse_rules(&text, Family::V4, &NoNames)
+fn compare(dice: &mut Dice, family: Family, object: &[u8]) -> (usize, usize) {
+    let mut text = random_rules(dice);
+    if family == Family::V6 {
+        for (four, six) in SIX {
+            text = text.replace(four, six);
+        }
+    }
+    let parsed = parse_rules(&text, family, &NoNames)
         .unwrap_or_else(|e| panic!("{text}: line {}: {}", e.line, e.render("test")));
     let lowered = lower(&parsed).unwrap_or_else(|e| panic!("{}", e.render("test", None)));
     let (running, _) = tidegate_host::Host::running().unwrap();
@@ -365,7 +407,7 @@ fn compare(dice: &mut Dice, object: &[u8]) -> (usize, usize) {
         .unwrap_or_else(|e| panic!("{text}: {e}\n{}", SenderProgram::objection(&code)));
     let (mut dropped, mut refused) = (0, 0);
     for n in 0..150 {
-        let frame = random_packet(dice);
+        let frame = random_packet(dice, family);
         let passes = program.run(&frame).unwrap();
         let way = Outgoing {
             dev: IfIndex(1),

@@ -15,17 +15,17 @@ fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// A user namespace's root may not load programs.
-fn may() -> bool {
-    if !able() {
-        return false;
-    }
+/// Whether we are root of the machine, and not of a user namespace.
+fn machines_root() -> bool {
     let all = std::fs::read_to_string("/proc/self/uid_map").unwrap();
-    let whole = all.split_whitespace().nth(2) == Some("4294967295");
-    if !whole {
+    all.split_whitespace().nth(2) == Some("4294967295")
+}
+
+fn may() -> bool {
+    if able() && !machines_root() {
         skipped("programs are loaded by the machine's root only");
     }
-    whole
+    able() && machines_root()
 }
 
 fn guard(host: &Host, rules: &str) -> Guard {
@@ -188,6 +188,21 @@ fn an_interface_that_carries_others_has_a_packet_socket() {
     let guard = self::guard(&server, &filter(&["-A INPUT -p icmp"]));
     assert!(!attached(&server, "eth0") && client.pings("10.0.0.1", 56));
     assert!(notes(&guard).iter().any(why));
+}
+
+/// Who may not load programs has packet sockets, and is told (`user::as_an_ordinary_user`
+/// runs this).
+#[test]
+fn without_the_right_to_it() {
+    if !able() || machines_root() {
+        return;
+    }
+    let (client, server) = crate::net::client_and_server();
+    let guard = guard(&server, &filter(&["-A INPUT -p icmp"]));
+    assert!(client.pings("10.0.0.1", 4000));
+    assert_eq!(guard.counted(Family::V4, 0), 3);
+    let said = notes(&guard);
+    assert!(said.len() == 1 && said[0].contains("eth0"), "{said:?}");
 }
 
 /// Frames that do not fit a slot.

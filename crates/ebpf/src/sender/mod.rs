@@ -171,13 +171,22 @@ pub fn program(making: &Making<'_>) -> Asm {
         read::headers(&mut a, side.rules.family, making.broadcast, pass);
         decide(&mut a, making, side, (certain, pass));
     }
+    if !a.jumps_to(certain) {
+        a = Asm::new();
+        answer(&mut a, PASS);
+        return a;
+    }
     a.bind(certain);
     refuse(&mut a, pass);
     a.bind(pass);
-    a.mov(Reg::R0, PASS);
-    a.exit();
+    answer(&mut a, PASS);
     a.prune();
     a
+}
+
+fn answer(a: &mut Asm, what: i32) {
+    a.mov(Reg::R0, what);
+    a.exit();
 }
 
 /// Passes what is of another namespace, and everything while other rules are in force.
@@ -226,7 +235,13 @@ fn decide(a: &mut Asm, making: &Making<'_>, side: &Side<'_>, (certain, pass): (L
         read::is_known(a, side.rules.family, known, pass);
     }
     let mut facts = Facts::new(making, side);
-    let limit = |a: &Asm| a.len() + making.longest / 4;
+    // Those who have rules share the room.
+    let walks = |side: &Side<'_>| match side.rules.tables.iter().flatten().count() {
+        0 => 0,
+        _ => 1 + usize::from(side.tracked),
+    };
+    let shares: usize = making.sides.iter().map(walks).sum();
+    let limit = |a: &Asm| a.len() + making.longest / shares.max(1);
     let most = limit(a);
     walk::output(a, &facts, most, certain);
     a.jump(pass);
@@ -264,8 +279,7 @@ fn refuse(a: &mut Asm, pass: Label) {
         a.call(helper::LOAD_BYTES);
         a.jump_if(Cond::Ne, R::R0, 0, failed);
         ring(a, helper::RING_SUBMIT);
-        a.mov(R::R0, DROP);
-        a.exit();
+        answer(a, DROP);
         a.bind(failed);
         ring(a, helper::RING_DISCARD);
         a.jump(pass);

@@ -141,6 +141,10 @@ fn narrow(a: &mut Asm, test: &Test, yes: Label, no: Label) {
         let Ok(lo) = u64::try_from(lo) else {
             break;
         };
+        if hi == u128::from(lo) {
+            compare(a, Cond::Eq, VALUE, lo, yes);
+            continue;
+        }
         if lo > 0 {
             compare(a, Cond::Lt, VALUE, lo, no);
         }

@@ -154,6 +154,20 @@ impl Fib {
         }
     }
 
+    /// Where prefixes begin and where what lies behind them begins.
+    pub(super) fn boundaries(&self) -> Vec<u128> {
+        let mut all = vec![0];
+        for route in self.tables.iter().flat_map(|t| &t.routes) {
+            let first = route.to.addr & route.to.mask();
+            let host = super::mask(self.family, u8::MAX) & !route.to.mask();
+            all.push(first);
+            all.extend((first | host).checked_add(1));
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// Whether there are rules beside those of every host.
     pub(super) fn has_policy_rules(&self) -> bool {
         let of_every_host = |rule: &PolicyRule| {

@@ -271,8 +271,9 @@ impl Env {
     }
 
     /// Whether there are policy-routing rules beside those of every host
-    /// (`fib4_has_custom_rules`).
-    pub(crate) fn has_policy_rules(&self, family: Family) -> bool {
+    /// (`fib4_has_custom_rules`), which may look at more than the destination.
+    #[must_use]
+    pub fn has_policy_rules(&self, family: Family) -> bool {
         self.fib(family).has_policy_rules()
     }
 
@@ -287,6 +288,12 @@ impl Env {
     #[must_use]
     pub fn route(&self, family: Family, dst: u128, src: u128, mark: u32) -> Option<Routed> {
         self.fib(family).lookup(dst, src, mark, None)
+    }
+
+    /// Addresses at which what routing says may change, ascending, 0 among them.
+    #[must_use]
+    pub fn boundaries(&self, family: Family) -> Vec<u128> {
+        self.fib(family).boundaries()
     }
 
     /// The route to `dst` for a packet received on `dev`. IPv6 loopback and link-local

@@ -1,7 +1,9 @@
 //! What is proved over the whole space of packets: rules that never match.
 
-use tidegate_analysis::{Reach, Set, TooBig};
-use tidegate_ir::{Cond, Field, RuleId, Rules, TableKind, Verdict, ctstate};
+use std::collections::BTreeMap;
+
+use tidegate_analysis::{Followed, Piece, Pieces, Reach, Set, TooBig};
+use tidegate_ir::{ChainId, Cond, Field, RuleId, Rules, TableKind, Verdict, ctstate};
 
 use super::Subject;
 use super::finding::{Finding, name};
@@ -9,6 +11,8 @@ use super::source::Place;
 
 /// Dead rules that are looked into; of the others it is only said that they are dead.
 const LOOKED_INTO: usize = 300;
+/// Steps of work for rules that are looked at one by one.
+const STEPS: u64 = 60_000_000;
 /// Rules that are named as taking another one's packets.
 const NAMED: usize = 6;
 
@@ -29,13 +33,89 @@ pub(super) fn find(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) {
             let _ = table(subject, kind, findings);
         }
     }
+    // Last, because it throws away what is known about whole tables.
+    for kind in TableKind::ALL {
+        if !subject.whole.knows(kind) {
+            one_by_one(subject, kind, findings);
+        }
+    }
+}
+
+/// Looks at a table's rules one by one, where all packets at once are too many.
+fn one_by_one(subject: &mut Subject<'_>, kind: TableKind, findings: &mut Vec<Finding>) {
+    let lowered = subject.loaded.lowered.clone();
+    let Some(table) = lowered.table(kind) else {
+        return;
+    };
+    let mut asked = Pieces::new(lowered.clone(), kind, STEPS);
+    let (mut looked_into, mut unknown) = (0, Vec::new());
+    for (id, chain) in (0u32..).zip(&table.chains) {
+        let source = subject.loaded.source.table(kind);
+        let count = source.and_then(|t| t.chain(&chain.name));
+        let count = count.map_or(0, |c| c.rules.len());
+        let place = Place {
+            table: kind,
+            chain: chain.name.clone(),
+            number: 0,
+        };
+        for (index, rule) in chain.rules.iter().enumerate() {
+            let followed = match asked.ask(&mut subject.space, rule) {
+                Piece::Alive => continue,
+                Piece::Unknown => {
+                    unknown.push((chain.name.clone(), index + 1));
+                    continue;
+                }
+                Piece::All(followed) => followed,
+            };
+            let part = Chain {
+                rules: &chain.rules,
+                reach: &followed.reach,
+                place: place.clone(),
+                first: entered(&followed, id),
+            };
+            let matches = followed
+                .reach
+                .get(&rule.id)
+                .map_or(Set::EMPTY, |r| r.matches);
+            let found = if matches.is_empty() {
+                looked_into += 1;
+                dead(subject, &part, index, looked_into <= LOOKED_INTO)
+            } else if kind == TableKind::Raw {
+                Ok(None)
+            } else {
+                states_left(subject, &part, index, matches)
+            };
+            match found {
+                Ok(found) => findings.extend(found),
+                Err(TooBig) => unknown.push((chain.name.clone(), index + 1)),
+            }
+        }
+        let whole = Chain {
+            rules: &chain.rules,
+            reach: &BTreeMap::new(),
+            place,
+            first: Set::EMPTY,
+        };
+        behind_a_verdict(subject, &whole, count, findings);
+    }
+    if let Some((chain, number)) = unknown.first() {
+        let text = format!(
+            "whether {} rules of table {} can match is unknown, {chain} {number} the first of them: \
+             they tell too many combinations of packets apart",
+            unknown.len(),
+            kind.name()
+        );
+        findings.push(Finding::new("TG000", None, text));
+    }
 }
 
 /// A chain's rules that run, and what gets to them.
 struct Chain<'a> {
     rules: &'a Rules,
-    reach: &'a std::collections::BTreeMap<RuleId, Reach>,
+    reach: &'a BTreeMap<RuleId, Reach>,
     place: Place,
+    /// Packets that enter it.
+    first: Set,
 }
 
 impl Chain<'_> {
@@ -45,12 +125,11 @@ impl Chain<'_> {
             ..self.place.clone()
         }
     }
+}
 
-    fn comes(&self, index: usize) -> Set {
-        let id = self.rules.get(index).map(|r| r.id);
-        let reach = id.and_then(|id| self.reach.get(&id));
-        reach.map_or(Set::EMPTY, |r| r.comes)
-    }
+fn entered(followed: &Followed, chain: u32) -> Set {
+    let set = followed.entered.get(&ChainId(chain));
+    set.copied().unwrap_or(Set::EMPTY)
 }
 
 fn table(
@@ -58,26 +137,28 @@ fn table(
     kind: TableKind,
     findings: &mut Vec<Finding>,
 ) -> Result<(), TooBig> {
-    let reach = subject.whole.reach(&mut subject.space, kind)?;
+    let followed = subject.whole.followed(&mut subject.space, kind)?;
+    let reach = &followed.reach;
     let lowered = subject.loaded.lowered.clone();
     let Some(table) = lowered.table(kind) else {
         return Ok(());
     };
     let mut looked_into = 0;
-    for lowered in &table.chains {
+    for (id, lowered) in (0u32..).zip(&table.chains) {
         let source = subject.loaded.source.table(kind);
         let source = source.and_then(|t| t.chain(&lowered.name));
         let count = source.map_or(0, |c| c.rules.len());
         let chain = Chain {
             rules: &lowered.rules,
-            reach: &reach,
+            reach,
             place: Place {
                 table: kind,
                 chain: lowered.name.clone(),
                 number: 0,
             },
+            first: entered(&followed, id),
         };
-        if lowered.base.is_none() && chain.comes(0).is_empty() {
+        if lowered.base.is_none() && chain.first.is_empty() {
             if count > 0 {
                 let place = Some(chain.place.clone());
                 let text = format!(
@@ -156,8 +237,7 @@ fn dead(
         return Ok(Some(Finding::new("TG010", Some(place), title)));
     }
     let holds = subject.space.rule(&rule.cond)?.holds;
-    let first = chain.comes(0);
-    let own = subject.space.bdd.and(holds, first)?;
+    let own = subject.space.bdd.and(holds, chain.first)?;
     if own.is_empty() {
         let why = match chain.place.number {
             _ if rule.cond.iter().any(|c| *c == Cond::Const(false)) => {
@@ -220,29 +300,21 @@ fn takers(
 ) -> Result<(Vec<usize>, bool), TooBig> {
     let mut taken = Vec::new();
     let mut left = own;
-    while taken.len() < NAMED && !left.is_empty() {
-        // The sets that get to rules only shrink, so the last one that still had some of
-        // these packets took them.
-        let (mut low, mut high) = (0, index);
-        while high - low > 1 {
-            let middle = low.midpoint(high);
-            let some = subject.space.bdd.and(left, chain.comes(middle))?;
-            if some.is_empty() {
-                high = middle;
-            } else {
-                low = middle;
-            }
-        }
-        let taker = &chain.rules[low];
-        let holds = subject.space.rule(&taker.cond)?.holds;
-        let rest = subject.space.bdd.minus(left, holds)?;
-        if rest == left || taken.contains(&low) {
+    for (at, taker) in chain.rules.iter().enumerate().take(index) {
+        if left.is_empty() || taken.len() == NAMED {
             break;
         }
-        taken.push(low);
-        left = rest;
+        let Some(reach) = chain.reach.get(&taker.id) else {
+            continue;
+        };
+        let stays = taker.verdict == Verdict::Continue && taker.effects.is_empty();
+        let some = subject.space.bdd.and(left, reach.matches)?;
+        if !stays && !some.is_empty() {
+            let holds = subject.space.rule(&taker.cond)?.holds;
+            taken.push(at);
+            left = subject.space.bdd.minus(left, holds)?;
+        }
     }
-    taken.sort_unstable();
     Ok((taken, left.is_empty()))
 }
 
@@ -274,7 +346,7 @@ fn states_left(
         return Ok(None);
     }
     let holds = subject.space.rule(&rule.cond)?.holds;
-    let own = subject.space.bdd.and(holds, chain.comes(0))?;
+    let own = subject.space.bdd.and(holds, chain.first)?;
     let wanted = states(subject, own)?;
     if !wanted.contains(&"NEW") {
         return Ok(None);

@@ -59,8 +59,8 @@ pub(crate) const LINTS: &[Lint] = &[
     Lint {
         code: "TG000",
         level: Level::Note,
-        what: "A table tells more combinations of packets apart than can be followed; exact lints leave it out.",
-        silent: "The limit is three million diagram nodes for all tables of a family.",
+        what: "Whether some rules can match is unknown: they tell more combinations of packets apart than can be followed.",
+        silent: "Where all packets at once are too many (three million diagram nodes), rules are looked at one by one.",
         example: v4(""),
     },
     Lint {

@@ -120,6 +120,12 @@ impl Source {
         self.lines.get(place)
     }
 
+    /// The rule or policy on a line.
+    pub(crate) fn at(&self, number: usize) -> Option<Place> {
+        let here = self.lines.iter().find(|(_, l)| l.number == number);
+        here.map(|(place, _)| place.clone())
+    }
+
     /// Whether somebody has said that a finding is as it should be.
     pub(crate) fn allows(&self, code: &str, place: Option<&Place>) -> bool {
         let here = place.and_then(|p| self.line(p));

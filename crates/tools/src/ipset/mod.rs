@@ -17,7 +17,8 @@ use std::io::{self, Read};
 use tidegate_sets::Sets;
 use tidegate_syntax::Failure;
 
-use crate::{HostNames, Prepared, Printed, Store};
+use crate::names::FileNames;
+use crate::{Prepared, Printed, Store};
 use line::{Call, Verb};
 
 pub use print::save_all;
@@ -248,9 +249,9 @@ pub fn read_all(text: &str, now: u64) -> Result<Sets, String> {
     }
 }
 
-/// Names of hosts, services and protocols.
-pub(crate) fn names() -> HostNames {
-    HostNames::default()
+/// Names of hosts, services and protocols, as files have them.
+pub(crate) fn names() -> FileNames {
+    FileNames::default()
 }
 
 #[cfg(test)]

@@ -146,9 +146,9 @@ pub(crate) fn ports(word: &str, proto: &str, names: &dyn Names) -> Result<(u16, 
         )),
         other => other,
     };
-    let port = |part: &str| match names.service(part, Some(proto)) {
-        Some(port) => Ok(port),
-        None => whole(part, 0, 65535).map(|n| n as u16),
+    let port = |part: &str| {
+        let number = whole(part, 0, 65535).map(|n| n as u16);
+        number.or_else(|wrong| names.service(part, Some(proto)).ok_or(wrong))
     };
     // A service may have a dash in its name.
     if let Ok(one) = port(word) {

@@ -1,11 +1,16 @@
 //! `-m rateest`: compares what rate estimators say (kernel `xt_rateest_mt`).
 
+use tidegate_ir::{Cond, Shared, Step, StepInput, TableKey, Truth};
 use tidegate_wire::Family;
 
+use crate::targets::rateest::{Estimator, table};
 use crate::{
-    Arg, Args, Case, Context, Error, Extension, Input, Instance, ListCtx, Lower, Opt, Value, bad,
-    ok, saved,
+    Arg, Args, Case, Context, Error, Extension, Input, Instance, ListCtx, Lower, LowerCtx, Opt,
+    Value, bad, ok, saved,
 };
+
+/// Kind under which a rule names the estimators that it reads: a rule must feed them.
+pub const READ: &str = "rateest read";
 
 const FIRST: usize = 0;
 const SECOND: usize = 1;
@@ -129,7 +134,7 @@ fn shown_bps(bytes: u64) -> String {
 /// `-m rateest`.
 pub static RATEEST: Extension = Extension {
     name: "rateest",
-    lower: Lower::Match(|_, ctx| ctx.refuse("rateest: there are no rate estimators")),
+    lower: Lower::Match(lower),
     options: OPTIONS,
     legal: crate::Legal {
         extra: check,
@@ -141,6 +146,94 @@ pub static RATEEST: Extension = Extension {
     cases: CASES,
     ..Extension::MATCH
 };
+
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
+    let number = |opts: [usize; 2]| opts.iter().find_map(|&o| args.number(o)).unwrap_or(0);
+    let mode = [
+        (LT, std::cmp::Ordering::Less),
+        (GT, std::cmp::Ordering::Greater),
+    ];
+    let mode = mode.into_iter().find(|m| args.has(m.0));
+    let signs = [LT, GT, EQ];
+    let delta = args.has(DELTA);
+    // Without a second estimator and without differences there is one rate, however it is
+    // called.
+    let (second_bps, second_pps) = match delta {
+        true => (number([BPS2, BPS2]), number([PPS2, PPS2])),
+        false => (number([BPS1, BPS2]), number([PPS1, PPS2])),
+    };
+    ctx.step(Compare {
+        first: table(args.text(FIRST).unwrap_or("")),
+        second: args.text(SECOND).map(table),
+        delta,
+        wanted: mode.map_or(std::cmp::Ordering::Equal, |m| m.1),
+        invert: signs.iter().any(|&o| args.inverted(o)),
+        bps: args.has(BPS1) || args.has(BPS2),
+        pps: args.has(PPS1) || args.has(PPS2),
+        rates: [
+            (number([BPS1, BPS1]), number([PPS1, PPS1])),
+            (second_bps, second_pps),
+        ],
+    })
+}
+
+/// One rule's comparison.
+#[derive(Clone, Debug)]
+struct Compare {
+    first: TableKey,
+    second: Option<TableKey>,
+    delta: bool,
+    wanted: std::cmp::Ordering,
+    invert: bool,
+    bps: bool,
+    pps: bool,
+    /// Bytes and packets in a second.
+    rates: [(u64, u64); 2],
+}
+
+impl Compare {
+    /// What is compared on one side (`xt_rateest_mt`).
+    fn side(&self, key: &TableKey, given: (u64, u64), shared: &mut Shared, now: u64) -> (u64, u64) {
+        let estimator = shared.get_mut::<Estimator>(key);
+        let (bps, pps) = estimator.map_or((0, 0), |e| e.rates(now));
+        match self.delta {
+            true => (given.0.saturating_sub(bps), given.1.saturating_sub(pps)),
+            false => (bps, pps),
+        }
+    }
+}
+
+impl Step for Compare {
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        let now = input.now;
+        let first = self.side(&self.first, self.rates[0], input.shared, now);
+        let second = match &self.second {
+            Some(key) => self.side(key, self.rates[1], input.shared, now),
+            None => self.rates[1],
+        };
+        let bps = !self.bps || first.0.cmp(&second.0) == self.wanted;
+        let pps = !self.pps || first.1.cmp(&second.1) == self.wanted;
+        ((bps && pps) != self.invert).into()
+    }
+
+    fn describe(&self, _: u64) -> String {
+        format!("rate estimator {}", self.first.name)
+    }
+
+    fn fresh(&self) -> Box<dyn Step> {
+        Box::new(self.clone())
+    }
+
+    fn tables(&self) -> Vec<TableKey> {
+        let keys = [Some(&self.first), self.second.as_ref()];
+        let read = |key: &TableKey| TableKey {
+            kind: READ,
+            name: key.name.clone(),
+        };
+        let both = |key: &TableKey| [key.clone(), read(key)];
+        keys.into_iter().flatten().flat_map(both).collect()
+    }
+}
 
 fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
     // Compared with another estimator, rates count only as differences from it.

@@ -1,10 +1,16 @@
-//! `-j RATEEST`: adds the packet to a rate estimator (kernel `xt_rateest_tg`). The match
-//! that reads estimators is refused here, so an estimate is nobody's input.
+//! `-j RATEEST`: adds the packet to a rate estimator (kernel `xt_rateest_tg`), which
+//! `-m rateest` reads.
+
+use tidegate_ir::{Shared, Step, StepInput, TableKey, Truth, Verdict};
 
 use crate::{
-    Arg, Args, Case, Context, Error, Extension, Families, Input, Instance, ListCtx, Opt, Value,
-    bad, ok, saved,
+    Arg, Args, Case, Context, Error, Extension, Families, Input, Instance, ListCtx, Lower,
+    LowerCtx, Opt, Outcome, Value, bad, ok, saved,
 };
+
+/// Kind of the shared tables, which are [`Estimator`]s. Rules that feed one name it, and
+/// rules that read one.
+pub const KIND: &str = "rateest";
 
 const NAME: usize = 0;
 const INTERVAL: usize = 1;
@@ -34,6 +40,7 @@ const OPTIONS: &[Opt] = &[
 pub static RATEEST: Extension = Extension {
     name: "RATEEST",
     families: Families::Both,
+    lower: Lower::Target(lower),
     options: OPTIONS,
     finish,
     list,
@@ -104,6 +111,126 @@ fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The shared table of that name.
+#[must_use]
+pub fn table(name: &str) -> TableKey {
+    TableKey {
+        kind: KIND,
+        name: name.to_owned(),
+    }
+}
+
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Outcome {
+    let us = |opt| args.number(opt).unwrap_or(0).max(1);
+    let doubles = |n: u64, unit: u64| (n / unit.max(1)).checked_ilog2().unwrap_or(0) as u8;
+    let feed = Feed {
+        key: table(args.text(NAME).unwrap_or("")),
+        interval: doubles(us(INTERVAL), QUARTER.into()).min(5),
+        ewma: doubles(us(EWMA), us(INTERVAL)).clamp(1, 31),
+    };
+    Outcome::effect(ctx.effect(feed, false), Verdict::Continue)
+}
+
+/// A moving average of packets and bytes in a second (`struct net_rate_estimator`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Estimator {
+    /// It is updated every quarter of a second, doubled so many times.
+    interval: u8,
+    /// Weight of the last interval: one half, to this power.
+    ewma: u8,
+    /// When it is next updated, in nanoseconds; `None` before the first packet.
+    next: Option<u64>,
+    bytes: Average,
+    packets: Average,
+}
+
+/// One of the two averages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Average {
+    count: u64,
+    last: u64,
+    /// In a second, times 256.
+    rate: u64,
+}
+
+impl Average {
+    /// Takes in one interval (`est_timer`).
+    fn update(&mut self, interval: u8, ewma: u8) {
+        let seen = self.count.wrapping_sub(self.last) << (10 - interval);
+        let change = (seen >> ewma).wrapping_sub(self.rate >> ewma);
+        self.rate = self.rate.wrapping_add(change);
+        self.last = self.count;
+    }
+}
+
+impl Estimator {
+    /// Takes in all intervals that have passed.
+    fn update(&mut self, now: u64) {
+        let every = u64::from(QUARTER << self.interval) * 1000;
+        let next = self.next.get_or_insert(now.saturating_add(every));
+        while now >= *next {
+            let before = (self.bytes, self.packets);
+            self.bytes.update(self.interval, self.ewma);
+            self.packets.update(self.interval, self.ewma);
+            *next += every;
+            if before == (self.bytes, self.packets) && now >= *next {
+                // Nothing will change any more.
+                *next += (now - *next) / every * every + every;
+            }
+        }
+    }
+
+    fn count(&mut self, len: u32, now: u64) {
+        self.update(now);
+        self.bytes.count = self.bytes.count.wrapping_add(len.into());
+        self.packets.count = self.packets.count.wrapping_add(1);
+    }
+
+    /// Bytes and packets in a second (`gen_estimator_read`).
+    pub fn rates(&mut self, now: u64) -> (u64, u64) {
+        self.update(now);
+        (self.bytes.rate >> 8, self.packets.rate >> 8)
+    }
+}
+
+/// One rule's feeding of an estimator.
+#[derive(Clone, Debug)]
+struct Feed {
+    key: TableKey,
+    interval: u8,
+    ewma: u8,
+}
+
+impl Step for Feed {
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        let (len, now) = (input.len, input.now);
+        if let Some(estimator) = input.shared.get_mut::<Estimator>(&self.key) {
+            estimator.count(len, now);
+        }
+        Truth::True
+    }
+
+    fn describe(&self, _: u64) -> String {
+        format!("rate estimator {}", self.key.name)
+    }
+
+    fn fresh(&self) -> Box<dyn Step> {
+        Box::new(self.clone())
+    }
+
+    fn load(&self, shared: &mut Shared) {
+        shared.table(&self.key, || Estimator {
+            interval: self.interval,
+            ewma: self.ewma,
+            ..Estimator::default()
+        });
+    }
+
+    fn tables(&self) -> Vec<TableKey> {
+        vec![self.key.clone()]
+    }
+}
+
 fn list(x: &Instance, _: &ListCtx<'_>) -> String {
     let name = x.args.text(NAME).unwrap_or("");
     let shown = |opt| time(x.args.number(opt).unwrap_or(0));
@@ -132,3 +259,27 @@ const CASES: &[Case] = &[
     bad("-j RATEEST --rateest-name RE5 --rateest-interval 16s --rateest-ewmalog 17s"),
     bad("-j RATEEST --rateest-name RE5 --rateest-interval x --rateest-ewmalog 17s"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1,000 bytes every quarter of a second are 4,000 in a second, which an average of
+    /// weight one half comes near to by halves (`est_timer`).
+    #[test]
+    fn an_average_follows_by_halves() {
+        let quarter = 250_000_000;
+        let mut e = Estimator {
+            ewma: 1,
+            ..Estimator::default()
+        };
+        let mut seen = Vec::new();
+        for n in 0..4 {
+            e.count(1000, n * quarter);
+            seen.push(e.rates((n + 1) * quarter));
+        }
+        assert_eq!(seen, [(2000, 2), (3000, 3), (3500, 3), (3750, 3)]);
+        // Long silence ends it at once, however many intervals it is.
+        assert_eq!(e.rates(u64::MAX / 2), (0, 0));
+    }
+}

@@ -1,0 +1,774 @@
+//! What two rulesets make of all packets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tidegate_analysis::{
+    Bound, Course, Ending, Fate, Journey, Origin, Prepared, Set, Space, Surroundings, TooBig, Way,
+    Window, possible, regions,
+};
+use tidegate_host::Host;
+use tidegate_ir::{
+    Cond, CtSpec, Effect, Field, Hook, NatSpec, Rule, RuleId, Ruleset, TableKind, ctstate,
+};
+use tidegate_syntax::save;
+use tidegate_wire::Family;
+
+use super::example::example;
+use crate::query::ask;
+use crate::replay::rules::Loaded;
+use crate::whole::MOST_NODES;
+
+/// Differences of one kind that are told one by one.
+const TOLD: usize = 20;
+/// Regions that are looked at one by one.
+const REGIONS: usize = 6_000;
+/// Regions up to which nothing else is tried.
+const FEW: usize = 60;
+/// Nodes after which diagrams are thrown away.
+const NODES: usize = 400_000;
+/// Steps of work for all packets at once, for one region, and for all of them.
+const ALL_STEPS: u64 = 20_000_000;
+const STEPS: u64 = 4_000_000;
+const MOST_STEPS: u64 = 200_000_000;
+
+/// The way a packet takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Path {
+    Here,
+    Through,
+    Out,
+}
+
+impl Path {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Path::Here => "to this host",
+            Path::Through => "through this host",
+            Path::Out => "from this host",
+        }
+    }
+
+    const fn hooks(self) -> &'static [Hook] {
+        match self {
+            Path::Here => &[Hook::Prerouting, Hook::Input],
+            Path::Through => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
+            Path::Out => &[Hook::Output, Hook::Postrouting],
+        }
+    }
+}
+
+/// A class of packets that are treated differently.
+#[derive(Clone, Debug)]
+pub(crate) struct Difference {
+    /// Which way.
+    pub(crate) path: &'static str,
+    /// What has changed.
+    pub(crate) what: &'static str,
+    /// Whether it is so however stateful tests come out.
+    pub(crate) certain: bool,
+    /// A packet in words, or by its fields.
+    pub(crate) example: String,
+    /// Whether the engine treats it so.
+    pub(crate) tried: bool,
+    /// The rules that decide.
+    pub(crate) rules: [String; 2],
+}
+
+/// The outcome of a comparison.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    /// All differences.
+    pub(crate) differences: Vec<Difference>,
+    /// What is not known, a sentence each.
+    pub(crate) unknown: BTreeSet<String>,
+}
+
+/// How a packet ends, as far as rulesets are compared.
+#[expect(clippy::large_enum_variant, reason = "most packets pass")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Passes {
+        nat: [Option<NatSpec>; 2],
+        untracked: bool,
+        written: [Bound; 5],
+    },
+    Stopped(Ending),
+    Lost,
+}
+
+/// What rules write, as it is in the end.
+const WRITTEN: [Field; 5] = [
+    Field::Mark,
+    Field::CtMark,
+    Field::Tos,
+    Field::Ttl,
+    Field::Priority,
+];
+
+impl Class {
+    const fn passes(self) -> bool {
+        matches!(self, Class::Passes { .. })
+    }
+
+    fn drops(self) -> bool {
+        self == Class::Stopped(Ending::Drop)
+    }
+
+    const fn rejects(self) -> bool {
+        matches!(self, Class::Stopped(Ending::Reject(_)))
+    }
+}
+
+/// What has changed, whether two classes are alike in it, and which classes it is about.
+type Otherwise = (&'static str, fn(Class, Class) -> bool, fn(Class) -> bool);
+
+/// Some packets that end alike by the same rule.
+struct Decision {
+    class: Class,
+    by: Option<RuleId>,
+    set: Set,
+}
+
+/// A ruleset in a comparison.
+pub(super) struct Side<'a> {
+    pub(super) loaded: &'a Loaded,
+    prepared: Prepared,
+    /// Names of stateful tests by step.
+    names: Arc<Vec<u32>>,
+}
+
+pub(super) struct Compared<'a> {
+    pub(super) sides: [Side<'a>; 2],
+    pub(super) host: Option<&'a Host>,
+    surroundings: Option<Surroundings>,
+    pub(super) space: Space,
+    /// Interfaces with names.
+    pub(super) links: Vec<String>,
+    found: Comparison,
+    seen: BTreeSet<(Path, &'static str, [Option<RuleId>; 2])>,
+    starts: [Option<Set>; 2],
+}
+
+/// Compares two rulesets of one family.
+pub(crate) fn compare(before: &Loaded, after: &Loaded, host: Option<&Host>) -> Comparison {
+    let text = |l: &Loaded| save::ruleset(l.source.tables.iter(), l.source.family, "", "", false);
+    if text(before) == text(after) {
+        return Comparison::default();
+    }
+    let mut compared = Compared::new([before, after], host);
+    compared.run();
+    compared.found
+}
+
+/// What a rule says, whatever chain it is in.
+fn said(loaded: &Loaded, id: RuleId) -> Option<(TableKind, &str)> {
+    let origin = loaded.origin.get(id.0 as usize)?;
+    let text = origin.text.as_str();
+    let start = format!("-A {} ", origin.chain);
+    Some((origin.table, text.strip_prefix(&start).unwrap_or(text)))
+}
+
+fn steps(rule: &Rule) -> Vec<usize> {
+    let mut all = Vec::new();
+    rule.cond.visit(&mut |c| {
+        if let Cond::Call(id) = c {
+            all.push(id.0 as usize);
+        }
+    });
+    all
+}
+
+/// Names for stateful tests: the same for what is written the same, first for first.
+fn step_names(sides: [&Loaded; 2]) -> [Vec<u32>; 2] {
+    let mut names: BTreeMap<(TableKind, String, usize, usize), u32> = BTreeMap::new();
+    sides.map(|loaded| {
+        let mut list = vec![0; loaded.lowered.steps.len()];
+        let mut count: BTreeMap<(TableKind, String), usize> = BTreeMap::new();
+        for (_, _, rule) in loaded.lowered.rules() {
+            let all = steps(rule);
+            let Some((table, text)) = said(loaded, rule.id).filter(|_| !all.is_empty()) else {
+                continue;
+            };
+            let nth = count.entry((table, text.to_owned())).or_default();
+            for (at, step) in all.into_iter().enumerate() {
+                let next = names.len() as u32;
+                let key = (table, text.to_owned(), *nth, at);
+                if let Some(place) = list.get_mut(step) {
+                    *place = *names.entry(key).or_insert(next);
+                }
+            }
+            *nth += 1;
+        }
+        list
+    })
+}
+
+/// Positions in two lists that are no part of what both have in the same order.
+fn changed(a: &[&str], b: &[&str]) -> [Vec<usize>; 2] {
+    let start = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let (ra, rb) = (&a[start..], &b[start..]);
+    let end = ra
+        .iter()
+        .rev()
+        .zip(rb.iter().rev())
+        .take_while(|(x, y)| x == y)
+        .count();
+    let (ra, rb) = (&ra[..ra.len() - end], &rb[..rb.len() - end]);
+    // Beyond this everything between is taken as changed.
+    if ra.len() * rb.len() > 4_000_000 {
+        return [ra.len(), rb.len()].map(|n| (start..start + n).collect());
+    }
+    let width = rb.len() + 1;
+    let mut longest = vec![0u32; (ra.len() + 1) * width];
+    for (i, x) in ra.iter().enumerate().rev() {
+        for (j, y) in rb.iter().enumerate().rev() {
+            longest[i * width + j] = match x == y {
+                true => longest[(i + 1) * width + j + 1] + 1,
+                false => longest[(i + 1) * width + j].max(longest[i * width + j + 1]),
+            };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut out = [Vec::new(), Vec::new()];
+    while i < ra.len() || j < rb.len() {
+        if i < ra.len() && j < rb.len() && ra[i] == rb[j] {
+            (i, j) = (i + 1, j + 1);
+        } else if j == rb.len()
+            || i < ra.len() && longest[(i + 1) * width + j] >= longest[i * width + j + 1]
+        {
+            out[0].push(start + i);
+            i += 1;
+        } else {
+            out[1].push(start + j);
+            j += 1;
+        }
+    }
+    out
+}
+
+impl<'a> Compared<'a> {
+    fn new(loaded: [&'a Loaded; 2], host: Option<&'a Host>) -> Self {
+        let family = loaded[0].source.family;
+        let surroundings = host.map(|h| ask::surroundings(h, family));
+        let mut links: BTreeSet<String> = BTreeSet::new();
+        for side in loaded {
+            links.extend(ask::names(side, host));
+        }
+        let mut questions: Vec<_> = surroundings
+            .iter()
+            .flat_map(Surroundings::questions)
+            .collect();
+        questions.extend(ask::questions(family, links.iter()));
+        let rulesets = loaded.map(|l| &*l.lowered);
+        let [a, b] = step_names(loaded);
+        let side = |loaded: &'a Loaded, names: Vec<u32>| Side {
+            loaded,
+            prepared: Prepared::new(&loaded.lowered),
+            names: Arc::new(names),
+        };
+        Compared {
+            sides: [side(loaded[0], a), side(loaded[1], b)],
+            host,
+            surroundings,
+            space: Space::mirrored(rulesets, &questions, MOST_NODES),
+            links: links.into_iter().collect(),
+            found: Comparison::default(),
+            seen: BTreeSet::new(),
+            starts: [None; 2],
+        }
+    }
+
+    pub(super) fn family(&self) -> Family {
+        self.sides[0].loaded.source.family
+    }
+
+    fn run(&mut self) {
+        let regions = self.regions();
+        if regions.len() > FEW {
+            self.space.bdd.allow(ALL_STEPS);
+            if self.region(&Window::ALL).is_ok() {
+                return;
+            }
+            self.found = Comparison::default();
+            self.seen.clear();
+        }
+        let (mut left, mut missed) = (MOST_STEPS, 0);
+        for (at, window) in regions.iter().enumerate() {
+            if self.space.bdd.size() > NODES {
+                self.space.clear();
+                self.starts = [None; 2];
+            }
+            let steps = STEPS.min(left);
+            self.space.bdd.allow(steps);
+            missed += usize::from(at >= REGIONS || self.region(window).is_err());
+            left -= steps - self.space.bdd.allowed().min(steps);
+        }
+        if missed > 0 {
+            self.found.unknown.insert(format!(
+                "{missed} of {} places where the rules differ tell too many combinations of packets apart",
+                regions.len()
+            ));
+        }
+    }
+
+    /// Where packets are that the rulesets may treat differently: those that some rule is about
+    /// which only one of them has.
+    fn regions(&self) -> Vec<Window> {
+        let mut all = BTreeSet::new();
+        let rulesets = self.sides.each_ref().map(|s| &*s.loaded.lowered);
+        let trusted = |field: Field| trusted(rulesets, self.host.is_some(), field);
+        for kind in TableKind::ALL {
+            let sources = self.sides.each_ref().map(|s| s.loaded.source.table(kind));
+            let mut chains: BTreeSet<&str> = BTreeSet::new();
+            for table in sources.iter().flatten() {
+                chains.extend(table.chains().map(|c| c.name.as_str()));
+            }
+            for chain in chains {
+                let texts = self.sides.each_ref().map(|s| {
+                    let of = |o: &&tidegate_syntax::RuleOrigin| o.table == kind && o.chain == chain;
+                    let origins = s.loaded.origin.iter().enumerate();
+                    origins.filter(|(_, o)| of(o)).collect::<Vec<_>>()
+                });
+                let lists = texts
+                    .each_ref()
+                    .map(|t| t.iter().map(|(_, o)| o.text.as_str()).collect::<Vec<_>>());
+                let differ = changed(&lists[0], &lists[1]);
+                for ((side, differ), texts) in self.sides.iter().zip(&differ).zip(&texts) {
+                    for at in differ {
+                        let (id, origin) = texts[*at];
+                        if origin.text.starts_with("-P") {
+                            // A policy is for everybody.
+                            all.insert(Window::ALL);
+                            continue;
+                        }
+                        let lowered = side.loaded.lowered.table(kind);
+                        let rules = lowered.iter().flat_map(|t| &t.chains);
+                        let rule = rules
+                            .filter(|c| c.name == chain)
+                            .flat_map(|c| c.rules.iter())
+                            .find(|r| r.id.0 as usize == id);
+                        if let Some(rule) = rule {
+                            all.extend(regions(&rule.cond, &self.space, trusted));
+                        }
+                    }
+                }
+            }
+        }
+        match all.contains(&Window::ALL) {
+            true => vec![Window::ALL],
+            false => all.into_iter().collect(),
+        }
+    }
+
+    /// Compares what happens to packets in a window.
+    fn region(&mut self, window: &Window) -> Result<(), TooBig> {
+        for origin in [Origin::Received, Origin::Sent] {
+            let start = self.start(origin)?;
+            let set = window.packets(&mut self.space, start)?;
+            if set.is_empty() {
+                continue;
+            }
+            let mut journeys = Vec::new();
+            for side in &self.sides {
+                let way = Way {
+                    rules: &side.loaded.lowered,
+                    prepared: &side.prepared,
+                    host: self.surroundings.as_ref(),
+                    window: *window,
+                };
+                self.space.name_steps(Some(side.names.clone()));
+                journeys.push(way.send(&mut self.space, Course::Any, origin, set, &[])?);
+            }
+            self.doubts(&journeys);
+            self.arrivals(&journeys)?;
+            let paths: &[Path] = match origin {
+                Origin::Received => &[Path::Here, Path::Through],
+                Origin::Sent => &[Path::Out],
+            };
+            for path in paths {
+                self.path(*path, &journeys)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All packets that there can be.
+    fn start(&mut self, origin: Origin) -> Result<Set, TooBig> {
+        let place = usize::from(origin == Origin::Sent);
+        if let Some(set) = self.starts[place] {
+            return Ok(set);
+        }
+        let family = self.family();
+        let mut set = possible(&mut self.space, family, None)?;
+        let (link, none) = match origin {
+            Origin::Received => (Field::InName, Field::OutName),
+            Origin::Sent => (Field::OutName, Field::InName),
+        };
+        let away = self.space.within(link, 0, 0)?;
+        set = self.space.bdd.minus(set, away)?;
+        let nowhere = self.space.within(none, 0, 0)?;
+        set = match origin {
+            Origin::Received => self.space.bdd.minus(set, nowhere)?,
+            Origin::Sent => self.space.bdd.and(set, nowhere)?,
+        };
+        if let Some(known) = &self.surroundings {
+            let types = known.typed(&mut self.space)?;
+            set = self.space.bdd.and(set, types)?;
+        }
+        self.starts[place] = Some(set);
+        Ok(set)
+    }
+
+    /// Says of which rules it is not known what they do.
+    fn doubts(&mut self, journeys: &[Journey]) {
+        for (side, journey) in self.sides.iter().zip(journeys) {
+            for (rule, _) in journey.visits.iter().flat_map(|v| &v.walk.doubts) {
+                let text = match side.loaded.origin.get(rule.0 as usize) {
+                    Some(o) => format!("{} {}: {}", o.table.name(), o.chain, o.text),
+                    None => continue,
+                };
+                self.found.unknown.insert(format!(
+                    "what this rule does depends on what cannot be followed: {text}"
+                ));
+            }
+        }
+    }
+
+    /// A stateful test is the same only if the same packets come to it.
+    fn arrivals(&mut self, journeys: &[Journey]) -> Result<(), TooBig> {
+        let mut met: [BTreeMap<(u32, Hook), (Set, RuleId)>; 2] = [BTreeMap::new(), BTreeMap::new()];
+        for ((side, journey), met) in self.sides.iter().zip(journeys).zip(&mut met) {
+            let keeping = side.loaded.lowered.rules().map(|r| r.2);
+            for rule in keeping.filter(|r| !steps(r).is_empty()) {
+                for visit in &journey.visits {
+                    let Some(reach) = visit.walk.reach.get(&rule.id) else {
+                        continue;
+                    };
+                    // Only packets that fulfil what stands before it meet a test.
+                    let last = rule.cond.iter().last();
+                    let only = steps(rule).len() == 1 && matches!(last, Some(Cond::Call(_)));
+                    let meets = match only {
+                        true => self.space.perhaps(reach.matches)?,
+                        false => reach.comes,
+                    };
+                    for step in steps(rule) {
+                        let name = side.names.get(step).copied().unwrap_or(0);
+                        let known = met
+                            .entry((name, visit.hook))
+                            .or_insert((Set::EMPTY, rule.id));
+                        known.0 = self.space.bdd.or(known.0, meets)?;
+                    }
+                }
+            }
+        }
+        let shared = |name: u32| self.sides.iter().all(|s| s.names.contains(&name));
+        for (here, there, side) in [(&met[0], &met[1], 0), (&met[1], &met[0], 1)] {
+            for (key, (set, rule)) in here.iter().filter(|m| shared(m.0.0)) {
+                let other = there.get(key).map_or(Set::EMPTY, |m| m.0);
+                if let (true, Some((table, text))) =
+                    (other != *set, said(self.sides[side].loaded, *rule))
+                {
+                    self.found.unknown.insert(format!(
+                        "this rule keeps state, and other packets come to it than before: {} {text}",
+                        table.name()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&mut self, path: Path, journeys: &[Journey]) -> Result<(), TooBig> {
+        let mut both = Vec::new();
+        for journey in journeys {
+            both.push(self.decisions(path, journey)?);
+        }
+        let (before, after) = (&both[0], &both[1]);
+        type Of = fn(Class) -> bool;
+        let kinds: [(&'static str, Of); 4] = [
+            ("newly accepted", Class::passes),
+            ("newly dropped", Class::drops),
+            ("newly rejected", Class::rejects),
+            ("newly without a way", |c| c == Class::Lost),
+        ];
+        for (what, of) in kinds {
+            let was = self.union(before, of)?;
+            let is = self.union(after, of)?;
+            let new = self.space.bdd.minus(is, was)?;
+            self.tell(path, what, new, &both)?;
+        }
+        self.otherwise(path, &both)?;
+        self.acts(path, journeys, &both)
+    }
+
+    /// Packets that are rejected, translated or marked as others than before.
+    fn otherwise(&mut self, path: Path, both: &[Vec<Decision>]) -> Result<(), TooBig> {
+        let mut classes: Vec<Class> = Vec::new();
+        for class in both[1].iter().map(|d| d.class) {
+            if !classes.contains(&class) {
+                classes.push(class);
+            }
+        }
+        for class in classes {
+            let questions: &[Otherwise] = match class {
+                Class::Passes { .. } => &[
+                    ("translated differently", same_nat, Class::passes),
+                    (
+                        "tracked, marked or rewritten differently",
+                        same_rest,
+                        Class::passes,
+                    ),
+                ],
+                Class::Stopped(Ending::Reject(_)) => {
+                    &[("rejected differently", |a, b| a == b, Class::rejects)]
+                }
+                Class::Stopped(_) | Class::Lost => &[],
+            };
+            for (what, like, of) in questions {
+                let was = self.union(&both[0], |c| of(c) && !like(c, class))?;
+                let is = self.union(&both[1], |c| of(c) && like(c, class))?;
+                let new = self.space.bdd.and(is, was)?;
+                self.tell(path, what, new, both)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is done to packets that pass, beside what has been compared.
+    fn acts(
+        &mut self,
+        path: Path,
+        journeys: &[Journey],
+        both: &[Vec<Decision>],
+    ) -> Result<(), TooBig> {
+        let mut done: [Vec<(Hook, Effect, Set)>; 2] = [Vec::new(), Vec::new()];
+        let mut pass = Set::ALL;
+        for (side, (journey, done)) in journeys.iter().zip(&mut done).enumerate() {
+            let passes = self.union(&both[side], Class::passes)?;
+            pass = self.space.bdd.and(pass, passes)?;
+            for visit in journey
+                .visits
+                .iter()
+                .filter(|v| path.hooks().contains(&v.hook))
+            {
+                let acts = visit.walk.acts.iter();
+                let acts: Vec<&(Effect, Set)> =
+                    acts.filter(|a| !is_compared(&self.space, &a.0)).collect();
+                for (effect, set) in acts {
+                    let same = done
+                        .iter_mut()
+                        .find(|d| d.0 == visit.hook && d.1 == *effect);
+                    match same {
+                        Some(known) => known.2 = self.space.bdd.or(known.2, *set)?,
+                        None => done.push((visit.hook, effect.clone(), *set)),
+                    }
+                }
+            }
+        }
+        let effects: Vec<(Hook, Effect)> =
+            done.iter().flatten().map(|d| (d.0, d.1.clone())).collect();
+        for (hook, effect) in effects {
+            let of = |list: &[(Hook, Effect, Set)]| {
+                let found = list.iter().find(|d| d.0 == hook && d.1 == effect);
+                found.map_or(Set::EMPTY, |d| d.2)
+            };
+            let (was, is) = (of(&done[0]), of(&done[1]));
+            let gone = self.space.bdd.minus(was, is)?;
+            let come = self.space.bdd.minus(is, was)?;
+            let differ = self.space.bdd.or(gone, come)?;
+            let differ = self.space.bdd.and(differ, pass)?;
+            self.tell(
+                path,
+                "changed, copied, queued or tracked differently",
+                differ,
+                both,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn union(&mut self, list: &[Decision], of: impl Fn(Class) -> bool) -> Result<Set, TooBig> {
+        let mut set = Set::EMPTY;
+        for decision in list.iter().filter(|d| of(d.class)) {
+            set = self.space.bdd.or(set, decision.set)?;
+        }
+        Ok(set)
+    }
+
+    fn decisions(&mut self, path: Path, journey: &Journey) -> Result<Vec<Decision>, TooBig> {
+        let mut all = Vec::new();
+        for end in &journey.ends {
+            let class = match (end.fate, path) {
+                (Fate::Here, Path::Here) | (Fate::Leaves, Path::Through | Path::Out) => {
+                    let lens = self.space.lens(end.seen);
+                    Class::Passes {
+                        nat: [lens.dnat, lens.snat].map(|n| n.map(|n| n.1)),
+                        untracked: lens.value(Field::CtState) == Some(ctstate::UNTRACKED),
+                        written: WRITTEN.map(|f| lens.get(f)),
+                    }
+                }
+                (Fate::Stopped(..), _) if !path.hooks().contains(&end.hook) => continue,
+                (Fate::Stopped(_, ending), _) => Class::Stopped(ending),
+                (Fate::Nowhere, Path::Through) => Class::Lost,
+                (Fate::Here | Fate::Leaves | Fate::Nowhere, _) => continue,
+            };
+            if let Fate::Stopped(by, _) = end.fate {
+                all.push(Decision {
+                    class,
+                    by: Some(by),
+                    set: end.set,
+                });
+                continue;
+            }
+            let mut left = end.set;
+            let filters = journey
+                .visits
+                .iter()
+                .filter(|v| v.table == TableKind::Filter && path.hooks().contains(&v.hook));
+            for exit in filters.flat_map(|v| &v.walk.endings) {
+                let set = self.space.bdd.and(left, exit.set)?;
+                if exit.ending.passes() && !set.is_empty() {
+                    left = self.space.bdd.minus(left, exit.set)?;
+                    all.push(Decision {
+                        class,
+                        by: Some(exit.by),
+                        set,
+                    });
+                }
+            }
+            if !left.is_empty() {
+                all.push(Decision {
+                    class,
+                    by: None,
+                    set: left,
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Tells of packets, by the rules that decide on them.
+    fn tell(
+        &mut self,
+        path: Path,
+        what: &'static str,
+        set: Set,
+        both: &[Vec<Decision>],
+    ) -> Result<(), TooBig> {
+        if set.is_empty() {
+            return Ok(());
+        }
+        let mut told = 0;
+        for was in &both[0] {
+            let part = self.space.bdd.and(set, was.set)?;
+            if part.is_empty() {
+                continue;
+            }
+            for is in &both[1] {
+                let part = self.space.bdd.and(part, is.set)?;
+                if part.is_empty() || !self.seen.insert((path, what, [was.by, is.by])) {
+                    continue;
+                }
+                told += 1;
+                if told > TOLD {
+                    self.found.unknown.insert(format!(
+                        "{} {what}: there are more than {TOLD}",
+                        path.name()
+                    ));
+                    return Ok(());
+                }
+                let certain = self.space.certain(part)?;
+                let certain = self.space.bdd.and(certain, part)?;
+                let shown = if certain.is_empty() { part } else { certain };
+                let example = example(self, path, shown)?;
+                let rules = [was.by, is.by];
+                let sides = self.sides.iter().zip(rules);
+                let rules: Vec<String> = sides.map(|(s, by)| decider(s.loaded, by)).collect();
+                self.found.differences.push(Difference {
+                    path: path.name(),
+                    what,
+                    certain: !certain.is_empty(),
+                    example: example.0,
+                    tried: example.1,
+                    rules: [rules[0].clone(), rules[1].clone()],
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn decider(loaded: &Loaded, by: Option<RuleId>) -> String {
+    let origin = by.and_then(|id| loaded.origin.get(id.0 as usize));
+    origin.map_or_else(
+        || "no rule of table filter".to_owned(),
+        |o| match o.number {
+            0 => format!("{} {}", o.table.name(), o.text),
+            n => format!("{} {} {n}: {}", o.table.name(), o.chain, o.text),
+        },
+    )
+}
+
+fn same_nat(a: Class, b: Class) -> bool {
+    match (a, b) {
+        (Class::Passes { nat: a, .. }, Class::Passes { nat: b, .. }) => a == b,
+        _ => false,
+    }
+}
+
+fn same_rest(a: Class, b: Class) -> bool {
+    let rest = |c| match c {
+        Class::Passes {
+            untracked, written, ..
+        } => Some((untracked, written)),
+        Class::Stopped(_) | Class::Lost => None,
+    };
+    rest(a) == rest(b)
+}
+
+/// Whether what an effect leaves is compared in the end anyway.
+fn is_compared(space: &Space, effect: &Effect) -> bool {
+    match effect {
+        Effect::Ct(CtSpec::Untracked) => true,
+        Effect::Assign(field, expr) => {
+            // What nobody tests is not followed.
+            space.has(*field)
+                && matches!(field, Field::Mark | Field::CtMark | Field::Priority)
+                && !matches!(expr, tidegate_ir::Expr::AddClamped(_))
+        }
+        _ => false,
+    }
+}
+
+/// Whether rules see the same value of a field at all hooks.
+fn trusted(rulesets: [&Ruleset; 2], host: bool, field: Field) -> bool {
+    let any = |of: fn(&Effect) -> bool| {
+        let mut rules = rulesets.iter().flat_map(|r| r.rules());
+        rules.any(|(_, _, r)| r.effects.iter().any(of))
+    };
+    match field {
+        Field::Src | Field::Sport => !any(|e| matches!(e, Effect::Nat(_) | Effect::Npt(_))),
+        Field::Dst | Field::Dport => !any(|e| matches!(e, Effect::Nat(_) | Effect::Npt(_))),
+        Field::L4Len => !any(|e| matches!(e, Effect::TcpMss(_) | Effect::StripTcpOptions(_))),
+        Field::CtState => !any(|e| matches!(e, Effect::Ct(_))),
+        Field::OutName => !host,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_lists_have_in_common_is_not_changed() {
+        let list =
+            |text: &'static str| text.split("").filter(|s| !s.is_empty()).collect::<Vec<_>>();
+        let of = |a, b| changed(&list(a), &list(b));
+        assert!(of("abc", "abc").iter().all(Vec::is_empty));
+        assert_eq!(of("abc", "axc"), [[1], [1]]);
+        assert_eq!(of("abcd", "bcda").map(|v| v.len()), [1, 1]);
+        assert_eq!(of("", "ab")[1], [0, 1]);
+    }
+}

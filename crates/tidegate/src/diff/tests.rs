@@ -1,0 +1,223 @@
+//! Rulesets of which it is known what differs.
+
+use super::*;
+
+fn load(text: &str) -> Loaded {
+    Loaded::parse(text, "rules", Family::V4).unwrap()
+}
+
+fn filter(rules: &str) -> Loaded {
+    load(&format!(
+        "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n{rules}COMMIT\n"
+    ))
+}
+
+fn diff(a: &str, b: &str) -> Comparison {
+    compare(&filter(a), &filter(b), None)
+}
+
+fn same(found: &Comparison) {
+    let nothing = found.differences.is_empty() && found.unknown.is_empty();
+    assert!(nothing, "{found:#?}");
+}
+
+/// What has changed, a line each.
+fn told(found: &Comparison) -> Vec<String> {
+    let all = found.differences.iter();
+    let mut told: Vec<String> = all.map(|d| format!("{}: {}", d.path, d.what)).collect();
+    told.sort();
+    told
+}
+
+#[test]
+fn the_same_in_other_words_is_the_same() {
+    let one = "-A INPUT -p tcp -m tcp --dport 20:23 -j ACCEPT\n";
+    let other = "-A INPUT -p tcp -m tcp --dport 20:21 -j ACCEPT\n\
+        -A INPUT -p udp -j DROP\n-A INPUT -p tcp -m tcp --dport 22:23 -j ACCEPT\n";
+    same(&diff(one, other));
+    same(&diff(one, one));
+}
+
+#[test]
+fn chains_may_have_other_names_or_none() {
+    let load = |name: &str| {
+        load(&format!(
+            "*filter\n:INPUT DROP [0:0]\n:{name} - [0:0]\n-A INPUT -p tcp -j {name}\n\
+             -A {name} -s 192.0.2.0/24 -j RETURN\n-A {name} -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+        ))
+    };
+    same(&compare(&load("one"), &load("other"), None));
+    let inlined = filter("-A INPUT ! -s 192.0.2.0/24 -p tcp -m tcp --dport 22 -j ACCEPT\n");
+    let with = load("one");
+    let found = compare(&with, &inlined, None);
+    // A table with FORWARD and OUTPUT that accept or drop is another one.
+    let input: Vec<String> = told(&found)
+        .into_iter()
+        .filter(|t| t.contains("to this host"))
+        .collect();
+    assert!(input.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn disjoint_rules_may_change_places() {
+    let a = "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -p udp -m udp --dport 53 -j REJECT\n";
+    let b = "-A INPUT -p udp -m udp --dport 53 -j REJECT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n";
+    same(&diff(a, b));
+    let a = "-A INPUT -s 192.0.2.7/32 -j DROP\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n";
+    let b = "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -s 192.0.2.7/32 -j DROP\n";
+    let found = diff(a, b);
+    assert_eq!(told(&found), ["to this host: newly accepted"]);
+    let example = &found.differences[0];
+    assert!(example.tried && example.certain, "{example:?}");
+    assert!(
+        example.example.contains("192.0.2.7") && example.example.contains(":22"),
+        "{example:?}"
+    );
+    assert!(example.rules[0].contains("INPUT 1") && example.rules[1].contains("INPUT 1"));
+}
+
+#[test]
+fn what_changes_is_told_with_an_example_and_the_rules() {
+    let found = diff(
+        "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n",
+        "-A INPUT -p tcp -m tcp --dport 23 -j ACCEPT\n",
+    );
+    assert_eq!(
+        told(&found),
+        [
+            "to this host: newly accepted",
+            "to this host: newly dropped"
+        ]
+    );
+    let of = |what| found.differences.iter().find(|d| d.what == what).unwrap();
+    let (come, gone) = (of("newly accepted"), of("newly dropped"));
+    assert!(
+        come.example.contains(":23") && gone.example.contains(":22"),
+        "{found:?}"
+    );
+    assert!(come.tried && gone.tried, "{found:?}");
+    assert_eq!(come.rules[0], "filter -P INPUT DROP");
+}
+
+#[test]
+fn another_answer_is_a_difference() {
+    let found = diff(
+        "-A INPUT -p tcp -j REJECT --reject-with tcp-reset\n",
+        "-A INPUT -p tcp -j REJECT --reject-with icmp-port-unreachable\n",
+    );
+    assert_eq!(told(&found), ["to this host: rejected differently"]);
+    assert!(found.differences[0].tried);
+}
+
+/// What one table does about packets that another lets pass or not is put together.
+#[test]
+fn marks_and_tables_are_one_question() {
+    let load = |mangle: &str, input: &str| {
+        load(&format!(
+            "*mangle\n:PREROUTING ACCEPT [0:0]\n{mangle}COMMIT\n\
+             *filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n{input}COMMIT\n"
+        ))
+    };
+    let marked = load(
+        "-A PREROUTING -s 10.0.0.0/8 -j MARK --set-xmark 0x1/0xffffffff\n",
+        "-A INPUT -m mark --mark 0x1 -j ACCEPT\n",
+    );
+    let other = load(
+        "-A PREROUTING -s 10.0.0.0/9 -j MARK --set-xmark 0x1/0xffffffff\n\
+         -A PREROUTING -s 10.128.0.0/9 -j MARK --set-xmark 0x1/0xffffffff\n",
+        "-A INPUT -m mark ! --mark 0x1 -j DROP\n-A INPUT -j ACCEPT\n",
+    );
+    same(&compare(&marked, &other, None));
+    let less = load(
+        "-A PREROUTING -s 10.0.0.0/9 -j MARK --set-xmark 0x1/0xffffffff\n",
+        "-A INPUT -m mark --mark 0x1 -j ACCEPT\n",
+    );
+    let found = compare(&marked, &less, None);
+    assert!(
+        told(&found).contains(&"to this host: newly dropped".to_owned()),
+        "{found:?}"
+    );
+    // Dropped in mangle or in filter: it is all the same.
+    let early = load(
+        "-A PREROUTING -p tcp -m tcp --dport 23 -j DROP\n",
+        "-A INPUT -p tcp -j ACCEPT\n",
+    );
+    let late = load(
+        "",
+        "-A INPUT -p tcp -m tcp --dport 23 -j DROP\n-A INPUT -p tcp -j ACCEPT\n",
+    );
+    let found = compare(&early, &late, None);
+    let here: Vec<String> = told(&found)
+        .into_iter()
+        .filter(|t| t.contains("to this"))
+        .collect();
+    assert!(here.is_empty(), "{found:?}");
+}
+
+#[test]
+fn translations_are_compared_and_followed() {
+    let load = |to: &str, forward: &str| {
+        load(&format!(
+            "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination {to}\n\
+             COMMIT\n*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+             -A FORWARD -d {forward}/32 -p tcp -m tcp --dport 80 -j ACCEPT\nCOMMIT\n"
+        ))
+    };
+    let found = compare(
+        &load("10.0.0.5", "10.0.0.5"),
+        &load("10.0.0.6", "10.0.0.6"),
+        None,
+    );
+    let all = told(&found);
+    assert!(
+        all.contains(&"through this host: translated differently".to_owned()),
+        "{found:#?}"
+    );
+    let found = compare(
+        &load("10.0.0.5", "10.0.0.5"),
+        &load("10.0.0.6", "10.0.0.5"),
+        None,
+    );
+    let all = told(&found);
+    assert!(
+        all.contains(&"through this host: newly dropped".to_owned()),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn exemptions_from_tracking_are_seen() {
+    let load = |rule: &str| load(&format!("*raw\n:PREROUTING ACCEPT [0:0]\n{rule}COMMIT\n"));
+    let (none, some) = (load(""), load("-A PREROUTING -p udp -j NOTRACK\n"));
+    let found = compare(&none, &some, None);
+    let what = "tracked, marked or rewritten differently";
+    assert!(told(&found).iter().any(|t| t.contains(what)), "{found:?}");
+    same(&compare(&some, &some, None));
+}
+
+/// The same test at the same place is the same; another one may come out otherwise.
+#[test]
+fn state_kept_by_rules_is_the_same_where_it_is_written_the_same() {
+    let limit = "-A INPUT -p icmp -m limit --limit 1/sec -j ACCEPT\n";
+    let tcp = "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n";
+    same(&diff(&format!("{limit}{tcp}"), &format!("{tcp}{limit}")));
+    let found = diff(limit, &limit.replace("1/sec", "2/sec"));
+    assert!(!found.differences.is_empty(), "{found:?}");
+    assert!(found.differences.iter().all(|d| !d.certain), "{found:?}");
+    // Fewer packets come to it: it lets others pass than before.
+    let found = diff(limit, &format!("-A INPUT -s 192.0.2.0/24 -j DROP\n{limit}"));
+    assert!(!found.unknown.is_empty(), "{found:?}");
+    same(&diff(limit, limit));
+}
+
+#[test]
+fn copies_and_queues_are_differences() {
+    let tee = "-A PREROUTING -p udp -j TEE --gateway 192.0.2.9\n";
+    let load = |rules: &str| {
+        load(&format!(
+            "*mangle\n:PREROUTING ACCEPT [0:0]\n{rules}COMMIT\n"
+        ))
+    };
+    let found = compare(&load(""), &load(tee), None);
+    assert!(!found.differences.is_empty(), "{found:?}");
+}
