@@ -31,7 +31,7 @@ use crate::plane::Plane;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
 use crate::sets::{self, LiveSets};
-use crate::status::{ForeignRules, RulesStatus, Status};
+use crate::status::{Chains, ForeignRules, RulesStatus, Status};
 use crate::tracker::{ForClient, LiveTracker, users_of};
 
 /// What a client's request can reach.
@@ -244,13 +244,11 @@ impl Commands {
             return self.drops(json);
         }
         let drift = |family| files::drift(&self.config, &self.rules, family);
-        let (connections, connections_max, helpers, nat_exhausted) =
-            self.plane.with(|engine, _| {
-                let ct = engine.conntrack();
-                let config = ct.config();
-                let exhausted = ct.stats().nat_exhausted;
-                (ct.count(), config.max, config.helpers.clone(), exhausted)
-            })?;
+        let (connections, config, nat_exhausted) = self.plane.with(|engine, _| {
+            let ct = engine.conntrack();
+            let exhausted = ct.stats().nat_exhausted;
+            (ct.count(), ct.config().clone(), exhausted)
+        })?;
         let origin = locked(&self.origin).clone();
         let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
         let rules = rules.map(|((family, file), changed)| {
@@ -274,10 +272,11 @@ impl Commands {
             staged: self.trials.seen()?,
             rules: rules.collect(),
             connections,
-            connections_max,
+            connections_max: config.max,
             nat_exhausted,
             forecast: Forecast::make(&*self.plane, &locked(&self.history))?,
-            helpers: helpers.iter().map(helper).collect(),
+            helpers: config.helpers.iter().map(helper).collect(),
+            chains: Chains::of(config.max, config.buckets),
             drift: FAMILIES.into_iter().filter_map(drift).collect(),
             foreign: ForeignRules::all(),
         };

@@ -53,10 +53,53 @@ pub(crate) struct Status {
     pub(crate) forecast: Forecast,
     /// Helpers that connections get by their port.
     pub(crate) helpers: Vec<String>,
+    /// A maximum that leaves long chains.
+    pub(crate) chains: Option<Chains>,
     /// Rules in force that are not those in the files.
     pub(crate) drift: Vec<Drift>,
     /// Packet filters of the kernel.
     pub(crate) foreign: Vec<ForeignRules>,
+}
+
+/// More connections may come than the table's buckets are for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Chains {
+    /// Always the same.
+    pub(crate) code: &'static str,
+    /// Connections a bucket when the table is full.
+    pub(crate) length: u32,
+    /// Buckets.
+    pub(crate) buckets: u32,
+    /// The command that makes more of them.
+    pub(crate) remedy: String,
+}
+
+impl Chains {
+    /// Longest chains that are nothing to speak of.
+    const LONG: u32 = 8;
+    /// Those that the remedy leaves, as the kernel had them by default.
+    const GOOD: u32 = 4;
+
+    /// With so many connections at most in so many buckets.
+    pub(crate) fn of(max: u32, buckets: u32) -> Option<Self> {
+        let length = max / buckets.max(1);
+        (length > Self::LONG).then(|| Chains {
+            code: "TG031",
+            length,
+            buckets,
+            remedy: format!(
+                "tidegate sysctl -w net.netfilter.nf_conntrack_buckets={}",
+                max / Self::GOOD
+            ),
+        })
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "nf_conntrack_max is {} times the buckets ({}): so long are the chains of a full table\n            Do: {}",
+            self.length, self.buckets, self.remedy
+        )
+    }
 }
 
 /// A packet filter of the kernel beside this one.
@@ -147,6 +190,9 @@ impl Status {
         }
         if !self.helpers.is_empty() {
             let _ = writeln!(text, "helpers     {}", self.helpers.join(", "));
+        }
+        if let Some(chains) = &self.chains {
+            let _ = writeln!(text, "TG031       {}", chains.text());
         }
         for drift in &self.drift {
             let _ = writeln!(text, "TG100       {}", drift.text());
@@ -264,6 +310,7 @@ mod tests {
                 remedy: None,
             },
             helpers: vec!["ftp on 21".to_owned()],
+            chains: Chains::of(1_048_576, 65_536),
             drift: vec![Drift {
                 code: "TG100",
                 file: "/etc/iptables/rules.v4".into(),
@@ -290,6 +337,8 @@ ON TRIAL    the rules before come back in 7 s unless `tidegate confirm` is given
 connections 3 of 65536
 filling     0.1 %, 2.5 new a second, 40 % not assured
 helpers     ftp on 21
+TG031       nf_conntrack_max is 16 times the buckets (65536): so long are the chains of a full table
+            Do: tidegate sysctl -w net.netfilter.nf_conntrack_buckets=262144
 TG100       running is not /etc/iptables/rules.v4: +2 -0 lines (1 in chains of Docker, which makes them itself)
             Do: tidegate save to keep what runs, or tidegate reload to have the file again
 TG110       the kernel also has nft table inet x (3 rules): packets pass it as well, and a drop there is not visible here

@@ -291,6 +291,11 @@ pub(crate) const ELSEWHERE: &[Said] = &[
         what: "The connection table is nearly full: how soon, and with whose connections.",
     },
     Said {
+        code: "TG031",
+        by: "`status`",
+        what: "The connection table may hold many times more connections than it has buckets.",
+    },
+    Said {
         code: "TG040",
         by: "`replay`, `explain --capture`",
         what: "FTP announced a data connection, and rules refused it because no helper was watching.",

@@ -119,17 +119,24 @@ fn a_table_of_connections_that_fills() {
     );
 }
 
-/// chef-bcpc#994: a larger maximum alone leaves chains of 16. Here the table grows with
-/// its connections, so there is nothing to set and nothing to say.
+/// chef-bcpc#994: a larger maximum alone leaves long chains.
 #[test]
-fn a_larger_maximum_needs_no_second_setting() {
+fn a_larger_maximum_without_more_buckets() {
     let host = Host::new(OPEN);
-    host.out("tidegate sysctl -w net.netfilter.nf_conntrack_max=1000000");
-    let status = host.status();
+    host.out("tidegate sysctl -w net.netfilter.nf_conntrack_buckets=65536");
+    host.out("tidegate sysctl -w net.netfilter.nf_conntrack_max=1048576");
+    let found = host.status()["chains"].clone();
     assert_eq!(
-        (&status["connections_max"], &status["forecast"]["code"]),
-        (&1_000_000.into(), &Value::Null)
+        (&found["code"], &found["length"], &found["buckets"]),
+        (&"TG031".into(), &16.into(), &65536.into())
     );
+    let text = host.out("tidegate status");
+    assert!(
+        text.contains("TG031       nf_conntrack_max is 16 times the buckets"),
+        "{text}"
+    );
+    host.out(found["remedy"].as_str().unwrap());
+    assert_eq!(host.status()["chains"], Value::Null);
 }
 
 /// kubernetes#125467: flows stay on the backend that has moved.
