@@ -253,6 +253,23 @@ mod tests {
     use super::*;
     use crate::plane::{Fate, Guarded};
 
+    fn rules() -> Vec<RulesStatus> {
+        vec![
+            RulesStatus {
+                family: "ipv4",
+                rules: 12,
+                file: Some("/etc/iptables/rules.v4".into()),
+                changed: true,
+            },
+            RulesStatus {
+                family: "ipv6",
+                rules: 0,
+                file: None,
+                changed: false,
+            },
+        ]
+    }
+
     #[test]
     fn a_person_reads_what_is_enforced_and_what_is_not() {
         let guarded = |name: &str| Guarded {
@@ -282,20 +299,7 @@ mod tests {
             },
             trial: Some(7),
             staged: None,
-            rules: vec![
-                RulesStatus {
-                    family: "ipv4",
-                    rules: 12,
-                    file: Some("/etc/iptables/rules.v4".into()),
-                    changed: true,
-                },
-                RulesStatus {
-                    family: "ipv6",
-                    rules: 0,
-                    file: None,
-                    changed: false,
-                },
-            ],
+            rules: rules(),
             connections: 3,
             connections_max: 65536,
             nat_exhausted: 0,
