@@ -1,6 +1,6 @@
 //! One packet at one hook: the stages in order.
 
-use tidegate_conntrack::{self as ct, HelperKind, InHook, Template, Time, Tracked, Zone};
+use tidegate_conntrack::{self as ct, Attached, HelperKind, InHook, Template, Time, Tracked, Zone};
 use tidegate_ir::{
     Chain, CtSpec, Effect, Expr, Field, Hook, Rule, RuleId, StepId, TableKind, ZoneDir, ZoneId,
     ZoneSpec,
@@ -271,7 +271,10 @@ impl<'e, T: Trace> Run<'e, T> {
             self.log_invalid(packet, &tracked);
         }
         packet.tracking = match tracked {
-            Tracked::Ct(attached) => Tracking::Connection(attached),
+            // Field by field, as they were written: a copy of the whole would wait for all.
+            Tracked::Ct(Attached { id, dir, info }) => {
+                Tracking::Connection(Attached { id, dir, info })
+            }
             Tracked::Untracked => Tracking::Untracked,
             Tracked::Invalid(reason) => {
                 self.engine.drops.count_invalid(&reason);
@@ -378,8 +381,11 @@ impl<'e, T: Trace> Run<'e, T> {
             }
         }
         let fresh = T::ACTIVE && conntrack.entry(attached.id).is_some_and(|e| !e.confirmed());
+        let before = (attached.id, attached.info);
         conntrack.confirm(self.now, &mut attached)?;
-        packet.tracking = Tracking::Connection(attached);
+        if (attached.id, attached.info) != before {
+            packet.tracking = Tracking::Connection(attached);
+        }
         if fresh
             && self
                 .engine

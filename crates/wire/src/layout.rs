@@ -118,6 +118,7 @@ fn addr4(buf: &[u8], off: usize) -> u128 {
 ///
 /// # Errors
 /// [`Malformed`] when the kernel would drop the packet in `ip_rcv`/`ip6_rcv`.
+#[inline]
 pub fn parse(buf: &[u8]) -> Result<Layout, Malformed> {
     match buf.first().map(|b| b >> 4) {
         Some(4) => parse4(buf),
@@ -167,6 +168,7 @@ pub fn parse_embedded(family: Family, buf: &[u8]) -> Option<Layout> {
     (layout.has_l4() && usize::from(layout.l4) <= buf.len()).then_some(layout)
 }
 
+#[inline]
 fn parse4(buf: &[u8]) -> Result<Layout, Malformed> {
     if buf.len() < 20 {
         return Err(Malformed::Truncated);
