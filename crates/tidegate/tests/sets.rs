@@ -25,7 +25,6 @@ fn fails(d: &Daemon, line: &str) -> (Option<i32>, String) {
 #[test]
 fn sets_outlive_rules_reloads_and_crashes() {
     let mut d = Daemon::new();
-    d.config = format!("[state]\ndirectory = {:?}\n", d.path("state"));
     d.start();
     d.out("ipset create banned hash:net");
     d.out("ipset add banned 198.51.100.0/24");
@@ -54,7 +53,7 @@ fn sets_outlive_rules_reloads_and_crashes() {
     d.out("ipset add banned 203.0.113.9");
     // The record is written soon.
     let ends = Instant::now() + Duration::from_secs(20);
-    let kept = || std::fs::read_to_string(d.path("state/running.sets")).unwrap_or_default();
+    let kept = || std::fs::read_to_string(d.path("running.sets")).unwrap_or_default();
     while !kept().contains("203.0.113.9") {
         assert!(Instant::now() < ends, "no record of the sets");
         std::thread::sleep(Duration::from_millis(10));
