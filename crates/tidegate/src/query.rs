@@ -61,7 +61,7 @@ struct Common {
 /// Questions.
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Which packets reach a rule: [TABLE] CHAIN:NUMBER or FILE:LINE.
+    /// Which packets reach a rule: CHAIN:NUMBER, a table before it if needed, or FILE:LINE.
     Reach {
         #[command(flatten)]
         common: Common,
