@@ -300,7 +300,9 @@ fn takers(
 ) -> Result<(Vec<usize>, bool), TooBig> {
     let mut taken = Vec::new();
     let mut left = own;
-    for (at, taker) in chain.rules.iter().enumerate().take(index) {
+    // The last first: a rule that takes everything is more to the point than those before it.
+    for at in (0..index).rev() {
+        let taker = &chain.rules[at];
         if left.is_empty() || taken.len() == NAMED {
             break;
         }
@@ -315,6 +317,7 @@ fn takers(
             left = subject.space.bdd.minus(left, holds)?;
         }
     }
+    taken.sort_unstable();
     Ok((taken, left.is_empty()))
 }
 
