@@ -7,8 +7,8 @@
 //! are its work alone. All other packets go on to where they are decided without this
 //! program.
 //!
-//! What is certain: [`reduce`] takes every condition apart into what must hold and what may
-//! hold, given what can be read from the packet; [`walk`] lets a rule drop only if it must
+//! What is certain: `reduce` takes every condition apart into what must hold and what may
+//! hold, given what can be read from the packet; `walk` lets a rule drop only if it must
 //! hold, and gives up where a rule that lets pass may hold.
 
 mod facts;
