@@ -3,13 +3,13 @@
 use tidegate_ir::{Chain, Effect, Hook, LogSpec, Manip, QueueSpec, RuleId, TableKind, TeeSpec};
 use tidegate_wire::{Family, be16, checksum};
 
+use crate::at_table::AtTable;
 use crate::env::IfIndex;
 use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{LinkHeader, Packet, Tracking};
 use crate::queue::{self, Queued, Verdict};
 use crate::rewrite;
-use crate::run::AtTable;
 use crate::tables::Decision;
 use crate::trace::Trace;
 

@@ -5,6 +5,7 @@
 //! [`Engine::send`]; what came of it is an [`Outcome`].
 
 mod act;
+mod at_table;
 mod chain6;
 pub mod classifier;
 mod defrag;

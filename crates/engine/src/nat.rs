@@ -4,11 +4,12 @@ use tidegate_conntrack::{self as ct, Attached, CtInfo, NatHook, NatRange};
 use tidegate_ir::{Hook, Manip, NatSource, NatSpec, RuleId, TableKind};
 use tidegate_wire::Family;
 
+use crate::at_table::AtTable;
 use crate::engine::index;
 use crate::facts::icmp_of;
 use crate::outcome::DropReason;
 use crate::packet::Packet;
-use crate::run::{AtTable, Run, Stop};
+use crate::run::{Run, Stop};
 use crate::tables::Decision;
 use crate::trace::{Trace, TraceEvent};
 

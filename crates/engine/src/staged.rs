@@ -20,7 +20,7 @@ use crate::flow::Recorder;
 use crate::packet::Packet;
 use crate::random::Random;
 use crate::run::Run;
-use crate::tables::{self, Continue, Counter, Decision, Host, Stack};
+use crate::tables::{self, Continue, Counter, Decision, Host, Stack, counter_of};
 use crate::trace::{Trace, Watch};
 
 /// Differences that are told apart.
@@ -296,11 +296,7 @@ impl Host for Rehearsal<'_> {
 
     fn counter(&mut self, id: RuleId) -> &mut Counter {
         self.last = Some(id);
-        let at = id.0 as usize;
-        if at >= self.counters.len() {
-            self.counters.resize(at + 1, Counter::default());
-        }
-        &mut self.counters[at]
+        counter_of(self.counters, id)
     }
 
     fn packet_len(&self) -> u32 {

@@ -27,6 +27,16 @@ impl Counter {
     }
 }
 
+/// The counter of a rule or policy; room for it is made where there is none.
+#[inline]
+pub(crate) fn counter_of(counters: &mut Vec<Counter>, id: RuleId) -> &mut Counter {
+    let at = id.0 as usize;
+    if at >= counters.len() {
+        counters.resize(at + 1, Counter::default());
+    }
+    &mut counters[at]
+}
+
 /// What a table says about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {

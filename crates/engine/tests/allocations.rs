@@ -1,14 +1,18 @@
 //! Memory taken per packet once connections are established: none; and by rules: little.
 
+mod common;
+
 use std::sync::Arc;
 
 use allocation_counter::measure;
-use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
+use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Config, Disposition, Engine, Incoming, Ready, TrackWhen};
 use tidegate_ir::Ruleset;
 use tidegate_syntax::{lower, parse_rules};
 use tidegate_wire::{Family, checksum, proto};
 use tidegate_xt::NoNames;
+
+use common::{interface, router};
 
 const RULES: &str = "*filter
 :INPUT ACCEPT [0:0]
@@ -33,32 +37,12 @@ const CLIENT: u32 = 0x0a00_0002;
 const SERVER: u32 = 0x0a01_0002;
 const ROUTER: u32 = 0x0a01_0001;
 
-fn interface(index: u32, name: &str, addr: u32) -> Interface {
-    Interface {
-        index: IfIndex(index),
-        name: name.to_owned(),
-        addresses: vec![Prefix {
-            family: Family::V4,
-            addr: addr.into(),
-            len: 24,
-        }],
-        mtu: 1500,
-        mac: None,
-        loopback: false,
-    }
-}
-
-fn router(rules: Ruleset) -> Engine {
-    let settings = Settings {
-        forward4: true,
-        ..Settings::default()
-    };
+fn router_with(rules: Ruleset) -> Engine {
     let interfaces = vec![
-        interface(2, "eth0", 0x0a00_0001),
-        interface(3, "eth1", ROUTER),
+        interface(2, "eth0", 0x0a00_0001, 24),
+        interface(3, "eth1", ROUTER, 24),
     ];
-    let env = Env::new(interfaces, &[], &[], settings);
-    let mut engine = Engine::new(Config::default(), Arc::new(env));
+    let mut engine = router(Config::default(), interfaces);
     engine.load(Arc::new(rules));
     engine
 }
@@ -89,7 +73,7 @@ fn established_packets_take_no_memory() {
     const SYN: u8 = 2;
     const ACK: u8 = 16;
     let rules = parse_rules(RULES, Family::V4, &NoNames).unwrap();
-    let mut engine = router(lower(&rules).unwrap().ruleset);
+    let mut engine = router_with(lower(&rules).unwrap().ruleset);
     let mut now = 1_700_000_000_000_000_000;
     let mut buffer = Vec::with_capacity(64);
     let mut pass = |from_client, flags, seq, ack| {

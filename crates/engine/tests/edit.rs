@@ -1,27 +1,28 @@
 //! Rules changed one by one against the same rules loaded as a whole.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod common;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
+use tidegate_engine::env::IfIndex;
 use tidegate_engine::{
     Config, Counter, Disposition, Edit, Engine, Incoming, NotInPlace, TrackWhen,
 };
 use tidegate_ir::{Chain, ChainId, Rule, RuleId, Ruleset, TableKind};
-use tidegate_syntax::{lower, parse_rules};
 use tidegate_wire::{Family, checksum, proto};
-use tidegate_xt::NoNames;
+
+use common::{interface, lowered, router};
 
 const SECOND: u64 = 1_000_000_000;
 /// The place of the chain FORWARD in a filter table.
 const FORWARD: (TableKind, ChainId) = (TableKind::Filter, ChainId(1));
 
-fn ruleset(lines: &[String]) -> Ruleset {
+fn ruleset(lines: &[String]) -> Arc<Ruleset> {
     let rules: String = lines.iter().map(|l| format!("-A FORWARD {l}\n")).collect();
     let text = format!("*filter\n:FORWARD DROP [0:0]\n:called - [0:0]\n{rules}COMMIT\n");
-    let source = parse_rules(&text, Family::V4, &NoNames).unwrap();
-    lower(&source).unwrap().ruleset
+    lowered(&text, Family::V4)
 }
 
 fn forward(ruleset: &Ruleset) -> &Chain {
@@ -35,32 +36,16 @@ fn rule(line: &str) -> Rule {
 }
 
 fn engine(lines: &[String], track: TrackWhen) -> Engine {
-    let interface = |index, name: &str, addr: u32| Interface {
-        index: IfIndex(index),
-        name: name.to_owned(),
-        addresses: vec![Prefix {
-            family: Family::V4,
-            addr: addr.into(),
-            len: 16,
-        }],
-        mtu: 1500,
-        mac: None,
-        loopback: false,
-    };
     let interfaces = vec![
-        interface(2, "in0", 0x0a00_0001),
-        interface(3, "out0", 0x0a09_0001),
+        interface(2, "in0", 0x0a00_0001, 16),
+        interface(3, "out0", 0x0a09_0001, 16),
     ];
-    let settings = Settings {
-        forward4: true,
-        ..Settings::default()
-    };
     let config = Config {
         track,
         ..Config::default()
     };
-    let mut engine = Engine::new(config, Arc::new(Env::new(interfaces, &[], &[], settings)));
-    engine.load(Arc::new(ruleset(lines)));
+    let mut engine = router(config, interfaces);
+    engine.load(ruleset(lines));
     engine
 }
 
@@ -190,7 +175,7 @@ fn agree(mut lines: Vec<String>, steps: Vec<Step>) {
         different.sort_unstable();
         different.dedup();
         assert_eq!(different.len(), ids.len(), "no id is used twice");
-        plain.load(Arc::new(ruleset(&lines)));
+        plain.load(ruleset(&lines));
         let counters = ids.iter().map(|&id| edited.counter(Family::V4, id));
         counted = counters.collect();
     }

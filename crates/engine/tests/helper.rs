@@ -1,14 +1,14 @@
 //! Connections that a helper announced, after the one that announced them.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::sync::Arc;
+mod common;
 
 use tidegate_engine::conntrack::{Tuple, Zone};
-use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
-use tidegate_engine::{Config, Disposition, Engine, Incoming, IpHeader, ip_packet};
-use tidegate_syntax::{lower, parse_rules};
+use tidegate_engine::env::IfIndex;
+use tidegate_engine::{Disposition, Engine, Incoming, IpHeader, ip_packet};
 use tidegate_wire::{Family, checksum, parse, proto};
-use tidegate_xt::NoNames;
+
+use common::router_of_two;
 
 const RULES: &str = "*raw
 -A PREROUTING -p tcp -m tcp --dport 21 -j CT --helper ftp
@@ -26,34 +26,6 @@ const SERVER: u128 = 0x0a00_0102;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 const DATA: u8 = 24;
-
-fn router() -> Engine {
-    let interface = |index, name: &str, addr| Interface {
-        index: IfIndex(index),
-        name: name.to_owned(),
-        addresses: vec![Prefix {
-            family: Family::V4,
-            addr,
-            len: 24,
-        }],
-        mtu: 1500,
-        mac: None,
-        loopback: false,
-    };
-    let settings = Settings {
-        forward4: true,
-        ..Settings::default()
-    };
-    let interfaces = vec![
-        interface(2, "eth0", 0x0a00_0001),
-        interface(3, "eth1", 0x0a00_0101),
-    ];
-    let env = Env::new(interfaces, &[], &[], settings);
-    let mut engine = Engine::new(Config::default(), Arc::new(env));
-    let rules = parse_rules(RULES, Family::V4, &NoNames).unwrap();
-    engine.load(Arc::new(lower(&rules).unwrap().ruleset));
-    engine
-}
 
 /// A segment of the client's, or the server's.
 fn segment(back: bool, ports: (u16, u16), at: (u32, u32), flags: u8, data: &str) -> Vec<u8> {
@@ -95,7 +67,7 @@ fn the_helper_is_known_when_its_connection_has_gone() {
     let (control, back) = ((4000, 21), (21, 4000));
     let passive = "227 Entering Passive Mode (10,0,1,2,118,209)\r\n";
     let (data, answer) = ((4001, 30417), (30417, 4001));
-    let mut engine = router();
+    let mut engine = router_of_two(RULES);
     let opening = segment(false, control, (100, 0), SYN, "");
     let layout = parse(&opening).unwrap();
     let tuple = Tuple::from_packet(&opening, &layout).unwrap();

@@ -2,15 +2,15 @@
 //! only a snapshot: from then on both must do the same with every packet.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
+mod common;
 
 use tidegate_engine::conntrack::snapshot::{Restored, Snapshot, Writer};
 use tidegate_engine::conntrack::{SECOND, Time};
-use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
-use tidegate_engine::{Config, Disposition, Engine, Incoming, InvalidKind, Output};
-use tidegate_syntax::{lower, parse_rules};
+use tidegate_engine::env::IfIndex;
+use tidegate_engine::{Disposition, Engine, Incoming, InvalidKind, Output};
 use tidegate_wire::{Family, checksum, proto, tcp::Tcp};
-use tidegate_xt::NoNames;
+
+use common::router_of_two;
 
 const CLIENT: u32 = 0x0a00_0002;
 const SERVER: u32 = 0x0a00_0102;
@@ -37,34 +37,6 @@ COMMIT
 -A PREROUTING -p tcp --dport 21 -j CT --helper ftp
 COMMIT
 ";
-
-fn engine(rules: &str) -> Engine {
-    let interface = |index, name: &str, addr: u128| Interface {
-        index,
-        name: name.to_owned(),
-        addresses: vec![Prefix {
-            family: Family::V4,
-            addr,
-            len: 24,
-        }],
-        mtu: 1500,
-        mac: None,
-        loopback: false,
-    };
-    let interfaces = vec![
-        interface(INSIDE, "eth0", 0x0a00_0001),
-        interface(OUTSIDE, "eth1", 0x0a00_0101),
-    ];
-    let settings = Settings {
-        forward4: true,
-        ..Settings::default()
-    };
-    let env = Arc::new(Env::new(interfaces, &[], &[], settings));
-    let mut engine = Engine::new(Config::default(), env);
-    let rules = parse_rules(rules, Family::V4, &NoNames).unwrap();
-    engine.load(Arc::new(lower(&rules).unwrap().ruleset));
-    engine
-}
 
 fn segment(ends: [(u32, u16); 2], flags: u8, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
     let [(src, sport), (dst, dport)] = ends;
@@ -157,7 +129,7 @@ impl Session {
     /// Up to an announcement that made the stream longer.
     fn begin(rules: &str) -> Session {
         let mut session = Session {
-            engines: vec![engine(rules)],
+            engines: vec![router_of_two(rules)],
             now: START,
             sent: [1000, 9000],
             received: [9001, 1001],
@@ -200,7 +172,7 @@ impl Session {
         let first = self.engines[0].conntrack();
         let mut writer = Writer::new(self.now, self.now, &mut bytes);
         while !writer.step(first, 64, &mut bytes) {}
-        let mut engine = engine(rules);
+        let mut engine = router_of_two(rules);
         let snapshot = Snapshot::open(&bytes).unwrap();
         let restored = engine.restore(self.now, self.now, &snapshot);
         self.engines.push(engine);

@@ -1,47 +1,33 @@
 //! Staged rules: what they would do is told, and nothing is done.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod common;
+
 use std::sync::Arc;
 
-use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
+use tidegate_engine::env::{Env, IfIndex, Settings};
 use tidegate_engine::{
     Config, Differing, Disposition, Engine, Incoming, Judged, Otherwise, Ready, TrackWhen,
 };
 use tidegate_ir::{Hook, Ruleset, TableKind};
-use tidegate_syntax::{lower, parse_rules};
 use tidegate_wire::{Family, checksum, proto};
-use tidegate_xt::NoNames;
+
+use common::{interface, lowered};
 
 const LIVE: &str = "*filter\n:INPUT DROP [0:0]\n\
     -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n\
     -A INPUT -p udp -m udp --dport 53 -j ACCEPT\nCOMMIT\n";
 
-fn rules(text: &str, family: Family) -> Arc<Ruleset> {
-    let parsed = parse_rules(text, family, &NoNames).unwrap();
-    Arc::new(lower(&parsed).unwrap().ruleset)
-}
-
 fn stage(engine: &mut Engine, text: &str) {
-    let ready = |text, family| Ready::new(rules(text, family), TrackWhen::Needed, 7);
+    let ready = |text, family| Ready::new(lowered(text, family), TrackWhen::Needed, 7);
     engine.stage([ready(text, Family::V4), ready("", Family::V6)]);
 }
 
 fn engine() -> Engine {
-    let eth0 = Interface {
-        index: IfIndex(2),
-        name: "eth0".to_owned(),
-        addresses: vec![Prefix {
-            family: Family::V4,
-            addr: 0x0a00_0001,
-            len: 24,
-        }],
-        mtu: 1500,
-        mac: None,
-        loopback: false,
-    };
+    let eth0 = interface(2, "eth0", 0x0a00_0001, 24);
     let env = Env::new(vec![eth0], &[], &[], Settings::default());
     let mut engine = Engine::new(Config::default(), Arc::new(env));
-    engine.load(rules(LIVE, Family::V4));
+    engine.load(lowered(LIVE, Family::V4));
     engine
 }
 
@@ -145,7 +131,7 @@ fn buckets_are_not_shared_with_the_rules_in_force() {
     let limited = "*filter\n:INPUT DROP [0:0]\n\
         -A INPUT -m limit --limit 1/hour --limit-burst 2 -j ACCEPT\nCOMMIT\n";
     let mut engine = engine();
-    engine.load(rules(limited, Family::V4));
+    engine.load(lowered(limited, Family::V4));
     stage(&mut engine, limited);
     let came: Vec<bool> = (0..4).map(|_| came_in(&mut engine, 53)).collect();
     assert_eq!(came, [true, true, false, false]);

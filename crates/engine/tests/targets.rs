@@ -1,44 +1,14 @@
 //! Targets that speak to somebody: queues, traces, audit records.
 
-use std::sync::Arc;
+mod common;
 
-use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
+use tidegate_engine::env::IfIndex;
 use tidegate_engine::{
-    Config, Disposition, DropReason, Engine, Incoming, Outcome, Output, QueueVerdict, Queued,
-    Queues,
+    Disposition, DropReason, Engine, Incoming, Outcome, Output, QueueVerdict, Queued, Queues,
 };
-use tidegate_syntax::{lower, parse_rules};
-use tidegate_wire::{Family, checksum};
-use tidegate_xt::NoNames;
+use tidegate_wire::checksum;
 
-fn router(rules: &str) -> Engine {
-    let interface = |index, name: &str, addr| Interface {
-        index: IfIndex(index),
-        name: name.to_owned(),
-        addresses: vec![Prefix {
-            family: Family::V4,
-            addr,
-            len: 24,
-        }],
-        mtu: 1500,
-        mac: None,
-        loopback: false,
-    };
-    let settings = Settings {
-        forward4: true,
-        ..Settings::default()
-    };
-    let interfaces = vec![
-        interface(2, "eth0", 0x0a00_0001),
-        interface(3, "eth1", 0x0a00_0101),
-    ];
-    let env = Env::new(interfaces, &[], &[], settings);
-    let mut engine = Engine::new(Config::default(), Arc::new(env));
-    let rules = parse_rules(rules, Family::V4, &NoNames).expect("rules");
-    let lowered = lower(&rules).expect("lowered");
-    engine.load(Arc::new(lowered.ruleset));
-    engine
-}
+use common::router_of_two;
 
 /// UDP from 10.0.0.2 to 10.0.1.2, without checksum.
 fn udp(port: u16) -> Vec<u8> {
@@ -74,7 +44,7 @@ COMMIT
 ";
 
 fn fate(program: Option<QueueVerdict>, port: u16) -> Outcome {
-    let mut engine = router(QUEUE);
+    let mut engine = router_of_two(QUEUE);
     engine.set_queues(program.map(|p| Box::new(Program(p)) as Box<dyn Queues>));
     receive(&mut engine, udp(port))
 }
@@ -124,7 +94,7 @@ fn lines(outcome: &Outcome) -> Vec<&str> {
 
 #[test]
 fn traced_packets_tell_the_rules_they_meet() {
-    let mut engine = router(
+    let mut engine = router_of_two(
         "*raw
 :PREROUTING ACCEPT [0:0]
 -A PREROUTING -p udp -j TRACE
@@ -170,7 +140,7 @@ COMMIT
 /// A comment is a match: what has one is a rule, not its chain's policy or return.
 #[test]
 fn a_rule_with_a_comment_alone_is_a_rule() {
-    let mut engine = router(
+    let mut engine = router_of_two(
         "*raw
 :PREROUTING ACCEPT [0:0]
 -A PREROUTING -p udp -j TRACE
@@ -206,7 +176,7 @@ COMMIT
 
 #[test]
 fn audit_records_say_who_and_what() {
-    let mut engine = router(
+    let mut engine = router_of_two(
         "*filter
 :FORWARD ACCEPT [0:0]
 -A FORWARD -j AUDIT --type drop

@@ -46,6 +46,13 @@ pub struct Routed {
     pub src: Option<u128>,
 }
 
+/// Priority and table of the rules that every host has.
+const OF_EVERY_HOST: [(u32, u32); 3] = [
+    (0, TABLE_LOCAL),
+    (32766, TABLE_MAIN),
+    (32767, TABLE_DEFAULT),
+];
+
 /// The routes of one family.
 #[derive(Clone, Debug)]
 pub(super) struct Fib {
@@ -56,6 +63,8 @@ pub(super) struct Fib {
     tables: Vec<Table>,
     /// Position of the local table.
     local: usize,
+    /// There are rules beside those of every host.
+    policy: bool,
 }
 
 /// The routes of one table.
@@ -123,19 +132,15 @@ impl Fib {
             .filter(|r| r.family == family)
             .copied()
             .collect();
-        for (priority, table) in [
-            (0, TABLE_LOCAL),
-            (32766, TABLE_MAIN),
-            (32767, TABLE_DEFAULT),
-        ] {
-            rules.push(PolicyRule {
-                family,
-                priority,
-                fwmark: None,
-                from: None,
-                table,
-            });
-        }
+        let of_every_host = OF_EVERY_HOST.map(|(priority, table)| PolicyRule {
+            family,
+            priority,
+            fwmark: None,
+            from: None,
+            table,
+        });
+        let policy = rules.iter().any(|r| !of_every_host.contains(r));
+        rules.extend(of_every_host);
         rules.sort_by_key(|r| r.priority);
         let mut ids: Vec<u32> = rules.iter().map(|r| r.table).collect();
         ids.sort_unstable();
@@ -151,6 +156,7 @@ impl Fib {
             rules: rules.into_iter().map(|r| (r, place(r.table))).collect(),
             tables: ids.iter().map(|&id| of(id)).collect(),
             local: place(TABLE_LOCAL),
+            policy,
         }
     }
 
@@ -170,15 +176,7 @@ impl Fib {
 
     /// Whether there are rules beside those of every host.
     pub(super) fn has_policy_rules(&self) -> bool {
-        let of_every_host = |rule: &PolicyRule| {
-            let place = (rule.priority, rule.table);
-            let known = matches!(
-                place,
-                (0, TABLE_LOCAL) | (32766, TABLE_MAIN) | (32767, TABLE_DEFAULT)
-            );
-            known && rule.fwmark.is_none() && rule.from.is_none()
-        };
-        !self.rules.iter().all(|(rule, _)| of_every_host(rule))
+        self.policy
     }
 
     /// `only` restricts the lookup to routes of that interface.

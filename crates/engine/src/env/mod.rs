@@ -93,7 +93,7 @@ pub struct Route {
 }
 
 /// A policy-routing rule: packets whose mark equals `fwmark` under `mask` use `table`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyRule {
     /// Family.
     pub family: Family,
