@@ -91,6 +91,14 @@ impl Runner {
         }
     }
 
+    /// Begins anew on another host, with the same rules.
+    pub(crate) fn move_to(&mut self, host: &Host) {
+        self.forget();
+        self.env = Arc::new(host.env.clone());
+        self.engine.set_env(self.env.clone());
+        self.now = START;
+    }
+
     /// Forgets connections and all else that packets leave behind.
     pub(crate) fn forget(&mut self) {
         self.engine.forget();

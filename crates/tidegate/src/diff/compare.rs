@@ -16,6 +16,7 @@ use tidegate_syntax::save;
 use tidegate_wire::Family;
 
 use super::example::example;
+use crate::course::Runner;
 use crate::query::ask;
 use crate::replay::rules::Loaded;
 use crate::whole::MOST_NODES;
@@ -150,6 +151,8 @@ pub(super) struct Compared<'a> {
     found: Comparison,
     seen: BTreeSet<(Path, &'static str, [Option<RuleId>; 2])>,
     starts: [Option<Set>; 2],
+    /// Engines with the rules of the two sides, once some example has been tried.
+    pub(super) runners: [Option<Runner>; 2],
 }
 
 /// Compares two rulesets of one family.
@@ -192,6 +195,7 @@ impl<'a> Compared<'a> {
             found: Comparison::default(),
             seen: BTreeSet::new(),
             starts: [None; 2],
+            runners: [None, None],
         }
     }
 

@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 
 use tidegate_analysis::{Bound, Example, Set, TooBig};
 use tidegate_engine::interface_number;
+use tidegate_host::Host;
 use tidegate_ir::{Field, ctstate};
 use tidegate_wire::proto;
 
 use super::compare::{Compared, Path};
 use crate::course::{Runner, alone};
+use crate::packets::Described;
 use crate::query::confirm::{Shape, Stage, wanted, words};
 use crate::replay::rules::Rules;
 use crate::replay::values::value;
@@ -85,7 +87,12 @@ pub(super) fn example(
 }
 
 /// The packet in words, if the engine decides otherwise on it by the second ruleset.
-fn tried(compared: &Compared<'_>, path: Path, protocol: u8, example: &Example) -> Option<String> {
+fn tried(
+    compared: &mut Compared<'_>,
+    path: Path,
+    protocol: u8,
+    example: &Example,
+) -> Option<String> {
     if example.values.get(&Field::CtState) != Some(&ctstate::NEW) {
         return None;
     }
@@ -110,14 +117,44 @@ fn tried(compared: &Compared<'_>, path: Path, protocol: u8, example: &Example) -
             &made
         }
     };
-    let outcome = |side: usize| {
-        let rules = Rules(vec![compared.sides[side].loaded.copy()]);
-        let mut runner = Runner::new(host, &rules);
-        let from = runner.place(&packet);
-        let passed = runner.pass(from, alone(&packet), packet.mark, &mut ());
-        (passed.fate.word(), passed.outputs)
+    let differ = {
+        let [was, is] = [0, 1].map(|side| outcome(known(compared, side, host), &packet));
+        match was.0 == is.0 {
+            false => true,
+            // What is drawn may differ in engines that have seen others before.
+            true if was.1 != is.1 => {
+                let [was, is] =
+                    [0, 1].map(|side| outcome(&mut fresh(compared, side, host), &packet));
+                was != is
+            }
+            true => false,
+        }
     };
-    let (was, is) = (outcome(0), outcome(1));
-    let differs = was.0 != is.0 || format!("{:?}", was.1) != format!("{:?}", is.1);
-    differs.then(|| words(&packet))
+    differ.then(|| words(&packet))
+}
+
+fn fresh(compared: &Compared<'_>, side: usize, host: &Host) -> Runner {
+    let rules = Rules(vec![compared.sides[side].loaded.copy()]);
+    Runner::new(host, &rules)
+}
+
+/// The engine of a side on a host, without memory of what it has seen.
+fn known<'c>(compared: &'c mut Compared<'_>, side: usize, host: &Host) -> &'c mut Runner {
+    match compared.runners[side].take() {
+        Some(mut runner) => {
+            runner.move_to(host);
+            compared.runners[side].insert(runner)
+        }
+        None => {
+            let runner = fresh(compared, side, host);
+            compared.runners[side].insert(runner)
+        }
+    }
+}
+
+/// What becomes of a packet, and what comes out.
+fn outcome(runner: &mut Runner, packet: &Described) -> (&'static str, String) {
+    let from = runner.place(packet);
+    let passed = runner.pass(from, alone(packet), packet.mark, &mut ());
+    (passed.fate.word(), format!("{:?}", passed.outputs))
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use tidegate_analysis::{
-    Area, Course, Fate, Goes, Journey, LensId, Origin, Prepared, Set, Space, Surroundings, TooBig,
-    Way, Window, possible,
+    Area, Course, Fate, Goes, Journey, Lens, LensId, Origin, Prepared, Set, Space, Surroundings,
+    TooBig, Way, Window, possible,
 };
 use tidegate_engine::env::RouteType;
 use tidegate_engine::interface_number;
@@ -300,9 +300,15 @@ impl<'a> Asked<'a> {
                 _ => Origin::Received,
             };
             let answers = way.send(space, Course::Answers(end.seen), back, end.set, fixed)?;
-            let answered = all(space, &answers)?;
-            let on = way.send(space, Course::GoesOn(end.seen), origin, answered, fixed)?;
-            let set = all(space, &on)?;
+            let mut set = Set::EMPTY;
+            for (seen, answered) in marked(space, end.seen, &answers)? {
+                let on = way.send(space, Course::GoesOn(seen), origin, answered, fixed)?;
+                let passed = all(space, &on)?;
+                set = space.bdd.or(set, passed)?;
+                for visit in &on.visits {
+                    result.doubts.extend(&visit.walk.doubts);
+                }
+            }
             let lost = space.bdd.minus(end.set, set)?;
             result.unanswered = space.bdd.or(result.unanswered, lost)?;
             if !set.is_empty() {
@@ -312,7 +318,7 @@ impl<'a> Asked<'a> {
                     set,
                 });
             }
-            for visit in answers.visits.iter().chain(&on.visits) {
+            for visit in &answers.visits {
                 result.doubts.extend(&visit.walk.doubts);
             }
         }
@@ -384,6 +390,27 @@ impl<'a> Asked<'a> {
             },
         )
     }
+}
+
+/// How an opener's further packets are seen, which answers went before: these may have marked the
+/// connection.
+fn marked(
+    space: &mut Space,
+    opener: LensId,
+    answers: &Journey,
+) -> Result<Vec<(LensId, Set)>, TooBig> {
+    let mut found: Vec<(LensId, Set)> = Vec::new();
+    for end in answers.arrived() {
+        let mark = space.lens(end.seen).get(Field::CtMark);
+        let mut seen = Lens::clone(&space.lens(opener));
+        seen.set(Field::CtMark, mark);
+        let seen = space.name(seen);
+        match found.iter_mut().find(|f| f.0 == seen) {
+            Some(known) => known.1 = space.bdd.or(known.1, end.set)?,
+            None => found.push((seen, end.set)),
+        }
+    }
+    Ok(found)
 }
 
 fn all(space: &mut Space, journey: &Journey) -> Result<Set, TooBig> {

@@ -101,6 +101,25 @@ fn a_service_without_answers_is_closed() {
     );
 }
 
+/// An answer may mark the connection, and further packets then meet other rules.
+#[test]
+fn marks_of_answers_are_followed() {
+    let marking = |answers: &str| {
+        rules(&format!(
+            "*mangle\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+             -A OUTPUT -p tcp -m tcp --sport {answers} -j CONNMARK --set-xmark 0x1/0xffffffff\nCOMMIT\n\
+             *filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+             -A INPUT -m connmark --mark 0x1 -j DROP\n\
+             -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+        ))
+    };
+    assert_eq!(table(&marking("22"), None), [] as [&str; 0]);
+    assert_eq!(
+        table(&marking("23"), None),
+        ["tcp/22 to this host from anywhere"]
+    );
+}
+
 #[test]
 fn translation_is_followed_to_its_target() {
     let text = "*nat\n:PREROUTING ACCEPT [0:0]\n\

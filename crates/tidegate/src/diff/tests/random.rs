@@ -77,7 +77,11 @@ fn what_the_engine_treats_differently_was_told() {
         r.below(7);
         let before = ruleset(&mut r);
         let after = changed(&mut r, &before);
-        let (a, b) = (load(&before), load(&after));
+        let Ok(b) = Loaded::parse(&after, "rules", Family::V4) else {
+            // A target in a table that does not take it.
+            continue;
+        };
+        let a = load(&before);
         let found = compare(&a, &b, Some(&host));
         let equal = found.differences.is_empty() && found.unknown.is_empty();
         same += usize::from(equal);
