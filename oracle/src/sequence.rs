@@ -1,5 +1,7 @@
 //! The steps of a case.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value, json};
 use tidegate_engine::conntrack::{SECOND, Time};
@@ -191,7 +193,7 @@ impl Router {
             return Ok(json!({"in": input, "verdict": "drop", "errno": "EMSGSIZE"}));
         }
         let ethertype = step.get("ethertype").and_then(Value::as_u64);
-        let outcome = self.inject(&input, ethertype, bytes, mark)?;
+        let outcome = self.inject(&input, ethertype, bytes, mark, step.get("as"))?;
         self.engine.handle_timeout(self.now);
         let events = self.events();
         let mut r = self.describe(&input, &outcome, fragment);
@@ -221,9 +223,11 @@ impl Router {
         ethertype: Option<u64>,
         bytes: Vec<u8>,
         mark: u32,
+        whose: Option<&Value>,
     ) -> Result<Outcome> {
         if input == "local" {
-            return Ok(self.engine.send(self.now, bytes, mark, &mut ()));
+            let sender = Some(Arc::new(world::somebody(whose)));
+            return Ok(self.engine.send_as(self.now, bytes, mark, sender, &mut ()));
         }
         let dev = self
             .engine

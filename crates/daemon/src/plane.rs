@@ -93,6 +93,11 @@ pub trait Plane: Send + Sync {
         true
     }
 
+    /// Whether its engine can ask for the sockets of packets.
+    fn knows_sockets(&self) -> bool {
+        false
+    }
+
     /// Returns when everybody who is told of the rules in force knows them.
     fn settle(&self) {}
 

@@ -11,7 +11,9 @@ use tidegate_engine::conntrack::Policies;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unnamed, save};
+use tidegate_syntax::{
+    Counters, Failure, Ruleset, Slot, check_table, lower_knowing, lower_unnamed, save,
+};
 use tidegate_tools::{Store, Work, timeouts};
 use tidegate_wire::Family;
 use tidegate_xt::TimeoutPolicy;
@@ -154,7 +156,7 @@ impl LiveRules {
         let ready = |rules: &Ruleset| -> Result<Ready, Failure> {
             let seed = unforeseen().map_err(|e| stopped(e.into()))?;
             Ok(Ready::new(
-                Arc::new(lower(rules)?.ruleset),
+                Arc::new(lower_knowing(rules, self.plane.knows_sockets())?.ruleset),
                 self.track,
                 seed,
             ))
@@ -240,7 +242,7 @@ impl LiveRules {
         mut rules: Ruleset,
         seen: &[Counter],
     ) -> Result<Load, Failure> {
-        let lowered = lower_unnamed(&rules, self.plane.has_packets())?;
+        let lowered = lower_unnamed(&rules, self.plane.has_packets(), self.plane.knows_sockets())?;
         let seed = unforeseen().map_err(|e| stopped(e.into()))?;
         let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track, seed);
         let survivors = Survivors {

@@ -101,6 +101,7 @@ impl<T: Trace> AtTable<'_, T> {
             follow: None,
             as_sent: false,
             looped: false,
+            whose: None,
             ..self.packet.clone()
         };
         let family = packet.family();

@@ -31,7 +31,7 @@ pub use check::table as check_table;
 pub use command::{Action, Command, Invocation, View};
 pub use error::{Failure, reply};
 pub use list::Printer;
-pub use lower::{Lowered, RuleOrigin, lower, lower_one, lower_unnamed, whole_chain};
+pub use lower::{Lowered, RuleOrigin, lower, lower_knowing, lower_one, lower_unnamed, whole_chain};
 pub use model::{
     BasePolicy, Chain, Counters, Iface, Net, Proto, Rule, Ruleset, Slot, Spec, Table, Target,
     is_verdict,

@@ -88,6 +88,10 @@ enum Command {
     Recent(orders::Words),
     /// Show the tables of `-m hashlimit`.
     Hashlimit(orders::Words),
+    /// Show the timers of `-j IDLETIMER` and the seconds they have left.
+    Idletimer(orders::Words),
+    /// Show the lights of `-j LED`.
+    Led(orders::Words),
     /// Show or change the named counters of `-m nfacct`, as nfacct(8).
     Nfacct(orders::Words),
     /// Say what a match or target is for, with its options and an example.
@@ -146,6 +150,8 @@ fn main() -> ExitCode {
         Command::Timeout(words) => return words.send("timeout"),
         Command::Recent(words) => return words.send("recent"),
         Command::Hashlimit(words) => return words.send("hashlimit"),
+        Command::Idletimer(words) => return words.send("idletimer"),
+        Command::Led(words) => return words.send("led"),
         Command::Nfacct(words) => return words.nfacct(),
         Command::Doc(args) => doc::run(&args).map(done),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(done),

@@ -158,7 +158,7 @@ impl FileStore {
     fn users(&self, state: &State) -> Result<Users, Failure> {
         let mut users = Users::new();
         for (family, _) in HEADINGS {
-            let lowered = lower_unnamed(&self.rules(state, family)?, false)?;
+            let lowered = lower_unnamed(&self.rules(state, family)?, false, false)?;
             let keys = lowered.ruleset.steps.iter().flat_map(|s| s.tables());
             for key in keys.filter(|key| key.kind == tidegate_xt::sets::KIND) {
                 *users.entry(key.name).or_default() += 1;

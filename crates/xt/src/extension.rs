@@ -114,12 +114,41 @@ pub struct LowerCtx<'a> {
     pub family: Family,
     /// Where stateful tests go (`Ruleset::steps`).
     pub steps: &'a mut Vec<Box<dyn Step>>,
+    /// What matches do once all of the rule holds, before its target.
+    pub effects: Vec<Effect>,
+    /// Whether the host's sockets are known where the rule will be met.
+    pub knows_sockets: bool,
+    /// The rule asks for sockets.
+    pub asks_sockets: bool,
     /// Why the rule cannot be decided here, if so: what it asks for is known to the
     /// kernel alone.
     pub refused: Option<&'static str>,
 }
 
+impl<'a> LowerCtx<'a> {
+    /// For rules of `family` met where sockets are known or not.
+    pub fn new(family: Family, steps: &'a mut Vec<Box<dyn Step>>, knows_sockets: bool) -> Self {
+        LowerCtx {
+            family,
+            steps,
+            effects: Vec::new(),
+            knows_sockets,
+            asks_sockets: false,
+            refused: None,
+        }
+    }
+}
+
 impl LowerCtx<'_> {
+    /// Says that the rule asks for sockets; where nobody knows them it is refused, and `why`
+    /// says so.
+    pub fn ask_sockets(&mut self, why: &'static str) {
+        self.asks_sockets = true;
+        if !self.knows_sockets {
+            self.refused = Some(why);
+        }
+    }
+
     /// Registers a stateful test.
     pub fn step(&mut self, step: impl Step + 'static) -> Cond {
         Cond::Call(self.register(step))
