@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use tidegate_engine::{Counter, Engine};
 use tidegate_ir::RuleId;
 use tidegate_syntax::{
-    CounterMode, Counters, Failure, Printer, Reader, RestoreOptions, RuleOrigin, Ruleset,
+    CounterMode, Counters, Failure, Printer, Reader, RestoreOptions, RuleOrigin, Ruleset, Sockets,
     lower_knowing, restore, run,
 };
 use tidegate_wire::Family;
@@ -87,7 +87,7 @@ impl Rules {
         if let Err(failure) = edit(&mut rules) {
             return Ok(failure.status());
         }
-        let lowered = lower_knowing(&rules, true)
+        let lowered = lower_knowing(&rules, Sockets::All)
             .map_err(|failure| anyhow!(failure.render("rules", None)))?;
         engine.load(Arc::new(lowered.ruleset));
         self.source = rules;

@@ -156,7 +156,7 @@ impl LiveRules {
         let ready = |rules: &Ruleset| -> Result<Ready, Failure> {
             let seed = unforeseen().map_err(|e| stopped(e.into()))?;
             Ok(Ready::new(
-                Arc::new(lower_knowing(rules, self.plane.knows_sockets())?.ruleset),
+                Arc::new(lower_knowing(rules, self.plane.sockets())?.ruleset),
                 self.track,
                 seed,
             ))
@@ -242,7 +242,7 @@ impl LiveRules {
         mut rules: Ruleset,
         seen: &[Counter],
     ) -> Result<Load, Failure> {
-        let lowered = lower_unnamed(&rules, self.plane.has_packets(), self.plane.knows_sockets())?;
+        let lowered = lower_unnamed(&rules, self.plane.has_packets(), self.plane.sockets())?;
         let seed = unforeseen().map_err(|e| stopped(e.into()))?;
         let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track, seed);
         let survivors = Survivors {

@@ -303,6 +303,14 @@ impl Engine {
         self.outside.sockets = sockets;
     }
 
+    /// Whether some rule in force or on stage asks for sockets.
+    #[must_use]
+    pub fn asks_sockets(&self) -> bool {
+        let staged = self.staged.iter().flat_map(|s| &s.families);
+        let mut all = self.families.iter().chain(staged);
+        all.any(|f| f.rules.asks_sockets)
+    }
+
     /// Says which processor handles the packets from now on; the first (0) until then.
     pub fn set_cpu(&mut self, cpu: u32) {
         self.outside.cpu = cpu;

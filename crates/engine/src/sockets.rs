@@ -20,7 +20,8 @@ pub struct SocketEnds {
     pub family: Family,
     /// Transport protocol.
     pub proto: u8,
-    /// This host's address and port; of an ICMP echo, its identifier; else 0.
+    /// This host's address and port; of ICMP the bytes behind the checksum, which are an
+    /// echo's identifier; else 0.
     pub local: (u128, u16),
     /// The peer's.
     pub remote: (u128, u16),
@@ -119,12 +120,11 @@ fn ends(packet: &Packet, local: (u128, u16), remote: (u128, u16)) -> SocketEnds 
 
 /// What a socket is found by beside addresses: sender's and receiver's port.
 fn ports(protocol: u8, l4: &[u8], whole: bool) -> (u16, u16) {
-    const ECHO: [u8; 4] = [0, 8, 128, 129];
     let at = |off| be16(l4, off).unwrap_or(0);
     match protocol {
         _ if !whole => (0, 0),
         proto::TCP | proto::UDP => (at(0), at(2)),
-        proto::ICMP | proto::ICMPV6 if l4.first().is_some_and(|t| ECHO.contains(t)) => (at(4), 0),
+        proto::ICMP | proto::ICMPV6 => (at(4), 0),
         _ => (0, 0),
     }
 }

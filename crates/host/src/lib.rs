@@ -1,6 +1,7 @@
 //! The host that rules are for: described in a file, or the running one.
 #![forbid(unsafe_code)]
 
+pub mod diag;
 mod file;
 pub mod foreign;
 mod live;

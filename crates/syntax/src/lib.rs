@@ -42,6 +42,7 @@ pub use restore::{
     CounterMode, Options as RestoreOptions, Printed, Refused, Salvage, parse as parse_rules,
     restore, salvage,
 };
+pub use tidegate_xt::Sockets;
 
 /// The version of iptables whose language this is.
 pub const VERSION: &str = "1.8.13";

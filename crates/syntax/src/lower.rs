@@ -2,7 +2,7 @@
 
 use tidegate_ir::{Base, Chain, ChainId, Cond, Field, Rule, RuleId, Step, Table, Verdict};
 use tidegate_wire::Family;
-use tidegate_xt::{LowerCtx, Outcome, text};
+use tidegate_xt::{LowerCtx, Outcome, Sockets, text};
 
 use crate::check::{self, Reach};
 use crate::{Failure, Iface, Net, Ruleset, Spec, Target, save};
@@ -41,14 +41,14 @@ pub struct RuleOrigin {
 /// Chains that packets reach form a loop (never in rulesets that have been checked), or a
 /// rule asks for what only a kernel knows.
 pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
-    lower_knowing(rules, false)
+    lower_knowing(rules, Sockets::Unknown)
 }
 
-/// As [`lower`]; where the host's sockets are known (`sockets`), rules may ask for them.
+/// As [`lower`], for rules that may ask for what is known of sockets.
 ///
 /// # Errors
 /// As [`lower`].
-pub fn lower_knowing(rules: &Ruleset, sockets: bool) -> Result<Lowered, Failure> {
+pub fn lower_knowing(rules: &Ruleset, sockets: Sockets) -> Result<Lowered, Failure> {
     lower_all(rules, true, true, sockets)
 }
 
@@ -57,7 +57,7 @@ pub fn lower_knowing(rules: &Ruleset, sockets: bool) -> Result<Lowered, Failure>
 ///
 /// # Errors
 /// As [`lower`].
-pub fn lower_unnamed(rules: &Ruleset, met: bool, sockets: bool) -> Result<Lowered, Failure> {
+pub fn lower_unnamed(rules: &Ruleset, met: bool, sockets: Sockets) -> Result<Lowered, Failure> {
     lower_all(rules, false, met, sockets)
 }
 
@@ -65,7 +65,7 @@ pub fn lower_unnamed(rules: &Ruleset, met: bool, sockets: bool) -> Result<Lowere
 /// it calls a chain, keeps state, or asks for sockets or for what only a kernel knows.
 #[must_use]
 pub fn lower_one(spec: &Spec, family: Family) -> Option<Rule> {
-    let mut run = Run::new(family, false, false);
+    let mut run = Run::new(family, false, Sockets::Unknown);
     let rule = run.rule(RuleId(0), spec, None);
     let calls = matches!(spec.target, Target::Chain { .. });
     (!calls && run.steps.is_empty() && run.refused.is_none()).then_some(rule)
@@ -80,7 +80,12 @@ pub fn whole_chain(table: &crate::Table, chain: &str) -> Option<ChainId> {
     (reach.is_reached(at) && check::live(own) == own.rules.len()).then_some(ChainId(at as u32))
 }
 
-fn lower_all(rules: &Ruleset, named: bool, met: bool, sockets: bool) -> Result<Lowered, Failure> {
+fn lower_all(
+    rules: &Ruleset,
+    named: bool,
+    met: bool,
+    sockets: Sockets,
+) -> Result<Lowered, Failure> {
     let mut run = Run::new(rules.family, named, sockets);
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
     let mut steps = [0; 5].map(|_| 0..0);
@@ -110,7 +115,7 @@ fn lower_all(rules: &Ruleset, named: bool, met: bool, sockets: bool) -> Result<L
 /// # Errors
 /// As [`lower`].
 pub(crate) fn is_of_conntrack(table: &crate::Table, family: Family) -> Result<bool, Failure> {
-    let mut run = Run::new(family, false, false);
+    let mut run = Run::new(family, false, Sockets::Unknown);
     run.table(table)?;
     Ok(run.of_conntrack)
 }
@@ -125,15 +130,15 @@ struct Run {
     steps: Vec<Box<dyn Step>>,
     tracks: bool,
     of_conntrack: bool,
-    /// Whether the host's sockets are known, and whether some rule asks for them.
-    knows_sockets: bool,
+    /// What is known of the host's sockets, and whether some rule asks for them.
+    sockets: Sockets,
     asks_sockets: bool,
     /// Why a rule cannot be decided, and which; the first one.
     refused: Option<String>,
 }
 
 impl Run {
-    const fn new(family: Family, named: bool, knows_sockets: bool) -> Self {
+    const fn new(family: Family, named: bool, sockets: Sockets) -> Self {
         Run {
             family,
             named,
@@ -142,7 +147,7 @@ impl Run {
             steps: Vec::new(),
             tracks: false,
             of_conntrack: false,
-            knows_sockets,
+            sockets,
             asks_sockets: false,
             refused: None,
         }
@@ -224,7 +229,7 @@ impl Run {
 
     fn rule(&mut self, id: RuleId, spec: &Spec, reach: Option<&Reach<'_>>) -> Rule {
         let mut conds = header(spec, self.family);
-        let mut ctx = LowerCtx::new(self.family, &mut self.steps, self.knows_sockets);
+        let mut ctx = LowerCtx::new(self.family, &mut self.steps, self.sockets);
         conds.extend(spec.matches.iter().map(|m| m.condition(&mut ctx)));
         let outcome = match &spec.target {
             Target::None => Outcome::verdict(Verdict::Continue),

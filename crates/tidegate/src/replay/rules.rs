@@ -9,7 +9,9 @@ use tidegate_engine::Engine;
 use tidegate_host::Host;
 use tidegate_ir::RuleId;
 use tidegate_sets::Sets;
-use tidegate_syntax::{Counters, Failure, RuleOrigin, Ruleset, lower, lower_knowing, parse_rules};
+use tidegate_syntax::{
+    Counters, Failure, RuleOrigin, Ruleset, Sockets, lower, lower_knowing, parse_rules,
+};
 use tidegate_wire::Family;
 
 use tidegate_tools::{HostNames, ipset, rules_and_sets};
@@ -131,7 +133,7 @@ impl Loaded {
     /// # Errors
     /// Chains call each other in a circle.
     pub(crate) fn new(source: Ruleset) -> Result<Self, Failure> {
-        let lowered = lower_knowing(&source, true)?;
+        let lowered = lower_knowing(&source, Sockets::All)?;
         let blind = match lowered.ruleset.asks_sockets {
             true => lower(&source).err(),
             false => None,

@@ -5,8 +5,8 @@ use tidegate_ir::{Cond, Field, Hook};
 
 use super::{pure::pure, ranges::blank_bang};
 use crate::{
-    Arg, Args, Case, Extension, Legal, Lower, LowerCtx, Opt, Place, Refusal, Vector, bad, no, ok,
-    packets, yes,
+    Arg, Args, Case, Extension, Legal, Lower, LowerCtx, Opt, Place, Refusal, Sockets, Vector, bad,
+    no, ok, packets, yes,
 };
 
 const PATH: usize = 0;
@@ -62,8 +62,15 @@ pub static CGROUP: Extension = Extension {
 
 /// A packet without a socket never matches.
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
-    ctx.ask_sockets("cgroup: whose socket a packet belongs to is not known here");
+    ctx.ask_sockets(
+        Sockets::Users,
+        "cgroup: whose socket a packet belongs to is not known here",
+    );
     if let Some(class) = args.number(CLASS) {
+        ctx.ask_sockets(
+            Sockets::All,
+            "cgroup: the class of the socket that a packet belongs to is not known here",
+        );
         let is = Cond::eq(Field::SocketClass, class.into());
         let there = Cond::range(Field::SocketClass, 0, u32::MAX.into());
         return Cond::all(vec![there, is.inverted_if(args.inverted(CLASS))]);

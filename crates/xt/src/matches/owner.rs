@@ -5,7 +5,7 @@ use tidegate_ir::{Cond, Field, Hook, socket};
 use super::{named, pure::pure, ranges::blank_bang};
 use crate::{
     Arg, Args, Case, Error, Extension, Given, Input, Legal, ListCtx, Lower, LowerCtx, Opt, Place,
-    Refusal, Value, Vector, bad, names::List, no, ok, packets, yes,
+    Refusal, Sockets, Value, Vector, bad, names::List, no, ok, packets, yes,
 };
 
 const SOCKET: usize = 0;
@@ -96,7 +96,16 @@ pub static OWNER: Extension = Extension {
 /// A packet without a socket matches when all that is asked for is inverted, one of the
 /// kernel's when it is not asked whose it is.
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
-    ctx.ask_sockets("owner: whose socket sent a packet is not known here");
+    ctx.ask_sockets(
+        Sockets::Users,
+        "owner: whose socket sent a packet is not known here",
+    );
+    if args.has(GID) {
+        ctx.ask_sockets(
+            Sockets::All,
+            "owner: the group of the program that sent a packet is not known here",
+        );
+    }
     let asked = |opt, plain: bool| args.has(opt) && args.inverted(opt) != plain;
     let (uid, gid) = (asked(UID, true), asked(GID, true));
     let nobody = !(asked(SOCKET, true) || uid || gid || args.has(GROUPS));

@@ -3,7 +3,7 @@
 use tidegate_ir::{Cond, Expr, Field, Hook, Socket, Step, StepInput, Truth};
 
 use super::pure::pure;
-use crate::{Arg, Args, Case, Extension, Help, Legal, Lower, LowerCtx, Opt, bad, ok};
+use crate::{Arg, Args, Case, Extension, Help, Legal, Lower, LowerCtx, Opt, Sockets, bad, ok};
 
 const TRANSPARENT: usize = 0;
 const NOWILDCARD: usize = 1;
@@ -34,7 +34,10 @@ pub static SOCKET: Extension = Extension {
 };
 
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
-    ctx.ask_sockets("socket: the sockets of the host are not known here");
+    ctx.ask_sockets(
+        Sockets::Users,
+        "socket: the sockets of the host are not known here",
+    );
     let (transparent, nowildcard) = (args.has(TRANSPARENT), args.has(NOWILDCARD));
     if args.has(RESTORE) {
         let restore = ctx.effect(Restore, true);

@@ -259,7 +259,7 @@ pub(crate) fn save(rule: &Rule, family: Family) -> String {
 /// The condition of a rule, `-p` included, and its stateful tests.
 pub(crate) fn condition(rule: &Rule, family: Family) -> (Cond, Vec<Box<dyn Step>>) {
     let mut steps = Vec::new();
-    let mut ctx = LowerCtx::new(family, &mut steps, true);
+    let mut ctx = LowerCtx::new(family, &mut steps, tidegate_xt::Sockets::All);
     let mut all = Vec::new();
     if let Some((number, invert)) = rule.proto {
         all.push(Cond::eq(Field::Proto, number.into()).inverted_if(invert));
