@@ -510,6 +510,32 @@ class M(G):
     def m_socket(self):
         return "-m socket" + "".join(" --" + o for o in ("transparent", "nowildcard", "restore-skmark") if self.r.random() < .4)
 
+    OSF = """S4:64:1:60:M*,S,T,N,W7:TgLinux:2.6::a
+S4:64:1:60:M*,S,T,N,W7:TgTwin:9:z:b
+T2:128:0:48:M*,N,N,S:TgWin:xp:1:c
+%8192:64:0:44:M512:TgMod:1::d
+512:255:1:40:.:TgPlain:1::e
+*:64:0:44:M*:TgAny:1::f
+"""
+
+    def p_osf(self):
+        r = self.r
+        kind = r.choice(["a", "a", "c", "d", "e", "f"])
+        mss = r.choice([1460, 1448, 1400, 536])
+        opts = {"a": struct.pack("!BBH", 2, 4, mss) + b"\x04\x02\x08\x0a" + bytes(8) + b"\x01\x03\x03\x05", "c": struct.pack("!BBH", 2, 4, mss) + b"\x01\x01\x04\x02",
+                "d": b"\x02\x04\x02\x00", "e": b"", "f": struct.pack("!BBH", 2, 4, mss)}[kind]
+        win = {"a": 4 * r.choice([mss, 1460, 1448, 99]), "c": 2 * (40 + r.choice([mss, 1460])), "d": 8192 * r.randint(0, 5), "e": 512, "f": r.randint(0, 65535)}[kind]
+        if r.random() < .1:
+            opts = opts[::-1]
+        df = kind in "ae" if r.random() < .85 else r.random() < .5
+        ttl = {"a": 64, "c": 128, "d": 64, "e": 255, "f": 64}[kind] - r.choice([0, 0, 0, 1, 9, -1 if kind != "e" else 0])
+        return self.mk_tcp(flags=r.choice(["S", "S", "S", "S", "SA", "A"]), opts=opts, win=win & 65535, ttl=ttl, df=df)
+
+    def m_osf(self):
+        r = self.r
+        genre = r.choice(["TgLinux", "TgTwin", "TgWin", "TgMod", "TgPlain", "TgAny", "TgNone"])
+        return "-p tcp -m osf %s--genre %s%s" % (self.inv(), genre, r.choice(["", " --ttl 0", " --ttl 1", " --ttl 2"]))
+
     def m_cpu(self):
         return "-m cpu %s--cpu %d" % (self.inv(), self.r.randint(0, 1))
 
@@ -525,27 +551,39 @@ class M(G):
     def m_realm(self):
         return "-m realm %s--realm %s" % (self.inv(), self.r.choice(["0", "5", "6", "0x50000", "0x50006", "5/0xff", "0x60000/0xffff0000", "0/0xffff"]))
 
+    def m_connlabel(self):
+        return "-m connlabel %s--label %d%s" % (self.inv(), self.r.choice([0, 1, 7, 127]), self.r.choice(["", " --set"]))
+
+    def m_mac(self):
+        """frames here have no link-layer header"""
+        return "-m mac %s--mac-source 02:00:00:00:00:0%d" % (self.inv(), self.r.randint(0, 3))
+
+    def m_eui64(self):
+        return "-m eui64"
+
     def m_nfacct(self):
         return "-m nfacct --nfacct-name " + self.r.choice(["over", "under", "plain"])
 
     def m_rateest(self):
+        """no estimator says anything but 0 before its first interval is over"""
         r = self.r
-        what = r.choice(["--rateest1-bps 8", "--rateest1-pps 1", "--rateest-delta --rateest1-pps 1 --rateest2-pps 1", "--rateest-bps", "--rateest-pps"])
-        two = r.random() < .4
-        name = "e%d" % self.seed
-        how = r.choice(["lt", "gt", "eq"])
-        if two:
-            return "-m rateest --rateest1 %s-a %s%s --rateest-%s --rateest2 %s-b" % (name, r.choice(["--rateest-delta ", ""]), r.choice(["--rateest-bps", "--rateest-pps"]), how, name)
-        v = r.choice(["bps1 8bit", "pps1 1", "bps1 1kbit", "pps1 0", "bps1 0"])
-        return "-m rateest --rateest %s-a %s--rateest-%s --rateest-%s" % (name, self.inv(), how, v)
+        how, inv = r.choice(["lt", "gt", "eq"]), self.inv()
+        if r.random() < .4:
+            delta = r.choice(["", "--rateest-delta "])
+            return "-m rateest %s--rateest1 a %s--rateest-%s --rateest2 b %s" % (delta, inv, how, r.choice(["--rateest-bps", "--rateest-pps"]))
+        if r.random() < .3:
+            return "-m rateest --rateest-delta --rateest a --rateest-bps1 %s %s--rateest-%s --rateest-bps2 %s" % (r.choice(["1kbit", "0"]), inv, how, r.choice(["2kbit", "1kbit"]))
+        v = r.choice(["bps 8bit", "pps 1", "bps 1kbit", "pps 0", "bps 0"])
+        return "-m rateest --rateest a %s--rateest-%s --rateest-%s" % (inv, how, v)
 
     # ------------------------------------------------------------------------ the case
-    PACKETS = {"owner": "own", "cgroup": "own", "cpu": "own", "devgroup": "own", "realm": "own", "nfacct": "few", "rateest": "few", "hashlimit": "few", "recent": "few", "connlimit": "few", "quota": "few", "time": "few", "pkttype": "few", "policy": "few", "physdev": "few"}
-    GENERIC = ("u32", "bpf", "connbytes", "cluster", "helper")
+    PACKETS = {"owner": "own", "cgroup": "own", "cpu": "own", "devgroup": "own", "realm": "own", "nfacct": "few", "mac": "few", "eui64": "few", "rateest": "few", "hashlimit": "few", "recent": "few", "connlimit": "few", "quota": "few", "time": "few", "pkttype": "few", "policy": "few", "physdev": "few"}
+    GENERIC = ("u32", "bpf", "connbytes", "cluster", "helper", "connlabel")
 
     def hooks(self):
-        allowed = {"rpfilter": ["PREROUTING"], "owner": ["OUTPUT", "POSTROUTING"], "socket": ["PREROUTING", "INPUT"],
-                   "cgroup": ["INPUT", "OUTPUT", "POSTROUTING"], "realm": ["INPUT", "FORWARD", "OUTPUT", "POSTROUTING"]}
+        allowed = {"mac": ["PREROUTING", "INPUT", "FORWARD"], "eui64": ["PREROUTING", "INPUT", "FORWARD"],
+                   "rpfilter": ["PREROUTING"], "owner": ["OUTPUT", "POSTROUTING"], "socket": ["PREROUTING", "INPUT"],
+                   "cgroup": ["INPUT", "OUTPUT", "POSTROUTING"], "osf": ["PREROUTING", "INPUT", "FORWARD"], "realm": ["INPUT", "FORWARD", "OUTPUT", "POSTROUTING"]}
         if self.kind in allowed:
             return allowed[self.kind]
         return self.r.sample(HOOKS, 3)
@@ -555,6 +593,8 @@ class M(G):
         self.epoch = int(time.time())
         out = ["*mangle"] + [":%s ACCEPT [0:0]" % c for c in HOOKS]
         self.case_sockets = self.own_sockets() if self.kind in ("socket", "cgroup") else []
+        if self.kind == "rateest":
+            out += ["-A PREROUTING -j RATEEST --rateest-name %s --rateest-interval 8s --rateest-ewmalog 16s" % n for n in "ab"]
         for h in self.hooks():
             self.hook = h
             self.dir = "out" if h in ("OUTPUT", "POSTROUTING") else "in"
@@ -577,6 +617,10 @@ class M(G):
             c["sockets"] = self.case_sockets
         if self.kind == "cgroup":
             c["cgroups"] = self.CGROUPS
+        if self.kind == "nfacct":
+            c["nfacct"] = [["plain"], ["over", "packet", str(r.randint(1, 9))], ["under", "byte", str(r.randint(1, 900))]]
+        if self.kind == "osf":
+            c["osf"] = self.OSF
         if self.kind == "cpu":
             c["cpu"] = r.randint(0, 1)
         if self.kind == "devgroup":
@@ -588,11 +632,11 @@ class M(G):
         return c
 
 
-ONLY6 = ("hbh", "dst", "rt", "srh", "frag", "ipv6header", "mh")
-ONLY4 = ("realm",)
+ONLY6 = ("eui64", "hbh", "dst", "rt", "srh", "frag", "ipv6header", "mh")
+ONLY4 = ("realm", "osf")
 KINDS = ("esp", "ah", "ipcomp", "sctp", "dccp", "tcpmss", "ecn", "string", "u32", "bpf", "hbh", "dst", "rt", "srh", "frag", "ipv6header", "mh", "rpfilter",
          "pkttype", "physdev", "policy", "quota", "cluster", "connbytes", "helper", "hashlimit", "recent", "connlimit", "time",
-         "owner", "socket", "cgroup", "cpu", "devgroup", "realm")
+         "owner", "socket", "cgroup", "cpu", "devgroup", "realm", "osf", "nfacct", "rateest", "connlabel", "mac", "eui64")
 
 
 def match_case(i, kind=None):

@@ -42,6 +42,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
@@ -825,6 +826,14 @@ class Router:
         for path in case.get("cgroups", []):
             os.makedirs(os.path.join(CGROUPS, path.strip("/")), exist_ok=True)
         self.sockets = [open_socket(x) for x in case.get("sockets", [])]
+        for x in case.get("nfacct", []):
+            run(["nfacct", "add", x[0]] + x[1:], check=False)
+            self.dirty = True
+        if case.get("osf"):     # one list for the whole machine
+            with tempfile.NamedTemporaryFile("w", suffix=".os") as f:
+                f.write(case["osf"])
+                f.flush()
+                run(["nfnl_osf", "-f", f.name], what="nfnl_osf")
         if "cpu" in case:
             os.sched_setaffinity(0, {case["cpu"]})
         if case.get("ipset"):

@@ -76,6 +76,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("hashlimit", |c, request| c.list(request, lists::hashlimit)),
     ("idletimer", |c, request| c.list(request, lists::idletimer)),
     ("led", |c, request| c.list(request, lists::led)),
+    ("osf", Commands::osf),
     ("nfacct", Commands::nfacct),
 ];
 
@@ -202,6 +203,14 @@ impl Commands {
         self.plane.with(move |engine, now| {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             show(engine.shared(), &words, now)
+        })
+    }
+
+    fn osf(&self, request: &Request) -> Result<Printed> {
+        let (words, input) = (request.words.clone(), request.input.clone());
+        self.plane.with(move |engine, _| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            lists::osf(engine.shared_mut(), &words, &input)
         })
     }
 

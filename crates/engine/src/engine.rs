@@ -189,6 +189,8 @@ pub(crate) struct Outside {
     pub(crate) sockets: Option<Box<dyn Sockets>>,
     /// Number of the processor that handles the packets.
     pub(crate) cpu: u32,
+    /// What conditions want logged about the packet.
+    pub(crate) said: Vec<String>,
 }
 
 /// Decides packets.

@@ -118,6 +118,12 @@ impl Facts for View<'_> {
         whose.receiver(self.packet, &mut self.outside.sockets, self.conntrack)
     }
 
+    fn say(&mut self, line: String) {
+        if !self.rehearsed {
+            self.outside.said.push(line);
+        }
+    }
+
     fn connection(&mut self) -> Option<u64> {
         Some(self.packet.tracking.connection()?.id.to_bits())
     }

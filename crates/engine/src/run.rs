@@ -223,6 +223,7 @@ impl<'e, T: Trace> Run<'e, T> {
             last: None,
         };
         let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
+        at.log_said();
         (decision, at.copies, at.last)
     }
 

@@ -174,6 +174,8 @@ pub trait Facts {
     fn receiver(&mut self) -> Option<&Socket> {
         None
     }
+    /// Writes a line about the packet to the log (`nf_log_packet`).
+    fn say(&mut self, _line: alloc::string::String) {}
     /// A number for the packet's connection; no other one ever has the same.
     fn connection(&mut self) -> Option<u64> {
         None

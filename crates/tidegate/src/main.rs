@@ -92,6 +92,9 @@ enum Command {
     Idletimer(orders::Words),
     /// Show the lights of `-j LED`.
     Led(orders::Words),
+    /// Show the fingerprints of systems for `-m osf`, add those of a file (`-f pf.os`), or take them out (`-d -f pf.os`), as nfnl_osf(8).
+    #[command(alias = "nfnl_osf")]
+    Osf(orders::Words),
     /// Show or change the named counters of `-m nfacct`, as nfacct(8).
     Nfacct(orders::Words),
     /// Say what a match or target is for, with its options and an example.
@@ -152,6 +155,7 @@ fn main() -> ExitCode {
         Command::Hashlimit(words) => return words.send("hashlimit"),
         Command::Idletimer(words) => return words.send("idletimer"),
         Command::Led(words) => return words.send("led"),
+        Command::Osf(words) => return words.osf(),
         Command::Nfacct(words) => return words.nfacct(),
         Command::Doc(args) => doc::run(&args).map(done),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(done),

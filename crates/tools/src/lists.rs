@@ -4,7 +4,7 @@
 
 use tidegate_ir::Shared;
 use tidegate_wire::Family;
-use tidegate_xt::matches::{hashlimit, hashlimit_table, recent, recent_list};
+use tidegate_xt::matches::{hashlimit, hashlimit_table, osf_prints, recent, recent_list};
 use tidegate_xt::targets::{idletimer, led};
 
 use super::Printed;
@@ -105,6 +105,21 @@ pub fn led(shared: &Shared, words: &[&str], now: u64) -> Printed {
         Some(format!("{on} {}", light.flashes))
     };
     one_or_all(shared, led::KIND, words, state)
+}
+
+/// `osf` shows the fingerprints of systems for `-m osf`, `osf -f FILE` adds those of a file
+/// like `pf.os`, and with `-d` takes them out, as nfnl_osf(8). `input` is the file's text.
+pub fn osf(shared: &mut Shared, words: &[&str], input: &str) -> Printed {
+    let Some(all) = osf_prints::all(shared) else {
+        return Printed::default();
+    };
+    if words.is_empty() {
+        return printed(all.iter().map(|print| format!("{print}\n")).collect());
+    }
+    match all.change(input, words.contains(&"-d")) {
+        Ok(_) => Printed::default(),
+        Err(why) => failed(format!("tidegate: {why}\n")),
+    }
 }
 
 fn one_or_all(

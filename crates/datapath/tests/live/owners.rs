@@ -1,6 +1,6 @@
 //! Rules that ask whose packets are: the same traffic past the kernel's rules and past ours.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use tidegate_wire::Family;
@@ -9,15 +9,8 @@ use crate::net::{Guard, Host, client_and_server, filter, skipped};
 use crate::senders::may;
 use crate::talk::udp;
 
-/// Rules that only count, and what they count of [`traffic`].
+/// Rules that only count, in the order of chains, and what they count of [`traffic`].
 const RULES: [(&str, u64); 11] = [
-    ("-A OUTPUT -p udp -m owner --uid-owner 65534", 5),
-    ("-A OUTPUT -p udp -m owner ! --uid-owner 65534", 3),
-    ("-A OUTPUT -p udp -m owner --uid-owner 60000-65534", 5),
-    ("-A OUTPUT -p udp -m owner --socket-exists", 8),
-    ("-A OUTPUT -p udp -m owner ! --socket-exists", 0),
-    ("-A OUTPUT -p tcp --syn -m owner --uid-owner 65534", 1),
-    ("-A OUTPUT -p tcp --syn -m owner --uid-owner 0", 0),
     ("-A INPUT -p udp --dport 7000:7002 -m socket", 2),
     (
         "-A INPUT -p udp --dport 7000:7002 -m socket --nowildcard",
@@ -28,15 +21,21 @@ const RULES: [(&str, u64); 11] = [
         0,
     ),
     ("-A INPUT -p udp --dport 7000:7002", 5),
+    ("-A OUTPUT -p udp -m owner --uid-owner 65534", 5),
+    ("-A OUTPUT -p udp -m owner ! --uid-owner 65534", 3),
+    ("-A OUTPUT -p udp -m owner --uid-owner 60000-65534", 5),
+    ("-A OUTPUT -p udp -m owner --socket-exists", 8),
+    ("-A OUTPUT -p udp -m owner ! --socket-exists", 0),
+    ("-A OUTPUT -p tcp --syn -m owner --uid-owner 65534", 1),
+    ("-A OUTPUT -p tcp --syn -m owner --uid-owner 0", 0),
 ];
 
 fn rules() -> String {
     filter(&RULES.map(|r| r.0))
 }
 
-/// From short-lived programs of two users, and to open and closed ports. The sockets are to
-/// be kept until all has been counted.
-fn traffic(client: &Host, server: &Host, ours: &str, theirs: &str) -> Vec<UdpSocket> {
+/// From short-lived programs of two users, and to open and closed ports.
+fn traffic(client: &Host, server: &Host, ours: &str, theirs: &str) {
     let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
     server.sh(&format!(
         "for i in 1 2 3 4 5; do {nobody} bash -c 'echo x > /dev/udp/{theirs}/9'; done
@@ -45,20 +44,18 @@ fn traffic(client: &Host, server: &Host, ours: &str, theirs: &str) -> Vec<UdpSoc
     ));
     let at = |addr: &str, port| SocketAddr::new(addr.parse().unwrap(), port);
     let any = if ours.contains(':') { "::" } else { "0.0.0.0" };
-    let open = vec![udp(server, at(ours, 7000)), udp(server, at(any, 7001))];
+    let _open = [udp(server, at(ours, 7000)), udp(server, at(any, 7001))];
     let from = udp(client, at(theirs, 0));
     for port in [7000, 7000, 7001, 7001, 7002] {
         from.send_to(b"x", at(ours, port)).unwrap();
     }
     // What is answered has been counted: an echo behind all others.
     assert!(client.pings(ours, 10));
-    open
 }
 
-fn both_families(client: &Host, server: &Host) -> Vec<UdpSocket> {
-    let mut open = traffic(client, server, "10.0.0.1", "10.0.0.2");
-    open.extend(traffic(client, server, "fd00::1", "fd00::2"));
-    open
+fn both_families(client: &Host, server: &Host) {
+    traffic(client, server, "10.0.0.1", "10.0.0.2");
+    traffic(client, server, "fd00::1", "fd00::2");
 }
 
 fn ours(guard: &Guard, family: Family) -> Vec<u64> {
@@ -89,11 +86,10 @@ fn senders_and_receivers_are_known_as_to_the_kernel() {
     let guard = server.guard(&rules(), &rules());
     guard.datapath.settle().unwrap();
     assert!(guard.datapath.knows_sockets());
-    let open = both_families(&client, &server);
+    both_families(&client, &server);
     for family in [Family::V4, Family::V6] {
         assert_eq!(ours(&guard, family), expected, "{family:?}");
     }
-    drop(open);
     if Command::new("iptables-legacy-save").output().is_err() {
         skipped("the kernel's answer to compare with: iptables-legacy is missing");
         return;
@@ -103,7 +99,7 @@ fn senders_and_receivers_are_known_as_to_the_kernel() {
         let rules = rules();
         server.sh(&format!("{tool}-restore <<'END'\n{rules}END"));
     }
-    let _open = both_families(&client, &server);
+    both_families(&client, &server);
     for tool in ["iptables-legacy-save", "ip6tables-legacy-save"] {
         assert_eq!(kernels(&server, tool), expected, "{tool}");
     }
