@@ -101,6 +101,7 @@ impl<T: Trace> AtTable<'_, T> {
             follow: None,
             as_sent: false,
             looped: false,
+            whose: None,
             ..self.packet.clone()
         };
         let family = packet.family();
@@ -163,6 +164,23 @@ impl<T: Trace> AtTable<'_, T> {
         };
         let line = log::line(&spec, self.packet, self.env);
         self.log(WARNING, line, prefix);
+    }
+
+    /// Logs what conditions had to say, with all that LOG says but the link-layer header.
+    pub(crate) fn log_said(&mut self) {
+        for prefix in std::mem::take(&mut self.outside.said) {
+            let spec = LogSpec {
+                level: NOTICE,
+                prefix: format!("{prefix} "),
+                tcp_sequence: true,
+                tcp_options: true,
+                ip_options: true,
+                uid: true,
+                mac_decode: false,
+            };
+            let line = log::line(&spec, self.packet, self.env);
+            self.log(NOTICE, line, prefix);
+        }
     }
 
     fn log(&mut self, level: u8, line: String, prefix: String) {

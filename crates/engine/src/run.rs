@@ -187,6 +187,7 @@ impl<'e, T: Trace> Run<'e, T> {
             conntrack,
             env,
             random,
+            outside,
             stack,
             flows,
             shared,
@@ -213,6 +214,7 @@ impl<'e, T: Trace> Run<'e, T> {
             steps,
             shared,
             random,
+            outside,
             trace: self.trace,
             recorder: &mut flows.recorder,
             outputs: &mut self.outputs,
@@ -221,6 +223,7 @@ impl<'e, T: Trace> Run<'e, T> {
             last: None,
         };
         let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
+        at.log_said();
         (decision, at.copies, at.last)
     }
 
@@ -295,6 +298,7 @@ impl<'e, T: Trace> Run<'e, T> {
             conntrack,
             env,
             random,
+            outside,
             flows,
             shared,
             staged,
@@ -314,6 +318,7 @@ impl<'e, T: Trace> Run<'e, T> {
             steps: &mut families[index(packet.family())].steps,
             shared,
             random,
+            outside,
             now: self.now,
             rehearsed: false,
         };

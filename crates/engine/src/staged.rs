@@ -13,7 +13,7 @@ use tidegate_conntrack::{Conntrack, Time};
 use tidegate_ir::{Chain, Effect, Hook, Rule, RuleId, Shared, Step, TableKind};
 use tidegate_wire::Family;
 
-use crate::engine::{Engine, Family4Or6, Ready, index};
+use crate::engine::{Engine, Family4Or6, Outside, Ready, index};
 use crate::env::{Env, IfIndex};
 use crate::facts::View;
 use crate::flow::Recorder;
@@ -85,7 +85,7 @@ pub struct Differing {
 /// Rules on stage and what was seen of them.
 #[derive(Debug)]
 pub struct Staged {
-    families: [Family4Or6; 2],
+    pub(crate) families: [Family4Or6; 2],
     shared: Shared,
     random: Random,
     stack: Stack,
@@ -214,6 +214,7 @@ impl<T: Trace> Run<'_, T> {
             staged,
             conntrack,
             env,
+            outside,
             ..
         } = &mut *self.engine;
         let staged = staged
@@ -237,6 +238,7 @@ impl<T: Trace> Run<'_, T> {
             steps,
             shared: &mut staged.shared,
             random: &mut staged.random,
+            outside,
             recorder: &mut staged.recorder,
             last: None,
             now: self.now,
@@ -268,6 +270,7 @@ struct Rehearsal<'r> {
     steps: &'r mut Vec<Box<dyn Step>>,
     shared: &'r mut Shared,
     random: &'r mut Random,
+    outside: &'r mut Outside,
     recorder: &'r mut Recorder,
     /// The rule or policy that counted last: the one that decides.
     last: Option<RuleId>,
@@ -286,6 +289,7 @@ impl Host for Rehearsal<'_> {
             steps: self.steps,
             shared: self.shared,
             random: self.random,
+            outside: self.outside,
             now: self.now,
             rehearsed: true,
         };

@@ -7,6 +7,7 @@ mod fast;
 mod life;
 mod links;
 mod net;
+mod owners;
 mod paths;
 mod ring;
 mod router;
