@@ -8,6 +8,7 @@ use tidegate_engine::{Device, Disposition, DropReason, Engine, Incoming, Outcome
 use tidegate_tools::ipset;
 use tidegate_wire::Family;
 
+use crate::copied::copied;
 use crate::rules::Rules;
 use crate::{report, world};
 
@@ -116,7 +117,8 @@ impl Router {
                 }
                 clock = Some(t);
             }
-            let mut r = self.packet(step)?;
+            let written = copied(step, &done)?;
+            let mut r = self.packet(written.as_ref().unwrap_or(step))?;
             r["i"] = i.into();
             done.push(r);
         }
@@ -356,7 +358,7 @@ fn errno(outcome: &Outcome) -> Option<&'static str> {
         Disposition::Dropped(DropReason::NoRoute) => Some("ENETUNREACH"),
         Disposition::Dropped(DropReason::TooBig) => Some("EMSGSIZE"),
         Disposition::Dropped(DropReason::Martian) => Some("EINVAL"),
-        Disposition::Dropped(DropReason::Queue(_)) => None,
+        Disposition::Dropped(DropReason::Queue(_) | DropReason::SynProxy) => None,
         Disposition::Dropped(_) => Some("EPERM"),
     }
 }
@@ -366,7 +368,7 @@ fn is_fragment(bytes: &[u8]) -> bool {
 }
 
 /// Bytes from hexadecimal text.
-fn hex(text: &str) -> Result<Vec<u8>> {
+pub(crate) fn hex(text: &str) -> Result<Vec<u8>> {
     let digit = |c: &u8| {
         char::from(*c)
             .to_digit(16)
@@ -384,6 +386,6 @@ fn hex(text: &str) -> Result<Vec<u8>> {
 }
 
 /// Hexadecimal text.
-fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

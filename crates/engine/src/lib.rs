@@ -34,6 +34,7 @@ mod rewrite;
 mod routing;
 mod run;
 mod staged;
+mod synproxy;
 mod tables;
 mod trace;
 mod tracker_log;
