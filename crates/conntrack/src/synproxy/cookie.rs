@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(cookies.read(&CLIENT, 999, number), None);
         let others = [
             Client {
-                seq: 12346,
+                seq: 99_999,
                 ..CLIENT
             },
             Client {
