@@ -10,6 +10,7 @@ use crate::outcome::{DropReason, Output};
 use crate::packet::{LinkHeader, Packet, Tracking};
 use crate::queue::{self, Queued, Verdict};
 use crate::rewrite;
+use crate::synproxy::part;
 use crate::tables::Decision;
 use crate::trace::Trace;
 
@@ -32,6 +33,9 @@ impl<T: Trace> AtTable<'_, T> {
         let drop = |_| Decision::Drop(DropReason::Target(rule));
         match effect {
             Effect::Queue(spec) => return Some(self.queue(*spec, rule)),
+            Effect::SynProxy(spec) => {
+                return part(self.packet).map(|_| Decision::SynProxy(*spec, rule));
+            }
             Effect::Tee(spec) => self.tee(spec),
             Effect::Trace => self.packet.traced = true,
             Effect::Audit => self.audit(),

@@ -86,7 +86,10 @@ impl<'e, T: Trace> Run<'e, T> {
                 }
                 Stage::Conntrack => self.conntrack(packet, hook)?,
                 Stage::Nat(manip) => self.nat(packet, hook, manip)?,
-                Stage::Confirm => self.confirm(packet)?,
+                Stage::Confirm => {
+                    self.splice(packet)?;
+                    self.confirm(packet)?;
+                }
             }
         }
         Ok(())
@@ -169,6 +172,7 @@ impl<'e, T: Trace> Run<'e, T> {
                 self.reject(packet, kind);
                 Err(Stop::Drop(DropReason::Reject(id)))
             }
+            Decision::SynProxy(spec, id) => self.syn_proxy(packet, &spec, id),
             Decision::Problem(pointer, id) => {
                 self.emit_problem(packet, pointer);
                 Err(Stop::Drop(DropReason::Target(id)))

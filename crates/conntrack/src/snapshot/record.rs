@@ -33,6 +33,7 @@ use alloc::vec::Vec;
 use super::bytes::put;
 use crate::entry::{Entry, EntryId, Extra, HelperKind, ProtoState, Status};
 use crate::expect::{Expectation, OnMatch};
+use crate::synproxy::Proxied;
 use crate::tuple::Tuple;
 use crate::{Family, SECOND, Time};
 
@@ -78,6 +79,8 @@ pub(super) enum Stored {
     Expectation(Box<StoredExpectation>),
     /// Name of the timeout policy that the connection before it has.
     Policy(String),
+    /// What the connection before it remembers of its SYN proxy.
+    Proxied(Proxied),
     /// Connections and expectations before it.
     End {
         counts: [u32; 2],
@@ -174,8 +177,9 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         helper: remembered,
         labels,
         secmark,
-        // A record of its own.
+        // Records of their own.
         policy: _,
+        proxied: _,
     } = extra;
     let ftp = remembered.ftp();
     let marks = labels != 0 || secmark != 0;
