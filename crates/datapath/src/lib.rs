@@ -62,7 +62,8 @@ pub enum Ring {
     #[default]
     Packet,
     /// `AF_XDP` at the interfaces that can have it, packet sockets at the others. Needs
-    /// root.
+    /// root. With [`Options::fast`], programs forward before the kernel looks at frames,
+    /// and what they leave comes by packet sockets.
     Xdp,
 }
 
@@ -79,7 +80,7 @@ pub struct Options {
     pub guardian: Vec<OsString>,
     /// Whether programs in the kernel answer for what the engine has decided.
     pub fast: bool,
-    /// How frames come up; with `fast`, by packet sockets only.
+    /// How frames come up.
     pub ring: Ring,
     /// Whether local senders hear at once of what rules drop.
     pub senders: Senders,
@@ -149,7 +150,7 @@ impl Datapath {
         let mut engine = Engine::new(engine_config, Arc::new(host.env));
         let clock = Clock::new();
         let (kernel, fast) = if options.fast {
-            let (kernel, tables) = Kernel::load(divert::secret()?)?;
+            let (kernel, tables) = Kernel::load(divert::secret()?, options.ring == Ring::Xdp)?;
             let fast = Fast::new(Table::new(tables, clock), &mut engine);
             (Some(kernel), Some(fast))
         } else {

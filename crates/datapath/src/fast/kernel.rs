@@ -10,11 +10,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
-use tidegate_ebpf::fast::{EGRESS, INGRESS, Secrets, TAIL, programs};
-use tidegate_ebpf::layout::{GATE, GLOBAL, PLACES};
+use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
+use tidegate_ebpf::layout::{GATE, GLOBAL, HOP, HOPS, PLACES};
 use tidegate_sys::{Namespace, SharedWords, random};
 
 /// Where links are kept alive for the time after a crash.
@@ -37,6 +37,7 @@ pub(crate) struct Tables {
     pub(crate) connections: Array<MapData, [u8; tidegate_ebpf::layout::CONNECTION]>,
     pub(crate) gates: SharedWords,
     pub(crate) globals: SharedWords,
+    pub(crate) hops: SharedWords,
     pub(crate) fates: PerCpuArray<MapData, u64>,
     pub(crate) places: u32,
     pub(crate) secrets: Secrets,
@@ -49,6 +50,15 @@ pub(crate) struct Attached {
     /// Ingress last, and taken off first, so that nothing is sent on that egress does not
     /// know.
     links: Vec<Link>,
+    /// Before the kernel. Not kept after a crash: the others do the same.
+    early: Option<Link>,
+}
+
+impl Attached {
+    /// Takes away what is before the kernel; `false` when nothing was.
+    pub(crate) fn leave_early(&mut self) -> bool {
+        self.early.take().is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -68,11 +78,11 @@ fn words<const N: usize>() -> Result<[u32; N]> {
 }
 
 impl Kernel {
-    /// Loads programs and tables.
+    /// Loads programs and tables; `early`: also for before the kernel.
     ///
     /// # Errors
     /// The kernel is too old or built without what they need, or a right is missing.
-    pub(crate) fn load(injected: [u8; 6]) -> Result<(Kernel, Tables)> {
+    pub(crate) fn load(injected: [u8; 6], early: bool) -> Result<(Kernel, Tables)> {
         let [tag] = words::<1>()?;
         let [a, b, ..] = tag.to_ne_bytes();
         let secrets = Secrets {
@@ -90,6 +100,12 @@ impl Kernel {
             program
                 .load()
                 .with_context(|| format!("the kernel does not take the program {name}"))?;
+        }
+        if early {
+            let program = early_program(&mut loaded)?;
+            program
+                .load()
+                .context("the kernel does not take the program for XDP")?;
         }
         let tables = Tables::take(&mut loaded, secrets)?;
         let kernel = Kernel {
@@ -130,6 +146,7 @@ impl Kernel {
         let mut attached = Attached {
             index,
             links: vec![Link::Held(end.context("the program behind our socket")?)],
+            early: None,
         };
         self.doors.insert(index, near, 0)?;
         match self.attach_both((index, name), &mut attached) {
@@ -139,6 +156,19 @@ impl Kernel {
                 Err(e)
             }
         }
+    }
+
+    /// Puts a program before the kernel, by the driver: what the datapath lets in passes
+    /// generic programs once more.
+    ///
+    /// # Errors
+    /// The driver does not take it.
+    pub(crate) fn attach_early(&mut self, attached: &mut Attached) -> Result<()> {
+        let program = early_program(&mut self.programs)?;
+        let made = program.attach_to_if_index(attached.index, XdpMode::Driver);
+        let id = made.map_err(|e| crate::xdp::refused(&e))?;
+        attached.early = Some(Link::Held(program.take_link(id)?.try_into()?));
+        Ok(())
     }
 
     fn attach_both(&mut self, (index, name): (u32, &str), attached: &mut Attached) -> Result<()> {
@@ -167,6 +197,7 @@ impl Kernel {
 
     /// Takes the programs from an interface.
     pub(crate) fn detach(&mut self, attached: Attached) -> Result<()> {
+        drop(attached.early);
         for link in attached.links.into_iter().rev() {
             if let Link::Pinned(link) = link {
                 link.unpin()?;
@@ -187,6 +218,7 @@ impl Tables {
             connections: Array::try_from(map(loaded, "connections")?)?,
             gates: shared(map(loaded, "gates")?, PLACES as usize * GATE)?,
             globals: shared(map(loaded, "globals")?, GLOBAL)?,
+            hops: shared(map(loaded, "hops")?, HOPS.entries as usize * HOP)?,
             fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
             places: PLACES,
             secrets,
@@ -212,6 +244,12 @@ pub(crate) fn map(loaded: &mut Ebpf, name: &str) -> Result<Map> {
 fn program<'a>(loaded: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     let program = loaded.program_mut(name);
     let program = program.ok_or_else(|| anyhow!("no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn early_program(loaded: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = loaded.program_mut(EARLY);
+    let program = program.ok_or_else(|| anyhow!("no program {EARLY}"))?;
     Ok(program.try_into()?)
 }
 
