@@ -46,6 +46,7 @@ impl Userspace {
         let some = !config.interfaces.is_empty();
         let mut options = Options {
             fast: config.kind == Kind::Ebpf,
+            offloaded: config.offloaded,
             ring: match config.ring {
                 Ring::Packet => tidegate_datapath::Ring::Packet,
                 Ring::Xdp => tidegate_datapath::Ring::Xdp,

@@ -14,9 +14,13 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
-use tidegate_ebpf::layout::{GATE, GLOBAL, HOP, HOPS, PLACES};
+use tidegate_ebpf::layout::{GATE, GLOBAL, HOP, HOPS};
 use tidegate_sys::{Namespace, SharedWords, random};
 
+use crate::{Options, Ring};
+
+/// Most connections.
+const MOST_PLACES: u32 = 1 << 24;
 /// Where links are kept alive for the time after a crash.
 const PINS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`
@@ -78,11 +82,11 @@ fn words<const N: usize>() -> Result<[u32; N]> {
 }
 
 impl Kernel {
-    /// Loads programs and tables; `early`: also for before the kernel.
+    /// Loads programs and tables.
     ///
     /// # Errors
     /// The kernel is too old or built without what they need, or a right is missing.
-    pub(crate) fn load(injected: [u8; 6], early: bool) -> Result<(Kernel, Tables)> {
+    pub(crate) fn load(injected: [u8; 6], options: &Options) -> Result<(Kernel, Tables)> {
         let [tag] = words::<1>()?;
         let [a, b, ..] = tag.to_ne_bytes();
         let secrets = Secrets {
@@ -92,7 +96,11 @@ impl Kernel {
             sent_on: words()?,
         };
         let object = programs(&secrets).context("the fast path's object file")?;
+        let places = options.offloaded.clamp(1, MOST_PLACES);
         let mut loaded = EbpfLoader::new()
+            .map_max_entries("flows", 2 * places)
+            .map_max_entries("gates", places)
+            .map_max_entries("connections", places)
             .load(&object)
             .context("the kernel does not take the fast path's tables")?;
         for name in [INGRESS, EGRESS, TAIL] {
@@ -101,13 +109,13 @@ impl Kernel {
                 .load()
                 .with_context(|| format!("the kernel does not take the program {name}"))?;
         }
-        if early {
+        if options.ring == Ring::Xdp {
             let program = early_program(&mut loaded)?;
             program
                 .load()
                 .context("the kernel does not take the program for XDP")?;
         }
-        let tables = Tables::take(&mut loaded, secrets)?;
+        let tables = Tables::take(&mut loaded, secrets, places)?;
         let kernel = Kernel {
             doors: HashMap::try_from(map(&mut loaded, "doors")?)?,
             programs: loaded,
@@ -212,15 +220,15 @@ impl Kernel {
 }
 
 impl Tables {
-    fn take(loaded: &mut Ebpf, secrets: Secrets) -> Result<Self> {
+    fn take(loaded: &mut Ebpf, secrets: Secrets, places: u32) -> Result<Self> {
         Ok(Tables {
             flows: HashMap::try_from(map(loaded, "flows")?)?,
             connections: Array::try_from(map(loaded, "connections")?)?,
-            gates: shared(map(loaded, "gates")?, PLACES as usize * GATE)?,
+            gates: shared(map(loaded, "gates")?, places as usize * GATE)?,
             globals: shared(map(loaded, "globals")?, GLOBAL)?,
             hops: shared(map(loaded, "hops")?, HOPS.entries as usize * HOP)?,
             fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
-            places: PLACES,
+            places,
             secrets,
         })
     }

@@ -10,13 +10,13 @@ use super::frame::{
     CHECK, DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, HOP, HOP_PLACE, IP, IP_LEN, KEY, L4,
     NOW, PROTO, PSEUDO, WAY, answer, helper, note, xdp,
 };
-use super::parse::{Exits, fold, header_sum, headers};
+use super::parse::{Exits, fold, header_sum, headers, pieces, reach};
 use super::send::{ETHERNET_HEADER, addresses, sum_up};
 use super::{
     CONTEXT, GLOBAL, Secrets, clear, count_fate, count_sent, find, look_up, stack, take, unlock,
     word,
 };
-use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::asm::{Asm, Cond, Label, Op, Reg, Size, Src};
 use crate::layout::{CONNECTIONS, Fate, HOPS, at, global};
 
 pub(super) fn early(secrets: &Secrets) -> Asm {
@@ -181,13 +181,22 @@ fn one_less(a: &mut Asm, at: i16) {
     a.store(Size::B, Reg::R10, at, Reg::R1);
 }
 
-/// Writes a piece of the stack to the frame.
-fn store(a: &mut Asm, offset: i32, from: i16, len: i32) {
+/// Writes a piece of the stack to the frame, where it has been read from.
+fn store(a: &mut Asm, offset: impl Into<Src>, from: i16, len: i32) {
+    let (offset, (far, done)) = (offset.into(), (a.label(), a.label()));
+    reach(a, Front::Xdp, offset, len, far);
+    for (at, size) in pieces(from, len) {
+        a.load(size, Reg::R3, Reg::R10, from + at);
+        a.store(size, Reg::R2, at, Reg::R3);
+    }
+    a.jump(done);
+    a.bind(far);
     a.mov(Reg::R1, CONTEXT);
     a.mov(Reg::R2, offset);
     stack(a, Reg::R3, from);
     a.mov(Reg::R4, len);
     a.call(helper::XDP_STORE_BYTES);
+    a.bind(done);
 }
 
 /// New ports, and what they and the addresses change in the checksum. An absent sum of UDP
@@ -224,12 +233,9 @@ fn store_transport(a: &mut Asm) {
         a.jump_if(Cond::Ne, R::R8, 0, changed);
         a.jump_if(Cond::Eq, R::R1, R::R2, done);
         a.bind(changed);
-        a.mov(R::R1, CONTEXT);
-        a.load(Size::W, R::R2, R::R10, IP_LEN);
-        a.alu(Op::Add, R::R2, ETHERNET_HEADER);
-        stack(a, R::R3, L4);
-        a.mov(R::R4, len);
-        a.call(helper::XDP_STORE_BYTES);
+        a.load(Size::W, R::R5, R::R10, IP_LEN);
+        a.alu(Op::Add, R::R5, ETHERNET_HEADER);
+        store(a, R::R5, L4, len);
     };
     a.load(Size::W, R::R1, R::R10, PROTO);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::UDP), udp);

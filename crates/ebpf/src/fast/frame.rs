@@ -78,6 +78,7 @@ pub(super) mod skb {
     pub(in crate::fast) const DEVICE: i16 = 40;
     pub(in crate::fast) const CB: i16 = 48;
     pub(in crate::fast) const DATA: i16 = 76;
+    pub(in crate::fast) const DATA_END: i16 = 80;
     pub(in crate::fast) const META: i16 = 140;
     pub(in crate::fast) const GSO_SIZE: i16 = 176;
 }

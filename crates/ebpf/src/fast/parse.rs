@@ -21,12 +21,54 @@ pub(super) struct Exits {
     pub(super) fragment: Label,
 }
 
+/// R2: a piece of the frame, or goes to `far` when that is not in the memory that programs
+/// may read themselves. Uses R1, R3 and R4.
+pub(super) fn reach(a: &mut Asm, front: Front, offset: Src, len: i32, far: Label) {
+    let (data, end) = match front {
+        Front::Tcx => (skb::DATA, skb::DATA_END),
+        Front::Xdp => (xdp::DATA, xdp::DATA_END),
+    };
+    a.load(Size::W, Reg::R2, CONTEXT, data);
+    a.load(Size::W, Reg::R3, CONTEXT, end);
+    a.mov(Reg::R1, offset);
+    // Which tells the verifier that it is small.
+    a.alu(Op::And, Reg::R1, 0xff);
+    a.alu(Op::Add, Reg::R2, Reg::R1);
+    a.mov(Reg::R4, Reg::R2);
+    a.alu(Op::Add, Reg::R4, len);
+    a.jump_if(Cond::Gt, Reg::R4, Reg::R3, far);
+}
+
+/// Cuts `len` bytes into words as `at`, a place on the stack, is aligned: where each
+/// begins, and its width.
+pub(super) fn pieces(at: i16, len: i32) -> impl Iterator<Item = (i16, Size)> {
+    const SIZES: [(i16, Size); 4] = [(8, Size::D), (4, Size::W), (2, Size::H), (1, Size::B)];
+    let len = len as i16;
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let fits = |(bytes, _): &(i16, Size)| *bytes <= len - next && (at + next) % bytes == 0;
+        let (bytes, size) = SIZES.into_iter().find(fits)?;
+        let piece = (next, size);
+        next += bytes;
+        Some(piece)
+    })
+}
+
 /// Bytes of an Ethernet frame that may be filled up.
 const SHORTEST: i32 = 60;
 
 impl Exits {
-    /// Copies a piece of the frame to the stack; where it is not, the frame is unusual.
+    /// Copies a piece of the frame, from its first 256 bytes, to the stack; where it is not,
+    /// the frame is unusual.
     pub(super) fn load(&self, a: &mut Asm, offset: impl Into<Src>, to: i16, len: i32) {
+        let (offset, (far, done)) = (offset.into(), (a.label(), a.label()));
+        reach(a, self.front, offset, len, far);
+        for (at, size) in pieces(to, len) {
+            a.load(size, Reg::R3, Reg::R2, at);
+            a.store(size, Reg::R10, to + at, Reg::R3);
+        }
+        a.jump(done);
+        a.bind(far);
         a.mov(Reg::R1, CONTEXT);
         a.mov(Reg::R2, offset);
         stack(a, Reg::R3, to);
@@ -36,6 +78,7 @@ impl Exits {
             Front::Xdp => helper::XDP_LOAD_BYTES,
         });
         a.jump_if(Cond::Ne, Reg::R0, 0, self.unusual);
+        a.bind(done);
     }
 
     /// R1: bytes of the frame. Uses R2.
