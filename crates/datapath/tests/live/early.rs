@@ -127,7 +127,6 @@ fn a_next_hop_with_another_address_is_found() {
         let known = net.router.sh("ip neigh show dev eth1");
         known.contains(mac)
     };
-    let before = fate(&guard, Fate::Forwarded) + fate(&guard, Fate::Unknown);
     net.outside.sh(
         "ip link set eth0 down; ip link set eth0 address 02:00:00:00:77:01; ip link set eth0 up
          ip route add default via 10.1.0.1; ping -n -c 1 -W 2 10.1.0.1 >/dev/null || true",
@@ -135,6 +134,4 @@ fn a_next_hop_with_another_address_is_found() {
     assert!(eventually(|| knows("02:00:00:00:77:01")));
     talk(&both.0, &both.1, there, 5);
     talk_until_fate(&guard, Fate::Early, &both, there, 20);
-    let after = fate(&guard, Fate::Forwarded) + fate(&guard, Fate::Unknown);
-    assert!(after - before < 1000, "{before} {after}");
 }
