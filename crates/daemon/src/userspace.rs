@@ -136,7 +136,7 @@ impl Plane for Userspace {
 
 fn fate((fate, packets): (Fate, u64)) -> plane::Fate {
     plane::Fate {
-        done: matches!(fate, Fate::Forwarded | Fate::Passed),
+        done: matches!(fate, Fate::Forwarded | Fate::Early | Fate::Passed),
         what: fate.words(),
         packets,
     }
