@@ -156,8 +156,11 @@ pub mod global {
 
 /// What [`HOPS`] says about a next hop.
 pub mod hop {
-    /// Place of the word that says whether it has been used since that was last asked.
+    /// Place of the word that says since when it has been in use without anybody asking;
+    /// nanoseconds of `CLOCK_BOOTTIME`, or 0. Who follows the neighbours sets it to 0.
     pub const USED: usize = 2;
+    /// After that long unasked, the addresses hold no longer.
+    pub const PATIENCE: u64 = 10_000_000_000;
 
     /// The words of a next hop: an Ethernet header's addresses, and that they hold. The
     /// second is to be zero while the first changes.

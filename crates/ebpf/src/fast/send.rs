@@ -4,12 +4,12 @@ use tidegate_wire::proto;
 
 use super::frame::{
     ADDRESSED, CHECK, DOUBT, ETH_P_IP, ETHERNET, HOP, HOP_PLACE, INDEX, IP, IP_LEN, LEN, NEIGHBOUR,
-    PROTO, PSEUDO, WAY, answer, helper, skb,
+    NOW, PROTO, PSEUDO, WAY, answer, helper, skb,
 };
 use super::parse::{fold, header_sum};
 use super::{CONTEXT, GLOBAL, Secrets, count_fate, look_up, stack, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::layout::{Fate, HOPS, OUT, SCRATCH, SUMS, at, global};
+use crate::layout::{Fate, HOPS, OUT, SCRATCH, SUMS, at, global, hop};
 
 /// Flags of `bpf_skb_store_bytes` and `bpf_l4_csum_replace`.
 const RECOMPUTE: i32 = 1;
@@ -93,10 +93,11 @@ pub(super) fn sum_up(a: &mut Asm, load: i32, bad: Label) {
 }
 
 /// Copies the Ethernet addresses of the next hop whose place is at [`HOP_PLACE`] to [`HOP`];
-/// goes to `unknown` when they are not known.
+/// goes to `unknown` when they are not known, or nobody has asked for a while whether they
+/// are in use: then nobody follows the neighbours any more.
 pub(super) fn hop(a: &mut Asm, unknown: Label) {
     use Reg as R;
-    let used = a.label();
+    let (used, fresh) = (a.label(), a.label());
     look_up(a, &HOPS, HOP_PLACE);
     a.jump_if(Cond::Eq, R::R0, 0, unknown);
     a.load(Size::W, R::R1, R::R0, at::HOP_HOLDS);
@@ -105,9 +106,15 @@ pub(super) fn hop(a: &mut Asm, unknown: Label) {
     a.store(Size::D, R::R10, HOP, R::R1);
     a.load(Size::W, R::R1, R::R0, 8);
     a.store(Size::W, R::R10, HOP + 8, R::R1);
+    a.load(Size::D, R::R2, R::R10, NOW);
     a.load(Size::D, R::R1, R::R0, at::HOP_USED);
-    a.jump_if(Cond::Ne, R::R1, 0, used);
-    a.store(Size::D, R::R0, at::HOP_USED, 1);
+    a.jump_if(Cond::Eq, R::R1, 0, fresh);
+    a.alu(Op::Sub, R::R2, R::R1);
+    a.constant(R::R3, hop::PATIENCE);
+    a.jump_if(Cond::Sgt, R::R2, R::R3, unknown);
+    a.jump(used);
+    a.bind(fresh);
+    a.store(Size::D, R::R0, at::HOP_USED, R::R2);
     a.bind(used);
 }
 
