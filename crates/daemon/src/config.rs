@@ -58,6 +58,8 @@ pub struct Rules {
     pub after_crash: AfterCrash,
     /// Timeout policies that rules can name, read at start and written with every change.
     pub timeouts: PathBuf,
+    /// Fingerprints of systems for `-m osf`, as `pf.os` has them; read at start.
+    pub fingerprints: PathBuf,
 }
 
 /// Which rules come back after a crash.
@@ -80,6 +82,7 @@ impl Default for Rules {
             required: false,
             after_crash: AfterCrash::default(),
             timeouts: PathBuf::from(tidegate_tools::timeouts::FILE),
+            fingerprints: PathBuf::from("/etc/tidegate/pf.os"),
         }
     }
 }

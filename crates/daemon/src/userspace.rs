@@ -5,6 +5,7 @@ use tidegate_datapath::{Crash, Datapath, Fate, Observer, Options, Senders};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Config, Disposition, Engine, Output};
+use tidegate_syntax::Sockets;
 
 use crate::config::{self, Kind, OnCrash, Ring};
 use crate::plane::{self, Ears, Guarded, Job, Plane, PlaneReport};
@@ -121,6 +122,13 @@ impl Plane for Userspace {
             gaps,
             fates: report.fates.into_iter().map(fate).collect(),
             lost,
+        }
+    }
+
+    fn sockets(&self) -> Sockets {
+        match self.datapath.knows_sockets() {
+            true => Sockets::Users,
+            false => Sockets::Unknown,
         }
     }
 

@@ -12,6 +12,7 @@ mod fast;
 mod guardian;
 mod neighbour;
 mod offload;
+mod owners;
 mod port;
 mod report;
 mod sender;
@@ -38,6 +39,7 @@ use alone::Alone;
 use fast::{Fast, Kernel, Table};
 use guardian::Guardian;
 pub use guardian::watch;
+use owners::Asked;
 pub use report::{Fate, Guarded, Lost, Report, Traffic};
 use sender::{Heard, Maker};
 use watch::Watcher;
@@ -145,6 +147,7 @@ pub struct Datapath {
     guardian: Mutex<Option<Guardian>>,
     /// Who lets local senders hear, or why nobody does.
     senders: Result<Maker, String>,
+    knows_sockets: bool,
 }
 
 #[derive(Debug, Default)]
@@ -175,6 +178,9 @@ impl Datapath {
         } else {
             (None, None)
         };
+        // Before the program that drops: both see a packet, in the order they came.
+        let owners = start_owners(&options.senders, &mut engine);
+        let knows_sockets = owners.is_ok();
         let (heard, senders) = match start_senders(&options.senders, &mut engine) {
             Ok((heard, maker)) => (Some(heard), Ok(maker)),
             Err(e) => (None, Err(format!("{e:#}"))),
@@ -187,7 +193,8 @@ impl Datapath {
         let notes = Arc::default();
         let partial = options.interfaces.is_some();
         let wake = Arc::clone(&worker.wake);
-        let kernel_side = KernelSide { fast, heard };
+        let asked = owners.ok();
+        let kernel_side = KernelSide { fast, heard, asked };
         let run = Worker::new(engine, clock, observer, orders, wake, partial, kernel_side)?;
         let crash = options.crash;
         let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes), kernel)?;
@@ -210,6 +217,7 @@ impl Datapath {
             }),
             guardian: Mutex::default(),
             senders,
+            knows_sockets,
         })
     }
 
@@ -279,6 +287,12 @@ impl Datapath {
             maker.settle(job);
         }
         Ok(())
+    }
+
+    /// Whether the engine knows who sends local packets and who waits for received ones.
+    #[must_use]
+    pub const fn knows_sockets(&self) -> bool {
+        self.knows_sockets
     }
 
     /// As [`Datapath::with`], without waiting for an answer.
@@ -363,6 +377,19 @@ impl Drop for Fuse {
             let _ = divert::remove_all();
         }
     }
+}
+
+/// Has it noted whose packets local sockets send, once rules ask.
+fn start_owners(which: &Senders, engine: &mut Engine) -> Result<Asked> {
+    let root = sender::root()?;
+    let group = match which {
+        Senders::All => root.clone(),
+        Senders::Of(group) => group.clone(),
+        Senders::Nobody => bail!("as configured"),
+    };
+    let (known, asked) = owners::start(root, &group)?;
+    engine.set_sockets(Some(Box::new(known)));
+    Ok(asked)
 }
 
 fn start_senders(which: &Senders, engine: &mut Engine) -> Result<(Heard, Maker)> {

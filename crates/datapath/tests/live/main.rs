@@ -8,6 +8,7 @@ mod fast;
 mod life;
 mod links;
 mod net;
+mod owners;
 mod paths;
 mod ring;
 mod router;
