@@ -102,10 +102,17 @@ fn tidegate(host: &Host) -> Result<()> {
         }
     }
     script("service", TIDEGATE_SERVICE)?;
-    let mut config = CONFIG.to_owned() + "\n[datapath]\n";
+    // Without them a scenario may write the whole table.
+    let mut table = "\n[datapath]\n";
+    let mut config = CONFIG.to_owned();
     for (variable, setting) in DATAPATH {
         if let Ok(value) = std::env::var(variable) {
-            let _ = writeln!(config, "{setting} = \"{}\"", value.escape_default());
+            let value = value.escape_default();
+            let _ = writeln!(
+                config,
+                "{}{setting} = \"{value}\"",
+                std::mem::take(&mut table)
+            );
         }
     }
     std::fs::write(Path::new(HOME).join("tidegate.toml"), config)?;
