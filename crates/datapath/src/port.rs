@@ -135,9 +135,10 @@ pub(crate) struct End {
     pub(crate) mac: [u8; 6],
     /// See [`Port::early`].
     pub(crate) early: bool,
-    /// Frames can be sent before the kernel has made packets of them, to neighbours that
-    /// have been asked for their addresses.
+    /// Frames can be sent before the kernel has made packets of them.
     pub(crate) takes: bool,
+    /// Neighbours are asked for their addresses.
+    pub(crate) resolves: bool,
 }
 
 impl Port {
@@ -150,7 +151,8 @@ impl Port {
             mtu: self.mtu,
             mac,
             early: self.early,
-            takes: self.takes && !self.no_arp,
+            takes: self.takes,
+            resolves: !self.no_arp,
         })
     }
 

@@ -82,7 +82,7 @@ pub static DOORS: Map = Map {
     shared: false,
 };
 
-/// Next hops to which frames are sent before the kernel looks at them.
+/// Next hops whose Ethernet addresses programs write themselves.
 pub static HOPS: Map = Map {
     name: "hops",
     kind: Kind::Array,
@@ -156,8 +156,11 @@ pub mod global {
 
 /// What [`HOPS`] says about a next hop.
 pub mod hop {
-    /// Place of the word that says whether it has been used since that was last asked.
+    /// Place of the word that says since when it has been in use without anybody asking;
+    /// nanoseconds of `CLOCK_BOOTTIME`, or 0. Who follows the neighbours sets it to 0.
     pub const USED: usize = 2;
+    /// After that long unasked, the addresses hold no longer.
+    pub const PATIENCE: u64 = 10_000_000_000;
 
     /// The words of a next hop: an Ethernet header's addresses, and that they hold. The
     /// second is to be zero while the first changes.
@@ -327,6 +330,7 @@ pub(crate) mod at {
     pub(crate) const WAY_TOS: i16 = 76;
     pub(crate) const WAY_HOP: i16 = 80;
     pub(crate) const WAY_OWN: i16 = 84;
+    pub(crate) const WAY_EARLY: i16 = 90;
     pub(crate) const HOP_HOLDS: i16 = 12;
     pub(crate) const HOP_USED: i16 = 8 * super::hop::USED as i16;
     pub(crate) const TCP: i16 = WAYS + 2 * WAY;
@@ -364,15 +368,6 @@ pub enum Goes {
     On,
 }
 
-/// How packets of one direction are sent on before the kernel looks at them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Early {
-    /// Place of the next hop in [`HOPS`], not 0.
-    pub hop: u32,
-    /// Ethernet address that they must be for: the interface's that they come by.
-    pub own: [u8; 6],
-}
-
 /// What is done with the packets of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
@@ -384,8 +379,11 @@ pub struct Way {
     pub after: Tuple,
     /// The only type of service (traffic class) for which that holds.
     pub tos: Option<u8>,
-    /// Both interfaces can do without the kernel.
-    pub early: Option<Early>,
+    /// Place of the next hop in [`HOPS`]; `None`: the kernel is to find its address.
+    pub hop: Option<u32>,
+    /// Both interfaces can do without the kernel, for frames to this Ethernet address: that
+    /// of the interface that they come by.
+    pub early: Option<[u8; 6]>,
 }
 
 /// What [`at::WAY_KIND`] says.
@@ -416,9 +414,11 @@ impl Way {
             }
             Goes::On => word(at::WAY_KIND, ON as u32),
         }
-        if let Some(early) = self.early {
-            put(bytes, at::WAY_HOP as usize, &early.hop.to_ne_bytes());
-            put(bytes, at::WAY_OWN as usize, &early.own);
+        let hop = self.hop.unwrap_or(0);
+        put(bytes, at::WAY_HOP as usize, &hop.to_ne_bytes());
+        if let Some(own) = self.early {
+            put(bytes, at::WAY_OWN as usize, &own);
+            bytes[at::WAY_EARLY as usize] = 1;
         }
         put(bytes, at::WAY_SRC as usize, &after);
     }

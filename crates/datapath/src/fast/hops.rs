@@ -1,5 +1,4 @@
-//! Next hops whose Ethernet addresses programs before the kernel write into frames
-//! themselves.
+//! Next hops whose Ethernet addresses programs write into frames themselves.
 
 use std::collections::HashMap;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
-    self, Connection, Early, Fate, GATE, Hook, KEY, Way, flow, gate, global, key, tcp_state,
+    self, Connection, Fate, GATE, Hook, KEY, Way, flow, gate, global, key, tcp_state,
 };
 use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
 use tidegate_engine::conntrack::entry::Counters;
@@ -24,6 +24,15 @@ const LOCK: u64 = 4;
 
 /// How often connections are looked at, and after how much silence.
 const SWEEP: Time = SECOND;
+
+/// How packets of a flow are sent without the kernel's help.
+#[derive(Clone, Copy, Debug)]
+struct Hop {
+    /// Of the next hop.
+    place: Option<u32>,
+    /// Before the kernel, if they are for this Ethernet address.
+    early: Option<[u8; 6]>,
+}
 
 /// One connection's place.
 #[derive(Debug, Default)]
@@ -133,7 +142,7 @@ impl Table {
 
     /// Takes an offer; it is handed over when none of the flow's packets is on its way
     /// through here any more.
-    fn offer(&mut self, offer: &Offer, goes: layout::Goes, early: Option<Early>, epoch: u64) {
+    fn offer(&mut self, offer: &Offer, goes: layout::Goes, hop: Hop, epoch: u64) {
         let Some(at) = self.place(offer.id) else {
             return;
         };
@@ -149,7 +158,8 @@ impl Table {
             before: offer.before,
             after: offer.after,
             tos: offer.tos,
-            early,
+            hop: hop.place,
+            early: hop.early,
         });
         place.waits = true;
         self.fresh = true;
@@ -390,20 +400,19 @@ impl Fast {
             return;
         };
         let table = &mut *lock(&self.table);
-        let early = (from.early && to.takes).then(|| {
-            let next = (dev, offer.before.family, next_hop);
-            let hop = table
-                .hops
-                .place(&table.kernel.hops, next, to.mac, neighbours)?;
-            let own = from.mac;
-            Some(Early { hop, own })
-        });
+        let next = (dev, offer.before.family, next_hop);
+        let words = &table.kernel.hops;
+        let place = (to.resolves).then(|| table.hops.place(words, next, to.mac, neighbours));
+        let hop = Hop {
+            place: place.flatten(),
+            early: (from.early && to.takes).then_some(from.mac),
+        };
         let goes = layout::Goes::Out {
             dev: dev.0,
             next_hop,
             mtu: to.mtu,
         };
-        table.offer(&offer, goes, early.flatten(), engine.epoch());
+        table.offer(&offer, goes, hop, engine.epoch());
     }
 
     /// Neighbours' addresses have changed.

@@ -47,6 +47,7 @@ fn measure(what: &str, opening: &[Vec<u8>], packet: &[u8], ends: &Ends) {
     let ways = twin.ways().map(|way| {
         way.map(|way| layout::Way {
             goes: Goes::On,
+            hop: None,
             early: None,
             ..way
         })

@@ -7,17 +7,17 @@
 use tidegate_wire::proto;
 
 use super::frame::{
-    CHECK, DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, HOP, HOP_PLACE, IP, IP_LEN, KEY, L4,
-    NOW, PROTO, PSEUDO, WAY, answer, helper, note, xdp,
+    CHECK, DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, HOP_PLACE, IP, IP_LEN, KEY, L4, NOW,
+    PROTO, PSEUDO, WAY, answer, helper, note, xdp,
 };
 use super::parse::{Exits, fold, header_sum, headers, pieces, reach};
 use super::send::{ETHERNET_HEADER, addresses, sum_up};
 use super::{
-    CONTEXT, GLOBAL, Secrets, clear, count_fate, count_sent, find, look_up, stack, take, unlock,
-    word,
+    CONTEXT, GLOBAL, Secrets, clear, count_fate, count_sent, find, look_up, send, stack, take,
+    unlock, word,
 };
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size, Src};
-use crate::layout::{CONNECTIONS, Fate, HOPS, at, global};
+use crate::layout::{CONNECTIONS, Fate, at, global};
 
 pub(super) fn early(secrets: &Secrets) -> Asm {
     let mut a = Asm::new();
@@ -63,13 +63,14 @@ fn read(a: &mut Asm, pass: Label) {
 /// the kernel is needed on the way, or the frame is not for this host.
 pub(super) fn find_hop(a: &mut Asm, pass: Label) {
     use Reg as R;
-    let used = a.label();
     look_up(a, &CONNECTIONS, KEY);
     a.jump_if(Cond::Eq, R::R0, 0, pass);
     a.load(Size::W, R::R5, R::R10, DIR);
     a.alu(Op::And, R::R5, 1);
     a.alu(Op::Mul, R::R5, i32::from(at::WAY));
     a.alu(Op::Add, R::R5, R::R0);
+    a.load(Size::B, R::R1, R::R5, at::WAYS + at::WAY_EARLY);
+    a.jump_if(Cond::Eq, R::R1, 0, pass);
     a.load(Size::W, R::R1, R::R5, at::WAYS + at::WAY_HOP);
     a.jump_if(Cond::Eq, R::R1, 0, pass);
     a.store(Size::W, R::R10, HOP_PLACE, R::R1);
@@ -78,18 +79,7 @@ pub(super) fn find_hop(a: &mut Asm, pass: Label) {
         a.load(Size::H, R::R2, R::R10, ETHERNET + half);
         a.jump_if(Cond::Ne, R::R1, R::R2, pass);
     }
-    look_up(a, &HOPS, HOP_PLACE);
-    a.jump_if(Cond::Eq, R::R0, 0, pass);
-    a.load(Size::W, R::R1, R::R0, at::HOP_HOLDS);
-    a.jump_if(Cond::Eq, R::R1, 0, pass);
-    a.load(Size::D, R::R1, R::R0, 0);
-    a.store(Size::D, R::R10, HOP, R::R1);
-    a.load(Size::W, R::R1, R::R0, 8);
-    a.store(Size::W, R::R10, HOP + 8, R::R1);
-    a.load(Size::D, R::R1, R::R0, at::HOP_USED);
-    a.jump_if(Cond::Ne, R::R1, 0, used);
-    a.store(Size::D, R::R0, at::HOP_USED, 1);
-    a.bind(used);
+    send::hop(a, pass);
 }
 
 /// Verifies the transport checksum, or completes one that was left to the card: the
@@ -144,10 +134,7 @@ fn store_sum(a: &mut Asm, sum: Reg) {
 fn on(a: &mut Asm) {
     use Reg as R;
     let (v6, transport) = (a.label(), a.label());
-    for half in (0..12).step_by(2) {
-        a.load(Size::H, R::R1, R::R10, HOP + half);
-        a.store(Size::H, R::R10, ETHERNET + half, R::R1);
-    }
+    send::address(a);
     a.load(Size::W, R::R8, R::R10, WAY + at::WAY_TRANSLATE);
     a.load(Size::B, R::R7, R::R10, KEY + 5);
     a.jump_if(Cond::Ne, R::R7, 4, v6);

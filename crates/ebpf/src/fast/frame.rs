@@ -42,9 +42,11 @@ pub(super) const TTL: i16 = -188;
 pub(super) const WAY: i16 = -352;
 /// Argument of `bpf_redirect_neigh`, 20 bytes.
 pub(super) const NEIGHBOUR: i16 = -376;
-/// Ethernet addresses to and from the next hop, and its place: where there is XDP.
-pub(super) const HOP: i16 = -376;
+/// Ethernet addresses to and from the next hop, and its place.
+pub(super) const HOP: i16 = -392;
 pub(super) const HOP_PLACE: i16 = HOP + 12;
+/// Whether those have been written into the header.
+pub(super) const ADDRESSED: i16 = -396;
 
 /// Where a program looks at frames.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -227,6 +227,8 @@ fn find(a: &mut Asm, front: Front, up: Label) {
     a.store(Size::W, R::R10, KEY, R::R1);
     a.load(Size::W, R::R1, R::R0, 4);
     a.store(Size::W, R::R10, DIR, R::R1);
+    a.call(helper::KTIME_BOOT);
+    a.store(Size::D, R::R10, NOW, R::R0);
     match front {
         Front::Tcx => send::verify(a),
         Front::Xdp => {
@@ -239,8 +241,6 @@ fn find(a: &mut Asm, front: Front, up: Label) {
         a.jump_if(Cond::Eq, R::R0, 0, unknown);
         a.mov(value, R::R0);
     }
-    a.call(helper::KTIME_BOOT);
-    a.store(Size::D, R::R10, NOW, R::R0);
     a.jump(found);
     a.bind(unknown);
     leave(a, Fate::Unknown, up);

@@ -114,6 +114,11 @@ impl Fast {
         map.set(place, hop, 0).unwrap();
     }
 
+    pub(crate) fn hop(&mut self, place: u32) -> [u64; HOP] {
+        let map = array::<[u64; HOP]>(&mut self.kernel, "hops");
+        map.get(&place, 0).unwrap()
+    }
+
     pub(crate) fn connection(&mut self, place: u32) -> [u8; CONNECTION] {
         let map = array::<[u8; CONNECTION]>(&mut self.kernel, "connections");
         map.get(&place, LOCK).unwrap()

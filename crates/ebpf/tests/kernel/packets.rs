@@ -1,7 +1,7 @@
 //! Packets of connections that the engine has decided.
 
 use tidegate_conntrack::Family;
-use tidegate_ebpf::layout::{Fate, gate};
+use tidegate_ebpf::layout::{Fate, gate, hop};
 use tidegate_wire::{checksum, parse};
 
 use crate::fast::{Fast, Front, SECRETS, TCX, XDP, allowed};
@@ -330,4 +330,33 @@ fn before_the_kernel_only_what_needs_no_kernel_is_sent_on() {
     twin.fast.set_hop(HOP, [0; 3]);
     assert_eq!(twin.fast.run(&datagram), (XDP.left, datagram));
     assert_eq!(twin.fast.gate(PLACE), gate);
+}
+
+/// Whoever follows the neighbours asks every second which next hops are in use. When nobody
+/// has for long, as after a crash, the kernel finds their addresses.
+#[test]
+fn addresses_that_nobody_keeps_are_not_used() {
+    if !allowed() {
+        return;
+    }
+    let [there, _] = ways(Family::V4, &V4);
+    let datagram = frame(&there.udp(b"one"));
+    for front in [TCX, XDP] {
+        let mut twin = udp(front, Family::V4, &V4);
+        let (answer, out) = twin.fast.run(&datagram);
+        assert_eq!(answer, front.sent_on);
+        assert_ne!(out[..12], datagram[..12]);
+        let mut hop = twin.fast.hop(HOP);
+        assert_ne!(hop[hop::USED], 0, "now it is in use");
+        hop[hop::USED] = 1;
+        twin.fast.set_hop(HOP, hop);
+        let (answer, out) = twin.fast.run(&datagram);
+        assert_eq!(out[..12], datagram[..12]);
+        let sent = if front == XDP {
+            front.left
+        } else {
+            front.sent_on
+        };
+        assert_eq!(answer, sent);
+    }
 }

@@ -7,7 +7,7 @@ use tidegate_conntrack::{
 };
 use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
-    Connection, Early, GATE, GLOBAL, Goes, Hook, Way, flow, gate, global, hop, key, tcp_state,
+    Connection, GATE, GLOBAL, Goes, Hook, Way, flow, gate, global, hop, key, tcp_state,
 };
 use tidegate_wire::{checksum, parse};
 
@@ -144,7 +144,8 @@ impl Twin {
                 before,
                 after: after.inverse().unwrap(),
                 tos: None,
-                early: Some(Early { hop: HOP, own: OWN }),
+                hop: Some(HOP),
+                early: Some(OWN),
             })
         };
         [way(tuples[0], tuples[1]), way(tuples[1], tuples[0])]
@@ -183,9 +184,7 @@ impl Twin {
             let (attached, expected) = tracked.expect("INVALID, but sent on");
             assert_eq!(attached.id, self.id);
             assert_eq!(hex(&out[14..]), hex(&expected), "of {}", hex(packet));
-            if self.fast.front == XDP {
-                assert_eq!(out[..12], [HOP_TO, HOP_FROM].concat());
-            }
+            assert_eq!(out[..12], [HOP_TO, HOP_FROM].concat());
             let entry = self.ct.entry(self.id).unwrap();
             if let Some(tcp) = entry.tcp() {
                 let kernels = tcp_state(&self.fast.connection(PLACE), tcp);
