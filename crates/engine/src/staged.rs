@@ -313,9 +313,9 @@ impl Host for Rehearsal<'_> {
 
     fn log_rule(&mut self, _: TableKind, _: &Chain, _: &str, _: usize) {}
 
-    /// A queue is taken to accept.
+    /// A queue is taken to accept, a socket to be there.
     fn run_effects(&mut self, rule: &Rule) -> Continue {
-        let queues = |e: &Effect| matches!(e, Effect::Queue(_));
+        let queues = |e: &Effect| matches!(e, Effect::Queue(_) | Effect::Tproxy(_));
         match rule.effects.iter().any(queues) {
             true => Continue::Decided(Decision::Accept),
             false => Continue::Verdict,
