@@ -83,6 +83,11 @@ impl Whose {
         }
     }
 
+    /// Whether a rule has handed the packet to a socket.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.given
+    }
+
     /// The socket that goes with the packet (`skb->sk`): its sender's or, on the way to the
     /// sockets, the one connected with its sender (`tcp_v4_early_demux`).
     pub(crate) fn socket(

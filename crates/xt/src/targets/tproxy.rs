@@ -64,6 +64,7 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Outcome {
         Sockets::All,
         "TPROXY: packets cannot be handed to a socket here",
     );
+    ctx.reassembles = true;
     let (mark, mask) = args.masked(MARK).unwrap_or_default();
     let spec = TproxySpec {
         addr: args.addrs(IP).unwrap_or_default().0,
