@@ -1409,6 +1409,7 @@ class Engine:
                 f = s["from"]
                 src = steps[f["step"]].get(f.get("list", "out"), [])[f.get("n", 0)]["hex"]
                 val = bytes.fromhex(src)[f["off"]:f["off"] + s["len"]]
+                val = ((int.from_bytes(val, "big") + s.get("add", 0)) % 256 ** s["len"]).to_bytes(s["len"], "big")
                 pkt = pkt[:s["off"]] + val + pkt[s["off"] + s["len"]:]
             if st.get("fix"):
                 pkt = fix_csums(pkt)

@@ -132,6 +132,9 @@ fn entry(e: &Entry, now: Time) -> Value {
     if let Some(master) = e.master() {
         o.insert("master".into(), tuple(&master.tuple));
     }
+    if e.proxied().is_some() {
+        o.insert("synproxy".into(), true.into());
+    }
     if let Some(adj) = e.seqadj() {
         let dir = |d: Dir| {
             let a = adj.dirs[d as usize];

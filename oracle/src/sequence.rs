@@ -12,6 +12,7 @@ use tidegate_tools::{ipset, nfacct};
 use tidegate_wire::Family;
 use tidegate_xt::matches::{nfacct as accounts, osf_prints};
 
+use crate::copied::copied;
 use crate::rules::Rules;
 use crate::{report, world};
 
@@ -139,7 +140,8 @@ impl Router {
                 }
                 clock = Some(t);
             }
-            let mut r = self.packet(step)?;
+            let written = copied(step, &done)?;
+            let mut r = self.packet(written.as_ref().unwrap_or(step))?;
             r["i"] = i.into();
             done.push(r);
         }
@@ -381,7 +383,7 @@ fn errno(outcome: &Outcome) -> Option<&'static str> {
         Disposition::Dropped(DropReason::NoRoute) => Some("ENETUNREACH"),
         Disposition::Dropped(DropReason::TooBig) => Some("EMSGSIZE"),
         Disposition::Dropped(DropReason::Martian) => Some("EINVAL"),
-        Disposition::Dropped(DropReason::Queue(_)) => None,
+        Disposition::Dropped(DropReason::Queue(_) | DropReason::SynProxy) => None,
         Disposition::Dropped(_) => Some("EPERM"),
     }
 }
@@ -391,7 +393,7 @@ fn is_fragment(bytes: &[u8]) -> bool {
 }
 
 /// Bytes from hexadecimal text.
-fn hex(text: &str) -> Result<Vec<u8>> {
+pub(crate) fn hex(text: &str) -> Result<Vec<u8>> {
     let digit = |c: &u8| {
         char::from(*c)
             .to_digit(16)
@@ -409,6 +411,6 @@ fn hex(text: &str) -> Result<Vec<u8>> {
 }
 
 /// Hexadecimal text.
-fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

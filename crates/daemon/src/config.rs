@@ -128,7 +128,7 @@ impl Default for Manage {
 }
 
 /// `[datapath]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Datapath {
     /// Which one.
@@ -143,9 +143,26 @@ pub struct Datapath {
     pub fallback: bool,
     /// How received packets come up to this process.
     pub ring: Ring,
+    /// Most connections that programs in the kernel have at a time, about 600 bytes each.
+    pub offloaded: u32,
     /// Directory of a cgroup (version 2) whose processes hear at once of what rules drop;
     /// empty for the root of all, "none" for nobody.
     pub cgroup: String,
+}
+
+impl Default for Datapath {
+    fn default() -> Self {
+        Datapath {
+            kind: Kind::default(),
+            interfaces: Vec::new(),
+            on_crash: OnCrash::default(),
+            track: Track::default(),
+            fallback: false,
+            ring: Ring::default(),
+            offloaded: tidegate_datapath::OFFLOADED,
+            cgroup: String::new(),
+        }
+    }
 }
 
 /// A datapath.
@@ -168,7 +185,8 @@ pub enum Ring {
     /// By packet sockets and their rings.
     #[default]
     Packet,
-    /// By `AF_XDP` where an interface can have it.
+    /// By `AF_XDP` where an interface can have it; with the eBPF datapath, programs forward
+    /// before the kernel looks at them.
     Xdp,
 }
 

@@ -47,6 +47,7 @@ impl Userspace {
         let some = !config.interfaces.is_empty();
         let mut options = Options {
             fast: config.kind == Kind::Ebpf,
+            offloaded: config.offloaded,
             ring: match config.ring {
                 Ring::Packet => tidegate_datapath::Ring::Packet,
                 Ring::Xdp => tidegate_datapath::Ring::Xdp,
@@ -143,7 +144,7 @@ impl Plane for Userspace {
 
 fn fate((fate, packets): (Fate, u64)) -> plane::Fate {
     plane::Fate {
-        done: matches!(fate, Fate::Forwarded | Fate::Passed),
+        done: matches!(fate, Fate::Forwarded | Fate::Early | Fate::Passed),
         what: fate.words(),
         packets,
     }

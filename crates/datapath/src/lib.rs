@@ -64,12 +64,16 @@ pub enum Ring {
     #[default]
     Packet,
     /// `AF_XDP` at the interfaces that can have it, packet sockets at the others. Needs
-    /// root.
+    /// root. With [`Options::fast`], programs forward before the kernel looks at frames,
+    /// and what they leave comes by packet sockets.
     Xdp,
 }
 
+/// Connections that programs in the kernel have at a time, unless told otherwise.
+pub const OFFLOADED: u32 = tidegate_ebpf::layout::PLACES;
+
 /// How the datapath works.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Names of the interfaces to guard; `None` is all there are and all to come.
     pub interfaces: Option<Vec<String>>,
@@ -81,10 +85,26 @@ pub struct Options {
     pub guardian: Vec<OsString>,
     /// Whether programs in the kernel answer for what the engine has decided.
     pub fast: bool,
-    /// How frames come up; with `fast`, by packet sockets only.
+    /// Most connections that those programs have at a time, about 600 bytes each.
+    pub offloaded: u32,
+    /// How frames come up.
     pub ring: Ring,
     /// Whether local senders hear at once of what rules drop.
     pub senders: Senders,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            interfaces: None,
+            crash: Crash::default(),
+            guardian: Vec::new(),
+            fast: false,
+            offloaded: OFFLOADED,
+            ring: Ring::default(),
+            senders: Senders::default(),
+        }
+    }
 }
 
 /// Whether a local sender whose packet rules drop gets an error, as from the kernel's own
@@ -152,7 +172,7 @@ impl Datapath {
         let mut engine = Engine::new(engine_config, Arc::new(host.env));
         let clock = Clock::new();
         let (kernel, fast) = if options.fast {
-            let (kernel, tables) = Kernel::load(divert::secret()?)?;
+            let (kernel, tables) = Kernel::load(divert::secret()?, &options)?;
             let fast = Fast::new(Table::new(tables, clock), &mut engine);
             (Some(kernel), Some(fast))
         } else {

@@ -199,6 +199,9 @@ impl Worker {
                     WAKE => told = true,
                     NEIGHBOURS => {
                         let settled = self.neighbours.hear()?;
+                        if let Some(fast) = &self.fast {
+                            fast.follow_neighbours(&self.neighbours);
+                        }
                         self.settle(settled);
                     }
                     HEARD => busy |= self.hear(),
@@ -209,7 +212,7 @@ impl Worker {
             self.flush();
             if let Some(fast) = &mut self.fast {
                 fast.hand_over(&mut self.engine, idle);
-                fast.sweep(&mut self.engine, self.now);
+                fast.sweep(&mut self.engine, &mut self.neighbours, self.now);
             }
             if told && self.obey()? {
                 return Ok(());
@@ -567,10 +570,9 @@ impl Worker {
     fn offer(&mut self) {
         if let Some(fast) = &self.fast {
             let (by_dev, ports) = (&self.by_dev, &self.ports);
-            fast.offer(&mut self.engine, |dev| {
-                let slot = *by_dev.get(&IfIndex(dev))?;
-                let port = ports.get(slot)?.as_ref()?;
-                port.fast.then_some(port.mtu)
+            fast.offer(&mut self.engine, &self.neighbours, |dev| {
+                let slot = *by_dev.get(&dev)?;
+                ports.get(slot)?.as_ref()?.end()
             });
         }
     }

@@ -13,6 +13,7 @@ use crate::packet::{LinkHeader, Packet, Tracking};
 use crate::queue::{self, Queued, Verdict};
 use crate::rewrite;
 use crate::sockets::{self, Whose};
+use crate::synproxy::part;
 use crate::tables::Decision;
 use crate::trace::Trace;
 
@@ -36,6 +37,9 @@ impl<T: Trace> AtTable<'_, T> {
         match effect {
             Effect::Queue(spec) => return Some(self.queue(*spec, rule)),
             Effect::Tproxy(spec) => return Some(self.hand_over(*spec, rule)),
+            Effect::SynProxy(spec) => {
+                return part(self.packet).map(|_| Decision::SynProxy(*spec, rule));
+            }
             Effect::Tee(spec) => self.tee(spec),
             Effect::Trace => self.packet.traced = true,
             Effect::Audit => self.audit(),

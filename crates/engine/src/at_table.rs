@@ -208,6 +208,7 @@ impl<T: Trace> AtTable<'_, T> {
                     let policies = &self.conntrack.config().policies;
                     policies.by_name(name).map(|(id, _)| id)
                 }),
+                proxied: false,
             }),
         };
     }

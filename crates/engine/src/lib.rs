@@ -35,6 +35,7 @@ mod routing;
 mod run;
 mod sockets;
 mod staged;
+mod synproxy;
 mod tables;
 mod trace;
 mod tracker_log;

@@ -1,6 +1,7 @@
 //! The way of a packet between the hooks: in, through, out, around.
 
 mod made;
+mod synproxy;
 
 use tidegate_ir::Hook;
 use tidegate_wire::{Family, Layout, Malformed, parse, proto};

@@ -20,6 +20,7 @@ use crate::flow::Recorder;
 use crate::packet::Packet;
 use crate::random::Random;
 use crate::run::Run;
+use crate::synproxy::part;
 use crate::tables::{self, Continue, Counter, Decision, Host, Stack, counter_of};
 use crate::trace::{Trace, Watch};
 
@@ -43,7 +44,7 @@ impl From<Decision> for Judged {
     fn from(decision: Decision) -> Self {
         match decision {
             Decision::Accept => Judged::Accept,
-            Decision::Drop(_) => Judged::Drop,
+            Decision::Drop(_) | Decision::SynProxy(..) => Judged::Drop,
             Decision::Reject(..) | Decision::Problem(..) => Judged::Reject,
         }
     }
@@ -315,10 +316,11 @@ impl Host for Rehearsal<'_> {
 
     /// A queue is taken to accept, a socket to be there.
     fn run_effects(&mut self, rule: &Rule) -> Continue {
-        let queues = |e: &Effect| matches!(e, Effect::Queue(_) | Effect::Tproxy(_));
-        match rule.effects.iter().any(queues) {
-            true => Continue::Decided(Decision::Accept),
-            false => Continue::Verdict,
-        }
+        let decided = rule.effects.iter().find_map(|e| match e {
+            Effect::Queue(_) | Effect::Tproxy(_) => Some(Decision::Accept),
+            Effect::SynProxy(spec) => part(self.packet).map(|_| Decision::SynProxy(*spec, rule.id)),
+            _ => None,
+        });
+        decided.map_or(Continue::Verdict, Continue::Decided)
     }
 }

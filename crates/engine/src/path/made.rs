@@ -108,6 +108,28 @@ impl<T: Trace> Run<'_, T> {
     /// Sends a packet of the firewall's own. It carries the connection of the packet
     /// it is about, in the other direction (`nf_conntrack_attach`).
     fn emit(&mut self, bytes: Vec<u8>, about: &Packet, sender: Option<Arc<Socket>>) {
+        let mark = match self.engine.env.settings.fwmark_reflect {
+            true => about.mark,
+            false => 0,
+        };
+        let tracking = match &about.tracking {
+            Tracking::Connection(a) => Tracking::Connection(answering(a)),
+            // The raw table takes it for tracked and leaves it alone; tracking does not.
+            Tracking::Untracked => Tracking::Template(Template::default()),
+            Tracking::None | Tracking::Template(_) | Tracking::Invalid(_) => Tracking::None,
+        };
+        self.send_own(bytes, about, mark, tracking, sender);
+    }
+
+    /// Sends a packet of the firewall's own, which `about` has led to.
+    pub(super) fn send_own(
+        &mut self,
+        bytes: Vec<u8>,
+        about: &Packet,
+        mark: u32,
+        tracking: Tracking,
+        sender: Option<Arc<Socket>>,
+    ) {
         if about.depth >= MAX_DEPTH {
             self.dropped(DropReason::Depth);
             return;
@@ -119,18 +141,9 @@ impl<T: Trace> Run<'_, T> {
         if self.asks_sockets(packet.family()) {
             packet.whose = Some(Box::new(Whose::of(sender)));
         }
-        if self.engine.env.settings.fwmark_reflect {
-            packet.mark = about.mark;
-        }
-        match &about.tracking {
-            Tracking::Connection(a) => {
-                packet.tracking = Tracking::Connection(answering(a));
-                packet.borrows_connection = true;
-            }
-            // The raw table takes it for tracked and leaves it alone; tracking does not.
-            Tracking::Untracked => packet.tracking = Tracking::Template(Template::default()),
-            Tracking::None | Tracking::Template(_) | Tracking::Invalid(_) => {}
-        }
+        packet.mark = mark;
+        packet.borrows_connection = tracking.connection().is_some();
+        packet.tracking = tracking;
         self.event(TraceEvent::Packet {
             bytes: &packet.bytes,
             role: Role::Emitted,
