@@ -342,8 +342,8 @@ impl<'a> Run<'a, '_> {
             let mut next = Flow::new();
             for part in hit {
                 match effect {
-                    // Whoever reads the queue decides.
-                    Effect::Queue(_) => {
+                    // Whoever reads the queue decides; sockets come and go.
+                    Effect::Queue(_) | Effect::Tproxy(_) => {
                         self.walk.doubts.push((rule.id, part.1));
                         self.end(Ending::Accept, rule.id, part);
                         self.end(Ending::Drop, rule.id, part);
