@@ -213,6 +213,21 @@ pub struct State {
     pub connections: bool,
     /// Seconds between two records of the connections.
     pub every: u32,
+    /// Which connections that are open at a start, and that no record knows, are taken over.
+    pub adopt: Adopt,
+    /// Mark of those that are taken over so, by which rules can tell them; 0 for none.
+    pub adopted_mark: u32,
+}
+
+/// Which connections a start takes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Adopt {
+    /// Those of this host's own sockets.
+    #[default]
+    Sockets,
+    /// None: the next packet of each is its first.
+    None,
 }
 
 impl Default for State {
@@ -222,6 +237,8 @@ impl Default for State {
             directory: socket.parent().unwrap_or(Path::new(".")).to_owned(),
             connections: true,
             every: 5,
+            adopt: Adopt::default(),
+            adopted_mark: 0,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! process, and what it says about itself.
 #![forbid(unsafe_code)]
 
+mod adopt;
 pub mod apply;
 mod commands;
 pub mod config;

@@ -17,9 +17,10 @@ use tidegate_logs::Logs;
 use tidegate_tools::sysctl::{Settings, TableSettings};
 use tidegate_tools::{Tracker, modules};
 
+use crate::adopt;
 use crate::apply::Trials;
 use crate::commands::Commands;
-use crate::config::Config;
+use crate::config::{Config, Kind};
 use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files;
@@ -179,6 +180,9 @@ fn serve(
     files::forget_before(config);
     let mut connections = connections(config);
     restore(connections.as_ref(), &*parts.plane);
+    if config.datapath.kind != Kind::None {
+        adopt::open_sockets(&config.state, &parts.tracker);
+    }
     parts.plane.guard()?;
     let commands = Arc::new(Commands {
         config: config.clone(),
