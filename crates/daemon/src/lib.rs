@@ -4,6 +4,7 @@
 
 mod adopt;
 pub mod apply;
+mod bindings;
 mod commands;
 pub mod config;
 pub mod connections;

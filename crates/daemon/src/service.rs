@@ -128,7 +128,11 @@ fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
         settings.write(name, &value.to_string()).map_err(refused)?;
     }
     let policies = files::read_timeouts(config)?;
-    let set = (tracker as &dyn Tracker).with(|ct, _| ct.config_mut().policies = policies);
+    let nat = config.nat;
+    let set = (tracker as &dyn Tracker).with(move |ct, _| {
+        nat.set_up(ct);
+        ct.config_mut().policies = policies;
+    });
     set.map_err(files::plain)?;
     for line in &config.modules.load {
         let words: Vec<&str> = line.split_whitespace().collect();
