@@ -231,6 +231,7 @@ impl Reader<'_> {
             }
             Type::List(element) => {
                 for _ in 0..self.length()? {
+                    self.note(role, What::Begins);
                     self.element(element, role)?;
                 }
                 Ok(())
