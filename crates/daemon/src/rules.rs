@@ -11,7 +11,10 @@ use tidegate_engine::conntrack::Policies;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
-use tidegate_syntax::{Counters, Failure, Ruleset, Slot, check_table, lower, lower_unnamed, save};
+use tidegate_syntax::{
+    Counters, Failure, Invocation, Ruleset, Slot, WholeChains, check_table, lower, lower_unnamed,
+    save,
+};
 use tidegate_tools::{Store, Work, timeouts};
 use tidegate_wire::Family;
 use tidegate_xt::TimeoutPolicy;
@@ -24,6 +27,8 @@ struct Side {
     source: Ruleset,
     /// The stateful tests of each table.
     steps: [Range<u32>; 5],
+    /// Chains of each table that can be changed in place.
+    whole: [WholeChains; 5],
 }
 
 /// Rules that are ready to be put in force.
@@ -77,6 +82,7 @@ impl LiveRules {
                     ..Ruleset::empty(family)
                 },
                 steps: [0; 5].map(|_| 0..0),
+                whole: Default::default(),
             })
         };
         LiveRules {
@@ -250,6 +256,7 @@ impl LiveRules {
         let side = Side {
             source: rules,
             steps: lowered.steps,
+            whole: lowered.whole,
         };
         Ok(Load {
             side,
@@ -298,10 +305,15 @@ fn stopped(e: anyhow::Error) -> Failure {
     Failure::Resource(format!("tidegate: {e}"))
 }
 
-/// What the counter of that number said.
-fn counted(seen: &[Counter], was: Option<u32>) -> Option<Counters> {
-    let Counter { packets, bytes } = *seen.get(was? as usize)?;
-    Some(Counters { packets, bytes })
+/// Gives rules and policies what their counters said.
+fn count(rules: &mut Ruleset, seen: &[Counter]) {
+    for slot in rules.slots_mut() {
+        let counted = slot.was.and_then(|was| seen.get(was as usize));
+        *slot.counters = counted.map_or_else(Counters::default, |c| Counters {
+            packets: c.packets,
+            bytes: c.bytes,
+        });
+    }
 }
 
 /// Gives the counters their new numbers and `ready` their values; tells which go on.
@@ -354,17 +366,23 @@ impl Store for LiveRules {
         let seen = self.counters(family)?;
         let mut rules = side.source.clone();
         rules.timeouts = self.timeouts()?;
-        for slot in rules.slots_mut() {
-            *slot.counters = counted(&seen, *slot.was).unwrap_or_default();
+        if !change {
+            // Who only looks keeps nobody from changing.
+            drop(side);
+            count(&mut rules, &seen);
+            work(&mut rules)?;
+            return Ok(());
         }
-        if work(&mut rules)? && change {
-            let Some(rules) = self.edit(&mut side, rules, &seen)? else {
-                return Ok(());
-            };
+        count(&mut rules, &seen);
+        if work(&mut rules)? {
             let load = self.prepare(&mut side, rules, &seen)?;
             self.load(vec![(&mut side, load)], false)?;
         }
         Ok(())
+    }
+
+    fn edit(&self, family: Family, call: &Invocation) -> Result<bool, Failure> {
+        self.edit_in_place(&mut locked(&self.sides[index(family)]), call)
     }
 }
 

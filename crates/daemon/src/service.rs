@@ -241,13 +241,20 @@ fn keep(
     let every = every(config);
     let mut due = Instant::now();
     loop {
-        match woken.recv_timeout(due.saturating_duration_since(Instant::now())) {
-            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Ok(Wake::Reload) => match commands.read_files() {
-                Ok(()) => tracing::info!("rules read again"),
-                Err(e) => tracing::error!("reload refused, the rules stay: {e:#}"),
-            },
-            Ok(Wake::Changed) | Err(RecvTimeoutError::Timeout) => {}
+        let first = woken.recv_timeout(due.saturating_duration_since(Instant::now()));
+        if first == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
+        // One record serves all changes that have come meanwhile.
+        for wake in first.into_iter().chain(woken.try_iter()) {
+            match wake {
+                Wake::Stop => return,
+                Wake::Reload => match commands.read_files() {
+                    Ok(()) => tracing::info!("rules read again"),
+                    Err(e) => tracing::error!("reload refused, the rules stay: {e:#}"),
+                },
+                Wake::Changed => {}
+            }
         }
         commands.look();
         if let Err(e) = commands.trials.record() {

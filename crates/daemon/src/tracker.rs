@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_syntax::{Failure, Ruleset};
+use tidegate_syntax::{Failure, Invocation, Ruleset};
 use tidegate_tools::conntrack::{Feed, Hub, TrackerWork};
 use tidegate_tools::{SetStore, Store, Tracker, Work};
 use tidegate_wire::Family;
@@ -69,6 +69,10 @@ pub(crate) struct ForClient<'c> {
 impl Store for ForClient<'_> {
     fn with(&self, family: Family, change: bool, work: &mut Work<'_>) -> Result<(), Failure> {
         self.rules.with(family, change, work)
+    }
+
+    fn edit(&self, family: Family, call: &Invocation) -> Result<bool, Failure> {
+        self.rules.edit(family, call)
     }
 
     fn tracker(&self) -> Option<&dyn Tracker> {

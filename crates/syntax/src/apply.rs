@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use tidegate_ir::Policy;
 
+use crate::change::Change;
 use crate::check::Added;
 use crate::command::{Action, Command, Invocation, View};
 use crate::error::reply;
 use crate::list::Only;
 use crate::parse::CHAIN_MAX;
-use crate::{
-    Chain, Counters, Failure, Printer, Rule, Ruleset, Spec, Table, Target, check, is_verdict,
-};
+use crate::{Chain, Counters, Failure, Printer, Ruleset, Spec, Table, Target, check, is_verdict};
 
 /// Carries out one command line and returns what it prints.
 ///
@@ -163,13 +162,15 @@ impl Edit<'_> {
         if self.view.verbose {
             self.out.extend(specs.iter().map(|s| self.printer.echo(s)));
         }
-        match action {
-            Action::Delete | Action::Check => self.find(action, chain, &specs),
-            Action::Append | Action::Insert(_) | Action::Replace(_) => {
-                let chain = self.chain(chain)?;
-                place(chain, action, specs, counters)
-            }
+        let missing = match action {
+            Action::Delete | Action::Check => reply::BAD_RULE,
+            Action::Append | Action::Insert(_) | Action::Replace(_) => reply::NO_CHAIN,
+        };
+        let chain = self.table.chain_mut(chain).ok_or(missing)?;
+        for spec in specs {
+            Change::find(chain, action, spec, counters)?.make(chain);
         }
+        Ok(())
     }
 
     /// A chain that is jumped to must exist.
@@ -186,25 +187,9 @@ impl Edit<'_> {
         }
     }
 
-    fn find(&mut self, action: Action, chain: &str, specs: &[Spec]) -> Result<(), Failure> {
-        let chain = self.table.chain_mut(chain).ok_or(reply::BAD_RULE)?;
-        for spec in specs {
-            let at = chain.rules.iter().position(|r| *r.spec == *spec);
-            let at = at.ok_or(reply::BAD_RULE)?;
-            if action == Action::Delete {
-                chain.rules.remove(at);
-            }
-        }
-        Ok(())
-    }
-
     fn delete_number(&mut self, chain: &str, number: u32) -> Result<(), Failure> {
         let chain = self.chain(chain)?;
-        let at = index(number);
-        if at >= chain.rules.len() {
-            return Err(reply::DELETE_INDEX);
-        }
-        chain.rules.remove(at);
+        Change::by_number(chain, number)?.make(chain);
         Ok(())
     }
 
@@ -344,7 +329,7 @@ impl Edit<'_> {
 }
 
 /// Rule numbers count from 1.
-fn index(number: u32) -> usize {
+pub(crate) fn index(number: u32) -> usize {
     number.saturating_sub(1) as usize
 }
 
@@ -353,28 +338,4 @@ pub(crate) fn parse_policy(name: &str) -> Option<Policy> {
     [Policy::Accept, Policy::Drop]
         .into_iter()
         .find(|&p| crate::save::policy_name(p) == name)
-}
-
-fn place(
-    chain: &mut Chain,
-    action: Action,
-    specs: Vec<Spec>,
-    counters: Counters,
-) -> Result<(), Failure> {
-    for spec in specs {
-        let rule = Rule {
-            spec: Arc::new(spec),
-            counters,
-            was: None,
-        };
-        match action {
-            Action::Insert(n) if index(n) > chain.rules.len() => return Err(reply::INSERT_INDEX),
-            Action::Insert(n) => chain.rules.insert(index(n), rule),
-            Action::Replace(n) => {
-                *chain.rules.get_mut(index(n)).ok_or(reply::REPLACE_INDEX)? = rule;
-            }
-            Action::Append | Action::Delete | Action::Check => chain.rules.push(rule),
-        }
-    }
-    Ok(())
 }

@@ -182,6 +182,13 @@ pub(crate) fn added(
     Ok(())
 }
 
+/// Whether the kernel would take a rule that calls no chain in a chain that packets of
+/// these hooks reach, if it takes the others of its table.
+#[must_use]
+pub fn fits(spec: &Spec, table: &Table, rules: &Ruleset, hooks: &[Hook]) -> bool {
+    rules.has_conntrack && rule(spec, table, rules, hooks).is_ok()
+}
+
 /// The rules of a table that the kernel would not take: chain, position, answer.
 fn refusals<'r>(
     reach: &'r Reach<'_>,

@@ -12,6 +12,7 @@
 
 mod address;
 mod apply;
+mod change;
 mod check;
 mod command;
 mod error;
@@ -27,11 +28,12 @@ pub mod save;
 pub mod words;
 
 pub use apply::run;
-pub use check::table as check_table;
+pub use change::Change;
+pub use check::{fits, table as check_table};
 pub use command::{Action, Command, Invocation, View};
 pub use error::{Failure, reply};
 pub use list::Printer;
-pub use lower::{Lowered, RuleOrigin, lower, lower_one, lower_unnamed, whole_chain};
+pub use lower::{Lowered, RuleOrigin, WholeChains, lower, lower_one, lower_unnamed};
 pub use model::{
     BasePolicy, Chain, Counters, Iface, Net, Proto, Rule, Ruleset, Slot, Spec, Table, Target,
     is_verdict,

@@ -1,6 +1,8 @@
 //! From source rules to the lowered language.
 
-use tidegate_ir::{Base, Chain, ChainId, Cond, Field, Rule, RuleId, Step, Table, Verdict};
+use std::collections::HashMap;
+
+use tidegate_ir::{Base, Chain, ChainId, Cond, Field, Hook, Rule, RuleId, Step, Table, Verdict};
 use tidegate_wire::Family;
 use tidegate_xt::{LowerCtx, Outcome, text};
 
@@ -16,7 +18,12 @@ pub struct Lowered {
     pub origin: Vec<RuleOrigin>,
     /// The stateful tests of each table (index: `TableKind as usize`).
     pub steps: [std::ops::Range<u32>; 5],
+    /// The chains of each table (index as above) all of whose rules packets can reach.
+    pub whole: [WholeChains; 5],
 }
+
+/// By name: where a chain was put, and the hooks whose packets reach it.
+pub type WholeChains = HashMap<String, (ChainId, Vec<Hook>)>;
 
 /// The source of a rule or policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,15 +70,6 @@ pub fn lower_one(spec: &Spec, family: Family) -> Option<Rule> {
     (!calls && run.steps.is_empty() && run.refused.is_none()).then_some(rule)
 }
 
-/// Where [`lower`] puts a chain, if packets can reach all its rules.
-#[must_use]
-pub fn whole_chain(table: &crate::Table, chain: &str) -> Option<ChainId> {
-    let reach = Reach::new(table).ok()?;
-    let at = reach.chains.iter().position(|c| c.name == chain)?;
-    let own = reach.chains[at];
-    (reach.is_reached(at) && check::live(own) == own.rules.len()).then_some(ChainId(at as u32))
-}
-
 fn lower_all(rules: &Ruleset, named: bool, met: bool) -> Result<Lowered, Failure> {
     let mut run = Run::new(rules.family, named);
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
@@ -93,6 +91,7 @@ fn lower_all(rules: &Ruleset, named: bool, met: bool) -> Result<Lowered, Failure
         ruleset,
         origin: run.origin,
         steps,
+        whole: run.whole,
     })
 }
 
@@ -114,6 +113,7 @@ struct Run {
     /// Ids given so far.
     ids: u32,
     steps: Vec<Box<dyn Step>>,
+    whole: [WholeChains; 5],
     tracks: bool,
     of_conntrack: bool,
     /// Why a rule cannot be decided, and which; the first one.
@@ -121,13 +121,14 @@ struct Run {
 }
 
 impl Run {
-    const fn new(family: Family, named: bool) -> Self {
+    fn new(family: Family, named: bool) -> Self {
         Run {
             family,
             named,
             origin: Vec::new(),
             ids: 0,
             steps: Vec::new(),
+            whole: Default::default(),
             tracks: false,
             of_conntrack: false,
             refused: None,
@@ -143,6 +144,10 @@ impl Run {
                 true => check::live(chain),
                 false => 0,
             };
+            if live == chain.rules.len() && reach.is_reached(i) {
+                let place = (ChainId(i as u32), reach.hooks(i));
+                self.whole[table.kind as usize].insert(chain.name.clone(), place);
+            }
             let lowered = self.chain(table, chain, live, &reach);
             if let Some(base) = &lowered.base {
                 entry[base.hook as usize] = Some(ChainId(i as u32));

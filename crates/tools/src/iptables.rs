@@ -45,6 +45,9 @@ pub(crate) fn run(
         err: warnings(&asked),
         ..Printed::default()
     };
+    if store.edit(tool.family, &asked)? {
+        return Ok(printed);
+    }
     let changes = asked.command.changes();
     let printer = Printer {
         family: tool.family,

@@ -27,7 +27,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tidegate_syntax::{Failure, Ruleset};
+use tidegate_syntax::{Failure, Invocation, Ruleset};
 use tidegate_wire::Family;
 use tidegate_xt::Names;
 
@@ -227,6 +227,16 @@ pub trait Store {
     /// # Errors
     /// Those of `work`; the rules cannot be read or stored.
     fn with(&self, family: Family, change: bool, work: &mut Work<'_>) -> Result<(), Failure>;
+
+    /// Carries out a command line that changes or looks for one rule and prints nothing,
+    /// if that can be done without handing out all rules; otherwise nothing has happened,
+    /// and [`Store::with`] is to be asked.
+    ///
+    /// # Errors
+    /// The rules cannot be read or stored.
+    fn edit(&self, _: Family, _: &Invocation) -> Result<bool, Failure> {
+        Ok(false)
+    }
 
     /// The connections that these rules see, where there are any.
     fn tracker(&self) -> Option<&dyn Tracker> {

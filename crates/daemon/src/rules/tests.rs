@@ -276,3 +276,59 @@ fn what_ends_a_chain_or_calls_another_is_loaded_whole() {
         ]
     );
 }
+
+/// Commands in any order, good and bad, make the rules that a restore of the outcome
+/// makes: they print the same and count the same packets.
+#[test]
+fn edited_rules_are_those_of_a_restore() {
+    let pick = |seed: &mut u64, of: &[&str]| {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        of[(*seed >> 33) as usize % of.len()].to_owned()
+    };
+    for start in 0..40 {
+        let mut seed = start;
+        let edited = fixture();
+        edited.iptables("-N other");
+        for _ in 0..40 {
+            let chain = pick(&mut seed, &["INPUT", "INPUT", "other"]);
+            let rule =
+                match pick(&mut seed, &["udp", "udp", "udp", "all", "call", "limit"]).as_str() {
+                    "all" => String::new(),
+                    "call" => "-j other".to_owned(),
+                    "limit" => "-m limit --limit 1000/sec -j ACCEPT".to_owned(),
+                    _ => "-p udp --dport ".to_owned() + &pick(&mut seed, &["1", "2", "3"]),
+                };
+            let target = pick(&mut seed, &[" -j ACCEPT", " -j DROP", "", ""]);
+            let rule = if rule.contains("-j") {
+                rule
+            } else {
+                rule + &target
+            };
+            let number = pick(&mut seed, &["1", "2", "3", "9"]);
+            let line = match pick(&mut seed, &["A", "A", "I", "In", "R", "D", "Dn", "C"]).as_str() {
+                "A" => format!("-A {chain} {rule}"),
+                "I" => format!("-I {chain} {rule}"),
+                "In" => format!("-I {chain} {number} {rule}"),
+                "R" => format!("-R {chain} {number} {rule}"),
+                "D" => format!("-D {chain} {rule}"),
+                "Dn" => format!("-D {chain} {number}"),
+                _ => format!("-C {chain} {rule}"),
+            };
+            let before = edited.saved();
+            let done = edited.tool("iptables", &line, "");
+            if done.status != 0 {
+                assert_eq!(edited.saved(), before, "{line}: {}", done.err);
+            }
+        }
+        edited.iptables("-Z");
+        let restored = fixture();
+        let text = edited.saved().join("\n") + "\n";
+        let done = restored.tool("iptables-restore", "-c", &text);
+        assert_eq!((done.err.as_str(), done.status), ("", 0), "{text}");
+        for port in 1..=4 {
+            edited.packets(1, port);
+            restored.packets(1, port);
+        }
+        assert_eq!(edited.saved(), restored.saved());
+    }
+}
