@@ -7,7 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 runner=$(realpath "${1:?RUNNER}")
 python3 "$here/kernel/selftest.py"
 python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "${3:-2000}" --b "$runner"
-for series in trackers helpers sip h323 targets; do
+for series in trackers helpers sip h323 targets synproxy; do
   python3 "$here/kernel/fuzz_diff.py" "${2:-1}" "$(((${3:-2000} + 9) / 10))" --series $series --b "$runner"
 done
 if unshare -n ipset list -n >/dev/null 2>&1; then

@@ -105,11 +105,23 @@ class Target(gen.G):
 
         def how(chain):
             words = ["-j AUDIT --type " + pick(r, "accept", "drop", "reject"), "-j CHECKSUM --checksum-fill", "-j CONNSECMARK --save",
-                     "-j CONNSECMARK --restore", "-j RATEEST --rateest-name e --rateest-interval 1s --rateest-ewmalog 4s"]
+                     "-j CONNSECMARK --restore", "-j RATEEST --rateest-name e --rateest-interval 1s --rateest-ewmalog 4s",
+                     "-j IDLETIMER --timeout 600 --label " + pick(r, "a", "b")]
             if chain in ("FORWARD", "OUTPUT", "POSTROUTING"):
                 words.append("-j CLASSIFY --set-class 1:%x" % r.randint(0, 99))
             return r.choice(words)
         return list(self.some("mangle", CHAINS["mangle"], how)) + list(self.some("raw", CHAINS["raw"], lambda _: "-j TRACE"))
+
+    def r_nflog(self):
+        r = self.r
+
+        def how(_):
+            return "-j NFLOG --nflog-group %d" % r.randint(1, 3) + pick(r, "", " --nflog-prefix x%d" % r.randint(0, 9)) + pick(r, "", " --nflog-size 64")
+        return list(self.some("mangle", CHAINS["mangle"], how)) + list(self.some("filter", CHAINS["filter"], how))
+
+    def r_hl(self):
+        name, low = ("TTL", "ttl") if self.fam == 4 else ("HL", "hl")
+        return self.some("mangle", CHAINS["mangle"], lambda _: "-j %s --%s-%s %d" % (name, low, pick(self.r, "set", "inc", "dec"), pick(self.r, 1, 2, 64, 255)))
 
     def ruleset_of(self, kind):
         tables = {}
@@ -127,7 +139,7 @@ def prefix(net, length):
     return str(ipaddress.ip_network(net.split("/")[0] + "/%d" % length, strict=False).network_address)
 
 
-KINDS = ["netmap", "tcpoptstrip", "ecn", "hmark", "tee", "nfqueue", "npt", "nothing"]
+KINDS = ["netmap", "tcpoptstrip", "ecn", "hmark", "tee", "nfqueue", "npt", "nothing", "nflog", "hl"]
 FAMILY = {"ecn": 4, "npt": 6}
 
 

@@ -338,6 +338,13 @@ impl<'a> Run<'a, '_> {
                         self.end(Ending::Accept, rule.id, part);
                         self.end(Ending::Drop, rule.id, part);
                     }
+                    // It may answer, refuse, open the connection or let pass.
+                    Effect::SynProxy(_) => {
+                        self.walk.doubts.push((rule.id, part.1));
+                        self.end(Ending::Accept, rule.id, part);
+                        self.end(Ending::Drop, rule.id, part);
+                        join(self.space, &mut next, part)?;
+                    }
                     Effect::Nat(spec) => self.end(Ending::Nat(*spec), rule.id, part),
                     _ => {
                         for part in self.space.after(part.1, part.0, effect)? {

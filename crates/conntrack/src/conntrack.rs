@@ -14,6 +14,7 @@ use crate::register::Register;
 use crate::rng::Rng;
 use crate::slab::Slab;
 use crate::stats::Stats;
+use crate::synproxy::Cookies;
 use crate::table::Table;
 use crate::timer::Wheel;
 use crate::tuple::{Dir, Tuple};
@@ -40,6 +41,8 @@ pub struct Template {
     pub helper: Option<HelperKind>,
     /// Timeout policy of a new connection.
     pub timeouts: Option<PolicyId>,
+    /// A SYN proxy opens the connection ([`crate::synproxy`]).
+    pub proxied: bool,
 }
 
 /// What tracking says about a packet.
@@ -93,6 +96,8 @@ pub struct Conntrack {
     pub(crate) collecting: Option<u32>,
     /// Packets that have been announced.
     pub(crate) ahead: Ahead,
+    /// Cookies of SYN proxies.
+    pub(crate) cookies: Cookies,
     /// Scratch space for expiry.
     due: Vec<u32>,
 }
@@ -123,6 +128,7 @@ impl Conntrack {
             gc_at: None,
             collecting: None,
             ahead: Ahead::default(),
+            cookies: Cookies::new(&config.hash_key),
             due: Vec::new(),
             config,
         }

@@ -5,6 +5,7 @@ use crate::entry::{Entry, EntryId, Master, ProtoState, Status, change};
 use crate::expect::{Expectation, OnMatch};
 use crate::helper::HelperKind;
 use crate::reason::{DropReason, InvalidReason};
+use crate::synproxy::Proxied;
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
 use alloc::vec::Vec;
@@ -79,6 +80,9 @@ impl Conntrack {
         }
         if template.timeouts.is_some() {
             entry.extra_mut().policy = template.timeouts;
+        }
+        if template.proxied {
+            entry.extra_mut().proxied = Some(Proxied::default());
         }
         let id = self.slab.insert(entry);
         // Kept for the moment when the entry is confirmed.

@@ -21,6 +21,7 @@ pub mod register;
 pub mod seqadj;
 pub mod snapshot;
 pub mod stats;
+pub mod synproxy;
 pub mod sysctl;
 pub mod tuple;
 

@@ -14,11 +14,13 @@ pub const FLOW: usize = 8;
 /// Words of a value of [`GATES`].
 pub const GATE: usize = 8;
 /// Bytes of a value of [`CONNECTIONS`].
-pub const CONNECTION: usize = 248;
+pub const CONNECTION: usize = 280;
 /// Words of the value of [`GLOBALS`].
 pub const GLOBAL: usize = 8;
 /// Bytes of a value of [`DOORS`].
 pub const DOOR: usize = 4;
+/// Words of a value of [`HOPS`].
+pub const HOP: usize = 3;
 /// Longest transport header and payload whose checksum is verified.
 pub const SCRATCH: usize = 2048;
 
@@ -80,6 +82,17 @@ pub static DOORS: Map = Map {
     shared: false,
 };
 
+/// Next hops to which frames are sent before the kernel looks at them.
+pub static HOPS: Map = Map {
+    name: "hops",
+    kind: Kind::Array,
+    key: 4,
+    value: HOP as u32 * 8,
+    entries: 4096,
+    locked: false,
+    shared: true,
+};
+
 /// What became of packets, by [`Fate`].
 pub static FATES: Map = Map {
     name: "fates",
@@ -103,12 +116,13 @@ pub static SUMS: Map = Map {
 };
 
 /// All maps.
-pub static MAPS: [&Map; 7] = [
+pub static MAPS: [&Map; 8] = [
     &FLOWS,
     &GATES,
     &CONNECTIONS,
     &GLOBALS,
     &DOORS,
+    &HOPS,
     &FATES,
     &SUMS,
 ];
@@ -138,6 +152,28 @@ pub mod global {
     pub const EPOCH: usize = 0;
     /// Whether transport checksums count.
     pub const VERIFY: usize = 1;
+}
+
+/// What [`HOPS`] says about a next hop.
+pub mod hop {
+    /// Place of the word that says whether it has been used since that was last asked.
+    pub const USED: usize = 2;
+
+    /// The words of a next hop: an Ethernet header's addresses, and that they hold. The
+    /// second is to be zero while the first changes.
+    #[must_use]
+    pub fn words(to: [u8; 6], from: [u8; 6]) -> [u64; 2] {
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&to);
+        bytes[6..12].copy_from_slice(&from);
+        bytes[12] = 1;
+        let word = |at| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_ne_bytes(word)
+        };
+        [word(0), word(8)]
+    }
 }
 
 /// What became of a packet at the fast path.
@@ -173,11 +209,13 @@ pub enum Fate {
     TooBig,
     /// Not clearly inside the TCP window.
     Window,
+    /// Forwarded before the kernel looked at it.
+    Early,
 }
 
 impl Fate {
     /// All, by number.
-    pub const ALL: [Fate; 15] = [
+    pub const ALL: [Fate; 16] = [
         Fate::Forwarded,
         Fate::Passed,
         Fate::NotOurs,
@@ -193,6 +231,7 @@ impl Fate {
         Fate::Ttl,
         Fate::TooBig,
         Fate::Window,
+        Fate::Early,
     ];
 
     /// A few words for reports.
@@ -214,6 +253,7 @@ impl Fate {
             Fate::Ttl => "TTL ran out",
             Fate::TooBig => "too long for the way out",
             Fate::Window => "not clearly inside the TCP window",
+            Fate::Early => "forwarded at the interface (XDP)",
         }
     }
 }
@@ -273,7 +313,7 @@ pub fn flow(place: u32, dir: Dir) -> [u8; FLOW] {
 /// Offsets in a connection.
 pub(crate) mod at {
     pub(crate) const WAYS: i16 = 8;
-    pub(crate) const WAY: i16 = 80;
+    pub(crate) const WAY: i16 = 96;
     pub(crate) const WAY_KIND: i16 = 0;
     pub(crate) const WAY_DEV: i16 = 4;
     pub(crate) const WAY_NEXT_HOP: i16 = 8;
@@ -285,6 +325,10 @@ pub(crate) mod at {
     pub(crate) const WAY_ADDRESS_DIFF: i16 = 68;
     pub(crate) const WAY_PORT_DIFF: i16 = 72;
     pub(crate) const WAY_TOS: i16 = 76;
+    pub(crate) const WAY_HOP: i16 = 80;
+    pub(crate) const WAY_OWN: i16 = 84;
+    pub(crate) const HOP_HOLDS: i16 = 12;
+    pub(crate) const HOP_USED: i16 = 8 * super::hop::USED as i16;
     pub(crate) const TCP: i16 = WAYS + 2 * WAY;
     pub(crate) const SIDE: i16 = 24;
     pub(crate) const END: i16 = 0;
@@ -320,6 +364,15 @@ pub enum Goes {
     On,
 }
 
+/// How packets of one direction are sent on before the kernel looks at them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Early {
+    /// Place of the next hop in [`HOPS`], not 0.
+    pub hop: u32,
+    /// Ethernet address that they must be for: the interface's that they come by.
+    pub own: [u8; 6],
+}
+
 /// What is done with the packets of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
@@ -331,6 +384,8 @@ pub struct Way {
     pub after: Tuple,
     /// The only type of service (traffic class) for which that holds.
     pub tos: Option<u8>,
+    /// Both interfaces can do without the kernel.
+    pub early: Option<Early>,
 }
 
 /// What [`at::WAY_KIND`] says.
@@ -360,6 +415,10 @@ impl Way {
                 put(bytes, at::WAY_NEXT_HOP as usize, &hop);
             }
             Goes::On => word(at::WAY_KIND, ON as u32),
+        }
+        if let Some(early) = self.early {
+            put(bytes, at::WAY_HOP as usize, &early.hop.to_ne_bytes());
+            put(bytes, at::WAY_OWN as usize, &early.own);
         }
         put(bytes, at::WAY_SRC as usize, &after);
     }

@@ -10,6 +10,7 @@ use crate::outcome::{DropReason, Output};
 use crate::packet::{LinkHeader, Packet, Tracking};
 use crate::queue::{self, Queued, Verdict};
 use crate::rewrite;
+use crate::synproxy::part;
 use crate::tables::Decision;
 use crate::trace::Trace;
 
@@ -32,6 +33,9 @@ impl<T: Trace> AtTable<'_, T> {
         let drop = |_| Decision::Drop(DropReason::Target(rule));
         match effect {
             Effect::Queue(spec) => return Some(self.queue(*spec, rule)),
+            Effect::SynProxy(spec) => {
+                return part(self.packet).map(|_| Decision::SynProxy(*spec, rule));
+            }
             Effect::Tee(spec) => self.tee(spec),
             Effect::Trace => self.packet.traced = true,
             Effect::Audit => self.audit(),
@@ -101,6 +105,7 @@ impl<T: Trace> AtTable<'_, T> {
             follow: None,
             as_sent: false,
             looped: false,
+            whose: None,
             ..self.packet.clone()
         };
         let family = packet.family();
@@ -163,6 +168,23 @@ impl<T: Trace> AtTable<'_, T> {
         };
         let line = log::line(&spec, self.packet, self.env);
         self.log(WARNING, line, prefix);
+    }
+
+    /// Logs what conditions had to say, with all that LOG says but the link-layer header.
+    pub(crate) fn log_said(&mut self) {
+        for prefix in std::mem::take(&mut self.outside.said) {
+            let spec = LogSpec {
+                level: NOTICE,
+                prefix: format!("{prefix} "),
+                tcp_sequence: true,
+                tcp_options: true,
+                ip_options: true,
+                uid: true,
+                mac_decode: false,
+            };
+            let line = log::line(&spec, self.packet, self.env);
+            self.log(NOTICE, line, prefix);
+        }
     }
 
     fn log(&mut self, level: u8, line: String, prefix: String) {

@@ -86,7 +86,10 @@ impl<'e, T: Trace> Run<'e, T> {
                 }
                 Stage::Conntrack => self.conntrack(packet, hook)?,
                 Stage::Nat(manip) => self.nat(packet, hook, manip)?,
-                Stage::Confirm => self.confirm(packet)?,
+                Stage::Confirm => {
+                    self.splice(packet)?;
+                    self.confirm(packet)?;
+                }
             }
         }
         Ok(())
@@ -169,6 +172,7 @@ impl<'e, T: Trace> Run<'e, T> {
                 self.reject(packet, kind);
                 Err(Stop::Drop(DropReason::Reject(id)))
             }
+            Decision::SynProxy(spec, id) => self.syn_proxy(packet, &spec, id),
             Decision::Problem(pointer, id) => {
                 self.emit_problem(packet, pointer);
                 Err(Stop::Drop(DropReason::Target(id)))
@@ -187,6 +191,7 @@ impl<'e, T: Trace> Run<'e, T> {
             conntrack,
             env,
             random,
+            outside,
             stack,
             flows,
             shared,
@@ -213,6 +218,7 @@ impl<'e, T: Trace> Run<'e, T> {
             steps,
             shared,
             random,
+            outside,
             trace: self.trace,
             recorder: &mut flows.recorder,
             outputs: &mut self.outputs,
@@ -221,6 +227,7 @@ impl<'e, T: Trace> Run<'e, T> {
             last: None,
         };
         let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
+        at.log_said();
         (decision, at.copies, at.last)
     }
 
@@ -295,6 +302,7 @@ impl<'e, T: Trace> Run<'e, T> {
             conntrack,
             env,
             random,
+            outside,
             flows,
             shared,
             staged,
@@ -314,6 +322,7 @@ impl<'e, T: Trace> Run<'e, T> {
             steps: &mut families[index(packet.family())].steps,
             shared,
             random,
+            outside,
             now: self.now,
             rehearsed: false,
         };

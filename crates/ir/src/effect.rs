@@ -44,6 +44,9 @@ pub enum Effect {
     TcpEcn(TcpEcn),
     /// Sets the mark to a hash of the packet's addresses and ports.
     HashMark(HashMark),
+    /// Answers what would open a connection, or does open it, in the name of the other end;
+    /// such packets go no further.
+    SynProxy(SynProxySpec),
     /// Gives an IPv6 address another prefix, and takes the difference up in another word.
     Npt(NptSpec),
     /// Runs a step for what it does; whether it matches is nobody's affair.
@@ -65,7 +68,7 @@ impl Effect {
                 let from = |f: &Field| f.is_connection();
                 field.is_connection() || matches!(expr, Expr::Mix { from: f, .. } if from(f))
             }
-            Effect::ConnSecMark => true,
+            Effect::ConnSecMark | Effect::SynProxy(_) => true,
             _ => false,
         }
     }
@@ -118,6 +121,7 @@ impl Effect {
             | Effect::Nflog(_)
             | Effect::Nat(_)
             | Effect::Queue(_)
+            | Effect::SynProxy(_)
             | Effect::Tee(_)
             | Effect::Trace
             | Effect::Audit
@@ -317,6 +321,22 @@ pub struct QueueSpec {
     pub last: u16,
     /// Packets of a queue without a reader leave the table as accepted; else they are dropped.
     pub bypass: bool,
+}
+
+/// What a SYN proxy offers in the name of the hosts behind it (`struct xt_synproxy_info`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SynProxySpec {
+    /// Largest segment that the hosts take; `None` leaves the option out.
+    pub mss: Option<u16>,
+    /// Window scale of the hosts; `None` where they have none.
+    pub wscale: Option<u8>,
+    /// They understand selective acknowledgements.
+    pub sack: bool,
+    /// They understand time stamps, without which nothing but the segment size can be
+    /// remembered in a cookie.
+    pub timestamp: bool,
+    /// They understand congestion notification.
+    pub ecn: bool,
 }
 
 /// Where a copy goes (`struct xt_tee_tginfo`).

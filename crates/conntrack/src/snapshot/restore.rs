@@ -94,6 +94,11 @@ impl Conntrack {
             match stored {
                 Stored::Connection(c) => last = self.restore_entry(&mut run, *c),
                 Stored::Policy(name) => self.restore_policy(last, &name),
+                Stored::Proxied(proxied) => {
+                    if let Some(entry) = last.and_then(|id| self.slab.get_mut(id)) {
+                        entry.extra_mut().proxied = Some(proxied);
+                    }
+                }
                 Stored::Helped(state) => self.restore_helped(last, state),
                 Stored::Expectation(e) => expectations.push(e),
                 Stored::End { .. } => break,

@@ -18,7 +18,7 @@ const MANGLED_0: i32 = 1 << 5;
 
 const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
-const ETHERNET_HEADER: i32 = 14;
+pub(super) const ETHERNET_HEADER: i32 = 14;
 
 /// Verifies the transport checksum unless somebody has; R7 is the globals' value. Uses R8
 /// and R9. A packet that fails, or is too long to be summed up here, gets a doubt.
@@ -47,15 +47,16 @@ pub(super) fn verify(a: &mut Asm) {
     fold(a, R::R8, R::R1);
     a.load(Size::W, R::R1, R::R10, CHECK);
     a.jump_if(Cond::Eq, R::R1, R::R8, fine);
-    sum_up(a, bad);
+    sum_up(a, helper::LOAD_BYTES, bad);
     a.jump_if(Cond::Eq, R::R0, 0xffff, fine);
     a.bind(bad);
     a.store(Size::W, R::R10, DOUBT, Fate::Checksum as i32);
     a.bind(fine);
 }
 
-/// R0: the folded sum over the pseudo-header, whose sum is in R8, and what follows.
-fn sum_up(a: &mut Asm, bad: crate::asm::Label) {
+/// R0: the folded sum over the pseudo-header, whose sum is in R8, and what follows, which
+/// `load` copies. Uses R9.
+pub(super) fn sum_up(a: &mut Asm, load: i32, bad: crate::asm::Label) {
     use Reg as R;
     a.store(Size::D, R::R10, PSEUDO, R::R8);
     a.store(Size::W, R::R10, INDEX, 0);
@@ -71,7 +72,7 @@ fn sum_up(a: &mut Asm, bad: crate::asm::Label) {
     a.mov(R::R1, CONTEXT);
     a.mov(R::R3, R::R9);
     a.mov(R::R4, R::R8);
-    a.call(helper::LOAD_BYTES);
+    a.call(load);
     a.jump_if(Cond::Ne, R::R0, 0, bad);
     // Up to the next whole word, zeroes.
     a.mov(R::R1, R::R9);
@@ -165,7 +166,7 @@ fn rewrite(a: &mut Asm) {
 }
 
 /// Puts the new addresses into the header on the stack, if they change.
-fn addresses(a: &mut Asm, to: i16, len: i16) {
+pub(super) fn addresses(a: &mut Asm, to: i16, len: i16) {
     let same = a.label();
     a.jump_if(Cond::Eq, Reg::R8, 0, same);
     for (from, to) in [(at::WAY_SRC, to), (at::WAY_DST, to + len)] {

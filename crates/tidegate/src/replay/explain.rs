@@ -226,6 +226,7 @@ fn effect_text(effect: &Effect) -> String {
         Effect::StripTcpOptions(_) => "overwrites TCP options".to_owned(),
         Effect::TcpEcn(_) => "sets congestion bits".to_owned(),
         Effect::HashMark(_) => "sets the mark to a hash".to_owned(),
+        Effect::SynProxy(_) => "answers for the other end if it opens a connection".to_owned(),
         Effect::Npt(_) => "translates the prefix".to_owned(),
         Effect::TcpMss(_) => "clamps the MSS".to_owned(),
         Effect::Log(_) => "writes a log line".to_owned(),

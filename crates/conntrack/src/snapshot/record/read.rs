@@ -7,7 +7,7 @@ use tidegate_wire::proto;
 
 use super::super::bytes::In;
 use super::super::helped;
-use super::super::{CONNECTION, END, EXPECTATION, HELPED, POLICY};
+use super::super::{CONNECTION, END, EXPECTATION, HELPED, POLICY, PROXIED};
 use super::{
     Absurd, LONGEST, MAX_WSCALE, STATUS, Stored, StoredEntry, StoredExpectation, part, state,
 };
@@ -18,6 +18,7 @@ use crate::helper::ftp::FtpState;
 use crate::policy::NAME_MAX;
 use crate::seqadj::{SeqAdj, SeqAdjDir};
 use crate::state::{SctpConn, SctpState, TcpClass, TcpConn, TcpSide, TcpState};
+use crate::synproxy::Proxied;
 use crate::tuple::{Dir, Tuple};
 use crate::{Family, Time};
 
@@ -28,6 +29,14 @@ pub(in super::super) fn read(kind: u8, body: &[u8]) -> Result<Stored, Absurd> {
         CONNECTION => Stored::Connection(Box::new(read_connection(&mut fields)?)),
         EXPECTATION => Stored::Expectation(Box::new(read_expectation(&mut fields)?)),
         POLICY => return read_name(body).map(Stored::Policy),
+        PROXIED => {
+            let mut number = || fields.u32().ok_or(LENGTH);
+            Stored::Proxied(Proxied {
+                isn: number()?,
+                stamp: number()?,
+                ahead: number()?,
+            })
+        }
         HELPED => return helped::read(body).map(Stored::Helped),
         END => {
             let mut count = || fields.u32().ok_or(LENGTH);
