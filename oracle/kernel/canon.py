@@ -182,6 +182,91 @@ def mask_choices(res):
     return res
 
 
+def tcp_at(b):
+    """where a plain packet's TCP header begins"""
+    if len(b) >= 40 and b[0] == 0x45 and b[9] == 6:
+        return 20
+    return 40 if len(b) >= 60 and b[0] >> 4 == 6 and b[6] == 6 else None
+
+
+def tcp_options(b, o):
+    """(kind, offset of its data, length of its data)"""
+    at, end = o + 20, o + (b[o + 12] >> 4) * 4
+    while at < end and b[at]:
+        n = 1 if b[at] == 1 else b[at + 1] if at + 1 < end else 0
+        if n > 1:
+            yield b[at], at + 2, n - 2
+        at += max(n, 1)
+
+
+def cookies(res):
+    """what a SYN proxy drew: by port of the client its sequence numbers and time stamps"""
+    drawn = {}
+    for s in res.get("steps", []):
+        for x in s.get("out", []):
+            b = bytes.fromhex(x["hex"])
+            o = tcp_at(b)
+            if o and x["role"] == "emit" and b[o + 13] & 0x3f == 0x12:
+                isn, stamps = drawn.setdefault(struct.unpack_from("!H", b, o + 2)[0], ([], []))
+                isn.append(struct.unpack_from("!I", b, o + 4)[0])
+                stamps += [struct.unpack_from("!I", b, at)[0] & ~63 for kind, at, n in tcp_options(b, o) if kind == 8 and n == 8]
+    return drawn
+
+
+def align_packet(ha, hb, da, db):
+    """hb with what differs from ha by nothing but what was drawn written as in ha"""
+    a, b = bytes.fromhex(ha), bytearray.fromhex(hb)
+    o = tcp_at(a)
+    if ha == hb or not o or len(a) != len(b) or tcp_at(b) != o or a[o + 12] != b[o + 12]:
+        return hb
+    port = next((p for p in struct.unpack_from("!HH", a, o) if p in da and p in db), None)
+    if port is None:
+        return hb
+    places, clocks = [o + 4, o + 8], []
+    for kind, at, n in tcp_options(a, o):
+        if kind == 5:
+            places += range(at, at + n - 3, 4)
+        if kind == 8 and n == 8:
+            clocks += [at, at + 4]
+    for at in places:
+        align_number(a, b, at, zip(da[port][0], db[port][0]))
+    for at in clocks:  # by the clock: only the lower bits tell something
+        x, y = struct.unpack_from("!I", a, at)[0], struct.unpack_from("!I", b, at)[0]
+        # the echo in the proxy's own first ACK is adjusted like any other, hence the other sign
+        if any((d - w) % 64 == 0 and (d - w + 2**12) % 2**32 < 2**13 for t, u in zip(da[port][1], db[port][1]) for d, w in ((x - y, t - u), (x - y, u - t))):
+            struct.pack_into("!I", b, at, x)
+    return fix_csums(bytes(b)).hex()
+
+
+def align_number(a, b, at, pairs):
+    x, y = struct.unpack_from("!I", a, at)[0], struct.unpack_from("!I", b, at)[0]
+    if any((x - t) % 2**32 == (y - u) % 2**32 for t, u in pairs):
+        struct.pack_into("!I", b, at, x)
+
+
+def align_cookies(ra, rb):
+    """a copy of rb in which numbers that a SYN proxy drew, or that are as far from one as
+    they are in ra, are those of ra"""
+    da, db = cookies(ra), cookies(rb)
+    if not da or not db:
+        return rb
+    rb = json.loads(json.dumps(rb))
+    for s, t in zip(ra.get("steps", []), rb.get("steps", [])):
+        for k in ("out", "local"):
+            for x, y in zip(s.get(k, []), t.get(k, [])):
+                y["hex"] = align_packet(x["hex"], y["hex"], da, db)
+    by = {sort_key([e.get("orig"), e.get("state")]): e for e in ra.get("conntrack", [])}
+    for e in rb.get("conntrack", []):
+        port, other = e.get("orig", {}).get("sport"), by.get(sort_key([e.get("orig"), e.get("state")]), {})
+        x, y = other.get("seqadj", {}).get("reply"), e.get("seqadj", {}).get("reply")
+        if x and y and port in da and port in db:
+            for t, u in zip(da[port][0], db[port][0]):
+                for k in ("before", "after"):
+                    if (x[k] - t) % 2**32 == (y[k] - u) % 2**32:
+                        y[k] = x[k]
+    return rb
+
+
 def mask_partial(h):
     """a TCP packet that the router changed or made and delivers to itself never meets a
     link, so the kernel leaves its checksum half computed: valid and half computed count
@@ -280,6 +365,8 @@ def compare(ra, rb, fields=FIELDS, drawn=True):
     """list of [path, left, right]; drawn=False: NAT ports that the kernel drew must be equal too"""
     def d(x, y):
         return diff(canon(x, fields), canon(y, fields))
+    if ra.get("ok") and rb.get("ok"):
+        rb = align_cookies(ra, rb)
     out = d(ra, rb)
     if not (ra.get("ok") and rb.get("ok")):
         return out

@@ -20,16 +20,19 @@ here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, here)
 import canon
 import gen
+import genh323
 import genhelpers
 import genmatches
 import gensets
 import gensip
+import gensynproxy
 import gentargets
 import gentrackers
 
 # where numbered cases come from: everything at once, trackers, helpers, matches or targets in turn, or one of them
 SERIES = {"mixed": gen.seed_case, "trackers": gentrackers.tracker_case, "helpers": genhelpers.helper_case, "matches": genmatches.match_case,
-          "targets": gentargets.target_case, "sets": gensets.set_case, "sip": gensip.sip_case}
+          "targets": gentargets.target_case, "sets": gensets.set_case, "sip": gensip.sip_case, "synproxy": gensynproxy.synproxy_case,
+          "h323": genh323.h323_case}
 for kind in gentrackers.KINDS:
     SERIES[kind] = lambda i, kind=kind: gentrackers.tracker_case(i, kind)
 for kind in genhelpers.KINDS:
@@ -61,7 +64,8 @@ def kernel(cases, jobs):
     flat = []
     for c, r in zip(cases, first):
         if r["ok"]:
-            flat.append(gen.flatten(c, r))
+            # what copies from earlier answers cannot be flattened
+            flat.append(c if any("subst" in p for p in c["packets"]) else gen.flatten(c, r))
         else:
             print("left out %s, the oracle cannot run it: %s" % (c["name"], r.get("error")), file=sys.stderr)
     return flat, run(cmd, flat)

@@ -1,6 +1,7 @@
 //! Runs the kernel oracle's cases on the engine: JSON cases on standard input, one a
 //! line; JSON results on standard output, one a line, in the same order and form.
 
+mod copied;
 mod report;
 mod rules;
 mod sequence;

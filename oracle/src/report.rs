@@ -102,6 +102,11 @@ fn entry(e: &Entry, now: Time) -> Value {
     if e.mark != 0 {
         o.insert("mark".into(), e.mark.into());
     }
+    if e.labels() != 0 {
+        let bytes = e.labels().to_le_bytes();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        o.insert("labels".into(), hex.into());
+    }
     o.insert("timeout".into(), e.remaining(now).into());
     if let Some(name) = state_name(e) {
         o.insert("state".into(), name.into());
@@ -126,6 +131,9 @@ fn entry(e: &Entry, now: Time) -> Value {
     }
     if let Some(master) = e.master() {
         o.insert("master".into(), tuple(&master.tuple));
+    }
+    if e.proxied().is_some() {
+        o.insert("synproxy".into(), true.into());
     }
     if let Some(adj) = e.seqadj() {
         let dir = |d: Dir| {

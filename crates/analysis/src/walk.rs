@@ -342,11 +342,18 @@ impl<'a> Run<'a, '_> {
             let mut next = Flow::new();
             for part in hit {
                 match effect {
-                    // Whoever reads the queue decides.
-                    Effect::Queue(_) => {
+                    // Whoever reads the queue decides; sockets come and go.
+                    Effect::Queue(_) | Effect::Tproxy(_) => {
                         self.walk.doubts.push((rule.id, part.1));
                         self.end(Ending::Accept, rule.id, part);
                         self.end(Ending::Drop, rule.id, part);
+                    }
+                    // It may answer, refuse, open the connection or let pass.
+                    Effect::SynProxy(_) => {
+                        self.walk.doubts.push((rule.id, part.1));
+                        self.end(Ending::Accept, rule.id, part);
+                        self.end(Ending::Drop, rule.id, part);
+                        join(self.space, &mut next, part)?;
                     }
                     Effect::Nat(spec) => self.end(Ending::Nat(*spec), rule.id, part),
                     _ => {

@@ -8,12 +8,14 @@ use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
 use crate::helper::pptp::KeyMap;
 use crate::nat::BySource;
+use crate::nat::blocks::{Binding, Blocks};
 use crate::policy::PolicyId;
 use crate::reason::{DropReason, InvalidReason, Note};
 use crate::register::Register;
 use crate::rng::Rng;
 use crate::slab::Slab;
 use crate::stats::Stats;
+use crate::synproxy::Cookies;
 use crate::table::Table;
 use crate::timer::Wheel;
 use crate::tuple::{Dir, Tuple};
@@ -40,6 +42,8 @@ pub struct Template {
     pub helper: Option<HelperKind>,
     /// Timeout policy of a new connection.
     pub timeouts: Option<PolicyId>,
+    /// A SYN proxy opens the connection ([`crate::synproxy`]).
+    pub proxied: bool,
 }
 
 /// What tracking says about a packet.
@@ -93,6 +97,12 @@ pub struct Conntrack {
     pub(crate) collecting: Option<u32>,
     /// Packets that have been announced.
     pub(crate) ahead: Ahead,
+    /// Ports given away by the block.
+    pub(crate) blocks: Blocks,
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) bindings_lost: u64,
+    /// Cookies of SYN proxies.
+    pub(crate) cookies: Cookies,
     /// Scratch space for expiry.
     due: Vec<u32>,
 }
@@ -123,6 +133,10 @@ impl Conntrack {
             gc_at: None,
             collecting: None,
             ahead: Ahead::default(),
+            blocks: Blocks::default(),
+            bindings: Vec::new(),
+            bindings_lost: 0,
+            cookies: Cookies::new(&config.hash_key),
             due: Vec::new(),
             config,
         }
@@ -310,6 +324,7 @@ impl Conntrack {
             self.wheel.disarm(&mut self.slab, id.index);
             self.report(id, EventKind::Destroy);
             self.registers(id, false);
+            self.tell_connection(id, false);
         }
         if tunnels {
             self.end_tunnel(id);

@@ -5,6 +5,7 @@ use crate::entry::{Entry, EntryId, Master, ProtoState, Status, change};
 use crate::expect::{Expectation, OnMatch};
 use crate::helper::HelperKind;
 use crate::reason::{DropReason, InvalidReason};
+use crate::synproxy::Proxied;
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
 use alloc::vec::Vec;
@@ -80,6 +81,9 @@ impl Conntrack {
         if template.timeouts.is_some() {
             entry.extra_mut().policy = template.timeouts;
         }
+        if template.proxied {
+            entry.extra_mut().proxied = Some(Proxied::default());
+        }
         let id = self.slab.insert(entry);
         // Kept for the moment when the entry is confirmed.
         if let Some(node) = self.slab.node_mut(id.index, Dir::Original) {
@@ -91,6 +95,7 @@ impl Conntrack {
                 OnMatch::FollowMaster => self.follow_master(id, &e),
                 OnMatch::Tunnel => self.tunnel_came(id, &e),
                 OnMatch::FollowSip => self.follow_sip(id, &e),
+                OnMatch::FollowCall => self.follow_h323(id, &e),
             }
         }
         Ok(id)

@@ -77,7 +77,10 @@ impl Conntrack {
                 ProtoState::Udp { .. } => true,
                 ProtoState::Stateless | ProtoState::Sctp(_) | ProtoState::Gre { .. } => false,
             };
-            let plain = e.helper.is_none() && e.seqadj().is_none() && e.zone.id == 0;
+            let plain = e.helper.is_none()
+                && e.seqadj().is_none()
+                && e.proxied().is_none()
+                && e.zone.id == 0;
             proto && plain && !e.status.has(WRONG) && e.status.0 & RIGHT == RIGHT
         })
     }

@@ -8,6 +8,7 @@ use crate::seqadj::SeqAdj;
 pub use crate::state::{
     ProtoState, SctpConn, SctpState, TcpClass, TcpConn, TcpSide, TcpState, tcp_flag,
 };
+use crate::synproxy::Proxied;
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
 use alloc::boxed::Box;
@@ -247,6 +248,8 @@ pub struct Extra {
     pub secmark: u32,
     /// Timeout policy.
     pub policy: Option<PolicyId>,
+    /// Where a SYN proxy opened it.
+    pub proxied: Option<Proxied>,
 }
 
 /// The connection that announced another; known by its tuple even after it has ended.
@@ -276,6 +279,8 @@ pub mod change {
     pub const LABEL: u16 = 1 << 7;
     /// Security mark changed.
     pub const SECMARK: u16 = 1 << 8;
+    /// What a SYN proxy knows of it, or its sequence adjustment, changed.
+    pub const PROXIED: u16 = 1 << 9;
 }
 
 impl Entry {

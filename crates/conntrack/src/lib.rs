@@ -21,6 +21,7 @@ pub mod register;
 pub mod seqadj;
 pub mod snapshot;
 pub mod stats;
+pub mod synproxy;
 pub mod sysctl;
 pub mod tuple;
 
@@ -46,7 +47,7 @@ pub use entry::{
 };
 pub use event::{Event, EventKind, ExpectEvent};
 pub use expect::Expectation;
-pub use helper::{HelperSettings, HelperState};
+pub use helper::{HelperSettings, HelperState, Way, Ways};
 pub use nat::{Manip, NatHook, NatRange};
 pub use policy::{Policies, Policy, PolicyId};
 pub use reason::{DropReason, InvalidReason, Note};

@@ -48,6 +48,12 @@ impl SeqAdj {
         }
     }
 
+    /// Has `offset` added to all numbers of `dir` (`nf_ct_seqadj_init`).
+    pub fn shift(&mut self, dir: Dir, offset: i32) {
+        let way = &mut self.dirs[dir.ix()];
+        (way.offset_before, way.offset_after) = (offset, offset);
+    }
+
     /// Adjusts sequence number, acknowledgement and SACK edges of a TCP segment that
     /// travels in `dir`, and its checksum (`nf_ct_seq_adjust`).
     ///
@@ -112,7 +118,7 @@ impl SeqAdjDir {
 
 /// Writes a 32-bit value into a TCP header and repairs the checksum; `false` when it
 /// was there already.
-fn replace(l4: &mut [u8], at: usize, new: u32) -> bool {
+pub(crate) fn replace(l4: &mut [u8], at: usize, new: u32) -> bool {
     let (Some(old), Some(&[c0, c1])) = (be32(l4, at), l4.get(16..18).and_then(|c| c.first_chunk()))
     else {
         return false;

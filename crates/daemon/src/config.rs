@@ -34,6 +34,8 @@ pub struct Config {
     pub datapath: Datapath,
     /// What outlives the daemon.
     pub state: State,
+    /// Translation for many hosts.
+    pub nat: Nat,
     /// Settings by their kernel names.
     pub sysctl: Sysctls,
     /// Helper modules.
@@ -58,6 +60,8 @@ pub struct Rules {
     pub after_crash: AfterCrash,
     /// Timeout policies that rules can name, read at start and written with every change.
     pub timeouts: PathBuf,
+    /// Fingerprints of systems for `-m osf`, as `pf.os` has them; read at start.
+    pub fingerprints: PathBuf,
 }
 
 /// Which rules come back after a crash.
@@ -80,6 +84,7 @@ impl Default for Rules {
             required: false,
             after_crash: AfterCrash::default(),
             timeouts: PathBuf::from(tidegate_tools::timeouts::FILE),
+            fingerprints: PathBuf::from("/etc/tidegate/pf.os"),
         }
     }
 }
@@ -125,7 +130,7 @@ impl Default for Manage {
 }
 
 /// `[datapath]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Datapath {
     /// Which one.
@@ -140,9 +145,26 @@ pub struct Datapath {
     pub fallback: bool,
     /// How received packets come up to this process.
     pub ring: Ring,
+    /// Most connections that programs in the kernel have at a time, about 600 bytes each.
+    pub offloaded: u32,
     /// Directory of a cgroup (version 2) whose processes hear at once of what rules drop;
     /// empty for the root of all, "none" for nobody.
     pub cgroup: String,
+}
+
+impl Default for Datapath {
+    fn default() -> Self {
+        Datapath {
+            kind: Kind::default(),
+            interfaces: Vec::new(),
+            on_crash: OnCrash::default(),
+            track: Track::default(),
+            fallback: false,
+            ring: Ring::default(),
+            offloaded: tidegate_datapath::OFFLOADED,
+            cgroup: String::new(),
+        }
+    }
 }
 
 /// A datapath.
@@ -165,7 +187,8 @@ pub enum Ring {
     /// By packet sockets and their rings.
     #[default]
     Packet,
-    /// By `AF_XDP` where an interface can have it.
+    /// By `AF_XDP` where an interface can have it; with the eBPF datapath, programs forward
+    /// before the kernel looks at them.
     Xdp,
 }
 
@@ -213,6 +236,21 @@ pub struct State {
     pub connections: bool,
     /// Seconds between two records of the connections.
     pub every: u32,
+    /// Which connections that are open at a start, and that no record knows, are taken over.
+    pub adopt: Adopt,
+    /// Mark of those that are taken over so, by which rules can tell them; 0 for none.
+    pub adopted_mark: u32,
+}
+
+/// Which connections a start takes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Adopt {
+    /// Those of this host's own sockets.
+    #[default]
+    Sockets,
+    /// None: the next packet of each is its first.
+    None,
 }
 
 impl Default for State {
@@ -222,6 +260,44 @@ impl Default for State {
             directory: socket.parent().unwrap_or(Path::new(".")).to_owned(),
             connections: true,
             every: 5,
+            adopt: Adopt::default(),
+            adopted_mark: 0,
+        }
+    }
+}
+
+/// `[nat]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nat {
+    /// Ports of the blocks in which inside hosts get their outside ports; 0 gives each
+    /// connection a port of its own, as the kernel does.
+    pub port_block: u16,
+    /// Most blocks of a host at one outside address.
+    pub blocks_per_host: u16,
+    /// Which bindings are logged.
+    pub log: BindingLog,
+}
+
+/// Which bindings are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BindingLog {
+    /// None.
+    #[default]
+    None,
+    /// Blocks of ports.
+    Blocks,
+    /// Translated connections.
+    Connections,
+}
+
+impl Default for Nat {
+    fn default() -> Self {
+        Nat {
+            port_block: 0,
+            blocks_per_host: 4,
+            log: BindingLog::default(),
         }
     }
 }

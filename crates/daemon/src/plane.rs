@@ -11,6 +11,7 @@ use serde::Serialize;
 use tidegate_engine::Engine;
 use tidegate_engine::conntrack::Time;
 use tidegate_logs::LogHandle;
+use tidegate_syntax::Sockets;
 use tidegate_tools::conntrack::Hub;
 
 /// Who hears of what happens to packets; told on the datapath's thread, never waits.
@@ -25,6 +26,7 @@ pub struct Ears {
 impl Ears {
     /// Something may have happened to connections.
     pub(crate) fn batch(&self, engine: &mut Engine) {
+        crate::bindings::log(engine.conntrack_mut(), &self.logs);
         self.events.publish(engine.conntrack_mut());
     }
 }
@@ -91,6 +93,11 @@ pub trait Plane: Send + Sync {
     /// Whether packets can meet the rules at all.
     fn has_packets(&self) -> bool {
         true
+    }
+
+    /// What its engine knows of the sockets of packets.
+    fn sockets(&self) -> Sockets {
+        Sockets::Unknown
     }
 
     /// Returns when everybody who is told of the rules in force knows them.

@@ -16,10 +16,12 @@ use tidegate_engine::conntrack::sysctl::Refused;
 use tidegate_logs::Logs;
 use tidegate_tools::sysctl::{Settings, TableSettings};
 use tidegate_tools::{Tracker, modules};
+use tidegate_xt::matches::osf_prints;
 
+use crate::adopt;
 use crate::apply::Trials;
 use crate::commands::Commands;
-use crate::config::Config;
+use crate::config::{Config, Kind};
 use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files;
@@ -127,7 +129,11 @@ fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
         settings.write(name, &value.to_string()).map_err(refused)?;
     }
     let policies = files::read_timeouts(config)?;
-    let set = (tracker as &dyn Tracker).with(|ct, _| ct.config_mut().policies = policies);
+    let nat = config.nat;
+    let set = (tracker as &dyn Tracker).with(move |ct, _| {
+        nat.set_up(ct);
+        ct.config_mut().policies = policies;
+    });
     set.map_err(files::plain)?;
     for line in &config.modules.load {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -170,6 +176,12 @@ fn serve(
     };
     let [(v4, from4), (v6, from6)] = at_start;
     sets::bring(&*parts.plane, files::sets_at_start(config)?)?;
+    let prints = files::read_fingerprints(config)?;
+    parts.plane.with(move |engine, _| {
+        if let Some(all) = osf_prints::all(engine.shared_mut()) {
+            *all = prints;
+        }
+    })?;
     rules.install([v4, v6]).map_err(files::plain)?;
     changed
         .iter()
@@ -179,6 +191,9 @@ fn serve(
     files::forget_before(config);
     let mut connections = connections(config);
     restore(connections.as_ref(), &*parts.plane);
+    if config.datapath.kind != Kind::None {
+        adopt::open_sockets(&config.state, &parts.tracker);
+    }
     parts.plane.guard()?;
     let commands = Arc::new(Commands {
         config: config.clone(),

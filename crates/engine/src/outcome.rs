@@ -31,6 +31,11 @@ pub enum DropReason {
     /// A target could not do its work (MASQUERADE without an address, TCPMSS on a
     /// damaged header).
     Target(RuleId),
+    /// The SYN proxy has taken it: it answered, or opened the connection, by packets of
+    /// its own.
+    SynProxy,
+    /// The rule's SYN proxy finds no cookie of its own in it.
+    BadCookie(RuleId),
     /// Source or destination address that the routing code refuses.
     Martian,
     /// No route, or one that refuses.

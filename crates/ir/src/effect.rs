@@ -30,6 +30,9 @@ pub enum Effect {
     Ct(CtSpec),
     /// Hands the packet to who reads a queue. Its outcome is the verdict.
     Queue(QueueSpec),
+    /// Hands the packet to a transparent socket of this host. Its outcome is the verdict:
+    /// accepted where there is one, else dropped.
+    Tproxy(TproxySpec),
     /// Sends a copy to a gateway.
     Tee(TeeSpec),
     /// From here on every rule the packet meets is logged.
@@ -44,6 +47,9 @@ pub enum Effect {
     TcpEcn(TcpEcn),
     /// Sets the mark to a hash of the packet's addresses and ports.
     HashMark(HashMark),
+    /// Answers what would open a connection, or does open it, in the name of the other end;
+    /// such packets go no further.
+    SynProxy(SynProxySpec),
     /// Gives an IPv6 address another prefix, and takes the difference up in another word.
     Npt(NptSpec),
     /// Runs a step for what it does; whether it matches is nobody's affair.
@@ -65,7 +71,7 @@ impl Effect {
                 let from = |f: &Field| f.is_connection();
                 field.is_connection() || matches!(expr, Expr::Mix { from: f, .. } if from(f))
             }
-            Effect::ConnSecMark => true,
+            Effect::ConnSecMark | Effect::SynProxy(_) => true,
             _ => false,
         }
     }
@@ -76,7 +82,7 @@ impl Effect {
     pub fn changes(&self, field: Field) -> bool {
         let by_mark = matches!(field, Field::Mark | Field::ReversePath(_));
         match self {
-            Effect::Assign(Field::Mark, _) | Effect::HashMark(_) => by_mark,
+            Effect::Assign(Field::Mark, _) | Effect::HashMark(_) | Effect::Tproxy(_) => by_mark,
             Effect::Assign(written, _) => *written == field,
             Effect::TcpMss(_) => matches!(
                 field,
@@ -118,6 +124,7 @@ impl Effect {
             | Effect::Nflog(_)
             | Effect::Nat(_)
             | Effect::Queue(_)
+            | Effect::SynProxy(_)
             | Effect::Tee(_)
             | Effect::Trace
             | Effect::Audit
@@ -317,6 +324,35 @@ pub struct QueueSpec {
     pub last: u16,
     /// Packets of a queue without a reader leave the table as accepted; else they are dropped.
     pub bypass: bool,
+}
+
+/// The socket that a packet is handed to (`struct xt_tproxy_target_info_v1`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TproxySpec {
+    /// Address that it listens on; 0 for the input interface's first.
+    pub addr: u128,
+    /// Its port; 0 for the packet's.
+    pub port: u16,
+    /// Bits of the mark that are set anew.
+    pub mask: u32,
+    /// Bits of the mark flipped afterwards.
+    pub mark: u32,
+}
+
+/// What a SYN proxy offers in the name of the hosts behind it (`struct xt_synproxy_info`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SynProxySpec {
+    /// Largest segment that the hosts take; `None` leaves the option out.
+    pub mss: Option<u16>,
+    /// Window scale of the hosts; `None` where they have none.
+    pub wscale: Option<u8>,
+    /// They understand selective acknowledgements.
+    pub sack: bool,
+    /// They understand time stamps, without which nothing but the segment size can be
+    /// remembered in a cookie.
+    pub timestamp: bool,
+    /// They understand congestion notification.
+    pub ecn: bool,
 }
 
 /// Where a copy goes (`struct xt_tee_tginfo`).

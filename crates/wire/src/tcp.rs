@@ -36,6 +36,8 @@ pub mod option {
     pub const SACK_PERM: u8 = 4;
     /// SACK blocks.
     pub const SACK: u8 = 5;
+    /// Time stamps.
+    pub const TIMESTAMP: u8 = 8;
 }
 
 /// A checked view of a TCP header with its options and payload.

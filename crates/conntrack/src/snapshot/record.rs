@@ -33,6 +33,8 @@ use alloc::vec::Vec;
 use super::bytes::put;
 use crate::entry::{Entry, EntryId, Extra, HelperKind, ProtoState, Status};
 use crate::expect::{Expectation, OnMatch};
+use crate::helper::HelperState;
+use crate::synproxy::Proxied;
 use crate::tuple::Tuple;
 use crate::{Family, SECOND, Time};
 
@@ -78,6 +80,10 @@ pub(super) enum Stored {
     Expectation(Box<StoredExpectation>),
     /// Name of the timeout policy that the connection before it has.
     Policy(String),
+    /// What the connection before it remembers of its SYN proxy.
+    Proxied(Proxied),
+    /// What its helper remembers.
+    Helped(HelperState),
     /// Connections and expectations before it.
     End {
         counts: [u32; 2],
@@ -174,8 +180,9 @@ pub(super) fn connection(out: &mut Vec<u8>, id: EntryId, entry: &Entry, base: Ti
         helper: remembered,
         labels,
         secmark,
-        // A record of its own.
+        // Records of their own.
         policy: _,
+        proxied: _,
     } = extra;
     let ftp = remembered.ftp();
     let marks = labels != 0 || secmark != 0;
@@ -288,6 +295,7 @@ pub(super) fn expectation(out: &mut Vec<u8>, e: &Expectation, base: Time) {
         OnMatch::FollowMaster => 1,
         OnMatch::Tunnel => 2,
         OnMatch::FollowSip => 3,
+        OnMatch::FollowCall => 4,
     };
     out.extend_from_slice(&[
         e.class,
@@ -303,4 +311,4 @@ pub(super) fn expectation(out: &mut Vec<u8>, e: &Expectation, base: Time) {
 }
 
 /// What cannot be.
-type Absurd = &'static str;
+pub(super) type Absurd = &'static str;

@@ -3,6 +3,7 @@
 mod icmp4;
 mod icmp6;
 mod reset;
+mod segment;
 
 use tidegate_wire::{Family, be16, checksum, proto};
 
@@ -11,6 +12,7 @@ use crate::facts::icmp_of;
 use crate::packet::Packet;
 
 pub(crate) use reset::reset;
+pub(crate) use segment::Segment;
 
 /// An ICMP error to send, in terms both families share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +44,7 @@ pub(crate) fn rejectable(packet: &Packet) -> bool {
 
 /// A locally sent packet may still await its checksum from the network card: then the
 /// field holds the sum of the pseudo-header (`CHECKSUM_PARTIAL`).
-fn transport_checksum_ok(packet: &Packet) -> bool {
+pub(crate) fn transport_checksum_ok(packet: &Packet) -> bool {
     let l4 = packet.l4();
     let (family, protocol) = (packet.family(), packet.layout.proto);
     let field_at = match protocol {

@@ -33,6 +33,16 @@ fn by_rules() -> Vec<Case> {
     let jumps: String = (0..4096)
         .map(|i| format!("-A c{i} -j c{}\n", i + 1))
         .collect();
+    let proxied = || {
+        World::new().rules(&[
+            // The proxy's answer as well, which would be INVALID.
+            (
+                "raw",
+                "-A PREROUTING -p tcp -j CT --notrack\n-A OUTPUT -p tcp -j CT --notrack",
+            ),
+            ("filter", "-A FORWARD -p tcp -j SYNPROXY --mss 1460"),
+        ])
+    };
     let mut damaged = FORTH.tcp([1, 2], SYN, 1, 0);
     damaged[32] = 0x40;
     vec![
@@ -49,6 +59,8 @@ fn by_rules() -> Vec<Case> {
             filter(&format!("{chains}-A FORWARD -j c0\n{jumps}")),
             udp(),
         ),
+        (K::SynProxy, proxied(), FORTH.tcp([5000, 80], SYN, 1, 0)),
+        (K::BadCookie, proxied(), FORTH.tcp([5000, 80], ACK, 2, 7)),
         (K::Queue, filter("-A FORWARD -j NFQUEUE"), udp()),
         (
             K::Target,

@@ -63,6 +63,7 @@ impl Fate {
                 | DropReason::Policy(id)
                 | DropReason::Hotdrop(id)
                 | DropReason::Queue(id)
+                | DropReason::BadCookie(id)
                 | DropReason::Target(id),
             )
             | Fate::Reject(id) => Some(*id),
@@ -115,6 +116,8 @@ const fn reason_text(reason: &DropReason) -> &'static str {
         DropReason::JumpDepth => "jumps nested too deeply",
         DropReason::Conntrack(_) => "connection tracking",
         DropReason::Queue(_) => "a queue without a reader, or its reader",
+        DropReason::SynProxy => "taken by the SYN proxy, which goes on in its place",
+        DropReason::BadCookie(_) => "no cookie of the SYN proxy",
         DropReason::Target(_) => "the target could not do its work",
         DropReason::Martian => "an address that routing refuses",
         DropReason::NoRoute => "no route",

@@ -1,16 +1,22 @@
 //! `-j SYNPROXY`: answers SYNs with cookies in the name of the destination (kernel
 //! `synproxy_tg4`).
 
-use tidegate_ir::Hook;
+use tidegate_ir::{Effect, Hook, SynProxySpec, Verdict};
 use tidegate_wire::proto;
 
 use crate::{
-    Arg, Case, Extension, Families, Input, Instance, Legal, ListCtx, Lower, Opt, Value, bad,
-    number, ok, saved,
+    Arg, Args, Case, Extension, Families, Input, Instance, Legal, ListCtx, Lower, Opt, Outcome,
+    Value, bad, number, ok, saved,
 };
 
 const SHOW_NUMBER: fn(&Value, tidegate_wire::Family) -> String =
     |v, _| v.number().unwrap_or(0).to_string();
+
+const SACK: usize = 0;
+const TIMESTAMP: usize = 1;
+const WSCALE: usize = 2;
+const MSS: usize = 3;
+const ECN: usize = 4;
 
 /// A number of which so many bits count, as the tool reads it.
 fn low_bits(input: &Input<'_>, mask: u64) -> Result<Value, crate::Error> {
@@ -46,7 +52,9 @@ const OPTIONS: &[Opt] = &[
 /// `-j SYNPROXY`.
 pub static SYNPROXY: Extension = Extension {
     name: "SYNPROXY",
-    lower: Lower::Target(|_, ctx| ctx.refuse_target("SYNPROXY: there is no SYN proxy")),
+    lower: Lower::Target(|args, _| {
+        Outcome::effect(Effect::SynProxy(spec(args)), Verdict::Continue)
+    }),
     families: Families::Both,
     options: OPTIONS,
     legal: Legal {
@@ -58,6 +66,17 @@ pub static SYNPROXY: Extension = Extension {
     cases: CASES,
     ..Extension::TARGET
 };
+
+fn spec(args: &Args) -> SynProxySpec {
+    let number = |opt| args.get(opt).and_then(|g| g.value.number());
+    SynProxySpec {
+        mss: number(MSS).and_then(|n| n.try_into().ok()),
+        wscale: number(WSCALE).and_then(|n| n.try_into().ok()),
+        sack: args.has(SACK),
+        timestamp: args.has(TIMESTAMP),
+        ecn: args.has(ECN),
+    }
+}
 
 fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {
     let words = x.args.iter().map(|g| {

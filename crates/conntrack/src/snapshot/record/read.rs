@@ -6,7 +6,8 @@ use alloc::string::String;
 use tidegate_wire::proto;
 
 use super::super::bytes::In;
-use super::super::{CONNECTION, END, EXPECTATION, POLICY};
+use super::super::helped;
+use super::super::{CONNECTION, END, EXPECTATION, HELPED, POLICY, PROXIED};
 use super::{
     Absurd, LONGEST, MAX_WSCALE, STATUS, Stored, StoredEntry, StoredExpectation, part, state,
 };
@@ -17,6 +18,7 @@ use crate::helper::ftp::FtpState;
 use crate::policy::NAME_MAX;
 use crate::seqadj::{SeqAdj, SeqAdjDir};
 use crate::state::{SctpConn, SctpState, TcpClass, TcpConn, TcpSide, TcpState};
+use crate::synproxy::Proxied;
 use crate::tuple::{Dir, Tuple};
 use crate::{Family, Time};
 
@@ -27,6 +29,15 @@ pub(in super::super) fn read(kind: u8, body: &[u8]) -> Result<Stored, Absurd> {
         CONNECTION => Stored::Connection(Box::new(read_connection(&mut fields)?)),
         EXPECTATION => Stored::Expectation(Box::new(read_expectation(&mut fields)?)),
         POLICY => return read_name(body).map(Stored::Policy),
+        PROXIED => {
+            let mut number = || fields.u32().ok_or(LENGTH);
+            Stored::Proxied(Proxied {
+                isn: number()?,
+                stamp: number()?,
+                ahead: number()?,
+            })
+        }
+        HELPED => return helped::read(body).map(Stored::Helped),
         END => {
             let mut count = || fields.u32().ok_or(LENGTH);
             Stored::End {
@@ -338,6 +349,7 @@ fn read_expectation(fields: &mut In<'_>) -> Result<StoredExpectation, Absurd> {
             1 => OnMatch::FollowMaster,
             2 => OnMatch::Tunnel,
             3 => OnMatch::FollowSip,
+            4 => OnMatch::FollowCall,
             _ => return Err("action"),
         },
         dir: read_dir(fields)?,

@@ -41,6 +41,8 @@ struct Run<'a> {
     segment: Segment<'a>,
     dir: Dir,
     status: Status,
+    /// A SYN proxy opened the connection.
+    proxied: bool,
     /// State the segment met; a SYN-ACK that answers an ignored SYN changes it.
     old: TcpConn,
 }
@@ -66,6 +68,7 @@ pub(super) fn track(
     }
     let status = entry.status;
     let seqadj = entry.seqadj().copied();
+    let proxied = entry.proxied().is_some();
     let Some(tcp) = entry.tcp_mut() else {
         return Verdict::Invalid(InvalidReason::NoTuple);
     };
@@ -75,6 +78,7 @@ pub(super) fn track(
         segment,
         dir,
         status,
+        proxied,
         old: tcp.state,
     };
     let new = match run.step(tcp, note) {
@@ -159,6 +163,7 @@ impl Run<'_> {
     fn step(&mut self, tcp: &mut TcpState, note: &mut Option<Note>) -> Step {
         let class = self.segment.class;
         match next(self.dir, class, self.old) {
+            Next::Invalid if self.probes_proxy(tcp) => Step::Done(Verdict::Keep),
             Next::Invalid => Step::Done(Verdict::Invalid(InvalidReason::BadState {
                 class,
                 dir: self.dir,
@@ -185,6 +190,17 @@ impl Run<'_> {
             Next::To(TcpConn::Close) if class == TcpClass::Rst => self.reset(tcp),
             Next::To(state) => Step::Check(state),
         }
+    }
+
+    /// A client that was answered by a SYN proxy asks whether it may send, while the
+    /// server has not answered the proxy: the proxy will ask again.
+    fn probes_proxy(&self, tcp: &TcpState) -> bool {
+        self.proxied
+            && self.old == TcpConn::SynSent
+            && self.segment.class == TcpClass::Ack
+            && self.dir == Dir::Original
+            && tcp.last_dir == Dir::Original
+            && tcp.seen[Dir::Original.ix()].end.wrapping_sub(1) == self.segment.seq
     }
 
     /// A SYN where a connection is over starts a new one if the end was orderly.
