@@ -20,6 +20,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, here)
 import canon
 import gen
+import genh323
 import genhelpers
 import genmatches
 import gensets
@@ -30,7 +31,8 @@ import gentrackers
 
 # where numbered cases come from: everything at once, trackers, helpers, matches or targets in turn, or one of them
 SERIES = {"mixed": gen.seed_case, "trackers": gentrackers.tracker_case, "helpers": genhelpers.helper_case, "matches": genmatches.match_case,
-          "targets": gentargets.target_case, "sets": gensets.set_case, "sip": gensip.sip_case, "synproxy": gensynproxy.synproxy_case}
+          "targets": gentargets.target_case, "sets": gensets.set_case, "sip": gensip.sip_case, "synproxy": gensynproxy.synproxy_case,
+          "h323": genh323.h323_case}
 for kind in gentrackers.KINDS:
     SERIES[kind] = lambda i, kind=kind: gentrackers.tracker_case(i, kind)
 for kind in genhelpers.KINDS:

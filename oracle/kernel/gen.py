@@ -71,7 +71,8 @@ def flatten(case, res):
     flat = []
     for spec, step in list(zip(case["packets"], res["steps"]))[:end]:
         if step["verdict"] != "skipped":
-            flat.append([spec["t"], step["in"], step.get("sent") or spec["hex"]])
+            sent = step.get("sent") or spec["hex"]
+            flat.append({"t": spec["t"], "in": step["in"], "hex": sent, "as": spec["as"]} if spec.get("as") else [spec["t"], step["in"], sent])
     return dict(case, packets=flat)
 
 

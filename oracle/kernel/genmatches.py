@@ -9,7 +9,7 @@ import time
 
 from gen import G
 from gentrackers import chunk, sctp
-from pkt import ip, tcp, udp
+from pkt import ip, tcp, udp, unreach
 from topo import HOSTS, IFS, ROUTER, SERVICE_PORTS, hosts
 
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
@@ -256,8 +256,11 @@ class M(G):
 
     def m_u32(self):
         r = self.r
-        l4 = "0>>22&0x3C@" if self.fam == 4 else "40&0@"
-        where = ["6&0xFF", "4&0x3FFF", "0>>24", "2&0xFFFF", l4 + "0&0xFFFF", l4 + "0>>16", l4 + "8", "12<<8", "%d" % r.randint(0, 60), l4 + "40"]
+        # not the flow label, which the kernel draws for what the router makes
+        l4 = "0>>22&0x3C@%d" if self.fam == 4 else "%d"
+        at = lambda n: l4 % (n if self.fam == 4 else n + 40)
+        where = ["6&0xFF", "4&0x3FFF", "0>>24", at(0) + "&0xFFFF", at(0) + ">>16", at(8), "12<<8", "%d" % r.randint(4, 60), at(40)]
+        where += ["2&0xFFFF"] if self.fam == 4 else []
         one = lambda: "%s=%s" % (r.choice(where), r.choice(["6", "17", "0", "80", "0x45", "53,80,443", "0:0x7fffffff", "1:1000,8080", "0x60:0x6f"]))
         return '-m u32 %s--u32 "%s"' % (self.inv(), "&&".join(one() for _ in range(r.choice([1, 1, 2]))))
 
@@ -432,23 +435,176 @@ class M(G):
             m += r.choice([" --datestart " + date(r.choice([-3, 2])), " --datestop " + date(r.choice([-2, 3]))])
         return m
 
+    # ----------------------------------------------------------- what the host knows
+    WHO = ({}, {}, {"uid": 1000, "gid": 100, "groups": [100, 200]}, {"uid": 65534, "gid": 65534, "groups": []}, {"uid": 1000, "gid": 1000, "groups": [4, 27]})
+    CGROUPS = ("tidegate-oracle/a", "tidegate-oracle/a/b", "tidegate-oracle/c")
+
+    def p_own(self):
+        """mostly packets of this host's own, each from a socket of somebody"""
+        r, fam = self.r, self.fam
+        if r.random() < .25:
+            return self.mk_udp()
+        p = self.mk_udp() if r.random() < .5 else self.mk_tcp()
+        i, d = self.between()[0], r.choice(hosts(fam))
+        src = r.choice([x for x in ROUTER[fam].values()])
+        make = udp if r.random() < .5 else tcp
+        p = {"in": "local", "hex": make(src, d, self.port(), r.choice(SERVICE_PORTS)).hex()}
+        who = dict(r.choice(self.WHO))
+        if self.kind == "cgroup" and r.random() < .7:
+            who["cgroup"] = r.choice(self.CGROUPS)
+        return dict(p, **{"as": who}) if who else p
+
+    def m_owner(self):
+        r = self.r
+        ids = lambda near: r.choice(["%d", "%d", "0-%d", "%d-4294967294"]) % r.choice(near)
+        m = ""
+        if r.random() < .35:
+            m += " %s--socket-exists" % self.inv()
+        if r.random() < .6:
+            m += " %s--uid-owner %s" % (self.inv(), ids([0, 1000, 65534]))
+        if r.random() < .5 or not m:
+            m += " %s--gid-owner %s" % (self.inv(), ids([0, 100, 200, 1000, 27, 65534])) + r.choice(["", " --suppl-groups"])
+        return "-m owner" + m
+
+    def m_cgroup(self):
+        r = self.r
+        if r.random() < .3:
+            return "-m cgroup %s--cgroup %d" % (self.inv(), r.choice([0, 7]))
+        return "-m cgroup %s--path %s" % (self.inv(), r.choice(self.CGROUPS + ("tidegate-oracle",)))
+
+    def own_sockets(self):
+        r, fam = self.r, self.fam
+        out = []
+        for port in r.sample(SERVICE_PORTS, 4):
+            x = {"proto": r.choice(["tcp", "udp", "udp"]), "port": port, "mark": r.choice([0, 5, 6])}
+            x["addr"] = r.choice([{4: "0.0.0.0", 6: "::"}[fam]] + list(ROUTER[fam].values()))
+            if r.random() < .4:
+                x["transparent"] = True
+            if x["proto"] == "udp" and r.random() < .6:
+                dev = r.choice(list(HOSTS[fam]))
+                x["addr"], x["peer"] = ROUTER[fam][dev], [HOSTS[fam][dev][0], r.choice([1000, 53])]
+            if self.kind == "cgroup":
+                x["as"] = {"cgroup": r.choice(self.CGROUPS)}
+            out.append(x)
+        if fam == 4 and r.random() < .3:
+            out.append({"proto": "tcp", "port": 9, "addr": "::", "only": False})
+        return out
+
+    def p_socket(self):
+        """to the sockets, about what they sent, and elsewhere"""
+        r, fam = self.r, self.fam
+        x = r.choice(self.case_sockets)
+        dev = r.choice(list(HOSTS[fam]))
+        src, sport = r.choice(HOSTS[fam][dev]), r.choice([1000, 53, 4000])
+        dst = x["addr"] if x["addr"] not in ("0.0.0.0", "::") else r.choice(list(ROUTER[fam].values()))
+        if x.get("peer") and r.random() < .6:
+            src, sport = x["peer"]
+            dev = [d for d in HOSTS[fam] if src in HOSTS[fam][d]][0]
+        port = x["port"] if r.random() < .8 else 99
+        if r.random() < .15:
+            return {"in": dev, "hex": tcp(src, r.choice(hosts(fam)), sport, port, flags="S").hex()}
+        make = tcp if x["proto"] == "tcp" else udp
+        if r.random() < .2:
+            make = tcp if make is udp else udp
+        if r.random() < .2:
+            return {"in": dev, "hex": unreach(src, dst, make(dst, src, port, sport)).hex()}
+        return {"in": dev, "hex": make(src, dst, sport, port).hex()}
+
+    def m_socket(self):
+        return "-m socket" + "".join(" --" + o for o in ("transparent", "nowildcard", "restore-skmark") if self.r.random() < .4)
+
+    OSF = """S4:64:1:60:M*,S,T,N,W7:TgLinux:2.6::a
+S4:64:1:60:M*,S,T,N,W7:TgTwin:9:z:b
+T2:128:0:48:M*,N,N,S:TgWin:xp:1:c
+%8192:64:0:44:M512:TgMod:1::d
+512:255:1:40:.:TgPlain:1::e
+*:64:0:44:M*:TgAny:1::f
+"""
+
+    def p_osf(self):
+        r = self.r
+        kind = r.choice(["a", "a", "c", "d", "e", "f"])
+        mss = r.choice([1460, 1448, 1400, 536])
+        opts = {"a": struct.pack("!BBH", 2, 4, mss) + b"\x04\x02\x08\x0a" + bytes(8) + b"\x01\x03\x03\x05", "c": struct.pack("!BBH", 2, 4, mss) + b"\x01\x01\x04\x02",
+                "d": b"\x02\x04\x02\x00", "e": b"", "f": struct.pack("!BBH", 2, 4, mss)}[kind]
+        win = {"a": 4 * r.choice([mss, 1460, 1448, 99]), "c": 2 * (40 + r.choice([mss, 1460])), "d": 8192 * r.randint(0, 5), "e": 512, "f": r.randint(0, 65535)}[kind]
+        if r.random() < .1:
+            opts = opts[::-1]
+        df = kind in "ae" if r.random() < .85 else r.random() < .5
+        ttl = {"a": 64, "c": 128, "d": 64, "e": 255, "f": 64}[kind] - r.choice([0, 0, 0, 1, 9, -1 if kind != "e" else 0])
+        return self.mk_tcp(flags=r.choice(["S", "S", "S", "S", "SA", "A"]), opts=opts, win=win & 65535, ttl=ttl, df=df)
+
+    def m_osf(self):
+        r = self.r
+        genre = r.choice(["TgLinux", "TgTwin", "TgWin", "TgMod", "TgPlain", "TgAny", "TgNone"])
+        return "-p tcp -m osf %s--genre %s%s" % (self.inv(), genre, r.choice(["", " --ttl 0", " --ttl 1", " --ttl 2"]))
+
+    def m_cpu(self):
+        return "-m cpu %s--cpu %d" % (self.inv(), self.r.randint(0, 1))
+
+    def m_devgroup(self):
+        r, sides = self.r, []
+        if self.hook in ("PREROUTING", "INPUT", "FORWARD"):
+            sides.append("src")
+        if self.hook in ("FORWARD", "OUTPUT", "POSTROUTING"):
+            sides.append("dst")
+        one = lambda s: " %s--%s-group %s" % (self.inv(), s, r.choice(["0", "1", "5", "0x4/0x4", "7/0x3"]))
+        return "-m devgroup" + "".join(one(s) for s in r.sample(sides, r.randint(1, len(sides))))
+
+    def m_realm(self):
+        return "-m realm %s--realm %s" % (self.inv(), self.r.choice(["0", "5", "6", "0x50000", "0x50006", "5/0xff", "0x60000/0xffff0000", "0/0xffff"]))
+
+    def m_connlabel(self):
+        return "-m connlabel %s--label %d%s" % (self.inv(), self.r.choice([0, 1, 7, 127]), self.r.choice(["", " --set"]))
+
+    def m_mac(self):
+        """frames here have no link-layer header"""
+        return "-m mac %s--mac-source 02:00:00:00:00:0%d" % (self.inv(), self.r.randint(0, 3))
+
+    def m_eui64(self):
+        return "-m eui64"
+
+    def m_nfacct(self):
+        return "-m nfacct --nfacct-name " + self.r.choice(["over", "under", "plain"])
+
+    def m_rateest(self):
+        """no estimator says anything but 0 before its first interval is over"""
+        r = self.r
+        how, inv = r.choice(["lt", "gt", "eq"]), self.inv()
+        if r.random() < .4:
+            delta = r.choice(["", "--rateest-delta "])
+            return "-m rateest %s--rateest1 a %s--rateest-%s --rateest2 b %s" % (delta, inv, how, r.choice(["--rateest-bps", "--rateest-pps"]))
+        if r.random() < .3:
+            return "-m rateest --rateest-delta --rateest a --rateest-bps1 %s %s--rateest-%s --rateest-bps2 %s" % (r.choice(["1kbit", "0"]), inv, how, r.choice(["2kbit", "1kbit"]))
+        v = r.choice(["bps 8bit", "pps 1", "bps 1kbit", "pps 0", "bps 0"])
+        return "-m rateest --rateest a %s--rateest-%s --rateest-%s" % (inv, how, v)
+
     # ------------------------------------------------------------------------ the case
-    PACKETS = {"hashlimit": "few", "recent": "few", "connlimit": "few", "quota": "few", "time": "few", "pkttype": "few", "policy": "few", "physdev": "few"}
-    GENERIC = ("u32", "bpf", "connbytes", "cluster", "helper")
+    PACKETS = {"owner": "own", "cgroup": "own", "cpu": "own", "devgroup": "own", "realm": "own", "nfacct": "few", "mac": "few", "eui64": "few", "rateest": "few", "hashlimit": "few", "recent": "few", "connlimit": "few", "quota": "few", "time": "few", "pkttype": "few", "policy": "few", "physdev": "few"}
+    GENERIC = ("u32", "bpf", "connbytes", "cluster", "helper", "connlabel")
 
     def hooks(self):
-        if self.kind == "rpfilter":
-            return ["PREROUTING"]
+        allowed = {"mac": ["PREROUTING", "INPUT", "FORWARD"], "eui64": ["PREROUTING", "INPUT", "FORWARD"],
+                   "rpfilter": ["PREROUTING"], "owner": ["OUTPUT", "POSTROUTING"], "socket": ["PREROUTING", "INPUT"],
+                   "cgroup": ["INPUT", "OUTPUT", "POSTROUTING"], "osf": ["PREROUTING", "INPUT", "FORWARD"], "realm": ["INPUT", "FORWARD", "OUTPUT", "POSTROUTING"]}
+        if self.kind in allowed:
+            return allowed[self.kind]
         return self.r.sample(HOOKS, 3)
 
     def match_case(self, name):
         r, fam = self.r, self.fam
         self.epoch = int(time.time())
         out = ["*mangle"] + [":%s ACCEPT [0:0]" % c for c in HOOKS]
+        self.case_sockets = self.own_sockets() if self.kind in ("socket", "cgroup") else []
+        if self.kind == "rateest":
+            out += ["-A PREROUTING -j RATEEST --rateest-name %s --rateest-interval 8s --rateest-ewmalog 16s" % n for n in "ab"]
         for h in self.hooks():
+            self.hook = h
             self.dir = "out" if h in ("OUTPUT", "POSTROUTING") else "in"
             out += ["-A %s %s" % (h, getattr(self, "m_" + self.kind)()) for _ in range(r.randint(3, 6))]
         rules = "\n".join(out + ["COMMIT", ""])
+        if self.kind == "owner":    # what the router itself makes
+            rules += "*filter\n-A FORWARD -p udp -j REJECT\n-A FORWARD -p tcp -j REJECT --reject-with tcp-reset\nCOMMIT\n"
         if self.ftp:
             rules += self.ftp_ruleset()
         make = getattr(self, "p_" + self.PACKETS.get(self.kind, self.kind), None)
@@ -460,20 +616,35 @@ class M(G):
         else:
             packets = [dict(make() if r.random() < .85 else self.p_few(), t=0) for _ in range(n)]
         c = {"name": name, "interfaces": IFS, "rules%d" % fam: rules, "packets": packets, "epoch": self.epoch}
+        if self.case_sockets:
+            c["sockets"] = self.case_sockets
+        if self.kind == "cgroup":
+            c["cgroups"] = self.CGROUPS
+        if self.kind == "nfacct":
+            c["nfacct"] = [["plain"], ["over", "packet", str(r.randint(1, 9))], ["under", "byte", str(r.randint(1, 900))]]
+        if self.kind == "osf":
+            c["osf"] = self.OSF
+        if self.kind == "cpu":
+            c["cpu"] = r.randint(0, 1)
+        if self.kind == "devgroup":
+            c["interfaces"] = [dict(x, group=g) for x, g in zip(IFS, (1, 5, 0))]
+        if self.kind == "realm":
+            c["routes"] = ["10.0.0.0/24 dev eth0 src 10.0.0.1 realm 5", "10.0.1.0/24 dev eth1 src 10.0.1.1 realm 6", "192.0.2.0/24 via 10.0.1.2 realm 3/5"]
         if self.kind in ("frag", "ipv6header", "esp"):
             c["conntrack"] = "auto"
         return c
 
 
-ONLY6 = ("hbh", "dst", "rt", "srh", "frag", "ipv6header", "mh")
-ONLY4 = ()
+ONLY6 = ("eui64", "hbh", "dst", "rt", "srh", "frag", "ipv6header", "mh")
+ONLY4 = ("realm", "osf")
 KINDS = ("esp", "ah", "ipcomp", "sctp", "dccp", "tcpmss", "ecn", "string", "u32", "bpf", "hbh", "dst", "rt", "srh", "frag", "ipv6header", "mh", "rpfilter",
-         "pkttype", "physdev", "policy", "quota", "cluster", "connbytes", "helper", "hashlimit", "recent", "connlimit", "time")
+         "pkttype", "physdev", "policy", "quota", "cluster", "connbytes", "helper", "hashlimit", "recent", "connlimit", "time",
+         "owner", "socket", "cgroup", "cpu", "devgroup", "realm", "osf", "nfacct", "rateest", "connlabel", "mac", "eui64")
 
 
 def match_case(i, kind=None):
     """case number i of the series: the matches in turn, or one of them"""
     kind = kind or KINDS[i % len(KINDS)]
     turn = i // len(KINDS) if kind is None else i
-    fam = 6 if kind in ONLY6 or turn % 2 else 4
+    fam = 6 if kind in ONLY6 or turn % 2 and kind not in ONLY4 else 4
     return M(i + 7000000, fam, kind).match_case("%s%d" % (kind, i))

@@ -196,6 +196,8 @@ def partial(end, seg, cover, proto):
 
 
 class Sequence(Packets):
+    timeouts = TIMEOUTS
+
     def __init__(self, seed, kind, fam):
         self.r, self.fam, self.kind = random.Random("%s %d" % (kind, seed)), fam, kind
         self.nat = self.r.choice(NATS)
@@ -208,7 +210,7 @@ class Sequence(Packets):
         total = 0
         for k, x in enumerate([d] + self.jumps[::-1], 1):
             total += x
-            if any(t - k - 1 <= total < t for t in TIMEOUTS):
+            if any(t - k - 1 <= total < t for t in self.timeouts):
                 return
         self.jumps.append(d)
         self.now += d

@@ -26,6 +26,7 @@ How it works (why it needs no sleeps and no timeouts):
 Standard library only.  Needs root, /dev/net/tun, ip, nft, iptables-{legacy,nft}-*.
 """
 import argparse
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -41,6 +42,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
@@ -607,6 +609,64 @@ def run(argv, inp=None, what=None, check=True):
     return r
 
 
+CGROUPS = "/sys/fs/cgroup/unified" if os.path.isdir("/sys/fs/cgroup/unified") else "/sys/fs/cgroup"
+NOBODY_ELSE = {"uid": 0, "gid": 0, "groups": [0]}
+
+
+@contextlib.contextmanager
+def being(who):
+    """sockets opened meanwhile are those of that user, group and control group"""
+    who = dict(NOBODY_ELSE, **who)
+    groups = os.getgroups()
+    at = os.path.join(CGROUPS, who["cgroup"].strip("/"), "cgroup.procs") if who.get("cgroup") else None
+    try:
+        os.setgroups(who["groups"])
+        _libc.setfsgid(who["gid"])
+        _libc.setfsuid(who["uid"])
+        if at:
+            _libc.setfsuid(0)
+            with open(at, "w") as f:
+                f.write("0")
+            _libc.setfsuid(who["uid"])
+        yield
+    finally:
+        _libc.setfsuid(0)
+        _libc.setfsgid(0)
+        os.setgroups(groups)
+        if at:
+            with open(os.path.join(CGROUPS, "cgroup.procs"), "w") as f:
+                f.write("0")
+
+
+def raw_sockets():
+    out = (socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
+           socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW))
+    for s in out:
+        s.setsockopt(socket.SOL_SOCKET, 32, 8 << 20)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        s.setblocking(False)
+    return out
+
+
+def open_socket(x):
+    """a socket of a case: proto, addr, port and perhaps peer, transparent, mark, as"""
+    fam = socket.AF_INET6 if ":" in x["addr"] else socket.AF_INET
+    with being(x.get("as", {})):
+        s = socket.socket(fam, socket.SOCK_STREAM if x["proto"] == "tcp" else socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if fam == socket.AF_INET6:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(x.get("only", True)))
+    if x.get("transparent"):
+        s.setsockopt(*((socket.IPPROTO_IPV6, 75, 1) if fam == socket.AF_INET6 else (socket.IPPROTO_IP, 19, 1)))
+    s.setsockopt(socket.SOL_SOCKET, 36, x.get("mark", 0))
+    s.bind((x["addr"], x["port"]))
+    if x["proto"] == "tcp":
+        s.listen(1)
+    elif x.get("peer"):
+        s.connect(tuple(x["peer"]))
+    return s
+
+
 class Router:
     """one network namespace with its TUN interfaces"""
 
@@ -643,6 +703,8 @@ class Router:
             if i.get("mac"):
                 b.append("link set %s address %s" % (n, i["mac"]))
             b.append("link set %s multicast off" % n)
+            if i.get("group"):
+                b.append("link set %s group %d" % (n, i["group"]))
             b.append("link set %s mtu %d up" % (n, i.get("mtu", 1500)))
             for a in i.get("addrs", []):
                 b.append("addr add %s dev %s%s" % (a, n, " nodad" if ":" in a else ""))
@@ -667,12 +729,10 @@ class Router:
             self.log.ack(SUB_ULOG, 1, NLM_REQUEST | NLM_ACK, pf, 0, nla(1, b"\x03"))
         for g in (0, 7):
             self.bind_group(g)
-        self.raw4 = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        self.raw6 = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        for s in (self.raw4, self.raw6):
-            s.setsockopt(socket.SOL_SOCKET, 32, 8 << 20)
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            s.setblocking(False)
+        self.sockets = []
+        with being({}):
+            self.raw4, self.raw6 = raw_sockets()
+        self.raw_of = {}
         # Order matters: of two hooks with the same priority the one registered LAST runs
         # FIRST.  The oracle's hooks must come after conntrack's confirm hook (INT_MAX),
         # so they are registered before conntrack is switched on.
@@ -721,7 +781,7 @@ class Router:
         for fd in self.fds.values():
             os.close(fd)
         os.close(self.nsfd)
-        for s in (self.nl, self.ev, self.log, self.raw4, self.raw6):
+        for s in (self.nl, self.ev, self.log, self.raw4, self.raw6, *self.sockets, *sum(self.raw_of.values(), ())):
             s.close()
         for x in self.xt.values():
             x.close()
@@ -752,7 +812,30 @@ class Router:
         if "ctevents" in text:
             self.full_dump = True
 
+    def raw(self, who):
+        """raw sockets of somebody"""
+        key = json.dumps(who, sort_keys=True)
+        if key not in self.raw_of:
+            with being(who):
+                self.raw_of[key] = raw_sockets()
+        return self.raw_of[key]
+
     def load(self, case):
+        for s in self.sockets:
+            s.close()
+        for path in case.get("cgroups", []):
+            os.makedirs(os.path.join(CGROUPS, path.strip("/")), exist_ok=True)
+        self.sockets = [open_socket(x) for x in case.get("sockets", [])]
+        for x in case.get("nfacct", []):
+            run(["nfacct", "add", x[0]] + x[1:], check=False)
+            self.dirty = True
+        if case.get("osf"):     # one list for the whole machine
+            with tempfile.NamedTemporaryFile("w", suffix=".os") as f:
+                f.write(case["osf"])
+                f.flush()
+                run(["nfnl_osf", "-f", f.name], what="nfnl_osf")
+        if "cpu" in case:
+            os.sched_setaffinity(0, {case["cpu"]})
         if case.get("ipset"):
             run(["ipset", "restore", "-exist"], case["ipset"], "ipset")
             self.dirty = True
@@ -983,7 +1066,7 @@ class Router:
         """-> errno name or None"""
         if where == "local":
             v = pkt[0] >> 4 if pkt else 0
-            s = self.raw6 if v == 6 else self.raw4
+            s = (self.raw(st["as"]) if st.get("as") else (self.raw4, self.raw6))[v == 6]
             try:
                 s.setsockopt(socket.SOL_SOCKET, 36, int(st.get("mark", 0)))  # SO_MARK
                 if v == 6:
@@ -1175,6 +1258,9 @@ class Engine:
     def close(self):
         for r in self.routers.values():
             r.close()
+        for path, _, _ in os.walk(os.path.join(CGROUPS, "tidegate-oracle"), topdown=False):
+            with contextlib.suppress(OSError):      # another worker is still in it
+                os.rmdir(path)
         self.routers = {}
         if self.tr:
             close_dropmon(self.tr)

@@ -102,6 +102,11 @@ fn entry(e: &Entry, now: Time) -> Value {
     if e.mark != 0 {
         o.insert("mark".into(), e.mark.into());
     }
+    if e.labels() != 0 {
+        let bytes = e.labels().to_le_bytes();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        o.insert("labels".into(), hex.into());
+    }
     o.insert("timeout".into(), e.remaining(now).into());
     if let Some(name) = state_name(e) {
         o.insert("state".into(), name.into());

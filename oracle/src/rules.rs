@@ -6,8 +6,8 @@ use anyhow::{Result, anyhow};
 use tidegate_engine::{Counter, Engine};
 use tidegate_ir::RuleId;
 use tidegate_syntax::{
-    CounterMode, Counters, Failure, Printer, Reader, RestoreOptions, RuleOrigin, Ruleset, lower,
-    restore, run,
+    CounterMode, Counters, Failure, Printer, Reader, RestoreOptions, RuleOrigin, Ruleset, Sockets,
+    lower_knowing, restore, run,
 };
 use tidegate_wire::Family;
 use tidegate_xt::NoNames;
@@ -87,7 +87,8 @@ impl Rules {
         if let Err(failure) = edit(&mut rules) {
             return Ok(failure.status());
         }
-        let lowered = lower(&rules).map_err(|failure| anyhow!(failure.render("rules", None)))?;
+        let lowered = lower_knowing(&rules, Sockets::All)
+            .map_err(|failure| anyhow!(failure.render("rules", None)))?;
         engine.load(Arc::new(lowered.ruleset));
         self.source = rules;
         self.origin = lowered.origin;

@@ -1,12 +1,16 @@
 //! The steps of a case.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value, json};
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::RouteType;
 use tidegate_engine::{Device, Disposition, DropReason, Engine, Incoming, Outcome, Output, Role};
-use tidegate_tools::ipset;
+use tidegate_tools::{ipset, nfacct};
 use tidegate_wire::Family;
+use tidegate_xt::matches::{nfacct as accounts, osf_prints};
 
 use crate::copied::copied;
 use crate::rules::Rules;
@@ -31,6 +35,25 @@ pub(crate) fn run(case: &Value) -> Result<Value> {
         rules: FAMILIES.map(|(family, ..)| Rules::empty(family)),
     };
     sets(case, &mut router)?;
+    for words in case
+        .get("nfacct")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let words = words.as_array().context("nfacct")?;
+        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+        if let Some(all) = accounts::all(router.engine.shared_mut()) {
+            let words = [&["add"], words.as_slice()].concat();
+            nfacct::run(all, &words, "", &HashMap::new(), 0);
+        }
+    }
+    if let Some(text) = case.get("osf").and_then(Value::as_str)
+        && let Some(all) = osf_prints::all(router.engine.shared_mut())
+    {
+        all.change(text, false)
+            .map_err(|why| anyhow!("osf: {why}"))?;
+    }
     for (family, key, _) in FAMILIES {
         let text = case.get(key).and_then(Value::as_str).unwrap_or("");
         if !text.is_empty() {
@@ -193,7 +216,7 @@ impl Router {
             return Ok(json!({"in": input, "verdict": "drop", "errno": "EMSGSIZE"}));
         }
         let ethertype = step.get("ethertype").and_then(Value::as_u64);
-        let outcome = self.inject(&input, ethertype, bytes, mark)?;
+        let outcome = self.inject(&input, ethertype, bytes, mark, step.get("as"))?;
         self.engine.handle_timeout(self.now);
         let events = self.events();
         let mut r = self.describe(&input, &outcome, fragment);
@@ -223,9 +246,11 @@ impl Router {
         ethertype: Option<u64>,
         bytes: Vec<u8>,
         mark: u32,
+        whose: Option<&Value>,
     ) -> Result<Outcome> {
         if input == "local" {
-            return Ok(self.engine.send(self.now, bytes, mark, &mut ()));
+            let sender = Some(Arc::new(world::somebody(whose)));
+            return Ok(self.engine.send_as(self.now, bytes, mark, sender, &mut ()));
         }
         let dev = self
             .engine

@@ -8,8 +8,8 @@ use serde_json::Value;
 use tidegate_engine::env::{
     Env, IfIndex, Interface, PolicyRule, Prefix, Route, RouteType, RpFilter, Settings, TABLE_MAIN,
 };
-use tidegate_engine::{Config, Engine, TrackWhen, conntrack};
-use tidegate_wire::Family;
+use tidegate_engine::{Config, Engine, Listed, Owner, Socket, SocketList, TrackWhen, conntrack};
+use tidegate_wire::{Family, proto};
 
 /// An engine for the case, without rules.
 pub(crate) fn build(case: &Value) -> Result<Engine> {
@@ -30,7 +30,10 @@ pub(crate) fn build(case: &Value) -> Result<Engine> {
         config.track = TrackWhen::Always;
     }
     sysctls(case, &mut config.conntrack)?;
-    Ok(Engine::new(config, Arc::new(env)))
+    let mut engine = Engine::new(config, Arc::new(env));
+    engine.set_sockets(Some(Box::new(sockets(case)?)));
+    engine.set_cpu(case.get("cpu").and_then(Value::as_u64).unwrap_or(0) as u32);
+    Ok(engine)
 }
 
 fn sysctls(case: &Value, config: &mut conntrack::Config) -> Result<()> {
@@ -122,6 +125,7 @@ fn interface(i: usize, v: &Value) -> Result<Interface> {
         index: IfIndex(i as u32 + 2),
         name: name.to_owned(),
         addresses,
+        group: v.get("group").and_then(Value::as_u64).unwrap_or(0) as u32,
         mtu: v.get("mtu").and_then(Value::as_u64).unwrap_or(1500) as u32,
         mac: None,
         loopback: false,
@@ -149,6 +153,7 @@ fn route(line: &str, interfaces: &[Interface]) -> Result<Route> {
         Some(&"unreachable") => RouteType::Unreachable,
         Some(&"prohibit") => RouteType::Prohibit,
         Some(&"throw") => RouteType::Throw,
+        Some(&"local") => RouteType::Local,
         _ => RouteType::Unicast,
     };
     if kind != RouteType::Unicast {
@@ -166,6 +171,7 @@ fn route(line: &str, interfaces: &[Interface]) -> Result<Route> {
         dev: None,
         via: None,
         src: None,
+        realm: 0,
         metric: 0,
     };
     while let Some(key) = words.next() {
@@ -176,6 +182,7 @@ fn route(line: &str, interfaces: &[Interface]) -> Result<Route> {
             "table" => route.table = value.parse()?,
             "src" => route.src = Some(prefix(value)?.addr),
             "metric" => route.metric = value.parse()?,
+            "realm" => route.realm = realms(value)?,
             other => bail!("route: {other}"),
         }
     }
@@ -198,6 +205,71 @@ fn route(line: &str, interfaces: &[Interface]) -> Result<Route> {
             .map(|i| i.index);
     }
     Ok(route)
+}
+
+/// `[SOURCE/]DESTINATION`, by number.
+fn realms(text: &str) -> Result<u32> {
+    let (src, dst) = text.split_once('/').unwrap_or(("0", text));
+    Ok(src.parse::<u32>()? << 16 | dst.parse::<u32>()?)
+}
+
+/// The sockets of a case.
+fn sockets(case: &Value) -> Result<SocketList> {
+    let list = case.get("sockets").and_then(Value::as_array);
+    let one = |v: &Value| {
+        let text = |key| v.get(key).and_then(Value::as_str);
+        let flag = |key| v.get(key).and_then(Value::as_bool);
+        let bound = prefix(text("addr").context("socket address")?)?;
+        let wildcard = bound.addr == 0;
+        let dual = wildcard && bound.family == Family::V6 && flag("only") == Some(false);
+        let end = |peer: &Value| {
+            let addr = prefix(peer.get(0).and_then(Value::as_str)?).ok()?.addr;
+            Some((addr, peer.get(1).and_then(Value::as_u64)? as u16))
+        };
+        let remote = v.get("peer").and_then(end);
+        let port = v.get("port").and_then(Value::as_u64);
+        Ok(Listed {
+            family: (!dual).then_some(bound.family),
+            proto: match text("proto") {
+                Some("tcp") => proto::TCP,
+                _ => proto::UDP,
+            },
+            local: ((!wildcard).then_some(bound.addr), port.map(|p| p as u16)),
+            remote,
+            socket: Arc::new(Socket {
+                transparent: flag("transparent") == Some(true),
+                wildcard,
+                connected: remote.is_some(),
+                mark: v.get("mark").and_then(Value::as_u64).unwrap_or(0) as u32,
+                ..somebody(v.get("as"))
+            }),
+        })
+    };
+    let all: Result<Vec<Listed>> = list.into_iter().flatten().map(one).collect();
+    Ok(SocketList::new(all?))
+}
+
+/// A socket of whom a case names; else of root.
+pub(crate) fn somebody(who: Option<&Value>) -> Socket {
+    let number = |key| who?.get(key)?.as_u64().map(|n| n as u32);
+    let groups = who.and_then(|w| w.get("groups")?.as_array());
+    let groups = groups.map_or_else(
+        || vec![0],
+        |all| {
+            all.iter()
+                .filter_map(|g| Some(g.as_u64()? as u32))
+                .collect()
+        },
+    );
+    let mut socket = Socket::of(Some(Owner {
+        uid: number("uid").unwrap_or(0),
+        gid: number("gid").unwrap_or(0),
+        groups,
+    }));
+    if let Some(path) = who.and_then(|w| w.get("cgroup")?.as_str()) {
+        path.clone_into(&mut socket.cgroup);
+    }
+    socket
 }
 
 fn ip_line(
@@ -226,6 +298,7 @@ fn rule(words: &[&str], added: u32) -> Result<PolicyRule> {
     };
     for pair in words.chunks(2) {
         match pair {
+            ["from", from] => rule.family = prefix(from)?.family,
             ["fwmark", mark] => rule.fwmark = Some((mark.parse()?, u32::MAX)),
             ["table" | "lookup", table] => rule.table = table.parse()?,
             ["priority" | "pref", n] => rule.priority = n.parse()?,

@@ -59,6 +59,15 @@ impl Bound {
     }
 }
 
+/// Fields that the host fills in anew where a rule looks at them.
+const fn is_of_the_moment(field: Field) -> bool {
+    let by_route = matches!(
+        field,
+        Field::InGroup | Field::OutGroup | Field::Realm | Field::Cpu
+    );
+    by_route || field.is_of_socket()
+}
+
 /// Written fields that no packet is without.
 const fn has_always(field: Field) -> bool {
     matches!(field, Field::Mark | Field::Priority)
@@ -81,6 +90,9 @@ impl Lens {
     /// What the field holds.
     #[must_use]
     pub fn get(&self, field: Field) -> Bound {
+        if is_of_the_moment(field) {
+            return Bound::Unknown;
+        }
         let bound = self.bound.get(&field).copied();
         bound.unwrap_or(Bound::same(field))
     }

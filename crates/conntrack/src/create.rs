@@ -95,6 +95,7 @@ impl Conntrack {
                 OnMatch::FollowMaster => self.follow_master(id, &e),
                 OnMatch::Tunnel => self.tunnel_came(id, &e),
                 OnMatch::FollowSip => self.follow_sip(id, &e),
+                OnMatch::FollowCall => self.follow_h323(id, &e),
             }
         }
         Ok(id)

@@ -31,6 +31,9 @@ pub enum OnMatch {
     Tunnel,
     /// NAT set up for what SIP announced (`nf_nat_sip_expected`).
     FollowSip,
+    /// NAT set up for a call of H.323 from anywhere, or to somebody else
+    /// (`ip_nat_q931_expect`, `ip_nat_callforwarding_expect`).
+    FollowCall,
 }
 
 /// A connection that is expected.

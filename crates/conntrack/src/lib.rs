@@ -47,7 +47,7 @@ pub use entry::{
 };
 pub use event::{Event, EventKind, ExpectEvent};
 pub use expect::Expectation;
-pub use helper::{HelperSettings, HelperState};
+pub use helper::{HelperSettings, HelperState, Way, Ways};
 pub use nat::{Manip, NatHook, NatRange};
 pub use policy::{Policies, Policy, PolicyId};
 pub use reason::{DropReason, InvalidReason, Note};

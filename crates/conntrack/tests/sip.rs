@@ -5,8 +5,10 @@
 mod packets;
 
 use packets::{HOST, Ip, Lab, layout, small};
+use tidegate_conntrack::snapshot::{Snapshot, Writer};
 use tidegate_conntrack::{
-    Attached, Config, CtInfo, HelperKind, HelperPort, SECOND, Status, format::expect_proc_line,
+    Attached, Config, CtInfo, HelperKind, HelperPort, HelperSettings, SECOND, Status, Way, Ways,
+    format::expect_proc_line,
 };
 use tidegate_wire::proto;
 use tidegate_wire::tcp::flags::{ACK, PSH, SYN};
@@ -249,4 +251,58 @@ fn a_stream_that_did_not_begin_as_sip_announces_nothing() {
         );
         assert_eq!(lab.ct.expectations().count(), wanted, "{first:?}");
     }
+}
+
+/// Media that the other end fetches by the interface of the signalling need no help.
+#[test]
+fn media_outside_are_left_alone_if_wished() {
+    let to = |_, addr: u128| {
+        let dev = if addr == 0x0a00_0109 { 3 } else { 2 };
+        Some(Way { dev, hop: addr })
+    };
+    for (external, wanted) in [(false, 2), (true, 0)] {
+        let mut lab = Lab::new(Config {
+            helpers: vec![HelperPort {
+                kind: HelperKind::Sip,
+                proto: proto::UDP,
+                port: 5060,
+            }],
+            helper: HelperSettings {
+                sip_direct_media: false,
+                sip_external_media: external,
+                ..HelperSettings::default()
+            },
+            ..small()
+        });
+        for (host, wanted) in [("10.0.1.9", wanted), ("10.0.2.9", 2)] {
+            let text = call(INVITE, host, "m=audio 4000 RTP/AVP 0\r\n");
+            let mut pkt = datagram(&HOST, (5060, 5060), &text);
+            let at = lab.attach(&pkt);
+            let layout = layout(&pkt);
+            let known = Ways {
+                out: Some(3),
+                to: Some(&to),
+            };
+            let helped = lab.ct.help_knowing(lab.now, &at, &mut pkt, &layout, &known);
+            helped.unwrap();
+            assert_eq!(lab.ct.expectations().count(), wanted, "{external} {host}");
+            lab.ct.forget_expectations_where(|_| true);
+        }
+    }
+}
+
+/// The numbers of requests outlive the process: the answer to a registration is still one.
+#[test]
+fn a_registration_is_granted_after_a_restart() {
+    let contact = format!("<sip:a@{CLIENT}:5080>;expires=60");
+    let mut before = lab();
+    request(&mut before, &register(&contact));
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(before.now, 0, &mut bytes);
+    while !writer.step(&before.ct, 10, &mut bytes) {}
+    let mut lab = lab();
+    lab.ct.restore(lab.now, 0, &Snapshot::open(&bytes).unwrap());
+    assert!(expected(&lab)[0].contains("INACTIVE"));
+    answer(&mut lab, &registered("200 OK", &contact));
+    assert!(!expected(&lab)[0].contains("INACTIVE"));
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
+use tidegate_engine::Shared;
 use tidegate_engine::conntrack::HelperPort;
 use tidegate_logs::{Logs, drops_json, drops_text};
 use tidegate_tools::lists;
@@ -72,7 +73,10 @@ const COMMANDS: &[(&str, Command)] = &[
     ("lsmod", Commands::lsmod),
     ("timeout", Commands::timeout),
     ("recent", Commands::recent),
-    ("hashlimit", Commands::hashlimit),
+    ("hashlimit", |c, request| c.list(request, lists::hashlimit)),
+    ("idletimer", |c, request| c.list(request, lists::idletimer)),
+    ("led", |c, request| c.list(request, lists::led)),
+    ("osf", Commands::osf),
     ("nfacct", Commands::nfacct),
 ];
 
@@ -189,11 +193,24 @@ impl Commands {
         })
     }
 
-    fn hashlimit(&self, request: &Request) -> Result<Printed> {
+    /// Shows tables that rules share.
+    fn list(
+        &self,
+        request: &Request,
+        show: fn(&Shared, &[&str], u64) -> Printed,
+    ) -> Result<Printed> {
         let words = request.words.clone();
         self.plane.with(move |engine, now| {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            lists::hashlimit(engine.shared(), &words, now)
+            show(engine.shared(), &words, now)
+        })
+    }
+
+    fn osf(&self, request: &Request) -> Result<Printed> {
+        let (words, input) = (request.words.clone(), request.input.clone());
+        self.plane.with(move |engine, _| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            lists::osf(engine.shared_mut(), &words, &input)
         })
     }
 

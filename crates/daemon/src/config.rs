@@ -60,6 +60,8 @@ pub struct Rules {
     pub after_crash: AfterCrash,
     /// Timeout policies that rules can name, read at start and written with every change.
     pub timeouts: PathBuf,
+    /// Fingerprints of systems for `-m osf`, as `pf.os` has them; read at start.
+    pub fingerprints: PathBuf,
 }
 
 /// Which rules come back after a crash.
@@ -82,6 +84,7 @@ impl Default for Rules {
             required: false,
             after_crash: AfterCrash::default(),
             timeouts: PathBuf::from(tidegate_tools::timeouts::FILE),
+            fingerprints: PathBuf::from("/etc/tidegate/pf.os"),
         }
     }
 }
@@ -127,7 +130,7 @@ impl Default for Manage {
 }
 
 /// `[datapath]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Datapath {
     /// Which one.
@@ -142,9 +145,26 @@ pub struct Datapath {
     pub fallback: bool,
     /// How received packets come up to this process.
     pub ring: Ring,
+    /// Most connections that programs in the kernel have at a time, about 600 bytes each.
+    pub offloaded: u32,
     /// Directory of a cgroup (version 2) whose processes hear at once of what rules drop;
     /// empty for the root of all, "none" for nobody.
     pub cgroup: String,
+}
+
+impl Default for Datapath {
+    fn default() -> Self {
+        Datapath {
+            kind: Kind::default(),
+            interfaces: Vec::new(),
+            on_crash: OnCrash::default(),
+            track: Track::default(),
+            fallback: false,
+            ring: Ring::default(),
+            offloaded: tidegate_datapath::OFFLOADED,
+            cgroup: String::new(),
+        }
+    }
 }
 
 /// A datapath.
@@ -167,7 +187,8 @@ pub enum Ring {
     /// By packet sockets and their rings.
     #[default]
     Packet,
-    /// By `AF_XDP` where an interface can have it.
+    /// By `AF_XDP` where an interface can have it; with the eBPF datapath, programs forward
+    /// before the kernel looks at them.
     Xdp,
 }
 

@@ -15,6 +15,7 @@ use tidegate_sets::Sets;
 use tidegate_syntax::{Failure, Ruleset, parse_rules, save};
 use tidegate_tools::{HostNames, Store, replace, timeouts};
 use tidegate_wire::Family;
+use tidegate_xt::matches::osf_prints::Fingerprints;
 
 use crate::apply::lines;
 use crate::config::{AfterCrash, Config};
@@ -131,6 +132,22 @@ pub(crate) fn read_timeouts(config: &Config) -> Result<Policies> {
         text => text.with_context(|| path.display().to_string())?,
     };
     timeouts::read(&text).map_err(|e| anyhow!("{}: {e}", path.display()))
+}
+
+/// The fingerprints of the configured file; none when it is missing.
+///
+/// # Errors
+/// The file cannot be read, or a line is no fingerprint; file and line are named.
+pub(crate) fn read_fingerprints(config: &Config) -> Result<Fingerprints> {
+    let path = &config.rules.fingerprints;
+    let text = match fs::read_to_string(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
+        text => text.with_context(|| path.display().to_string())?,
+    };
+    let mut all = Fingerprints::default();
+    let read = all.change(&text, false);
+    read.map_err(|e| anyhow!("{}: {e}", path.display()))?;
+    Ok(all)
 }
 
 /// Writes the policies to the configured file.

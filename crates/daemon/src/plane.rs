@@ -11,6 +11,7 @@ use serde::Serialize;
 use tidegate_engine::Engine;
 use tidegate_engine::conntrack::Time;
 use tidegate_logs::LogHandle;
+use tidegate_syntax::Sockets;
 use tidegate_tools::conntrack::Hub;
 
 /// Who hears of what happens to packets; told on the datapath's thread, never waits.
@@ -92,6 +93,11 @@ pub trait Plane: Send + Sync {
     /// Whether packets can meet the rules at all.
     fn has_packets(&self) -> bool {
         true
+    }
+
+    /// What its engine knows of the sockets of packets.
+    fn sockets(&self) -> Sockets {
+        Sockets::Unknown
     }
 
     /// Returns when everybody who is told of the rules in force knows them.

@@ -12,8 +12,8 @@ use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
 use tidegate_ir::{RuleId, TableKind};
 use tidegate_syntax::{
-    Counters, Failure, Invocation, Ruleset, Slot, WholeChains, check_table, lower, lower_unnamed,
-    save,
+    Counters, Failure, Invocation, Ruleset, Slot, WholeChains, check_table, lower_knowing,
+    lower_unnamed, save,
 };
 use tidegate_tools::{Store, Work, timeouts};
 use tidegate_wire::Family;
@@ -160,7 +160,7 @@ impl LiveRules {
         let ready = |rules: &Ruleset| -> Result<Ready, Failure> {
             let seed = unforeseen().map_err(|e| stopped(e.into()))?;
             Ok(Ready::new(
-                Arc::new(lower(rules)?.ruleset),
+                Arc::new(lower_knowing(rules, self.plane.sockets())?.ruleset),
                 self.track,
                 seed,
             ))
@@ -246,7 +246,7 @@ impl LiveRules {
         mut rules: Ruleset,
         seen: &[Counter],
     ) -> Result<Load, Failure> {
-        let lowered = lower_unnamed(&rules, self.plane.has_packets())?;
+        let lowered = lower_unnamed(&rules, self.plane.has_packets(), self.plane.sockets())?;
         let seed = unforeseen().map_err(|e| stopped(e.into()))?;
         let mut ready = Ready::new(Arc::new(lowered.ruleset), self.track, seed);
         let survivors = Survivors {

@@ -16,6 +16,7 @@ use tidegate_engine::conntrack::sysctl::Refused;
 use tidegate_logs::Logs;
 use tidegate_tools::sysctl::{Settings, TableSettings};
 use tidegate_tools::{Tracker, modules};
+use tidegate_xt::matches::osf_prints;
 
 use crate::adopt;
 use crate::apply::Trials;
@@ -175,6 +176,12 @@ fn serve(
     };
     let [(v4, from4), (v6, from6)] = at_start;
     sets::bring(&*parts.plane, files::sets_at_start(config)?)?;
+    let prints = files::read_fingerprints(config)?;
+    parts.plane.with(move |engine, _| {
+        if let Some(all) = osf_prints::all(engine.shared_mut()) {
+            *all = prints;
+        }
+    })?;
     rules.install([v4, v6]).map_err(files::plain)?;
     changed
         .iter()

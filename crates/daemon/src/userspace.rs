@@ -5,6 +5,7 @@ use tidegate_datapath::{Crash, Datapath, Fate, Observer, Options, Senders};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Config, Disposition, Engine, Output};
+use tidegate_syntax::Sockets;
 
 use crate::config::{self, Kind, OnCrash, Ring};
 use crate::plane::{self, Ears, Guarded, Job, Plane, PlaneReport};
@@ -46,6 +47,7 @@ impl Userspace {
         let some = !config.interfaces.is_empty();
         let mut options = Options {
             fast: config.kind == Kind::Ebpf,
+            offloaded: config.offloaded,
             ring: match config.ring {
                 Ring::Packet => tidegate_datapath::Ring::Packet,
                 Ring::Xdp => tidegate_datapath::Ring::Xdp,
@@ -123,6 +125,13 @@ impl Plane for Userspace {
         }
     }
 
+    fn sockets(&self) -> Sockets {
+        match self.datapath.knows_sockets() {
+            true => Sockets::Users,
+            false => Sockets::Unknown,
+        }
+    }
+
     fn settle(&self) {
         // A datapath that has ended has nothing to settle.
         let _ = self.datapath.settle();
@@ -135,7 +144,7 @@ impl Plane for Userspace {
 
 fn fate((fate, packets): (Fate, u64)) -> plane::Fate {
     plane::Fate {
-        done: matches!(fate, Fate::Forwarded | Fate::Passed),
+        done: matches!(fate, Fate::Forwarded | Fate::Early | Fate::Passed),
         what: fate.words(),
         packets,
     }

@@ -12,6 +12,7 @@ mod fast;
 mod guardian;
 mod neighbour;
 mod offload;
+mod owners;
 mod port;
 mod report;
 mod sender;
@@ -38,6 +39,7 @@ use alone::Alone;
 use fast::{Fast, Kernel, Table};
 use guardian::Guardian;
 pub use guardian::watch;
+use owners::Asked;
 pub use report::{Fate, Guarded, Lost, Report, Traffic};
 use sender::{Heard, Maker};
 use watch::Watcher;
@@ -62,12 +64,16 @@ pub enum Ring {
     #[default]
     Packet,
     /// `AF_XDP` at the interfaces that can have it, packet sockets at the others. Needs
-    /// root.
+    /// root. With [`Options::fast`], programs forward before the kernel looks at frames,
+    /// and what they leave comes by packet sockets.
     Xdp,
 }
 
+/// Connections that programs in the kernel have at a time, unless told otherwise.
+pub const OFFLOADED: u32 = tidegate_ebpf::layout::PLACES;
+
 /// How the datapath works.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Names of the interfaces to guard; `None` is all there are and all to come.
     pub interfaces: Option<Vec<String>>,
@@ -79,10 +85,26 @@ pub struct Options {
     pub guardian: Vec<OsString>,
     /// Whether programs in the kernel answer for what the engine has decided.
     pub fast: bool,
-    /// How frames come up; with `fast`, by packet sockets only.
+    /// Most connections that those programs have at a time, about 600 bytes each.
+    pub offloaded: u32,
+    /// How frames come up.
     pub ring: Ring,
     /// Whether local senders hear at once of what rules drop.
     pub senders: Senders,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            interfaces: None,
+            crash: Crash::default(),
+            guardian: Vec::new(),
+            fast: false,
+            offloaded: OFFLOADED,
+            ring: Ring::default(),
+            senders: Senders::default(),
+        }
+    }
 }
 
 /// Whether a local sender whose packet rules drop gets an error, as from the kernel's own
@@ -125,6 +147,7 @@ pub struct Datapath {
     guardian: Mutex<Option<Guardian>>,
     /// Who lets local senders hear, or why nobody does.
     senders: Result<Maker, String>,
+    knows_sockets: bool,
 }
 
 #[derive(Debug, Default)]
@@ -149,12 +172,15 @@ impl Datapath {
         let mut engine = Engine::new(engine_config, Arc::new(host.env));
         let clock = Clock::new();
         let (kernel, fast) = if options.fast {
-            let (kernel, tables) = Kernel::load(divert::secret()?)?;
+            let (kernel, tables) = Kernel::load(divert::secret()?, &options)?;
             let fast = Fast::new(Table::new(tables, clock), &mut engine);
             (Some(kernel), Some(fast))
         } else {
             (None, None)
         };
+        // Before the program that drops: both see a packet, in the order they came.
+        let owners = start_owners(&options.senders, &mut engine);
+        let knows_sockets = owners.is_ok();
         let (heard, senders) = match start_senders(&options.senders, &mut engine) {
             Ok((heard, maker)) => (Some(heard), Ok(maker)),
             Err(e) => (None, Err(format!("{e:#}"))),
@@ -167,7 +193,8 @@ impl Datapath {
         let notes = Arc::default();
         let partial = options.interfaces.is_some();
         let wake = Arc::clone(&worker.wake);
-        let kernel_side = KernelSide { fast, heard };
+        let asked = owners.ok();
+        let kernel_side = KernelSide { fast, heard, asked };
         let run = Worker::new(engine, clock, observer, orders, wake, partial, kernel_side)?;
         let crash = options.crash;
         let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes), kernel)?;
@@ -190,6 +217,7 @@ impl Datapath {
             }),
             guardian: Mutex::default(),
             senders,
+            knows_sockets,
         })
     }
 
@@ -259,6 +287,12 @@ impl Datapath {
             maker.settle(job);
         }
         Ok(())
+    }
+
+    /// Whether the engine knows who sends local packets and who waits for received ones.
+    #[must_use]
+    pub const fn knows_sockets(&self) -> bool {
+        self.knows_sockets
     }
 
     /// As [`Datapath::with`], without waiting for an answer.
@@ -343,6 +377,19 @@ impl Drop for Fuse {
             let _ = divert::remove_all();
         }
     }
+}
+
+/// Has it noted whose packets local sockets send, once rules ask.
+fn start_owners(which: &Senders, engine: &mut Engine) -> Result<Asked> {
+    let root = sender::root()?;
+    let group = match which {
+        Senders::All => root.clone(),
+        Senders::Of(group) => group.clone(),
+        Senders::Nobody => bail!("as configured"),
+    };
+    let (known, asked) = owners::start(root, &group)?;
+    engine.set_sockets(Some(Box::new(known)));
+    Ok(asked)
 }
 
 fn start_senders(which: &Senders, engine: &mut Engine) -> Result<(Heard, Maker)> {

@@ -210,6 +210,11 @@ impl Neighbours {
         Known::Mac(mac)
     }
 
+    /// The address of a neighbour, if it is known.
+    pub(crate) fn mac(&self, key: &Key) -> Option<[u8; 6]> {
+        self.known.get(key).map(|entry| entry.mac)
+    }
+
     /// Keeps a frame until its neighbour is known; `false` when there is no room.
     pub(crate) fn wait(&mut self, key: Key, frame: OutFrame, now: Time) -> bool {
         if let Some(waiting) = self.waiting.get_mut(&key) {

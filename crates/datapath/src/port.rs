@@ -120,13 +120,47 @@ pub(crate) struct Port {
     pub(crate) traffic: Traffic,
     /// Programs in the kernel forward what the engine has decided.
     pub(crate) fast: bool,
+    /// One of them looks at received frames before the kernel does.
+    pub(crate) early: bool,
+    /// Frames can be sent before the kernel has made packets of them.
+    takes: bool,
+}
+
+/// An interface as the fast path needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// Longest packet.
+    pub(crate) mtu: u32,
+    /// Ethernet address.
+    pub(crate) mac: [u8; 6],
+    /// See [`Port::early`].
+    pub(crate) early: bool,
+    /// Frames can be sent before the kernel has made packets of them.
+    pub(crate) takes: bool,
+    /// Neighbours are asked for their addresses.
+    pub(crate) resolves: bool,
 }
 
 impl Port {
+    /// What the fast path must know, where it is.
+    pub(crate) fn end(&self) -> Option<End> {
+        let Framing::Ethernet(mac) = self.framing else {
+            return None;
+        };
+        self.fast.then_some(End {
+            mtu: self.mtu,
+            mac,
+            early: self.early,
+            takes: self.takes,
+            resolves: !self.no_arp,
+        })
+    }
+
     /// # Errors
     /// Too many open files.
     pub(crate) fn new(device: &Device, framing: Framing, sockets: Sockets) -> Result<Self> {
         let (fast, queues) = (sockets.up.is_some(), sockets.queues);
+        let early = sockets.early;
         let wire = match (sockets.wire, sockets.up) {
             (Some(wire), Some(up)) => Some(Channel::new(Split { up, wire })),
             (Some(wire), None) if !queues.is_empty() => {
@@ -141,6 +175,8 @@ impl Port {
             mtu: device.mtu,
             no_arp: device.no_arp,
             fast,
+            early,
+            takes: device.takes,
             wire,
             door: Channel::new(sockets.door),
             near_mac: sockets.near_mac,
@@ -154,6 +190,7 @@ impl Port {
         self.name.clone_from(&device.name);
         self.mtu = device.mtu;
         self.no_arp = device.no_arp;
+        self.takes = device.takes;
         if let Some(framing) = device.framing {
             self.framing = framing;
             if let Framing::Ethernet(mac) = framing {

@@ -15,12 +15,12 @@ use tidegate_engine::env::IfIndex;
 use tidegate_host::Host;
 use tidegate_sys::Namespace;
 
-use crate::divert::{Device, Diversion, list, open, slots_each};
+use crate::divert::{Device, Diversion, Takers, list, open, slots_each};
 use crate::fast::Kernel;
 use crate::port::Port;
 use crate::wires::Wires;
 use crate::worker::Command;
-use crate::{Crash, Options};
+use crate::{Crash, Options, Ring};
 
 /// What is listened to: links, addresses, routes, rules, forwarding and the like
 /// (`RTNLGRP_*`).
@@ -41,6 +41,8 @@ const PARTIAL: [&str; 2] = [
 pub(crate) struct Watcher {
     options: Options,
     kernel: Option<Kernel>,
+    /// Where the fast path forwards before the kernel: which interfaces take frames so.
+    takers: Option<Takers>,
     helper: Namespace,
     socket: Socket,
     guarded: HashMap<u32, Diversion>,
@@ -66,9 +68,13 @@ impl Watcher {
         }
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
+        let early = kernel.is_some() && options.ring == Ring::Xdp;
+        // An older kernel does not tell: then none does.
+        let takers = early.then(|| Takers::new().ok()).flatten();
         Ok(Watcher {
             options,
             kernel,
+            takers,
             helper,
             socket,
             guarded: HashMap::new(),
@@ -89,7 +95,13 @@ impl Watcher {
     /// # Errors
     /// The kernel does not tell.
     pub(crate) fn look(&mut self) -> Result<()> {
-        let devices = list()?;
+        let mut devices = list()?;
+        if let Some(takers) = &self.takers {
+            let takes = takers.list()?;
+            for device in &mut devices {
+                device.takes = takes.contains(&device.index);
+            }
+        }
         let wanted: Vec<&Device> = devices.iter().filter(|d| self.wants(d)).collect();
         let gone: Vec<u32> = self
             .guarded
@@ -195,9 +207,14 @@ impl Watcher {
         }));
         let plain = self.guarded.values().filter_map(|d| {
             let (name, why) = (&d.device.name, d.no_xdp.as_ref()?);
-            Some(format!(
-                "the packets of {name} come by packet sockets, not by AF_XDP: {why}"
-            ))
+            Some(match d.is_fast() {
+                false => {
+                    format!("the packets of {name} come by packet sockets, not by AF_XDP: {why}")
+                }
+                true => {
+                    format!("the packets of {name} are forwarded by TCX, not by XDP: {why}")
+                }
+            })
         });
         notes.extend(plain);
         if let Some(names) = &self.options.interfaces {
@@ -221,6 +238,7 @@ impl Watcher {
             let mut fds = [
                 PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.changes().as_fd(), PollFlags::IN),
             ];
             let wait = wait.and_then(|w| Timespec::try_from(w).ok());
             match poll(&mut fds, wait.as_ref()) {
@@ -247,13 +265,21 @@ impl Watcher {
     fn drain(&self) -> bool {
         let mut any = false;
         let mut buffer = Vec::with_capacity(1 << 16);
-        loop {
-            buffer.clear();
-            match self.socket.recv(&mut buffer, 0) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return any,
-                _ => any = true,
+        for socket in [&self.socket, self.changes()] {
+            loop {
+                buffer.clear();
+                match socket.recv(&mut buffer, 0) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    _ => any = true,
+                }
             }
         }
+        any
+    }
+
+    /// Where changes of what interfaces can do are told, if that is not where all are.
+    fn changes(&self) -> &Socket {
+        self.takers.as_ref().map_or(&self.socket, |t| &t.changes)
     }
 
     /// Opens what is guarded.

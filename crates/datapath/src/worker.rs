@@ -20,6 +20,7 @@ use crate::divert::{Device, Framing};
 use crate::fast::Fast;
 use crate::neighbour::Neighbours;
 use crate::offload::Segments;
+use crate::owners::Asked;
 use crate::port::{Port, Side};
 use crate::report::{Guarded, Report};
 use crate::sender::Heard;
@@ -101,6 +102,8 @@ pub(crate) struct KernelSide {
     pub(crate) fast: Option<Fast>,
     /// A program that refuses what local sockets send.
     pub(crate) heard: Option<Heard>,
+    /// A program that notes who sends.
+    pub(crate) asked: Option<Asked>,
 }
 
 pub(crate) struct Worker {
@@ -125,6 +128,7 @@ pub(crate) struct Worker {
     fast: Option<Fast>,
     /// Copies of what a program has refused.
     heard: Option<Heard>,
+    asked: Option<Asked>,
     /// Commands are waiting that had no turn yet.
     behind: bool,
 }
@@ -137,7 +141,7 @@ impl Worker {
         commands: Receiver<Command>,
         wake: Arc<OwnedFd>,
         partial: bool,
-        KernelSide { fast, heard }: KernelSide,
+        KernelSide { fast, heard, asked }: KernelSide,
     ) -> Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
         let neighbours = Neighbours::new()?;
@@ -164,6 +168,7 @@ impl Worker {
             partial,
             fast,
             heard,
+            asked,
             behind: false,
         })
     }
@@ -174,6 +179,7 @@ impl Worker {
         let mut busy = false;
         loop {
             events.clear();
+            self.engine.set_cpu(rustix::thread::sched_getcpu() as u32);
             let curious = self.fast.as_ref().is_some_and(Fast::is_curious);
             let timeout = self.timeout(busy || curious || self.behind);
             match epoll::wait(
@@ -193,6 +199,9 @@ impl Worker {
                     WAKE => told = true,
                     NEIGHBOURS => {
                         let settled = self.neighbours.hear()?;
+                        if let Some(fast) = &self.fast {
+                            fast.follow_neighbours(&self.neighbours);
+                        }
                         self.settle(settled);
                     }
                     HEARD => busy |= self.hear(),
@@ -203,7 +212,7 @@ impl Worker {
             self.flush();
             if let Some(fast) = &mut self.fast {
                 fast.hand_over(&mut self.engine, idle);
-                fast.sweep(&mut self.engine, self.now);
+                fast.sweep(&mut self.engine, &mut self.neighbours, self.now);
             }
             if told && self.obey()? {
                 return Ok(());
@@ -262,6 +271,9 @@ impl Worker {
 
     /// Has a program made for local senders when it is time; the number of the last job.
     fn tell_maker(&mut self) -> u64 {
+        if let Some(asked) = &self.asked {
+            asked.set(self.engine.asks_sockets());
+        }
         let Some(heard) = &mut self.heard else {
             return 0;
         };
@@ -558,10 +570,9 @@ impl Worker {
     fn offer(&mut self) {
         if let Some(fast) = &self.fast {
             let (by_dev, ports) = (&self.by_dev, &self.ports);
-            fast.offer(&mut self.engine, |dev| {
-                let slot = *by_dev.get(&IfIndex(dev))?;
-                let port = ports.get(slot)?.as_ref()?;
-                port.fast.then_some(port.mtu)
+            fast.offer(&mut self.engine, &self.neighbours, |dev| {
+                let slot = *by_dev.get(&dev)?;
+                ports.get(slot)?.as_ref()?.end()
             });
         }
     }

@@ -27,9 +27,8 @@ const LEAST: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Attached(#[allow(dead_code, reason = "ends with its holder")] Ebpf);
 
-/// Why the frames of `device` cannot come this way.
+/// Why no program can look at the frames of `device` before the kernel does.
 pub(crate) fn unfit(device: &Device) -> Option<String> {
-    let longest = XdpSocket::LONGEST as u32 - HEAD;
     if !matches!(device.framing, Some(Framing::Ethernet(_))) {
         return Some("it is no Ethernet interface".to_owned());
     }
@@ -37,12 +36,18 @@ pub(crate) fn unfit(device: &Device) -> Option<String> {
         // A tag that the driver has taken out of the frame is not seen by the program.
         return Some("other interfaces (VLAN, macvlan) are based on it".to_owned());
     }
+    None
+}
+
+/// Whether the frames of `device` are too long for these sockets.
+pub(crate) fn too_long(device: &Device) -> Option<String> {
+    let longest = XdpSocket::LONGEST as u32 - HEAD;
     (device.mtu > longest).then(|| format!("its MTU is above {longest}"))
 }
 
 /// Takes the frames of `device`: of all its queues together `slots` may wait.
 pub(crate) fn take(device: &Device, slots: u32) -> Result<(Attached, Vec<XdpSocket>)> {
-    if let Some(why) = unfit(device) {
+    if let Some(why) = unfit(device).or_else(|| too_long(device)) {
         bail!("{why}");
     }
     let object = up(XdpSocket::LONGEST as u16).context("the object file")?;
@@ -69,8 +74,13 @@ pub(crate) fn take(device: &Device, slots: u32) -> Result<(Attached, Vec<XdpSock
     // programs once more.
     program
         .attach_to_if_index(device.index, XdpMode::Driver)
-        .map_err(|e| anyhow!("its driver does not take the program: {}", causes(&e)))?;
+        .map_err(|e| refused(&e))?;
     Ok((Attached(loaded), sockets))
+}
+
+/// What is said when a driver takes no program.
+pub(crate) fn refused(e: &dyn std::error::Error) -> anyhow::Error {
+    anyhow!("its driver does not take the program: {}", causes(e))
 }
 
 fn causes(e: &dyn std::error::Error) -> String {

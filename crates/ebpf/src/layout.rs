@@ -14,11 +14,13 @@ pub const FLOW: usize = 8;
 /// Words of a value of [`GATES`].
 pub const GATE: usize = 8;
 /// Bytes of a value of [`CONNECTIONS`].
-pub const CONNECTION: usize = 248;
+pub const CONNECTION: usize = 280;
 /// Words of the value of [`GLOBALS`].
 pub const GLOBAL: usize = 8;
 /// Bytes of a value of [`DOORS`].
 pub const DOOR: usize = 4;
+/// Words of a value of [`HOPS`].
+pub const HOP: usize = 3;
 /// Longest transport header and payload whose checksum is verified.
 pub const SCRATCH: usize = 2048;
 
@@ -80,6 +82,17 @@ pub static DOORS: Map = Map {
     shared: false,
 };
 
+/// Next hops whose Ethernet addresses programs write themselves.
+pub static HOPS: Map = Map {
+    name: "hops",
+    kind: Kind::Array,
+    key: 4,
+    value: HOP as u32 * 8,
+    entries: 4096,
+    locked: false,
+    shared: true,
+};
+
 /// What became of packets, by [`Fate`].
 pub static FATES: Map = Map {
     name: "fates",
@@ -103,12 +116,13 @@ pub static SUMS: Map = Map {
 };
 
 /// All maps.
-pub static MAPS: [&Map; 7] = [
+pub static MAPS: [&Map; 8] = [
     &FLOWS,
     &GATES,
     &CONNECTIONS,
     &GLOBALS,
     &DOORS,
+    &HOPS,
     &FATES,
     &SUMS,
 ];
@@ -138,6 +152,31 @@ pub mod global {
     pub const EPOCH: usize = 0;
     /// Whether transport checksums count.
     pub const VERIFY: usize = 1;
+}
+
+/// What [`HOPS`] says about a next hop.
+pub mod hop {
+    /// Place of the word that says since when it has been in use without anybody asking;
+    /// nanoseconds of `CLOCK_BOOTTIME`, or 0. Who follows the neighbours sets it to 0.
+    pub const USED: usize = 2;
+    /// After that long unasked, the addresses hold no longer.
+    pub const PATIENCE: u64 = 10_000_000_000;
+
+    /// The words of a next hop: an Ethernet header's addresses, and that they hold. The
+    /// second is to be zero while the first changes.
+    #[must_use]
+    pub fn words(to: [u8; 6], from: [u8; 6]) -> [u64; 2] {
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&to);
+        bytes[6..12].copy_from_slice(&from);
+        bytes[12] = 1;
+        let word = |at| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_ne_bytes(word)
+        };
+        [word(0), word(8)]
+    }
 }
 
 /// What became of a packet at the fast path.
@@ -173,11 +212,13 @@ pub enum Fate {
     TooBig,
     /// Not clearly inside the TCP window.
     Window,
+    /// Forwarded before the kernel looked at it.
+    Early,
 }
 
 impl Fate {
     /// All, by number.
-    pub const ALL: [Fate; 15] = [
+    pub const ALL: [Fate; 16] = [
         Fate::Forwarded,
         Fate::Passed,
         Fate::NotOurs,
@@ -193,6 +234,7 @@ impl Fate {
         Fate::Ttl,
         Fate::TooBig,
         Fate::Window,
+        Fate::Early,
     ];
 
     /// A few words for reports.
@@ -214,6 +256,7 @@ impl Fate {
             Fate::Ttl => "TTL ran out",
             Fate::TooBig => "too long for the way out",
             Fate::Window => "not clearly inside the TCP window",
+            Fate::Early => "forwarded at the interface (XDP)",
         }
     }
 }
@@ -273,7 +316,7 @@ pub fn flow(place: u32, dir: Dir) -> [u8; FLOW] {
 /// Offsets in a connection.
 pub(crate) mod at {
     pub(crate) const WAYS: i16 = 8;
-    pub(crate) const WAY: i16 = 80;
+    pub(crate) const WAY: i16 = 96;
     pub(crate) const WAY_KIND: i16 = 0;
     pub(crate) const WAY_DEV: i16 = 4;
     pub(crate) const WAY_NEXT_HOP: i16 = 8;
@@ -285,6 +328,11 @@ pub(crate) mod at {
     pub(crate) const WAY_ADDRESS_DIFF: i16 = 68;
     pub(crate) const WAY_PORT_DIFF: i16 = 72;
     pub(crate) const WAY_TOS: i16 = 76;
+    pub(crate) const WAY_HOP: i16 = 80;
+    pub(crate) const WAY_OWN: i16 = 84;
+    pub(crate) const WAY_EARLY: i16 = 90;
+    pub(crate) const HOP_HOLDS: i16 = 12;
+    pub(crate) const HOP_USED: i16 = 8 * super::hop::USED as i16;
     pub(crate) const TCP: i16 = WAYS + 2 * WAY;
     pub(crate) const SIDE: i16 = 24;
     pub(crate) const END: i16 = 0;
@@ -331,6 +379,11 @@ pub struct Way {
     pub after: Tuple,
     /// The only type of service (traffic class) for which that holds.
     pub tos: Option<u8>,
+    /// Place of the next hop in [`HOPS`]; `None`: the kernel is to find its address.
+    pub hop: Option<u32>,
+    /// Both interfaces can do without the kernel, for frames to this Ethernet address: that
+    /// of the interface that they come by.
+    pub early: Option<[u8; 6]>,
 }
 
 /// What [`at::WAY_KIND`] says.
@@ -360,6 +413,12 @@ impl Way {
                 put(bytes, at::WAY_NEXT_HOP as usize, &hop);
             }
             Goes::On => word(at::WAY_KIND, ON as u32),
+        }
+        let hop = self.hop.unwrap_or(0);
+        put(bytes, at::WAY_HOP as usize, &hop.to_ne_bytes());
+        if let Some(own) = self.early {
+            put(bytes, at::WAY_OWN as usize, &own);
+            bytes[at::WAY_EARLY as usize] = 1;
         }
         put(bytes, at::WAY_SRC as usize, &after);
     }

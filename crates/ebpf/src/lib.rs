@@ -12,6 +12,7 @@ pub mod fast;
 pub mod layout;
 mod maps;
 mod object;
+pub mod owner;
 pub mod sender;
 pub mod up;
 

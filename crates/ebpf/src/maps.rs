@@ -9,6 +9,8 @@ pub enum Kind {
     Array = 2,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`
     PerCpuArray = 6,
+    /// `BPF_MAP_TYPE_LRU_HASH`: the entry that nobody has used for longest makes room.
+    Recent = 9,
     /// `BPF_MAP_TYPE_XSKMAP`
     Sockets = 17,
     /// `BPF_MAP_TYPE_RINGBUF`: entries are bytes, keys and values have no size.

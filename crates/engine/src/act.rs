@@ -1,6 +1,8 @@
 //! What the rarer targets do to a packet in a table.
 
-use tidegate_ir::{Chain, Effect, Hook, LogSpec, Manip, QueueSpec, RuleId, TableKind, TeeSpec};
+use tidegate_ir::{
+    Chain, Effect, Hook, LogSpec, Manip, QueueSpec, RuleId, TableKind, TeeSpec, TproxySpec,
+};
 use tidegate_wire::{Family, be16, checksum};
 
 use crate::at_table::AtTable;
@@ -10,6 +12,7 @@ use crate::outcome::{DropReason, Output};
 use crate::packet::{LinkHeader, Packet, Tracking};
 use crate::queue::{self, Queued, Verdict};
 use crate::rewrite;
+use crate::sockets::{self, Whose};
 use crate::synproxy::part;
 use crate::tables::Decision;
 use crate::trace::Trace;
@@ -33,6 +36,7 @@ impl<T: Trace> AtTable<'_, T> {
         let drop = |_| Decision::Drop(DropReason::Target(rule));
         match effect {
             Effect::Queue(spec) => return Some(self.queue(*spec, rule)),
+            Effect::Tproxy(spec) => return Some(self.hand_over(*spec, rule)),
             Effect::SynProxy(spec) => {
                 return part(self.packet).map(|_| Decision::SynProxy(*spec, rule));
             }
@@ -87,6 +91,23 @@ impl<T: Trace> AtTable<'_, T> {
         }
     }
 
+    /// `tproxy_tg4`, `tproxy_tg6_v1`
+    fn hand_over(&mut self, spec: TproxySpec, rule: RuleId) -> Decision {
+        let packet = &mut *self.packet;
+        let own = |dev| self.env.first_address(packet.family(), dev);
+        let addr = match spec.addr {
+            0 => packet.in_dev.and_then(own).unwrap_or(packet.dst()),
+            addr => addr,
+        };
+        let found = sockets::transparent(packet, (addr, spec.port), &mut self.outside.sockets);
+        let Some(found) = found else {
+            return Decision::Drop(DropReason::Target(rule));
+        };
+        packet.mark = packet.mark & !spec.mask ^ spec.mark;
+        packet.whose = Some(Box::new(Whose::given_to(found)));
+        Decision::Accept
+    }
+
     /// The copy does not fragment, and loses a hop where it could come back
     /// (`nf_dup_ipv4`, `nf_dup_ipv6`).
     fn tee(&mut self, spec: &TeeSpec) {
@@ -105,6 +126,7 @@ impl<T: Trace> AtTable<'_, T> {
             follow: None,
             as_sent: false,
             looped: false,
+            whose: None,
             ..self.packet.clone()
         };
         let family = packet.family();
@@ -167,6 +189,23 @@ impl<T: Trace> AtTable<'_, T> {
         };
         let line = log::line(&spec, self.packet, self.env);
         self.log(WARNING, line, prefix);
+    }
+
+    /// Logs what conditions had to say, with all that LOG says but the link-layer header.
+    pub(crate) fn log_said(&mut self) {
+        for prefix in std::mem::take(&mut self.outside.said) {
+            let spec = LogSpec {
+                level: NOTICE,
+                prefix: format!("{prefix} "),
+                tcp_sequence: true,
+                tcp_options: true,
+                ip_options: true,
+                uid: true,
+                mac_decode: false,
+            };
+            let line = log::line(&spec, self.packet, self.env);
+            self.log(NOTICE, line, prefix);
+        }
     }
 
     fn log(&mut self, level: u8, line: String, prefix: String) {

@@ -8,6 +8,7 @@ use tidegate_ir::{
 
 use crate::act::Copy;
 use crate::effects;
+use crate::engine::Outside;
 use crate::env::Env;
 use crate::facts::View;
 use crate::flow::Recorder;
@@ -28,6 +29,7 @@ pub(crate) struct AtTable<'r, T> {
     pub(crate) steps: &'r mut Vec<Box<dyn Step>>,
     pub(crate) shared: &'r mut Shared,
     pub(crate) random: &'r mut Random,
+    pub(crate) outside: &'r mut Outside,
     pub(crate) trace: &'r mut T,
     pub(crate) recorder: &'r mut Recorder,
     pub(crate) outputs: &'r mut Vec<Output>,
@@ -52,6 +54,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
             steps: self.steps,
             shared: self.shared,
             random: self.random,
+            outside: self.outside,
             now: self.now,
             rehearsed: false,
         };

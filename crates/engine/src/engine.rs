@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate_conntrack::snapshot::{Restored, Snapshot};
 use tidegate_conntrack::{self as ct, Conntrack, Time};
-use tidegate_ir::{RuleId, Ruleset, Shared, Step, TableKey, TableKind};
+use tidegate_ir::{RuleId, Ruleset, Shared, Socket, Step, TableKey, TableKind};
 use tidegate_wire::Family;
 
 use crate::classifier::Classifier;
@@ -19,6 +19,7 @@ use crate::packet::LinkHeader;
 use crate::queue::Queues;
 use crate::random::Random;
 use crate::run::Run;
+use crate::sockets::{Sockets, Whose};
 use crate::staged::Staged;
 use crate::tables::{Counter, Stack};
 use crate::trace::Trace;
@@ -182,6 +183,16 @@ pub struct Outgoing {
     pub segment: Option<u16>,
 }
 
+/// What rules can ask for that is neither the packet's nor a snapshot's.
+#[derive(Debug, Default)]
+pub(crate) struct Outside {
+    pub(crate) sockets: Option<Box<dyn Sockets>>,
+    /// Number of the processor that handles the packets.
+    pub(crate) cpu: u32,
+    /// What conditions want logged about the packet.
+    pub(crate) said: Vec<String>,
+}
+
 /// Decides packets.
 #[derive(Debug)]
 pub struct Engine {
@@ -195,6 +206,7 @@ pub struct Engine {
     pub(crate) flows: FlowCache,
     pub(crate) shared: Shared,
     pub(crate) queues: Option<Box<dyn Queues>>,
+    pub(crate) outside: Outside,
     pub(crate) drops: DropCounters,
     /// The last packet, if it followed a plan.
     pub(crate) last: Option<Followed>,
@@ -226,6 +238,7 @@ impl Engine {
             flows: FlowCache::default(),
             shared: Shared::default(),
             queues: None,
+            outside: Outside::default(),
             drops: DropCounters::default(),
             last: None,
             staged: None,
@@ -285,6 +298,24 @@ impl Engine {
         if let Some(staged) = self.staged.as_deref_mut() {
             staged.restart();
         }
+    }
+
+    /// Says who knows this host's sockets. Rules that ask for sockets find none without.
+    pub fn set_sockets(&mut self, sockets: Option<Box<dyn Sockets>>) {
+        self.outside.sockets = sockets;
+    }
+
+    /// Whether some rule in force or on stage asks for sockets.
+    #[must_use]
+    pub fn asks_sockets(&self) -> bool {
+        let staged = self.staged.iter().flat_map(|s| &s.families);
+        let mut all = self.families.iter().chain(staged);
+        all.any(|f| f.rules.asks_sockets)
+    }
+
+    /// Says which processor handles the packets from now on; the first (0) until then.
+    pub fn set_cpu(&mut self, cpu: u32) {
+        self.outside.cpu = cpu;
     }
 
     /// Who decides packets of queues (NFQUEUE); `None` for nobody.
@@ -433,7 +464,20 @@ impl Engine {
         mark: u32,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).send(packet, mark, None)
+        Run::new(self, now, trace).send(packet, mark, None, None)
+    }
+
+    /// As [`Engine::send`], for a packet whose socket is known; `None` for one of no socket.
+    pub fn send_as<T: Trace>(
+        &mut self,
+        now: Time,
+        packet: Vec<u8>,
+        mark: u32,
+        sender: Option<Arc<Socket>>,
+        trace: &mut T,
+    ) -> Outcome {
+        let whose = Some(Box::new(Whose::of(sender)));
+        Run::new(self, now, trace).send(packet, mark, None, whose)
     }
 
     /// As [`Engine::send`], for a packet that the kernel has routed already. It is routed
@@ -445,7 +489,7 @@ impl Engine {
         packet: Vec<u8>,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).send(packet, way.mark, Some(way))
+        Run::new(self, now, trace).send(packet, way.mark, Some(way), None)
     }
 
     /// A packet that was to be transmitted, as it left the engine, finds nobody at its

@@ -1,12 +1,13 @@
 //! Field values of a packet at a hook: what conditions are evaluated against.
 
 use tidegate_conntrack::{Conntrack, CtInfo, Dir, Entry, EntryId, Time};
-use tidegate_ir::pkttype;
 use tidegate_ir::{
-    Expr, Facts, Field, ReversePath, Shared, Step, StepId, StepInput, Truth, ctstate,
+    Expr, Facts, Field, ReversePath, Shared, Socket, Step, StepId, StepInput, Truth, ctstate,
+    pkttype, socket,
 };
 use tidegate_wire::{Family, be16, proto, tcp};
 
+use crate::engine::Outside;
 use crate::env::{Env, IfIndex, RouteType, Routed, is_link_local6, is_multicast};
 use crate::headers6;
 use crate::packet::{Packet, Tracking};
@@ -20,6 +21,7 @@ pub(crate) struct View<'a> {
     pub(crate) steps: &'a mut [Box<dyn Step>],
     pub(crate) shared: &'a mut Shared,
     pub(crate) random: &'a mut Random,
+    pub(crate) outside: &'a mut Outside,
     pub(crate) now: Time,
     /// Rules that only rehearse leave connections as they are.
     pub(crate) rehearsed: bool,
@@ -40,6 +42,13 @@ impl Facts for View<'_> {
             Field::FragOff => Some(u128::from(p.layout.frag_off)),
             Field::InName => Some(p.in_name),
             Field::OutName => Some(p.out_name),
+            Field::InGroup => self.group(p.in_dev),
+            Field::OutGroup => self.group(p.out_dev),
+            Field::Realm => Some(u128::from(p.realm)),
+            Field::Cpu => Some(u128::from(self.outside.cpu)),
+            Field::Socket | Field::SocketUid | Field::SocketGid | Field::SocketClass => {
+                self.of_socket(field)
+            }
             Field::Mark => Some(u128::from(p.mark)),
             Field::Priority => Some(u128::from(p.priority)),
             Field::L4Len
@@ -97,6 +106,22 @@ impl Facts for View<'_> {
 
     fn is_own(&self) -> bool {
         self.packet.in_dev.is_none()
+    }
+
+    fn sender(&mut self) -> Option<&Socket> {
+        let whose = self.packet.whose.as_deref()?;
+        whose.socket(self.packet, &mut self.outside.sockets, self.conntrack)
+    }
+
+    fn receiver(&mut self) -> Option<&Socket> {
+        let whose = self.packet.whose.as_deref()?;
+        whose.receiver(self.packet, &mut self.outside.sockets, self.conntrack)
+    }
+
+    fn say(&mut self, line: String) {
+        if !self.rehearsed {
+            self.outside.said.push(line);
+        }
     }
 
     fn connection(&mut self) -> Option<u64> {
@@ -157,6 +182,24 @@ impl View<'_> {
         self.steps = steps;
         *self.shared = shared;
         truth
+    }
+
+    fn group(&self, dev: Option<IfIndex>) -> Option<u128> {
+        Some(u128::from(self.env.interface(dev?)?.group))
+    }
+
+    fn of_socket(&mut self, field: Field) -> Option<u128> {
+        let sender = self.sender();
+        let number = match (field, sender) {
+            (Field::Socket, None) => socket::NONE,
+            (Field::Socket, Some(s)) if s.owner.is_none() => socket::KERNEL,
+            (Field::Socket, Some(_)) => socket::PROGRAM,
+            (Field::SocketUid, Some(s)) => s.owner.as_ref()?.uid.into(),
+            (Field::SocketGid, Some(s)) => s.owner.as_ref()?.gid.into(),
+            (_, Some(s)) => s.class.into(),
+            (_, None) => return None,
+        };
+        Some(number)
     }
 
     fn address_type(&self, addr: u128, dev: Option<IfIndex>) -> Option<u128> {

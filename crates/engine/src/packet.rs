@@ -6,6 +6,7 @@ use tidegate_wire::{Family, Layout, Malformed, parse, proto};
 use crate::env::IfIndex;
 use crate::flow::Follow;
 use crate::options4;
+use crate::sockets::Whose;
 
 /// What connection tracking has attached to a packet.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +103,10 @@ pub(crate) struct Packet {
     pub(crate) as_sent: bool,
     /// As [`crate::Incoming::segment`].
     pub(crate) segment: Option<u16>,
+    /// Realms of its route, where routes have any ([`tidegate_ir::Field::Realm`]).
+    pub(crate) realm: u32,
+    /// Whose it is, where rules ask for that; else there is no socket.
+    pub(crate) whose: Option<Box<Whose>>,
 }
 
 /// The link-layer header of a received frame.
@@ -173,6 +178,8 @@ impl Packet {
             follow: None,
             as_sent: false,
             segment: None,
+            realm: 0,
+            whose: None,
         }
     }
 

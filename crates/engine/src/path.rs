@@ -7,7 +7,7 @@ use tidegate_ir::Hook;
 use tidegate_wire::{Family, Layout, Malformed, parse, proto};
 
 use crate::emit::IcmpError;
-use crate::engine::{Engine, Incoming, Outgoing};
+use crate::engine::{Engine, Incoming, Outgoing, index};
 use crate::env::{Env, IfIndex, RouteType, is_multicast};
 use crate::offload::Followed;
 use crate::options4::Here;
@@ -16,6 +16,7 @@ use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
 use crate::packet::{Packet, Tracking, WayOut};
 use crate::routing::{Path, route_in};
 use crate::run::{Run, Stop};
+use crate::sockets::Whose;
 use crate::trace::{Trace, TraceEvent};
 use crate::{fragment, options4, options6};
 
@@ -35,6 +36,9 @@ impl<T: Trace> Run<'_, T> {
             Ok(layout) => {
                 let mut packet = Packet::of(bytes, layout);
                 packet.link = incoming.link;
+                if self.asks_sockets(packet.family()) {
+                    packet.whose = Some(Box::default());
+                }
                 packet.segment = incoming.segment;
                 self.event(TraceEvent::Packet {
                     bytes: &packet.bytes,
@@ -52,12 +56,23 @@ impl<T: Trace> Run<'_, T> {
         self.outcome(disposition)
     }
 
-    pub(crate) fn send(mut self, bytes: Vec<u8>, mark: u32, on: Option<Outgoing>) -> Outcome {
+    pub(crate) fn send(
+        mut self,
+        bytes: Vec<u8>,
+        mark: u32,
+        on: Option<Outgoing>,
+        whose: Option<Box<Whose>>,
+    ) -> Outcome {
         let disposition = match Packet::new(bytes) {
             Err(why) => self.dropped(DropReason::Malformed(why)),
             Ok(mut packet) => {
                 packet.mark = mark;
                 packet.segment = on.and_then(|way| way.segment);
+                let asked = self.asks_sockets(packet.family());
+                packet.whose = match whose {
+                    None if asked => Some(Box::new(Whose::sent(&packet))),
+                    whose => whose.filter(|_| asked),
+                };
                 let on = on.map(|way| way.dev);
                 self.event(TraceEvent::Packet {
                     bytes: &packet.bytes,
@@ -141,6 +156,22 @@ impl<T: Trace> Run<'_, T> {
         packet.out_name = 0;
     }
 
+    fn asks_sockets(&self, family: Family) -> bool {
+        let family = index(family);
+        let staged = self.engine.staged.as_deref();
+        self.engine.families[family].rules.asks_sockets
+            || staged.is_some_and(|s| s.families[family].rules.asks_sockets)
+    }
+
+    /// Notes the realms of the packet's route, which may be that of its source too.
+    fn set_realm(&self, packet: &mut Packet, local: bool) {
+        if packet.family() == Family::V4 {
+            let ends = (packet.src(), packet.dst());
+            let received = packet.in_dev.is_some();
+            packet.realm = self.engine.env.realms(received, local, ends, packet.mark);
+        }
+    }
+
     fn set_output(&mut self, packet: &mut Packet, way: WayOut) {
         packet.out_dev = Some(way.dev);
         packet.out_name = self.engine.env.name_number(way.dev);
@@ -161,6 +192,7 @@ impl<T: Trace> Run<'_, T> {
             None => {
                 let path = route_in(packet, &self.engine.env);
                 self.engine.flows.recorder.routed(path);
+                self.set_realm(packet, path == Path::Local);
                 path
             }
         };
@@ -199,6 +231,10 @@ impl<T: Trace> Run<'_, T> {
         via: Option<u128>,
         role: Role,
     ) -> Result<Disposition, Stop> {
+        // It has been given to a socket, and routing did not bring it there.
+        if packet.whose.as_ref().is_some_and(|w| w.is_given()) {
+            return Err(Stop::Drop(DropReason::NotForwarding));
+        }
         if packet.ttl() <= 1 {
             self.emit_error(packet, IcmpError::TimeExceeded);
             return Err(Stop::Drop(DropReason::TtlExceeded));
@@ -235,10 +271,12 @@ impl<T: Trace> Run<'_, T> {
         };
         packet.as_sent = on.is_some();
         self.set_output(packet, way);
+        self.set_realm(packet, false);
         self.hook(packet, Hook::Output)?;
         if let Some(way) = packet.rerouted.take() {
             packet.as_sent = false;
             self.set_output(packet, way);
+            self.set_realm(packet, false);
         }
         self.postrouting_path(packet, role)
     }
@@ -355,6 +393,7 @@ impl<T: Trace> Run<'_, T> {
         self.engine.flows.recorder.spoil();
         let mut copy = Packet {
             borrows_connection: true,
+            whose: packet.whose.as_ref().map(|_| Box::new(Whose::of(None))),
             ..packet.clone()
         };
         self.finish(&mut copy, |run, p| {

@@ -106,7 +106,9 @@ impl<'e, T: Trace> Run<'e, T> {
             packet.tracking,
             Tracking::Connection(_) | Tracking::Untracked
         );
-        if settled || !defrag::takes(packet) || !self.family(packet).tracked {
+        let family = self.family(packet);
+        let wanted = family.tracked || family.rules.reassembles;
+        if settled || !defrag::takes(packet) || !wanted {
             return Ok(());
         }
         let user = if hook == Hook::Output {
@@ -191,6 +193,7 @@ impl<'e, T: Trace> Run<'e, T> {
             conntrack,
             env,
             random,
+            outside,
             stack,
             flows,
             shared,
@@ -217,6 +220,7 @@ impl<'e, T: Trace> Run<'e, T> {
             steps,
             shared,
             random,
+            outside,
             trace: self.trace,
             recorder: &mut flows.recorder,
             outputs: &mut self.outputs,
@@ -225,6 +229,7 @@ impl<'e, T: Trace> Run<'e, T> {
             last: None,
         };
         let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
+        at.log_said();
         (decision, at.copies, at.last)
     }
 
@@ -299,6 +304,7 @@ impl<'e, T: Trace> Run<'e, T> {
             conntrack,
             env,
             random,
+            outside,
             flows,
             shared,
             staged,
@@ -318,6 +324,7 @@ impl<'e, T: Trace> Run<'e, T> {
             steps: &mut families[index(packet.family())].steps,
             shared,
             random,
+            outside,
             now: self.now,
             rehearsed: false,
         };
@@ -360,7 +367,14 @@ impl<'e, T: Trace> Run<'e, T> {
             conntrack.help_broadcast(self.now, &attached, &packet.layout, netmask);
         }
         let before = T::TESTS.then(|| packet.bytes.clone());
-        let helped = conntrack.help(self.now, &attached, &mut packet.bytes, &packet.layout);
+        let env = &self.engine.env;
+        let to = |family, addr| way(env, family, addr);
+        let ways = ct::Ways {
+            out: packet.out_dev.map(|dev| dev.0),
+            to: Some(&to),
+        };
+        let (bytes, layout) = (&mut packet.bytes, &packet.layout);
+        let helped = conntrack.help_knowing(self.now, &attached, bytes, layout, &ways);
         match helped {
             Err(ct::DropReason::Helper(why)) => self.log_helper(packet, &attached, why),
             Err(ct::DropReason::HelperPort(port)) => {
@@ -395,6 +409,15 @@ impl<'e, T: Trace> Run<'e, T> {
         }
         Ok(())
     }
+}
+
+/// The way that a packet of this host would go to an address.
+fn way(env: &Env, family: Family, addr: u128) -> Option<ct::Way> {
+    let route = env.route(family, addr, 0, 0)?;
+    Some(ct::Way {
+        dev: route.dev?.0,
+        hop: route.via.unwrap_or(addr),
+    })
 }
 
 /// Mask of the network in which a packet of this host goes out to everybody.

@@ -13,7 +13,7 @@ use tidegate_conntrack::{Conntrack, Time};
 use tidegate_ir::{Chain, Effect, Hook, Rule, RuleId, Shared, Step, TableKind};
 use tidegate_wire::Family;
 
-use crate::engine::{Engine, Family4Or6, Ready, index};
+use crate::engine::{Engine, Family4Or6, Outside, Ready, index};
 use crate::env::{Env, IfIndex};
 use crate::facts::View;
 use crate::flow::Recorder;
@@ -86,7 +86,7 @@ pub struct Differing {
 /// Rules on stage and what was seen of them.
 #[derive(Debug)]
 pub struct Staged {
-    families: [Family4Or6; 2],
+    pub(crate) families: [Family4Or6; 2],
     shared: Shared,
     random: Random,
     stack: Stack,
@@ -215,6 +215,7 @@ impl<T: Trace> Run<'_, T> {
             staged,
             conntrack,
             env,
+            outside,
             ..
         } = &mut *self.engine;
         let staged = staged
@@ -238,6 +239,7 @@ impl<T: Trace> Run<'_, T> {
             steps,
             shared: &mut staged.shared,
             random: &mut staged.random,
+            outside,
             recorder: &mut staged.recorder,
             last: None,
             now: self.now,
@@ -269,6 +271,7 @@ struct Rehearsal<'r> {
     steps: &'r mut Vec<Box<dyn Step>>,
     shared: &'r mut Shared,
     random: &'r mut Random,
+    outside: &'r mut Outside,
     recorder: &'r mut Recorder,
     /// The rule or policy that counted last: the one that decides.
     last: Option<RuleId>,
@@ -287,6 +290,7 @@ impl Host for Rehearsal<'_> {
             steps: self.steps,
             shared: self.shared,
             random: self.random,
+            outside: self.outside,
             now: self.now,
             rehearsed: true,
         };
@@ -310,10 +314,10 @@ impl Host for Rehearsal<'_> {
 
     fn log_rule(&mut self, _: TableKind, _: &Chain, _: &str, _: usize) {}
 
-    /// A queue is taken to accept.
+    /// A queue is taken to accept, a socket to be there.
     fn run_effects(&mut self, rule: &Rule) -> Continue {
         let decided = rule.effects.iter().find_map(|e| match e {
-            Effect::Queue(_) => Some(Decision::Accept),
+            Effect::Queue(_) | Effect::Tproxy(_) => Some(Decision::Accept),
             Effect::SynProxy(spec) => part(self.packet).map(|_| Decision::SynProxy(*spec, rule.id)),
             _ => None,
         });

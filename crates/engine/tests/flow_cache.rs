@@ -114,6 +114,7 @@ fn interface(index: u32, name: &str, addr: u32, len: u8, mtu: u32) -> Interface 
             addr: u128::from(addr),
             len,
         }],
+        group: 0,
         mtu,
         mac: None,
         loopback: false,
@@ -157,6 +158,7 @@ fn env(place: Place) -> Arc<Env> {
         dev: Some(IfIndex(9)),
         via: Some(0x0a63_0002),
         src: None,
+        realm: 0,
         metric: 0,
     };
     let marked = PolicyRule {

@@ -49,6 +49,7 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
             net4(0x0a00_0001 | u128::from(n) << 8, 24),
             net6(u128::from(n)),
         ],
+        group: 0,
         mtu,
         mac: None,
         loopback: false,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -23,6 +23,8 @@ pub(crate) struct File {
     pub(crate) routes: Vec<Way>,
     #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
     pub(crate) rules: Vec<Selector>,
+    #[serde(default, rename = "socket", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sockets: Vec<Open>,
     #[serde(default)]
     pub(crate) sysctl: BTreeMap<String, u32>,
 }
@@ -60,6 +62,8 @@ pub(crate) struct Link {
     #[serde(default = "ethernet_mtu")]
     pub(crate) mtu: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mac: Option<Mac>,
 }
 
@@ -78,6 +82,8 @@ pub(crate) struct Way {
     pub(crate) src: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) metric: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) realm: Option<Realms>,
     #[serde(default, rename = "type", skip_serializing_if = "Kind::is_unicast")]
     pub(crate) kind: Kind,
 }
@@ -141,6 +147,43 @@ pub(crate) struct Selector {
     pub(crate) table: u32,
     #[serde(default = "first_priority")]
     pub(crate) priority: u32,
+}
+
+/// `[[socket]]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Open {
+    pub(crate) proto: Transport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) local: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remote: Option<SocketAddr>,
+    #[serde(default)]
+    pub(crate) uid: u32,
+    #[serde(default)]
+    pub(crate) gid: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cgroup: Option<String>,
+    #[serde(default)]
+    pub(crate) class: u32,
+    #[serde(default)]
+    pub(crate) mark: u32,
+    #[serde(default)]
+    pub(crate) transparent: bool,
+}
+
+/// A transport protocol by name.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+    Icmp,
+    Icmp6,
 }
 
 /// A family by name.
@@ -216,6 +259,20 @@ word!(
     Mac([u8; 6]),
     |text| parse_mac(text).ok_or_else(|| format!("`{text}` is no hardware address")),
     |mac| mac.map(|byte| format!("{byte:02x}")).join(":")
+);
+word!(
+    /// Realms of a route, as `realm` or `source/destination`.
+    Realms(u32),
+    |text| {
+        let (src, dst) = text.split_once('/').unwrap_or(("0", text));
+        let both = src.parse::<u16>().ok().zip(dst.parse::<u16>().ok());
+        let one = |(src, dst)| u32::from(src) << 16 | u32::from(dst);
+        both.map(one).ok_or_else(|| format!("`{text}` is no realm, nor two with a / between"))
+    },
+    |realms| match (realms >> 16, realms & 0xffff) {
+        (0, dst) => dst.to_string(),
+        (src, dst) => format!("{src}/{dst}"),
+    }
 );
 word!(
     /// A helper and its port.

@@ -1,10 +1,12 @@
 //! The host that rules are for: described in a file, or the running one.
 #![forbid(unsafe_code)]
 
+pub mod diag;
 mod file;
 pub mod foreign;
 mod live;
 pub mod netlink;
+mod sockets;
 mod sysctl;
 
 use std::fs;
@@ -15,7 +17,7 @@ use tidegate_engine::conntrack::Config as CtConfig;
 use tidegate_engine::env::{
     Env, IfIndex, Interface, PolicyRule, Prefix, Route, Settings, TABLE_MAIN,
 };
-use tidegate_engine::{Config, TrackWhen};
+use tidegate_engine::{Config, SocketList, TrackWhen};
 use tidegate_wire::Family;
 
 use file::{File, Link, Selector, Tracking, Way};
@@ -61,6 +63,8 @@ pub struct Host {
     pub env: Env,
     /// Settings of the engine.
     pub config: Config,
+    /// Sockets, where they are known.
+    pub sockets: Option<SocketList>,
 }
 
 impl Host {
@@ -135,6 +139,7 @@ impl Host {
                 track,
                 ..Config::default()
             },
+            sockets: sockets::list(&file.sockets)?,
         })
     }
 }
@@ -165,6 +170,7 @@ fn interfaces(links: &[Link]) -> Result<Vec<Interface>> {
             } else {
                 link.addresses.iter().map(|a| a.0).collect()
             },
+            group: link.group.unwrap_or(0),
             mtu: link.mtu,
             mac: link.mac.as_ref().map(|m| m.0),
             loopback,
@@ -211,6 +217,7 @@ impl Way {
             dev,
             via: self.via.map(|a| number(a).1),
             src: self.src.map(|a| number(a).1),
+            realm: self.realm.as_ref().map_or(0, |r| r.0),
             metric: self.metric.unwrap_or(0),
         };
         Ok(named.into_iter().map(of).collect())

@@ -14,7 +14,8 @@ use tidegate_engine::env::{Prefix, TABLE_LOCAL, TABLE_MAIN};
 use tidegate_wire::Family;
 
 use super::file::{
-    Cidr, File, General, IfName, IpVersion, Kind, Link, Mac, Mark, Selector, To, Way, number, width,
+    Cidr, File, General, IfName, IpVersion, Kind, Link, Mac, Mark, Realms, Selector, To, Way,
+    number, width,
 };
 use super::{OWN_DEVICE, netlink, sysctl};
 
@@ -108,6 +109,7 @@ impl Snapshot {
             index: Some(message.header.index),
             addresses: Vec::new(),
             mtu: 0,
+            group: None,
             mac: None,
         };
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
@@ -115,6 +117,7 @@ impl Snapshot {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.0.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Group(group) => link.group = Some(*group).filter(|g| *g != 0),
                 LinkAttribute::Address(mac) if ethernet => {
                     link.mac = <[u8; 6]>::try_from(mac.as_slice()).ok().map(Mac);
                 }
@@ -187,6 +190,7 @@ impl Snapshot {
             table: Some(u32::from(header.table)),
             src: None,
             metric: None,
+            realm: None,
             kind,
         };
         let mut hops = 1;
@@ -198,6 +202,10 @@ impl Snapshot {
                 RouteAttribute::Table(table) => way.table = Some(*table),
                 RouteAttribute::PrefSource(a) => way.src = ip(a),
                 RouteAttribute::Priority(metric) => way.metric = Some(*metric),
+                RouteAttribute::Realm(realm) => {
+                    let both = u32::from(realm.source) << 16 | u32::from(realm.destination);
+                    way.realm = Some(Realms(both));
+                }
                 RouteAttribute::MultiPath(all) => {
                     hops = all.len();
                     if let Some(first) = all.first() {
@@ -250,6 +258,7 @@ impl Snapshot {
         way.table == Some(TABLE_MAIN)
             && way.via.is_none()
             && way.metric == usual
+            && way.realm.is_none()
             && own.any(|a| a.0.family == to.family && a.0.len == to.len && a.0.contains(to.addr))
     }
 

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use thin_vec::ThinVec;
 
-use crate::{Field, Ranges, StepId, Test};
+use crate::{Field, Ranges, Socket, StepId, Test};
 
 /// A condition on a packet. Small, because rules are many and what is evaluated must
 /// come from memory first.
@@ -166,6 +166,16 @@ pub trait Facts {
     fn is_own(&self) -> bool {
         false
     }
+    /// The socket that sent the packet.
+    fn sender(&mut self) -> Option<&Socket> {
+        None
+    }
+    /// The socket that waits for the packet.
+    fn receiver(&mut self) -> Option<&Socket> {
+        None
+    }
+    /// Writes a line about the packet to the log (`nf_log_packet`).
+    fn say(&mut self, _line: alloc::string::String) {}
     /// A number for the packet's connection; no other one ever has the same.
     fn connection(&mut self) -> Option<u64> {
         None

@@ -69,6 +69,24 @@ pub enum Field {
     InName,
     /// Output interface name.
     OutName,
+    /// Group of the input interface (`ip link set … group`); absent where the hook has none.
+    InGroup,
+    /// Group of the output interface.
+    OutGroup,
+    /// Realms of the route (`dst->tclassid`): that of the source's in the upper half, that
+    /// of the destination's in the lower. IPv4 only.
+    Realm,
+    /// Number of the processor that handles the packet.
+    Cpu,
+    /// What kind of socket sent the packet, one of [`socket`]. Always present.
+    Socket,
+    /// User that opened the socket which sent the packet; absent unless a program's did.
+    SocketUid,
+    /// The same of the group.
+    SocketGid,
+    /// Class (`net_cls.classid`) of the socket that sent the packet or, at INPUT, is
+    /// connected with its sender; absent without one.
+    SocketClass,
     /// Packet mark.
     Mark,
     /// Priority, which is a queueing discipline's class.
@@ -213,6 +231,15 @@ impl Field {
         )
     }
 
+    /// Whether the value is known only where the host's sockets are.
+    #[must_use]
+    pub const fn is_of_socket(self) -> bool {
+        matches!(
+            self,
+            Field::Socket | Field::SocketUid | Field::SocketGid | Field::SocketClass
+        )
+    }
+
     /// The facts about this field. Address widths are those of IPv6.
     #[must_use]
     pub const fn row(self) -> FieldRow {
@@ -240,6 +267,14 @@ impl Field {
             Field::IcmpTypeCode => row("icmp type and code", 16, Packet, false),
             Field::InName => row("input interface", 128, Flow, false),
             Field::OutName => row("output interface", 128, Flow, false),
+            Field::InGroup => row("input group", 32, Flow, false),
+            Field::OutGroup => row("output group", 32, Flow, false),
+            Field::Realm => row("realm", 32, Packet, false),
+            Field::Cpu => row("processor", 32, Packet, false),
+            Field::Socket => row("socket", 2, Packet, false),
+            Field::SocketUid => row("user", 32, Packet, false),
+            Field::SocketGid => row("group", 32, Packet, false),
+            Field::SocketClass => row("class", 32, Packet, false),
             Field::Mark => row("mark", 32, Packet, true),
             Field::Priority => row("priority", 32, Packet, true),
             Field::HasCt => row("tracked", 1, Packet, false),
@@ -323,6 +358,16 @@ pub mod exthdr {
     pub const NONE: u32 = 1 << 1;
     /// Any other protocol.
     pub const PROTO: u32 = 1 << 0;
+}
+
+/// Values of [`Field::Socket`].
+pub mod socket {
+    /// No socket, or one that its program has closed.
+    pub const NONE: u128 = 0;
+    /// One of the kernel's own, which belongs to nobody.
+    pub const KERNEL: u128 = 1;
+    /// A program's.
+    pub const PROGRAM: u128 = 2;
 }
 
 /// Values of [`Field::PktType`] (uapi `if_packet.h`).

@@ -19,6 +19,7 @@ mod effect;
 mod field;
 mod rules;
 mod sequence;
+mod sockets;
 mod step;
 mod test;
 
@@ -26,12 +27,14 @@ pub use cond::{Cond, Facts, Leaf, Observer, Truth, eval};
 pub use conds::Conds;
 pub use effect::{
     CtSpec, Effect, Expr, HashMark, LogSpec, Manip, Mss, NatSource, NatSpec, NflogSpec, NptSpec,
-    QueueSpec, RejectKind, SynProxySpec, TcpEcn, TcpOptions, TeeSpec, ZoneDir, ZoneId, ZoneSpec,
+    QueueSpec, RejectKind, SynProxySpec, TcpEcn, TcpOptions, TeeSpec, TproxySpec, ZoneDir, ZoneId,
+    ZoneSpec,
 };
-pub use field::{Field, FieldRow, ReversePath, Scope, ctstate, ctstatus, exthdr, pkttype};
+pub use field::{Field, FieldRow, ReversePath, Scope, ctstate, ctstatus, exthdr, pkttype, socket};
 pub use rules::{
     Base, Chain, ChainId, Hook, Policy, Rule, RuleId, Ruleset, Table, TableKind, Verdict,
 };
 pub use sequence::{Edited, Rules};
+pub use sockets::{Owner, Socket};
 pub use step::{Shared, SharedTable, Step, StepId, StepInput, TableKey};
 pub use test::{Intervals, Ranges, Test};

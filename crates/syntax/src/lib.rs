@@ -33,7 +33,7 @@ pub use check::{fits, table as check_table};
 pub use command::{Action, Command, Invocation, View};
 pub use error::{Failure, reply};
 pub use list::Printer;
-pub use lower::{Lowered, RuleOrigin, WholeChains, lower, lower_one, lower_unnamed};
+pub use lower::{Lowered, RuleOrigin, WholeChains, lower, lower_knowing, lower_one, lower_unnamed};
 pub use model::{
     BasePolicy, Chain, Counters, Iface, Net, Proto, Rule, Ruleset, Slot, Spec, Table, Target,
     is_verdict,
@@ -44,6 +44,7 @@ pub use restore::{
     CounterMode, Options as RestoreOptions, Printed, Refused, Salvage, parse as parse_rules,
     restore, salvage,
 };
+pub use tidegate_xt::Sockets;
 
 /// The version of iptables whose language this is.
 pub const VERSION: &str = "1.8.13";

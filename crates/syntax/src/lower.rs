@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tidegate_ir::{Base, Chain, ChainId, Cond, Field, Hook, Rule, RuleId, Step, Table, Verdict};
 use tidegate_wire::Family;
-use tidegate_xt::{LowerCtx, Outcome, text};
+use tidegate_xt::{LowerCtx, Outcome, Sockets, text};
 
 use crate::check::{self, Reach};
 use crate::{Failure, Iface, Net, Ruleset, Spec, Target, save};
@@ -48,7 +48,15 @@ pub struct RuleOrigin {
 /// Chains that packets reach form a loop (never in rulesets that have been checked), or a
 /// rule asks for what only a kernel knows.
 pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
-    lower_all(rules, true, true)
+    lower_knowing(rules, Sockets::Unknown)
+}
+
+/// As [`lower`], for rules that may ask for what is known of sockets.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_knowing(rules: &Ruleset, sockets: Sockets) -> Result<Lowered, Failure> {
+    lower_all(rules, true, true, sockets)
 }
 
 /// The same without origins, which take a third of the time. Where no packet meets the
@@ -56,22 +64,27 @@ pub fn lower(rules: &Ruleset) -> Result<Lowered, Failure> {
 ///
 /// # Errors
 /// As [`lower`].
-pub fn lower_unnamed(rules: &Ruleset, met: bool) -> Result<Lowered, Failure> {
-    lower_all(rules, false, met)
+pub fn lower_unnamed(rules: &Ruleset, met: bool, sockets: Sockets) -> Result<Lowered, Failure> {
+    lower_all(rules, false, met, sockets)
 }
 
 /// A rule as [`lower`] makes it but for its id; `None` where that takes more than the rule:
-/// it calls a chain, keeps state, or asks for what only a kernel knows.
+/// it calls a chain, keeps state, or asks for sockets or for what only a kernel knows.
 #[must_use]
 pub fn lower_one(spec: &Spec, family: Family) -> Option<Rule> {
-    let mut run = Run::new(family, false);
+    let mut run = Run::new(family, false, Sockets::Unknown);
     let rule = run.rule(RuleId(0), spec, None);
     let calls = matches!(spec.target, Target::Chain { .. });
     (!calls && run.steps.is_empty() && run.refused.is_none()).then_some(rule)
 }
 
-fn lower_all(rules: &Ruleset, named: bool, met: bool) -> Result<Lowered, Failure> {
-    let mut run = Run::new(rules.family, named);
+fn lower_all(
+    rules: &Ruleset,
+    named: bool,
+    met: bool,
+    sockets: Sockets,
+) -> Result<Lowered, Failure> {
+    let mut run = Run::new(rules.family, named, sockets);
     let mut ruleset = tidegate_ir::Ruleset::empty(rules.family);
     let mut steps = [0; 5].map(|_| 0..0);
     for kind in tidegate_ir::TableKind::ALL {
@@ -86,6 +99,8 @@ fn lower_all(rules: &Ruleset, named: bool, met: bool) -> Result<Lowered, Failure
     }
     ruleset.steps = run.steps;
     ruleset.tracks_connections = run.tracks;
+    ruleset.asks_sockets = run.asks_sockets;
+    ruleset.reassembles = run.reassembles;
     ruleset.rule_ids = run.ids;
     Ok(Lowered {
         ruleset,
@@ -100,7 +115,7 @@ fn lower_all(rules: &Ruleset, named: bool, met: bool) -> Result<Lowered, Failure
 /// # Errors
 /// As [`lower`].
 pub(crate) fn is_of_conntrack(table: &crate::Table, family: Family) -> Result<bool, Failure> {
-    let mut run = Run::new(family, false);
+    let mut run = Run::new(family, false, Sockets::Unknown);
     run.table(table)?;
     Ok(run.of_conntrack)
 }
@@ -116,12 +131,16 @@ struct Run {
     whole: [WholeChains; 5],
     tracks: bool,
     of_conntrack: bool,
+    /// What is known of the host's sockets, and whether some rule asks for them.
+    sockets: Sockets,
+    asks_sockets: bool,
+    reassembles: bool,
     /// Why a rule cannot be decided, and which; the first one.
     refused: Option<String>,
 }
 
 impl Run {
-    fn new(family: Family, named: bool) -> Self {
+    fn new(family: Family, named: bool, sockets: Sockets) -> Self {
         Run {
             family,
             named,
@@ -131,6 +150,9 @@ impl Run {
             whole: Default::default(),
             tracks: false,
             of_conntrack: false,
+            sockets,
+            asks_sockets: false,
+            reassembles: false,
             refused: None,
         }
     }
@@ -215,11 +237,7 @@ impl Run {
 
     fn rule(&mut self, id: RuleId, spec: &Spec, reach: Option<&Reach<'_>>) -> Rule {
         let mut conds = header(spec, self.family);
-        let mut ctx = LowerCtx {
-            family: self.family,
-            steps: &mut self.steps,
-            refused: None,
-        };
+        let mut ctx = LowerCtx::new(self.family, &mut self.steps, self.sockets);
         conds.extend(spec.matches.iter().map(|m| m.condition(&mut ctx)));
         let outcome = match &spec.target {
             Target::None => Outcome::verdict(Verdict::Continue),
@@ -237,13 +255,17 @@ impl Run {
                 .outcome(&mut ctx)
                 .unwrap_or_else(|| Outcome::verdict(Verdict::Continue)),
         };
+        let mut effects = ctx.effects;
+        effects.extend(outcome.effects);
+        self.asks_sockets |= ctx.asks_sockets;
+        self.reassembles |= ctx.reassembles;
         if let Some(why) = ctx.refused {
             self.refused.get_or_insert_with(|| why.to_owned());
         }
         Rule {
             id,
             cond: conds.into_iter().collect(),
-            effects: outcome.effects.into(),
+            effects: effects.into(),
             verdict: outcome.verdict,
             bare: spec.matches.is_empty(),
         }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tidegate_engine::env::{Env, IfIndex};
-use tidegate_engine::{Engine, Incoming, Output, Role, Trace};
+use tidegate_engine::{Engine, Incoming, Output, Role, Socket, Trace};
 use tidegate_host::{Host, address};
 use tidegate_wire::{Family, be16, parse, proto, tcp};
 
@@ -65,6 +65,8 @@ pub(crate) struct Runner {
     pub(crate) now: u64,
     /// Nothing has been sent yet.
     fresh: bool,
+    /// Whose the next packet is, if somebody said so.
+    sender: Option<Arc<Socket>>,
 }
 
 /// A packet that was driven.
@@ -83,11 +85,13 @@ impl Runner {
         let env = Arc::new(host.env.clone());
         let mut engine = Engine::new(host.config.clone(), env.clone());
         rules.load(&mut engine);
+        engine.set_sockets(host.sockets.clone().map(|s| Box::new(s) as _));
         Runner {
             engine,
             env,
             now: START,
             fresh: true,
+            sender: None,
         }
     }
 
@@ -119,6 +123,9 @@ impl Runner {
             };
             while let Some((step, from, bytes)) = next(&mut course, self) {
                 let mut trace = make(self, packet);
+                if step.is_none_or(|s| !s.reply) {
+                    self.sender = packet.sender().map(Arc::new);
+                }
                 let passed = self.pass(from, bytes, packet.mark, &mut trace);
                 let arrived = passed.arrived();
                 let mut hairpin = None;
@@ -169,7 +176,10 @@ impl Runner {
     ) -> Passed {
         let bytes = packet.clone();
         let outcome = match from {
-            Place::Here => self.engine.send(self.now, packet, mark, trace),
+            Place::Here => match self.sender.take() {
+                None => self.engine.send(self.now, packet, mark, trace),
+                known => self.engine.send_as(self.now, packet, mark, known, trace),
+            },
             Place::At(dev) => {
                 let incoming = Incoming::on(dev);
                 self.engine.receive(self.now, incoming, packet, trace)

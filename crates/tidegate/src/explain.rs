@@ -76,6 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         );
     }
     let (host, reasons) = args.given.host(&rules, &packets)?;
+    rules.meet(&host, packets.iter().any(|p| p.sender().is_some()))?;
     let paint = Paint::for_stdout();
     let question = Question {
         packets: &packets,

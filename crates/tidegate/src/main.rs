@@ -88,6 +88,13 @@ enum Command {
     Recent(orders::Words),
     /// Show the tables of `-m hashlimit`.
     Hashlimit(orders::Words),
+    /// Show the timers of `-j IDLETIMER` and the seconds they have left.
+    Idletimer(orders::Words),
+    /// Show the lights of `-j LED`.
+    Led(orders::Words),
+    /// Show the fingerprints of systems for `-m osf`, add those of a file (`-f pf.os`), or take them out (`-d -f pf.os`), as nfnl_osf(8).
+    #[command(alias = "nfnl_osf")]
+    Osf(orders::Words),
     /// Show or change the named counters of `-m nfacct`, as nfacct(8).
     Nfacct(orders::Words),
     /// Say what a match or target is for, with its options and an example.
@@ -146,6 +153,9 @@ fn main() -> ExitCode {
         Command::Timeout(words) => return words.send("timeout"),
         Command::Recent(words) => return words.send("recent"),
         Command::Hashlimit(words) => return words.send("hashlimit"),
+        Command::Idletimer(words) => return words.send("idletimer"),
+        Command::Led(words) => return words.send("led"),
+        Command::Osf(words) => return words.osf(),
         Command::Nfacct(words) => return words.nfacct(),
         Command::Doc(args) => doc::run(&args).map(done),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(done),

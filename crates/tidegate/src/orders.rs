@@ -60,6 +60,28 @@ impl Words {
         })
     }
 
+    /// `osf`: the file behind `-f` is read here.
+    pub(crate) fn osf(self) -> ExitCode {
+        let at = self.words.iter().position(|word| word == "-f");
+        let file = at.and_then(|at| self.words.get(at + 1));
+        let input = match file {
+            Some(file) => std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}")),
+            None if self.words.is_empty() => Ok(String::new()),
+            None => Err("osf takes -f FILE, and -d before it to take out".to_owned()),
+        };
+        match input {
+            Ok(input) => request(Request {
+                name: "osf".to_owned(),
+                words: self.words,
+                input,
+            }),
+            Err(why) => {
+                eprintln!("tidegate: {why}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
     /// `modinfo`: needs no daemon.
     pub(crate) fn modinfo(self) -> ExitCode {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();

@@ -8,6 +8,7 @@ mod parse;
 
 use std::net::IpAddr;
 
+use tidegate_engine::{Owner, Socket};
 use tidegate_wire::{Family, proto, tcp};
 
 pub(crate) use build::{Ends, Segment, bytes};
@@ -22,7 +23,7 @@ A packet in words:
 Protocol: tcp, udp, udplite, sctp, dccp, icmp, icmp6, gre, esp, ah or a number. The sender's port
 may be left out. Then, in any order: `in IFACE` (received), `out IFACE` (leaving; both: forwarded),
 TCP flags (syn ack fin rst psh urg, or `none`), `seq N` and `acks N` (their numbers), an ICMP type by name or number with an optional
-/CODE, `mark N`, `ttl N`, `tos N`, `bytes N` (payload), `after SECONDS` (since the packet before).";
+/CODE, `mark N`, `uid N`, `gid N` and `cgroup PATH` (whose socket sends it), `ttl N`, `tos N`, `bytes N` (payload), `after SECONDS` (since the packet before).";
 
 /// A packet as somebody described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,10 @@ pub(crate) struct Described {
     pub(crate) output: Option<String>,
     /// Packet mark, of packets that this host sends.
     pub(crate) mark: u32,
+    /// User and group whose socket sends it, and its control group, where they are said.
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) cgroup: Option<String>,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
     /// TOS byte or traffic class.
@@ -77,6 +82,9 @@ impl Described {
             input: None,
             output: None,
             mark: 0,
+            uid: None,
+            gid: None,
+            cgroup: None,
             ttl: 64,
             tos: 0,
             seq: None,
@@ -84,6 +92,22 @@ impl Described {
             payload: 0,
             after: 1_000_000,
         }
+    }
+
+    /// The socket that sends it, where anything was said about that; root's where it was
+    /// not said whose.
+    pub(crate) fn sender(&self) -> Option<Socket> {
+        let said = self.uid.is_some() || self.gid.is_some() || self.cgroup.is_some();
+        let owner = Owner {
+            uid: self.uid.unwrap_or(0),
+            gid: self.gid.unwrap_or(0),
+            groups: Vec::new(),
+        };
+        let mut socket = Socket::of(Some(owner));
+        if let Some(path) = &self.cgroup {
+            socket.cgroup.clone_from(path);
+        }
+        said.then_some(socket)
     }
 
     /// Its address family.

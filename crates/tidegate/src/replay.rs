@@ -111,6 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             inferred.host
         }
     };
+    rules.meet(&host, false)?;
     let session = Session::new(host, rules, &args.captures);
     let sources = Sources::open(&args.captures)?;
     let done = match args.explain {
@@ -146,6 +147,7 @@ pub(crate) fn explain_packet(
         Some(path) => Host::read(path)?,
         None => infer::infer(&captures, &rules)?.host,
     };
+    rules.meet(&host, false)?;
     let session = Session::new(host, rules, &captures);
     explain_one(session, Sources::open(&captures)?, number)
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidegate_sets::SECOND;
-use tidegate_syntax::{Failure, Ruleset, lower_unnamed, parse_rules, save};
+use tidegate_syntax::{Failure, Ruleset, Sockets, lower_unnamed, parse_rules, save};
 use tidegate_wire::Family;
 
 use crate::ipset::{SetWork, Users, read_all, save_all};
@@ -158,7 +158,7 @@ impl FileStore {
     fn users(&self, state: &State) -> Result<Users, Failure> {
         let mut users = Users::new();
         for (family, _) in HEADINGS {
-            let lowered = lower_unnamed(&self.rules(state, family)?, false)?;
+            let lowered = lower_unnamed(&self.rules(state, family)?, false, Sockets::Unknown)?;
             let keys = lowered.ruleset.steps.iter().flat_map(|s| s.tables());
             for key in keys.filter(|key| key.kind == tidegate_xt::sets::KIND) {
                 *users.entry(key.name).or_default() += 1;

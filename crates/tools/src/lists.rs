@@ -1,10 +1,11 @@
 //! The tables that rules share, shown as the kernel's files under `/proc/net` show them:
 //! `recent` for `xt_recent`, which can be written to as well, and `hashlimit` for
-//! `ipt_hashlimit` and `ip6t_hashlimit`.
+//! `ipt_hashlimit` and `ip6t_hashlimit`; the timers of IDLETIMER and the lights of LED.
 
 use tidegate_ir::Shared;
 use tidegate_wire::Family;
-use tidegate_xt::matches::{hashlimit, hashlimit_table, recent, recent_list};
+use tidegate_xt::matches::{hashlimit, hashlimit_table, osf_prints, recent, recent_list};
+use tidegate_xt::targets::{idletimer, led};
 
 use super::Printed;
 
@@ -79,6 +80,66 @@ pub fn hashlimit(shared: &Shared, words: &[&str], now: u64) -> Printed {
         return failed(format!("tidegate: no rule names a table {wanted}\n"));
     }
     printed(shown.concat())
+}
+
+/// `idletimer` shows all timers of `-j IDLETIMER` with the seconds they have left, `idletimer
+/// LABEL` those of one, as `/sys/class/xt_idletimer/timers/LABEL` does. A timer that no
+/// packet has started shows `-`.
+#[must_use]
+pub fn idletimer(shared: &Shared, words: &[&str], now: u64) -> Printed {
+    let left = |label: &str| {
+        let timer: &idletimer::Timer = shared.get(&idletimer::table(label))?;
+        let left = timer.left(now);
+        Some(left.map_or_else(|| "-".to_owned(), |n| n.to_string()))
+    };
+    one_or_all(shared, idletimer::KIND, words, left)
+}
+
+/// `led` shows all lights of `-j LED`, whether they shine and how often they have been
+/// switched on, `led NAME` one.
+#[must_use]
+pub fn led(shared: &Shared, words: &[&str], now: u64) -> Printed {
+    let state = |name: &str| {
+        let light: &led::Light = shared.get(&led::table(name))?;
+        let on = if light.is_on(now) { "on" } else { "off" };
+        Some(format!("{on} {}", light.flashes))
+    };
+    one_or_all(shared, led::KIND, words, state)
+}
+
+/// `osf` shows the fingerprints of systems for `-m osf`, `osf -f FILE` adds those of a file
+/// like `pf.os`, and with `-d` takes them out, as nfnl_osf(8). `input` is the file's text.
+pub fn osf(shared: &mut Shared, words: &[&str], input: &str) -> Printed {
+    let Some(all) = osf_prints::all(shared) else {
+        return Printed::default();
+    };
+    if words.is_empty() {
+        return printed(all.iter().map(|print| format!("{print}\n")).collect());
+    }
+    match all.change(input, words.contains(&"-d")) {
+        Ok(_) => Printed::default(),
+        Err(why) => failed(format!("tidegate: {why}\n")),
+    }
+}
+
+fn one_or_all(
+    shared: &Shared,
+    kind: &'static str,
+    words: &[&str],
+    show: impl Fn(&str) -> Option<String>,
+) -> Printed {
+    match words.first() {
+        Some(name) => match show(name) {
+            Some(text) => printed(text + "\n"),
+            None => failed(format!("tidegate: no rule names a {kind} {name}\n")),
+        },
+        None => printed(
+            shared
+                .names(kind)
+                .filter_map(|name| Some(format!("{name} {}\n", show(name)?)))
+                .collect(),
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -6,290 +6,19 @@
 //! themselves. Today's kernels never do that. There is no state besides the settings of
 //! the table: a module is loaded while its helper has ports.
 
-use tidegate_conntrack::{Config, Conntrack, Cursor, HelperKind, HelperPort, HelperSettings};
+mod table;
+
+use tidegate_conntrack::{Conntrack, Cursor, HelperSettings};
 
 use super::{Printed, Tracker};
+pub use table::helpers;
+use table::{MODULES, Module, built_in, find, plain};
 
 /// Places for entries looked at between two packets.
 const PIECE: u32 = 256;
 
 /// Most ports a helper may watch (`MAX_PORTS`).
 const PORTS_MAX: usize = 8;
-
-/// A parameter of a module besides `ports`.
-struct Parameter {
-    name: &'static str,
-    about: &'static str,
-    /// Sets it; `None` when the text is no value for it.
-    set: fn(&mut HelperSettings, &str) -> Option<()>,
-}
-
-/// A helper's module.
-struct Module {
-    name: &'static str,
-    /// Other names it is loaded by.
-    aliases: &'static [&'static str],
-    description: &'static str,
-    kind: HelperKind,
-    /// It takes `ports`.
-    ports: bool,
-    parameters: &'static [Parameter],
-}
-
-const MODULES: [Module; 10] = [
-    Module {
-        name: "nf_conntrack_ftp",
-        aliases: &[
-            "ip_conntrack_ftp",
-            "nf_nat_ftp",
-            "ip_nat_ftp",
-            "nfct_helper_ftp",
-        ],
-        description: "Follows FTP control connections to the data connections they announce",
-        kind: HelperKind::Ftp,
-        ports: true,
-        parameters: &[Parameter {
-            name: "loose",
-            about: "expect data connections with hosts other than the server and its client (bool)",
-            set: |to, text| boolean(text).map(|on| to.ftp_loose = on),
-        }],
-    },
-    Module {
-        name: "nf_conntrack_tftp",
-        aliases: &[
-            "ip_conntrack_tftp",
-            "nf_nat_tftp",
-            "ip_nat_tftp",
-            "nfct_helper_tftp",
-        ],
-        description: "Expects the answers to TFTP requests, from whatever port",
-        kind: HelperKind::Tftp,
-        ports: true,
-        parameters: &[],
-    },
-    Module {
-        name: "nf_conntrack_irc",
-        aliases: &[
-            "ip_conntrack_irc",
-            "nf_nat_irc",
-            "ip_nat_irc",
-            "nfct_helper_irc",
-        ],
-        description: "Expects the DCC connections that IRC clients offer to each other",
-        kind: HelperKind::Irc,
-        ports: true,
-        parameters: &[
-            Parameter {
-                name: "max_dcc_channels",
-                about: "most connections expected at a time, 8 unless given (uint)",
-                set: |to, text| {
-                    let most = text.parse().ok().filter(|n| *n > 0);
-                    most.map(|n| to.irc_max_dcc_channels = n)
-                },
-            },
-            Parameter {
-                name: "dcc_timeout",
-                about: "seconds they are expected, 300 unless given (uint)",
-                set: |to, text| text.parse().ok().map(|n| to.irc_dcc_timeout = n),
-            },
-        ],
-    },
-    Module {
-        name: "nf_conntrack_netbios_ns",
-        aliases: &["ip_conntrack_netbios_ns", "nfct_helper_netbios_ns"],
-        description: "Expects the answers to NetBIOS name queries by broadcast",
-        kind: HelperKind::NetbiosNs,
-        ports: false,
-        parameters: &[Parameter {
-            name: "timeout",
-            about: "seconds answers are expected, 3 unless given (uint)",
-            set: |to, text| text.parse().ok().map(|n| to.netbios_timeout = n),
-        }],
-    },
-    Module {
-        name: "nf_conntrack_snmp",
-        aliases: &["nfct_helper_snmp"],
-        description: "Expects the answers to SNMP queries by broadcast",
-        kind: HelperKind::Snmp,
-        ports: false,
-        parameters: &[Parameter {
-            name: "timeout",
-            about: "seconds answers are expected, 30 unless given (uint)",
-            set: |to, text| text.parse().ok().map(|n| to.snmp_timeout = n),
-        }],
-    },
-    Module {
-        name: "nf_nat_snmp_basic",
-        aliases: &["ip_nat_snmp_basic", "nfct_helper_snmp_trap"],
-        description: "Translates the addresses in SNMP traps",
-        kind: HelperKind::SnmpTrap,
-        ports: false,
-        parameters: &[],
-    },
-    Module {
-        name: "nf_conntrack_amanda",
-        aliases: &[
-            "ip_conntrack_amanda",
-            "nf_nat_amanda",
-            "ip_nat_amanda",
-            "nfct_helper_amanda",
-        ],
-        description: "Expects the data connections of Amanda backups",
-        kind: HelperKind::Amanda,
-        ports: false,
-        parameters: &[Parameter {
-            name: "master_timeout",
-            about: "seconds the control connection lives after a reply, 300 unless given (uint)",
-            set: |to, text| text.parse().ok().map(|n| to.amanda_master_timeout = n),
-        }],
-    },
-    Module {
-        name: "nf_conntrack_sane",
-        aliases: &["nfct_helper_sane"],
-        description: "Expects the data connections of network scanners",
-        kind: HelperKind::Sane,
-        ports: true,
-        parameters: &[],
-    },
-    Module {
-        name: "nf_conntrack_pptp",
-        aliases: &[
-            "ip_conntrack_pptp",
-            "nf_nat_pptp",
-            "ip_nat_pptp",
-            "nfct_helper_pptp",
-        ],
-        description: "Expects the GRE tunnels that PPTP announces",
-        kind: HelperKind::Pptp,
-        ports: false,
-        parameters: &[],
-    },
-    Module {
-        name: "nf_conntrack_sip",
-        aliases: &[
-            "ip_conntrack_sip",
-            "nf_nat_sip",
-            "ip_nat_sip",
-            "nfct_helper_sip",
-        ],
-        description: "Expects the calls and media that SIP announces",
-        kind: HelperKind::Sip,
-        ports: true,
-        parameters: &[
-            Parameter {
-                name: "sip_timeout",
-                about: "seconds a signalling connection lives after a packet, 3600 unless given (uint)",
-                set: |to, text| text.parse().ok().map(|n| to.sip_timeout = n),
-            },
-            Parameter {
-                name: "sip_direct_signalling",
-                about: "expect calls from the registrar only, 1 unless given (int)",
-                set: |to, text| boolean(text).map(|on| to.sip_direct_signalling = on),
-            },
-            Parameter {
-                name: "sip_direct_media",
-                about: "expect media between the ends of the signalling only, 1 unless given (int)",
-                set: |to, text| boolean(text).map(|on| to.sip_direct_media = on),
-            },
-        ],
-    },
-];
-
-/// Kernel modules whose work is always done here.
-const BUILT_IN: [&str; 24] = [
-    "ip_tables",
-    "ip6_tables",
-    "x_tables",
-    "iptable_filter",
-    "iptable_nat",
-    "iptable_mangle",
-    "iptable_raw",
-    "iptable_security",
-    "ip6table_filter",
-    "ip6table_nat",
-    "ip6table_mangle",
-    "ip6table_raw",
-    "ip6table_security",
-    "nf_conntrack",
-    "nf_conntrack_ipv4",
-    "nf_conntrack_ipv6",
-    "nf_conntrack_netlink",
-    "ip_conntrack",
-    "nf_nat",
-    "nf_nat_ipv4",
-    "nf_nat_ipv6",
-    "nf_defrag_ipv4",
-    "nf_defrag_ipv6",
-    "nf_log_syslog",
-];
-/// The same for extensions.
-const BUILT_IN_FAMILIES: [&str; 3] = ["ipt_", "ip6t_", "xt_"];
-
-fn plain(name: &str) -> String {
-    name.replace('-', "_")
-}
-
-/// Names of all helpers that modules bring.
-pub fn helpers() -> impl Iterator<Item = &'static str> {
-    MODULES.iter().map(|m| m.kind.name())
-}
-
-fn find(name: &str) -> Option<&'static Module> {
-    const ALL: &[Module] = &MODULES;
-    let name = plain(name);
-    ALL.iter()
-        .find(|m| m.name == name || m.aliases.contains(&name.as_str()))
-}
-
-fn built_in(name: &str) -> bool {
-    let name = plain(name);
-    BUILT_IN.contains(&name.as_str()) || BUILT_IN_FAMILIES.iter().any(|f| name.starts_with(f))
-}
-
-impl Module {
-    fn loaded(&self, config: &Config) -> bool {
-        config.helpers.iter().any(|h| h.kind == self.kind)
-    }
-
-    fn load(&self, config: &mut Config, ports: &[u16], settings: HelperSettings) {
-        for &proto in self.kind.protocols() {
-            config.helpers.extend(ports.iter().map(|port| HelperPort {
-                kind: self.kind,
-                proto,
-                port: *port,
-            }));
-        }
-        config.helper = settings;
-    }
-
-    /// Forgets ports and parameters.
-    fn unload(&self, config: &mut Config) {
-        config.helpers.retain(|h| h.kind != self.kind);
-        let mut settings = config.helper.clone();
-        self.reset(&mut settings);
-        config.helper = settings;
-    }
-
-    fn reset(&self, settings: &mut HelperSettings) {
-        let usual = HelperSettings::default();
-        match self.kind {
-            HelperKind::Ftp => settings.ftp_loose = usual.ftp_loose,
-            HelperKind::Irc => {
-                settings.irc_max_dcc_channels = usual.irc_max_dcc_channels;
-                settings.irc_dcc_timeout = usual.irc_dcc_timeout;
-            }
-            HelperKind::NetbiosNs => settings.netbios_timeout = usual.netbios_timeout,
-            HelperKind::Snmp => settings.snmp_timeout = usual.snmp_timeout,
-            HelperKind::Amanda => settings.amanda_master_timeout = usual.amanda_master_timeout,
-            HelperKind::Sip => {
-                settings.sip_timeout = usual.sip_timeout;
-                settings.sip_direct_signalling = usual.sip_direct_signalling;
-                settings.sip_direct_media = usual.sip_direct_media;
-            }
-            HelperKind::Tftp | HelperKind::SnmpTrap | HelperKind::Sane | HelperKind::Pptp => {}
-        }
-    }
-}
 
 fn refused(text: &str) -> Printed {
     Printed {
@@ -463,13 +192,13 @@ fn load(
     Ok(format!("{}\n", words.join(" ")))
 }
 
-/// Ports, and settings changed; what is no parameter is passed over, as the kernel does.
+/// Ports, if they are given, and settings changed; what is no parameter is passed over, as the kernel does.
 fn read_parameters(
     module: &Module,
     words: &[String],
     settings: &mut HelperSettings,
 ) -> Option<Vec<u16>> {
-    let mut ports = vec![module.kind.port()];
+    let mut ports = Vec::new();
     for word in words {
         // A switch alone is on.
         let (name, text) = word.split_once('=').unwrap_or((word, "1"));
@@ -481,15 +210,6 @@ fn read_parameters(
         }
     }
     Some(ports)
-}
-
-/// A parameter that is on or off (`kstrtobool`).
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "y" | "Y" | "t" | "T" | "on" => Some(true),
-        "0" | "n" | "N" | "f" | "F" | "off" => Some(false),
-        _ => None,
-    }
 }
 
 fn unload(
@@ -508,7 +228,7 @@ fn unload(
     if !on_table(tracker, |ct| module.loaded(ct.config()))? {
         return Ok(String::new());
     }
-    if in_use(module.kind.name()) > 0 {
+    if module.users(in_use) > 0 {
         return Err(format!(
             "modprobe: FATAL: Module {} is in use.\n",
             module.name
@@ -517,11 +237,11 @@ fn unload(
     if !asked.dry {
         // From here on nothing new gets the helper.
         on_table(tracker, |ct| module.unload(ct.config_mut()))?;
-        let mut next = Some(Cursor::default());
-        while let Some(cursor) = next {
-            next = on_table(tracker, move |ct| {
-                ct.retire_helper(module.kind, cursor, PIECE)
-            })?;
+        for &kind in module.kinds {
+            let mut next = Some(Cursor::default());
+            while let Some(cursor) = next {
+                next = on_table(tracker, move |ct| ct.retire_helper(kind, cursor, PIECE))?;
+            }
         }
     }
     Ok(format!("rmmod {}\n", module.name))
@@ -533,7 +253,7 @@ pub fn lsmod(ct: &Conntrack, in_use: &dyn Fn(&str) -> usize) -> Printed {
     let mut out = String::from("Module                  Size  Used by\n");
     let mut loaded: Vec<&str> = Vec::new();
     for module in MODULES.iter().filter(|m| m.loaded(ct.config())) {
-        let used = in_use(module.kind.name());
+        let used = module.users(in_use);
         out += &format!("{:<19} {:>8}  {used}\n", module.name, 0);
         loaded.push(module.name);
     }
@@ -595,8 +315,9 @@ fn describe(module: &Module, field: Option<&str>) -> String {
         ("name", module.name.to_owned()),
     ];
     let aliases = module.aliases.iter().map(|a| ("alias", (*a).to_owned()));
-    let ports = module.ports.then(|| {
-        let port = module.kind.port();
+    let kind = module.kinds.first().filter(|_| module.ports);
+    let ports = kind.map(|kind| {
+        let port = kind.port();
         let text =
             format!("ports:ports of servers to watch, {port} unless given (array of ushort)");
         ("parm", text)

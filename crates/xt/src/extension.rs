@@ -107,6 +107,18 @@ impl Outcome {
     }
 }
 
+/// What is known of a host's sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sockets {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// Users and control groups of those that send, and who waits for a packet.
+    Users,
+    /// All that rules can ask.
+    All,
+}
+
 /// What lowering needs and collects.
 #[derive(Debug)]
 pub struct LowerCtx<'a> {
@@ -114,12 +126,44 @@ pub struct LowerCtx<'a> {
     pub family: Family,
     /// Where stateful tests go (`Ruleset::steps`).
     pub steps: &'a mut Vec<Box<dyn Step>>,
+    /// What matches do once all of the rule holds, before its target.
+    pub effects: Vec<Effect>,
+    /// What is known of the host's sockets where the rule will be met.
+    pub sockets: Sockets,
+    /// The rule asks for sockets.
+    pub asks_sockets: bool,
+    /// The rule has fragments put together (`nf_defrag_ipv4_enable`).
+    pub reassembles: bool,
     /// Why the rule cannot be decided here, if so: what it asks for is known to the
     /// kernel alone.
     pub refused: Option<&'static str>,
 }
 
+impl<'a> LowerCtx<'a> {
+    /// For rules of `family` met where so much is known of sockets.
+    pub fn new(family: Family, steps: &'a mut Vec<Box<dyn Step>>, sockets: Sockets) -> Self {
+        LowerCtx {
+            family,
+            steps,
+            effects: Vec::new(),
+            sockets,
+            asks_sockets: false,
+            reassembles: false,
+            refused: None,
+        }
+    }
+}
+
 impl LowerCtx<'_> {
+    /// Says that the rule asks so much of sockets; where less is known it is refused, and
+    /// `why` says so.
+    pub fn ask_sockets(&mut self, wanted: Sockets, why: &'static str) {
+        self.asks_sockets = true;
+        if self.sockets < wanted {
+            self.refused = Some(why);
+        }
+    }
+
     /// Registers a stateful test.
     pub fn step(&mut self, step: impl Step + 'static) -> Cond {
         Cond::Call(self.register(step))

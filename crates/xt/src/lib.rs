@@ -42,7 +42,7 @@ mod value;
 
 pub use error::{Errno, Error, Refusal, Status};
 pub use extension::{
-    Context, Extension, Families, Help, Legal, ListCtx, Lower, LowerCtx, Outcome, Place,
+    Context, Extension, Families, Help, Legal, ListCtx, Lower, LowerCtx, Outcome, Place, Sockets,
 };
 pub use help::help;
 pub use instance::{Draft, Instance, save_all};

@@ -47,6 +47,7 @@ mod named;
 pub mod nfacct;
 mod opts;
 pub mod osf;
+pub mod osf_prints;
 pub mod owner;
 pub mod physdev;
 pub mod pkttype;

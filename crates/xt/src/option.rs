@@ -379,6 +379,7 @@ impl Arg {
         match value {
             Value::Flag | Value::Nat(_) => String::new(),
             Value::At(_, inner) => self.show(inner, family),
+            Value::Named(_, name) => name.clone(),
             &Value::Number(n) => self.show_number(n),
             Value::Range(lo, hi) if lo == hi => lo.to_string(),
             Value::Range(lo, hi) => format!("{lo}:{hi}"),

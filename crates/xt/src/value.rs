@@ -18,6 +18,8 @@ pub enum Value {
     },
     /// Text as given.
     Text(String),
+    /// A number that the host's lists have a name for.
+    Named(u32, String),
     /// A set of named bits.
     Bits(u32),
     /// Ports and port ranges in the order given.
@@ -183,13 +185,14 @@ impl Value {
         Some((lo, hi))
     }
 
-    /// The value and mask, if it is that.
+    /// The value and mask, if it is that; of a named number all bits count.
     #[must_use]
     pub fn masked(&self) -> Option<(u32, u32)> {
-        let Value::Masked { value, mask } = *self else {
-            return None;
-        };
-        Some((value, mask))
+        match *self {
+            Value::Masked { value, mask } => Some((value, mask)),
+            Value::Named(value, _) => Some((value, u32::MAX)),
+            _ => None,
+        }
     }
 
     /// The text, if it is that.

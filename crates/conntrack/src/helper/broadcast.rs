@@ -1,6 +1,6 @@
 //! Queries by broadcast (`nf_conntrack_broadcast`): anybody in the network may answer.
 
-use super::{Announced, Helped};
+use super::{Announced, Helped, Ways};
 use crate::entry::Attached;
 use crate::expect::expect_flag;
 use crate::helper::HelperKind;
@@ -37,6 +37,7 @@ impl Conntrack {
             layout: *layout,
             pkt: &mut Vec::new(),
             kind,
+            ways: Ways::default(),
         };
         let announced = Announced {
             src: Some(reply.src),

@@ -27,6 +27,12 @@ pub enum HelperKind {
     Pptp,
     /// Telephony (SIP, RFC 3261).
     Sip,
+    /// Gatekeepers of H.323 (ITU-T H.225.0, RAS).
+    Ras,
+    /// Calls of H.323 (ITU-T Q.931, H.225.0).
+    Q931,
+    /// Control of an H.323 call on a connection of its own (ITU-T H.245).
+    H245,
 }
 
 /// What is known about a helper.
@@ -50,7 +56,7 @@ const fn policy(max: u8, timeout: u32) -> ExpectPolicy {
 /// Records of connections know helpers by their place here: new ones come last.
 #[rustfmt::skip]
 const FACTS: &[Facts] = {
-    use HelperKind::{Amanda, Ftp, Irc, NetbiosNs, Pptp, Sane, Sip, Snmp, SnmpTrap, Tftp};
+    use HelperKind::{Amanda, Ftp, H245, Irc, NetbiosNs, Pptp, Q931, Ras, Sane, Sip, Snmp, SnmpTrap, Tftp};
     const TCP: &[u8] = &[proto::TCP];
     const UDP: &[u8] = &[proto::UDP];
     const BOTH: &[u8] = &[proto::UDP, proto::TCP];
@@ -68,6 +74,10 @@ const FACTS: &[Facts] = {
         Facts { kind: Sane, name: "sane", protocols: TCP, v6: true, port: 6566, policies: ONE },
         Facts { kind: Pptp, name: "pptp", protocols: TCP, v6: false, port: 1723, policies: &[policy(2, 300)] },
         Facts { kind: Sip, name: "sip", protocols: BOTH, v6: true, port: 5060, policies: CALLS },
+        Facts { kind: Ras, name: "RAS", protocols: UDP, v6: true, port: 1719, policies: &[policy(32, 240)] },
+        Facts { kind: Q931, name: "Q.931", protocols: TCP, v6: true, port: 1720, policies: &[policy(20, 240)] },
+        // Its connections are announced; it has no port of its own.
+        Facts { kind: H245, name: "H.245", protocols: TCP, v6: true, port: 0, policies: &[policy(18, 240)] },
     ]
 };
 

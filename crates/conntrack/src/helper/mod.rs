@@ -6,6 +6,7 @@
 mod amanda;
 mod broadcast;
 pub mod ftp;
+pub mod h323;
 mod irc;
 mod kind;
 pub(crate) mod pptp;
@@ -13,6 +14,7 @@ mod sane;
 pub mod sip;
 pub mod snmp;
 mod tftp;
+mod ways;
 
 use crate::entry::{Attached, CtInfo, Entry, EntryId, Status};
 use crate::expect::{ExpectError, ExpectPolicy, Expectation, OnMatch};
@@ -24,12 +26,14 @@ use crate::{Conntrack, SECOND, Time};
 use alloc::vec::Vec;
 use core::ops::Range;
 use ftp::FtpState;
+use h323::H323State;
 use pptp::PptpState;
 use sip::SipState;
 use tidegate_wire::tcp::Tcp;
 use tidegate_wire::{Family, Layout, be32, proto};
 
 pub use kind::HelperKind;
+pub use ways::{Way, Ways};
 
 /// Ports tried besides the announced one (`nf_nat_exp_find_port`).
 const PORT_ATTEMPTS: u16 = 128;
@@ -61,6 +65,17 @@ pub struct HelperSettings {
     pub sip_direct_signalling: bool,
     /// SIP: media go between the ends of the signalling only (`sip_direct_media`).
     pub sip_direct_media: bool,
+    /// SIP: media whose address is reached over the interface of the signalling are left to
+    /// themselves (`sip_external_media`).
+    pub sip_external_media: bool,
+    /// H.323: how long a registration lasts that does not say so, seconds
+    /// (`default_rrq_ttl`).
+    pub h323_default_rrq_ttl: u32,
+    /// H.323: calls come from the gatekeeper only (`gkrouted_only`).
+    pub h323_gkrouted_only: bool,
+    /// H.323: forwarded calls that both parties reach by the same router are left to
+    /// themselves (`callforward_filter`).
+    pub h323_callforward_filter: bool,
 }
 
 impl Default for HelperSettings {
@@ -75,6 +90,10 @@ impl Default for HelperSettings {
             sip_timeout: 3600,
             sip_direct_signalling: true,
             sip_direct_media: true,
+            sip_external_media: false,
+            h323_default_rrq_ttl: 300,
+            h323_gkrouted_only: true,
+            h323_callforward_filter: true,
         }
     }
 }
@@ -93,6 +112,8 @@ pub enum HelperState {
     Pptp(PptpState),
     /// SIP: numbers of requests, and where answers go.
     Sip(SipState),
+    /// H.323: ports that were translated, and what was asked for.
+    H323(H323State),
 }
 
 impl HelperState {
@@ -112,6 +133,7 @@ struct Helped<'a> {
     layout: Layout,
     pkt: &'a mut Vec<u8>,
     kind: HelperKind,
+    ways: Ways<'a>,
 }
 
 impl Helped<'_> {
@@ -174,10 +196,25 @@ impl Conntrack {
         pkt: &mut Vec<u8>,
         layout: &Layout,
     ) -> Result<bool, DropReason> {
+        self.help_knowing(now, attached, pkt, layout, &Ways::default())
+    }
+
+    /// The same where it is known which way packets go.
+    ///
+    /// # Errors
+    /// The helper refuses the packet, or its TCP options are malformed.
+    pub fn help_knowing(
+        &mut self,
+        now: Time,
+        attached: &Attached,
+        pkt: &mut Vec<u8>,
+        layout: &Layout,
+        ways: &Ways<'_>,
+    ) -> Result<bool, DropReason> {
         let needed = self
             .entry(attached.id)
             .is_some_and(|e| e.status.has(Status::SEQ_ADJUST));
-        let mut changed = self.help_looped(now, attached, pkt, layout)?;
+        let mut changed = self.read_payload(now, attached, pkt, layout, ways)?;
         if needed && self.concerns(attached, layout) {
             changed |= self.adjust(attached, pkt, layout)?;
         }
@@ -196,6 +233,17 @@ impl Conntrack {
         pkt: &mut Vec<u8>,
         layout: &Layout,
     ) -> Result<bool, DropReason> {
+        self.read_payload(now, attached, pkt, layout, &Ways::default())
+    }
+
+    fn read_payload(
+        &mut self,
+        now: Time,
+        attached: &Attached,
+        pkt: &mut Vec<u8>,
+        layout: &Layout,
+        ways: &Ways<'_>,
+    ) -> Result<bool, DropReason> {
         let helper = self.entry(attached.id).and_then(|e| e.helper);
         let Some(kind) = helper.filter(|_| self.concerns(attached, layout)) else {
             return Ok(false);
@@ -209,6 +257,7 @@ impl Conntrack {
             layout: *layout,
             pkt,
             kind,
+            ways: *ways,
         };
         match kind {
             HelperKind::Ftp => self.help_ftp(&mut helped),
@@ -219,6 +268,8 @@ impl Conntrack {
             HelperKind::Sane => self.help_sane(&helped),
             HelperKind::Pptp => self.help_pptp(&mut helped),
             HelperKind::Sip => self.help_sip(&mut helped),
+            HelperKind::Ras => self.help_ras(&mut helped),
+            HelperKind::Q931 | HelperKind::H245 => self.help_h323(&mut helped),
             // What it does depends on routes: `Conntrack::help_broadcast`.
             HelperKind::NetbiosNs => Ok(false),
         }

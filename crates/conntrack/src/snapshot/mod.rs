@@ -15,9 +15,9 @@
 //!
 //! | record | bytes | |
 //! |---|---|---|
-//! | kind | 1 | 1 connection, 2 expectation, 3 end, 4 timeout policy, 5 SYN proxy of the connection before it |
+//! | kind | 1 | 1 connection, 2 expectation, 3 end; of the connection before it: 4 timeout policy, 5 SYN proxy, 6 what its helper remembers |
 //! | length | 2 | of the body |
-//! | body | | see `record.rs`; a policy's is its name, a SYN proxy's the three numbers of [`Proxied`](crate::synproxy::Proxied), 4 bytes each, the end's is the number of connections and of expectations, 4 bytes each |
+//! | body | | see `record.rs` and `helped.rs`; a policy's is its name, a SYN proxy's the three numbers of [`Proxied`](crate::synproxy::Proxied), 4 bytes each, the end's is the number of connections and of expectations, 4 bytes each |
 //! | checksum | 4 | CRC-32C of kind, length and body |
 //!
 //! Times are differences to the moment of writing, so that they mean something to another
@@ -25,6 +25,7 @@
 //! restores nothing ([`Damage`]).
 
 mod bytes;
+mod helped;
 mod record;
 mod restore;
 
@@ -47,6 +48,7 @@ const EXPECTATION: u8 = 2;
 const END: u8 = 3;
 const POLICY: u8 = 4;
 const PROXIED: u8 = 5;
+const HELPED: u8 = 6;
 
 /// Writes a table in pieces, between which packets may pass: every entry is written whole,
 /// as it was in its piece; one that comes or goes meanwhile may be in or not.
@@ -129,6 +131,9 @@ impl Writer {
                 framed(out, POLICY, |out| {
                     out.extend_from_slice(policy.name.as_bytes());
                 });
+            }
+            if let Some(state) = entry.helper_state().filter(|s| helped::has(s)) {
+                framed(out, HELPED, |out| helped::write(out, state));
             }
         }
     }
@@ -248,7 +253,7 @@ impl<'a> Snapshot<'a> {
                     self.expectations += 1;
                     self.masters.insert(e.master);
                 }
-                Stored::Policy(_) | Stored::Proxied(_) => {}
+                Stored::Policy(_) | Stored::Proxied(_) | Stored::Helped(_) => {}
                 Stored::End { counts } if counts != [self.connections, self.expectations] => {
                     return Err(Damage::Count);
                 }

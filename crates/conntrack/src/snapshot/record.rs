@@ -33,6 +33,7 @@ use alloc::vec::Vec;
 use super::bytes::put;
 use crate::entry::{Entry, EntryId, Extra, HelperKind, ProtoState, Status};
 use crate::expect::{Expectation, OnMatch};
+use crate::helper::HelperState;
 use crate::synproxy::Proxied;
 use crate::tuple::Tuple;
 use crate::{Family, SECOND, Time};
@@ -81,6 +82,8 @@ pub(super) enum Stored {
     Policy(String),
     /// What the connection before it remembers of its SYN proxy.
     Proxied(Proxied),
+    /// What its helper remembers.
+    Helped(HelperState),
     /// Connections and expectations before it.
     End {
         counts: [u32; 2],
@@ -292,6 +295,7 @@ pub(super) fn expectation(out: &mut Vec<u8>, e: &Expectation, base: Time) {
         OnMatch::FollowMaster => 1,
         OnMatch::Tunnel => 2,
         OnMatch::FollowSip => 3,
+        OnMatch::FollowCall => 4,
     };
     out.extend_from_slice(&[
         e.class,
@@ -307,4 +311,4 @@ pub(super) fn expectation(out: &mut Vec<u8>, e: &Expectation, base: Time) {
 }
 
 /// What cannot be.
-type Absurd = &'static str;
+pub(super) type Absurd = &'static str;

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::record::{Stored, StoredEntry, StoredExpectation};
 use super::{Records, Snapshot};
 use crate::entry::{Entry, EntryId, ProtoState, Status, TcpConn, TcpSide, TcpState, tcp_flag};
+use crate::helper::{HelperKind, HelperState};
 use crate::tuple::Dir;
 use crate::{Conntrack, Family, Time};
 
@@ -98,6 +99,7 @@ impl Conntrack {
                         entry.extra_mut().proxied = Some(proxied);
                     }
                 }
+                Stored::Helped(state) => self.restore_helped(last, state),
                 Stored::Expectation(e) => expectations.push(e),
                 Stored::End { .. } => break,
             }
@@ -110,6 +112,19 @@ impl Conntrack {
             }
         }
         run.report
+    }
+
+    /// What a connection's helper remembers, if it is still one of that kind.
+    fn restore_helped(&mut self, id: Option<EntryId>, state: HelperState) {
+        let kinds: &[HelperKind] = match state {
+            HelperState::Sip(_) => &[HelperKind::Sip],
+            HelperState::H323(_) => &[HelperKind::Ras, HelperKind::Q931, HelperKind::H245],
+            _ => &[],
+        };
+        let entry = id.and_then(|id| self.slab.get_mut(id));
+        if let Some(entry) = entry.filter(|e| e.helper.is_some_and(|h| kinds.contains(&h))) {
+            entry.extra_mut().helper = state;
+        }
     }
 
     /// The policy that has this name now, whatever it says.

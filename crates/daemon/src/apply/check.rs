@@ -12,7 +12,7 @@ use tidegate_engine::{Config, Disposition, DropKind, DropReason, Engine, Incomin
 use tidegate_host::number;
 use tidegate_ir::{RuleId, TableKind};
 use tidegate_sets::Sets;
-use tidegate_syntax::{RuleOrigin, Ruleset, lower};
+use tidegate_syntax::{RuleOrigin, Ruleset, Sockets, lower_knowing};
 use tidegate_wire::{Family, tcp::flags};
 use tidegate_xt::sets::all;
 
@@ -160,7 +160,8 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn new(source: &Ruleset) -> Result<Self> {
-        let lowered = lower(source).map_err(|f| anyhow!(f.render("tidegate", None)))?;
+        let lowered =
+            lower_knowing(source, Sockets::All).map_err(|f| anyhow!(f.render("tidegate", None)))?;
         Ok(Candidate {
             family: source.family,
             lowered: Arc::new(lowered.ruleset),

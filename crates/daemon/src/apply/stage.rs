@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_engine::conntrack::Tuple;
 use tidegate_engine::{ByRule, Differing, Judged, Otherwise};
-use tidegate_syntax::{RuleOrigin, Ruleset, lower};
+use tidegate_syntax::{RuleOrigin, Ruleset, Sockets, lower_knowing};
 use tidegate_tools::Printed;
 use tidegate_wire::{Family, parse};
 
@@ -148,7 +148,7 @@ impl Stage {
             )
         });
         let origins = |of: &[Ruleset; 2]| -> Result<[Vec<RuleOrigin>; 2]> {
-            let one = |r| lower(r).map(|l| l.origin);
+            let one = |r| lower_knowing(r, Sockets::All).map(|l| l.origin);
             let [v4, v6] = of;
             let both = (|| Ok([one(v4)?, one(v6)?]))();
             both.map_err(|f: tidegate_syntax::Failure| anyhow!(f.render("tidegate", None)))

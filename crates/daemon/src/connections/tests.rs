@@ -29,6 +29,7 @@ fn host() -> Idle {
             addr: 0x0a00_0001,
             len: 24,
         }],
+        group: 0,
         mtu: 1500,
         mac: None,
         loopback: false,

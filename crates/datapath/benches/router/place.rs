@@ -15,15 +15,19 @@ pub(crate) enum Firewall {
     /// One of Debian's two, by the name of its restore.
     Iptables(&'static str),
     Tidegate(Ring),
+    /// With programs in front, in traffic control or before the kernel.
+    Fast(Ring),
 }
 
 impl Firewall {
-    pub(crate) const ALL: [Firewall; 5] = [
+    pub(crate) const ALL: [Firewall; 7] = [
         Firewall::None,
         Firewall::Iptables("iptables-legacy-restore"),
         Firewall::Iptables("iptables-nft-restore"),
         Firewall::Tidegate(Ring::Packet),
         Firewall::Tidegate(Ring::Xdp),
+        Firewall::Fast(Ring::Packet),
+        Firewall::Fast(Ring::Xdp),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -32,6 +36,8 @@ impl Firewall {
             Firewall::Iptables(restore) => restore.trim_end_matches("-restore"),
             Firewall::Tidegate(Ring::Packet) => "tidegate, packet rings",
             Firewall::Tidegate(Ring::Xdp) => "tidegate, AF_XDP",
+            Firewall::Fast(Ring::Packet) => "tidegate, TCX",
+            Firewall::Fast(Ring::Xdp) => "tidegate, XDP",
         }
     }
 }
@@ -52,16 +58,17 @@ fn rules() -> String {
 }
 
 /// All that the datapath does it does on the router's core.
-fn guard(router: &Host, ring: Ring) -> Result<Guard, String> {
+fn guard(router: &Host, fast: bool, ring: Ring) -> Result<Guard, String> {
     pin(Some(ROUTER));
     let options = Options {
+        fast,
         ring,
         ..Options::default()
     };
     let guard = router.guard_with(options, &rules(), &filter(&[]));
     pin(None);
     let notes = guard.datapath.report().notes;
-    match notes.into_iter().find(|n| n.contains("AF_XDP")) {
+    match notes.into_iter().find(|n| n.contains("XDP")) {
         Some(why) => Err(why),
         None => Ok(guard),
     }
@@ -95,6 +102,12 @@ impl Place {
         ");
         inside.sh("ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1");
         outside.sh("ip addr add 10.1.0.2/24 dev eth0; ip route add default via 10.1.0.1");
+        // Takes what is redirected to it, as cards do.
+        if firewall == Firewall::Fast(Ring::Xdp) {
+            for host in [&inside, &outside] {
+                host.sh("ethtool -K eth0 gro on");
+            }
+        }
         // What the kernel forwards it forwards on the router's core.
         let steer = format!(
             "
@@ -105,7 +118,7 @@ impl Place {
         ",
             1 << ROUTER
         );
-        if !matches!(firewall, Firewall::Tidegate(_)) {
+        if !matches!(firewall, Firewall::Tidegate(_) | Firewall::Fast(_)) {
             router.try_sh(&format!("unshare -m sh -ec '{steer}'"))?;
         }
         if let Firewall::Iptables(restore) = firewall {
@@ -119,7 +132,8 @@ impl Place {
             ))?;
         }
         let guard = match firewall {
-            Firewall::Tidegate(ring) => Some(guard(&router, ring)?),
+            Firewall::Tidegate(ring) => Some(guard(&router, false, ring)?),
+            Firewall::Fast(ring) => Some(guard(&router, true, ring)?),
             Firewall::None | Firewall::Iptables(_) => None,
         };
         Ok(Place {

@@ -43,6 +43,8 @@ pub(crate) struct Device {
     pub(crate) no_arp: bool,
     /// Other interfaces here share it: VLANs, macvlan.
     pub(crate) carries: bool,
+    /// It takes frames before the kernel has made packets of them.
+    pub(crate) takes: bool,
     /// The interface that it shares.
     lower: Option<u32>,
 }
@@ -62,6 +64,7 @@ impl Device {
             port: false,
             no_arp: message.header.flags.contains(LinkFlags::Noarp),
             carries: false,
+            takes: false,
             lower: None,
         };
         let (mut mac, mut lower, mut elsewhere) = (None, None, false);

@@ -12,14 +12,16 @@
 mod filters;
 mod links;
 mod settings;
+mod takers;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tidegate_sys::{Namespace, PacketOptions, PacketSocket, XdpSocket, random, wire_filter};
 
 use crate::fast::{Attached, Kernel, remove_pins};
 use crate::{Ring, xdp};
 use filters::{Act, At, Ours, Place, Turn, Which};
 pub(crate) use links::{Device, Framing, list};
+pub(crate) use takers::Takers;
 
 /// Bytes of frames that may wait at an interface or at its door.
 const BUFFER: u32 = 32 << 20;
@@ -50,7 +52,7 @@ pub(crate) struct Diversion {
     pub(crate) rings: bool,
     /// The program that hands frames to `AF_XDP` sockets.
     xdp: Option<xdp::Attached>,
-    /// Why there is none where one is wanted.
+    /// Why there is none where one is wanted, or none of the fast path.
     pub(crate) no_xdp: Option<String>,
 }
 
@@ -64,6 +66,8 @@ pub(crate) struct Sockets {
     /// What the programs of the fast path send up; with it, the interface's own socket only
     /// sends.
     pub(crate) up: Option<PacketSocket>,
+    /// A program of the fast path sees frames before the kernel does.
+    pub(crate) early: bool,
     /// The kernel's frames: out of its sockets, and into them.
     pub(crate) door: PacketSocket,
     /// Ethernet address that frames into the door are for.
@@ -114,11 +118,15 @@ impl Diversion {
             xdp: None,
             no_xdp: None,
         };
-        let kernel = kernel.filter(|_| matches!(framing, Framing::Ethernet(_)));
+        let mut kernel = kernel.filter(|_| matches!(framing, Framing::Ethernet(_)));
         let queues = diversion.quicken(ring, slots, kernel.is_some());
-        let done = diversion.connect(framing, far, helper, near_mac, slots, kernel);
+        let fast = kernel.as_deref_mut();
+        let done = diversion.connect(framing, far, helper, near_mac, slots, fast);
         match done {
             Ok(mut sockets) => {
+                if let (Ring::Xdp, Some(kernel)) = (ring, kernel) {
+                    sockets.early = diversion.look_early(kernel);
+                }
                 sockets.queues = queues;
                 let takes = sockets.up.as_ref().or(sockets.wire.as_ref());
                 let wire = takes.is_none_or(PacketSocket::has_ring);
@@ -135,11 +143,7 @@ impl Diversion {
     /// Takes frames by `AF_XDP` where that is wanted and can be; from here on, what it
     /// takes does not reach the kernel.
     fn quicken(&mut self, ring: Ring, slots: u32, fast: bool) -> Vec<XdpSocket> {
-        if ring != Ring::Xdp || self.device.framing == Some(Framing::Loopback) {
-            return Vec::new();
-        }
-        if fast {
-            self.no_xdp = Some("the programs of the fast path take them first".to_owned());
+        if ring != Ring::Xdp || fast || self.device.framing == Some(Framing::Loopback) {
             return Vec::new();
         }
         match xdp::take(&self.device, slots) {
@@ -152,6 +156,19 @@ impl Diversion {
                 Vec::new()
             }
         }
+    }
+
+    /// Lets the fast path see frames before the kernel does, where that can be.
+    fn look_early(&mut self, kernel: &mut Kernel) -> bool {
+        let Some((_, attached)) = &mut self.fast else {
+            return false;
+        };
+        let done = match xdp::unfit(&self.device) {
+            Some(why) => Err(anyhow!(why)),
+            None => kernel.attach_early(attached),
+        };
+        self.no_xdp = done.err().map(|e| format!("{e:#}"));
+        self.no_xdp.is_none()
     }
 
     fn connect(
@@ -211,6 +228,7 @@ impl Diversion {
             wire,
             queues: Vec::new(),
             up,
+            early: false,
             door,
             near_mac,
             secret,
@@ -278,13 +296,24 @@ impl Diversion {
             links::set_mac(self.near, mac)?;
         }
         self.device = device.clone();
-        if self.xdp.is_some()
+        if let Some((_, attached)) = &mut self.fast
             && let Some(why) = xdp::unfit(device)
+            && attached.leave_early()
+        {
+            self.no_xdp = Some(why);
+        }
+        if self.xdp.is_some()
+            && let Some(why) = xdp::unfit(device).or_else(|| xdp::too_long(device))
         {
             self.xdp = None;
             self.no_xdp = Some(why);
         }
         Ok(())
+    }
+
+    /// Whether the programs of the fast path are in front.
+    pub(crate) fn is_fast(&self) -> bool {
+        self.fast.is_some()
     }
 
     /// Opens the interface again.

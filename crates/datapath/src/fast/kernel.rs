@@ -10,13 +10,17 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
-use tidegate_ebpf::fast::{EGRESS, INGRESS, Secrets, TAIL, programs};
-use tidegate_ebpf::layout::{GATE, GLOBAL, PLACES};
+use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
+use tidegate_ebpf::layout::{GATE, GLOBAL, HOP, HOPS};
 use tidegate_sys::{Namespace, SharedWords, random};
 
+use crate::{Options, Ring};
+
+/// Most connections.
+const MOST_PLACES: u32 = 1 << 24;
 /// Where links are kept alive for the time after a crash.
 const PINS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`
@@ -37,6 +41,7 @@ pub(crate) struct Tables {
     pub(crate) connections: Array<MapData, [u8; tidegate_ebpf::layout::CONNECTION]>,
     pub(crate) gates: SharedWords,
     pub(crate) globals: SharedWords,
+    pub(crate) hops: SharedWords,
     pub(crate) fates: PerCpuArray<MapData, u64>,
     pub(crate) places: u32,
     pub(crate) secrets: Secrets,
@@ -49,6 +54,15 @@ pub(crate) struct Attached {
     /// Ingress last, and taken off first, so that nothing is sent on that egress does not
     /// know.
     links: Vec<Link>,
+    /// Before the kernel. Not kept after a crash: the others do the same.
+    early: Option<Link>,
+}
+
+impl Attached {
+    /// Takes away what is before the kernel; `false` when nothing was.
+    pub(crate) fn leave_early(&mut self) -> bool {
+        self.early.take().is_some()
+    }
 }
 
 #[derive(Debug)]
@@ -72,7 +86,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel is too old or built without what they need, or a right is missing.
-    pub(crate) fn load(injected: [u8; 6]) -> Result<(Kernel, Tables)> {
+    pub(crate) fn load(injected: [u8; 6], options: &Options) -> Result<(Kernel, Tables)> {
         let [tag] = words::<1>()?;
         let [a, b, ..] = tag.to_ne_bytes();
         let secrets = Secrets {
@@ -82,7 +96,11 @@ impl Kernel {
             sent_on: words()?,
         };
         let object = programs(&secrets).context("the fast path's object file")?;
+        let places = options.offloaded.clamp(1, MOST_PLACES);
         let mut loaded = EbpfLoader::new()
+            .map_max_entries("flows", 2 * places)
+            .map_max_entries("gates", places)
+            .map_max_entries("connections", places)
             .load(&object)
             .context("the kernel does not take the fast path's tables")?;
         for name in [INGRESS, EGRESS, TAIL] {
@@ -91,7 +109,13 @@ impl Kernel {
                 .load()
                 .with_context(|| format!("the kernel does not take the program {name}"))?;
         }
-        let tables = Tables::take(&mut loaded, secrets)?;
+        if options.ring == Ring::Xdp {
+            let program = early_program(&mut loaded)?;
+            program
+                .load()
+                .context("the kernel does not take the program for XDP")?;
+        }
+        let tables = Tables::take(&mut loaded, secrets, places)?;
         let kernel = Kernel {
             doors: HashMap::try_from(map(&mut loaded, "doors")?)?,
             programs: loaded,
@@ -130,6 +154,7 @@ impl Kernel {
         let mut attached = Attached {
             index,
             links: vec![Link::Held(end.context("the program behind our socket")?)],
+            early: None,
         };
         self.doors.insert(index, near, 0)?;
         match self.attach_both((index, name), &mut attached) {
@@ -139,6 +164,19 @@ impl Kernel {
                 Err(e)
             }
         }
+    }
+
+    /// Puts a program before the kernel, by the driver: what the datapath lets in passes
+    /// generic programs once more.
+    ///
+    /// # Errors
+    /// The driver does not take it.
+    pub(crate) fn attach_early(&mut self, attached: &mut Attached) -> Result<()> {
+        let program = early_program(&mut self.programs)?;
+        let made = program.attach_to_if_index(attached.index, XdpMode::Driver);
+        let id = made.map_err(|e| crate::xdp::refused(&e))?;
+        attached.early = Some(Link::Held(program.take_link(id)?.try_into()?));
+        Ok(())
     }
 
     fn attach_both(&mut self, (index, name): (u32, &str), attached: &mut Attached) -> Result<()> {
@@ -167,6 +205,7 @@ impl Kernel {
 
     /// Takes the programs from an interface.
     pub(crate) fn detach(&mut self, attached: Attached) -> Result<()> {
+        drop(attached.early);
         for link in attached.links.into_iter().rev() {
             if let Link::Pinned(link) = link {
                 link.unpin()?;
@@ -181,14 +220,15 @@ impl Kernel {
 }
 
 impl Tables {
-    fn take(loaded: &mut Ebpf, secrets: Secrets) -> Result<Self> {
+    fn take(loaded: &mut Ebpf, secrets: Secrets, places: u32) -> Result<Self> {
         Ok(Tables {
             flows: HashMap::try_from(map(loaded, "flows")?)?,
             connections: Array::try_from(map(loaded, "connections")?)?,
-            gates: shared(map(loaded, "gates")?, PLACES as usize * GATE)?,
+            gates: shared(map(loaded, "gates")?, places as usize * GATE)?,
             globals: shared(map(loaded, "globals")?, GLOBAL)?,
+            hops: shared(map(loaded, "hops")?, HOPS.entries as usize * HOP)?,
             fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
-            places: PLACES,
+            places,
             secrets,
         })
     }
@@ -212,6 +252,12 @@ pub(crate) fn map(loaded: &mut Ebpf, name: &str) -> Result<Map> {
 fn program<'a>(loaded: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     let program = loaded.program_mut(name);
     let program = program.ok_or_else(|| anyhow!("no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn early_program(loaded: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = loaded.program_mut(EARLY);
+    let program = program.ok_or_else(|| anyhow!("no program {EARLY}"))?;
     Ok(program.try_into()?)
 }
 

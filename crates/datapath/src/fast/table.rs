@@ -10,16 +10,29 @@ use tidegate_ebpf::layout::{
 use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
 use tidegate_engine::conntrack::entry::Counters;
 use tidegate_engine::conntrack::{Dir, Entry, EntryId, SECOND, Time};
+use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Engine, Goes, Offer};
 use tidegate_sys::Clock;
 
+use super::hops::Hops;
 use super::kernel::Tables;
+use crate::neighbour::Neighbours;
+use crate::port::End;
 
 /// `BPF_F_LOCK`
 const LOCK: u64 = 4;
 
 /// How often connections are looked at, and after how much silence.
 const SWEEP: Time = SECOND;
+
+/// How packets of a flow are sent without the kernel's help.
+#[derive(Clone, Copy, Debug)]
+struct Hop {
+    /// Of the next hop.
+    place: Option<u32>,
+    /// Before the kernel, if they are for this Ethernet address.
+    early: Option<[u8; 6]>,
+}
 
 /// One connection's place.
 #[derive(Debug, Default)]
@@ -49,6 +62,7 @@ struct Place {
 /// The tables and what is in them.
 pub(crate) struct Table {
     kernel: Tables,
+    hops: Hops,
     clock: Clock,
     places: Vec<Place>,
     free: Vec<u32>,
@@ -76,6 +90,7 @@ impl Table {
     pub(crate) fn new(kernel: Tables, clock: Clock) -> Self {
         Table {
             kernel,
+            hops: Hops::default(),
             clock,
             places: Vec::new(),
             free: Vec::new(),
@@ -127,7 +142,7 @@ impl Table {
 
     /// Takes an offer; it is handed over when none of the flow's packets is on its way
     /// through here any more.
-    fn offer(&mut self, offer: &Offer, goes: layout::Goes, epoch: u64) {
+    fn offer(&mut self, offer: &Offer, goes: layout::Goes, hop: Hop, epoch: u64) {
         let Some(at) = self.place(offer.id) else {
             return;
         };
@@ -143,6 +158,8 @@ impl Table {
             before: offer.before,
             after: offer.after,
             tos: offer.tos,
+            hop: hop.place,
+            early: hop.early,
         });
         place.waits = true;
         self.fresh = true;
@@ -351,16 +368,26 @@ impl Fast {
 
     /// Tells the programs what has changed for all connections.
     pub(crate) fn follow(&self, engine: &Engine) {
-        let table = lock(&self.table);
+        let table = &mut *lock(&self.table);
         let globals = &table.kernel.globals;
-        globals.store(global::EPOCH, engine.epoch() + 1);
+        let epoch = engine.epoch() + 1;
+        if globals.load(global::EPOCH) != epoch {
+            globals.store(global::EPOCH, epoch);
+            // No way that is told of them holds any more.
+            table.hops.clear(&table.kernel.hops);
+        }
         let verify = u64::from(engine.conntrack().config().checksum);
         globals.store(global::VERIFY, verify);
     }
 
     /// The engine has decided a packet: perhaps more of its flow can be left to the
-    /// programs. `mtu` knows the interfaces that have them.
-    pub(crate) fn offer(&self, engine: &mut Engine, mtu: impl Fn(u32) -> Option<u32>) {
+    /// programs. `ends` knows the interfaces that have them.
+    pub(crate) fn offer(
+        &self,
+        engine: &mut Engine,
+        neighbours: &Neighbours,
+        ends: impl Fn(IfIndex) -> Option<End>,
+    ) {
         let Ok(offer) = engine.offer() else {
             return;
         };
@@ -369,13 +396,29 @@ impl Fast {
         let Goes::Out { dev, next_hop } = offer.goes else {
             return;
         };
-        let dev = dev.0;
-        if mtu(offer.in_dev.0).is_some()
-            && let Some(mtu) = mtu(dev)
-        {
-            let goes = layout::Goes::Out { dev, next_hop, mtu };
-            lock(&self.table).offer(&offer, goes, engine.epoch());
-        }
+        let (Some(from), Some(to)) = (ends(offer.in_dev), ends(dev)) else {
+            return;
+        };
+        let table = &mut *lock(&self.table);
+        let next = (dev, offer.before.family, next_hop);
+        let words = &table.kernel.hops;
+        let place = (to.resolves).then(|| table.hops.place(words, next, to.mac, neighbours));
+        let hop = Hop {
+            place: place.flatten(),
+            early: (from.early && to.takes).then_some(from.mac),
+        };
+        let goes = layout::Goes::Out {
+            dev: dev.0,
+            next_hop,
+            mtu: to.mtu,
+        };
+        table.offer(&offer, goes, hop, engine.epoch());
+    }
+
+    /// Neighbours' addresses have changed.
+    pub(crate) fn follow_neighbours(&self, neighbours: &Neighbours) {
+        let table = &mut *lock(&self.table);
+        table.hops.follow(&table.kernel.hops, neighbours);
     }
 
     /// The Ethernet destination of a frame that came up; when the program has marked it
@@ -403,12 +446,16 @@ impl Fast {
     }
 
     /// What is to be done now and then.
-    pub(crate) fn sweep(&mut self, engine: &mut Engine, now: Time) {
+    pub(crate) fn sweep(&mut self, engine: &mut Engine, neighbours: &mut Neighbours, now: Time) {
         if now.saturating_sub(self.swept) < SWEEP {
             return;
         }
         self.swept = now;
-        let silent = lock(&self.table).sweep(engine, now);
+        let silent = {
+            let table = &mut *lock(&self.table);
+            table.hops.used(&table.kernel.hops, neighbours, now);
+            table.sweep(engine, now)
+        };
         for place in silent {
             engine.look_at(place);
         }

@@ -105,7 +105,7 @@ pub(crate) fn start(cgroup: Option<PathBuf>, engine: &mut Engine) -> Result<(Hea
 }
 
 /// The root of cgroup version 2.
-fn root() -> Result<PathBuf> {
+pub(crate) fn root() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
     for line in mounts.lines() {
         let Some((own, rest)) = line.split_once(" - ") else {
@@ -178,7 +178,7 @@ impl Heard {
 }
 
 /// An error of the operating system in few words.
-fn refused(what: &str, e: &io::Error) -> anyhow::Error {
+pub(crate) fn refused(what: &str, e: &io::Error) -> anyhow::Error {
     match e.raw_os_error() {
         Some(libc_errno::EPERM) => anyhow!("{what}: only root may"),
         _ => anyhow!("{what}: {e}"),

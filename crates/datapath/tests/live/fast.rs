@@ -16,19 +16,19 @@ use crate::router::{Net, net};
 use crate::talk::{megabytes, reaches, udp};
 
 /// As in every firewall: known connections first, then who may open one.
-const STATEFUL: [&str; 3] = [
+pub(crate) const STATEFUL: [&str; 3] = [
     "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
     "-A FORWARD -i eth0 -m conntrack --ctstate NEW -j ACCEPT",
     "-A FORWARD -j DROP",
 ];
 
-fn at(text: &str) -> SocketAddr {
+pub(crate) fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
 /// A user namespace's root may not load programs. When flows are handed over depends on
 /// moments of silence, so that these tests run alone, one after the other.
-fn may() -> bool {
+pub(crate) fn may() -> bool {
     if !able() {
         return false;
     }
@@ -52,13 +52,13 @@ fn guard(host: &Host, rules: &str) -> Guard {
     host.guard_with(options, rules, rules)
 }
 
-fn fate(guard: &Guard, fate: Fate) -> u64 {
+pub(crate) fn fate(guard: &Guard, fate: Fate) -> u64 {
     let fates = guard.datapath.report().fates;
     fates.iter().find(|(f, _)| *f == fate).unwrap().1
 }
 
 /// Packets that connections have counted, both directions.
-fn entries(guard: &Guard) -> Vec<[u64; 2]> {
+pub(crate) fn entries(guard: &Guard) -> Vec<[u64; 2]> {
     let look = |engine: &mut Engine, _| {
         let entries = engine.conntrack().iter();
         entries
@@ -75,7 +75,7 @@ fn entries(guard: &Guard) -> Vec<[u64; 2]> {
 }
 
 /// Says and answers `times`.
-fn talk(from: &UdpSocket, to: &UdpSocket, there: SocketAddr, times: usize) {
+pub(crate) fn talk(from: &UdpSocket, to: &UdpSocket, there: SocketAddr, times: usize) {
     let mut buffer = [0; 64];
     for time in 0..times {
         from.send_to(b"question", there).unwrap();
@@ -92,14 +92,25 @@ fn talk(from: &UdpSocket, to: &UdpSocket, there: SocketAddr, times: usize) {
 /// the daemon, which on a busy machine may take a while to come.
 fn talk_until(
     guard: &Guard,
+    both: &(UdpSocket, UdpSocket),
+    there: SocketAddr,
+    enough: u64,
+) -> usize {
+    talk_until_fate(guard, Fate::Forwarded, both, there, enough)
+}
+
+/// As [`talk_until`], where the packets are to be forwarded by one of the programs.
+pub(crate) fn talk_until_fate(
+    guard: &Guard,
+    which: Fate,
     (from, to): &(UdpSocket, UdpSocket),
     there: SocketAddr,
     enough: u64,
 ) -> usize {
-    let before = fate(guard, Fate::Forwarded);
+    let before = fate(guard, which);
     for round in 1..=1000 {
         talk(from, to, there, 10);
-        if fate(guard, Fate::Forwarded) - before >= enough {
+        if fate(guard, which) - before >= enough {
             return round * 10;
         }
     }
@@ -108,10 +119,21 @@ fn talk_until(
 
 /// As [`talk_until`], with connections of a megabyte each way.
 fn transfer_until(guard: &Guard, net: &Net, there: SocketAddr, enough: u64) {
-    let before = fate(guard, Fate::Forwarded);
+    transfer_until_fate(guard, Fate::Forwarded, net, there, enough);
+}
+
+/// As [`transfer_until`], by one of the programs.
+pub(crate) fn transfer_until_fate(
+    guard: &Guard,
+    which: Fate,
+    net: &Net,
+    there: SocketAddr,
+    enough: u64,
+) {
+    let before = fate(guard, which);
     for _ in 0..100 {
         megabytes(&net.inside, &net.outside, there);
-        if fate(guard, Fate::Forwarded) - before >= enough {
+        if fate(guard, which) - before >= enough {
             return;
         }
     }
@@ -119,7 +141,7 @@ fn transfer_until(guard: &Guard, net: &Net, there: SocketAddr, enough: u64) {
 }
 
 /// The inside talks to a server outside long enough for a stream, then `times` more.
-fn stream(net: &Net, server: &str, client: &str) -> (UdpSocket, UdpSocket) {
+pub(crate) fn stream(net: &Net, server: &str, client: &str) -> (UdpSocket, UdpSocket) {
     let to = udp(&net.outside, at(server));
     let from = udp(&net.inside, at(client));
     talk(&from, &to, at(server), 1);
@@ -128,7 +150,7 @@ fn stream(net: &Net, server: &str, client: &str) -> (UdpSocket, UdpSocket) {
     (from, to)
 }
 
-fn acct(guard: &Guard) {
+pub(crate) fn acct(guard: &Guard) {
     let set = |engine: &mut Engine, _| engine.conntrack_mut().config_mut().acct = true;
     guard.datapath.with(set).unwrap();
 }

@@ -3,10 +3,12 @@
 //! `unshare -Urn`, which [`user::as_an_ordinary_user`] tries.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod early;
 mod fast;
 mod life;
 mod links;
 mod net;
+mod owners;
 mod paths;
 mod ring;
 mod router;

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tidegate_datapath::{Datapath, Observer, Options, Ring};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::{Config, Engine, Output};
-use tidegate_syntax::{lower, parse_rules};
+use tidegate_syntax::{Sockets, lower_knowing, parse_rules};
 use tidegate_sys::Namespace;
 use tidegate_wire::Family;
 use tidegate_xt::NoNames;
@@ -228,7 +228,8 @@ impl Guard {
     pub(crate) fn load(&self, family: Family, rules: &str) {
         let parsed = parse_rules(rules, family, &NoNames)
             .unwrap_or_else(|e| panic!("{rules}: line {}: {}", e.line, e.render("test")));
-        let lowered = lower(&parsed).map_err(|e| e.render("test", None)).unwrap();
+        let lowered = lower_knowing(&parsed, Sockets::Users);
+        let lowered = lowered.map_err(|e| e.render("test", None)).unwrap();
         let rules = Arc::new(lowered.ruleset);
         self.datapath.with(|engine, _| engine.load(rules)).unwrap();
     }

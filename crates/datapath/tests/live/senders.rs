@@ -25,7 +25,7 @@ fn at(addr: &str, port: u16) -> SocketAddr {
 }
 
 /// A user namespace's root may not load programs.
-fn may() -> bool {
+pub(crate) fn may() -> bool {
     if !able() {
         return false;
     }

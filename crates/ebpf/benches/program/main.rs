@@ -12,6 +12,7 @@ mod make;
 #[path = "../../tests/kernel/twin.rs"]
 mod twin;
 
+use fast::TCX;
 use make::{ACK, SYN, Tcp, Way};
 use tidegate_conntrack::Family;
 use tidegate_ebpf::layout::{self, Connection, Fate, Goes};
@@ -41,11 +42,13 @@ fn ways(ends: &Ends) -> [Way; 2] {
 /// goes its own way, is neither translated nor one hop further. Nobody has verified its
 /// checksum, as behind a card without offloads.
 fn measure(what: &str, opening: &[Vec<u8>], packet: &[u8], ends: &Ends) {
-    let mut twin = Twin::new(opening, ends);
+    let mut twin = Twin::new(TCX, opening, ends);
     let tcp = twin.ct.entry(twin.id).unwrap().tcp().copied();
     let ways = twin.ways().map(|way| {
         way.map(|way| layout::Way {
             goes: Goes::On,
+            hop: None,
+            early: None,
             ..way
         })
     });

@@ -5,9 +5,13 @@
 //! window, is counted, rewritten and sent on; every other one goes up to the engine, and
 //! while one of a connection is up there all of its others follow, so that none overtakes.
 //!
+//! `early` does the same before the kernel looks at a frame (XDP), for flows that go between
+//! interfaces which can do without it; it hands all other frames on to `ingress`.
+//!
 //! `egress` lets out what `ingress` has sent on. `tail` ends the way of frames that the
 //! engine's socket has taken.
 
+mod early;
 mod frame;
 mod parse;
 mod send;
@@ -19,7 +23,8 @@ use tidegate_conntrack::Dir;
 use tidegate_wire::proto;
 
 use self::frame::{
-    DIR, DOUBT, ETHERNET, INDEX, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL, WAY, answer, helper, skb,
+    DIR, DOUBT, ETHERNET, Front, HOP_PLACE, INDEX, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL, WAY,
+    answer, helper, note, skb, xdp,
 };
 pub(crate) use self::frame::{ETH_P_IP, ETH_P_IPV6};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
@@ -54,6 +59,8 @@ const OTHER_HOST: i32 = 3;
 
 /// Name of the program for what interfaces receive.
 pub const INGRESS: &str = "ingress";
+/// Name of the program for what interfaces receive, before the kernel.
+pub const EARLY: &str = "early";
 /// Name of the program for what is sent.
 pub const EGRESS: &str = "egress";
 /// Name of the program behind the engine's socket.
@@ -64,15 +71,16 @@ pub const TAIL: &str = "tail";
 /// # Errors
 /// See [`object()`].
 pub fn programs(secrets: &Secrets) -> Result<Vec<u8>, object::write::Error> {
-    let program = |name, code| Program {
+    let program = |name, section, code| Program {
         name,
-        section: "classifier",
+        section,
         code,
     };
     let all = vec![
-        program(INGRESS, ingress(secrets)),
-        program(EGRESS, egress(secrets)),
-        program(TAIL, tail()),
+        program(INGRESS, "classifier", ingress(secrets)),
+        program(EGRESS, "classifier", egress(secrets)),
+        program(TAIL, "classifier", tail()),
+        program(EARLY, "xdp", early::early(secrets)),
     ];
     object(all, &MAPS)
 }
@@ -92,19 +100,19 @@ fn look_up(a: &mut Asm, map: &'static Map, key: i16) {
 
 fn ingress(secrets: &Secrets) -> Asm {
     let mut a = Asm::new();
-    let (next, up, hold) = (a.label(), a.label(), a.label());
+    let (next, up, hold, noted) = (a.label(), a.label(), a.label(), a.label());
     a.mov(CONTEXT, Reg::R1);
     clear(&mut a);
+    judged(&mut a, secrets, noted);
     read(&mut a, secrets, next, up);
-    find(&mut a, up);
-    take(&mut a, hold);
+    find(&mut a, Front::Tcx, up);
+    take(&mut a, hold, None);
     send::on(&mut a, secrets);
 
     a.bind(hold);
-    a.load(Size::D, Reg::R1, GATE, word(gate::SENT));
-    a.alu(Op::Add, Reg::R1, 1);
-    a.store(Size::D, GATE, word(gate::SENT), Reg::R1);
+    count_sent(&mut a);
     unlock(&mut a);
+    a.bind(noted);
     mark_known(&mut a, secrets);
     a.bind(up);
     go_up(&mut a, next);
@@ -128,11 +136,44 @@ fn clear(a: &mut Asm) {
     }
 }
 
+/// The packet is counted among those that go up; R1 is its number.
+fn count_sent(a: &mut Asm) {
+    a.load(Size::D, Reg::R1, GATE, word(gate::SENT));
+    a.alu(Op::Add, Reg::R1, 1);
+    a.store(Size::D, GATE, word(gate::SENT), Reg::R1);
+}
+
+/// Goes to `noted` with a frame that [`early`] has judged.
+fn judged(a: &mut Asm, secrets: &Secrets, noted: Label) {
+    use Reg as R;
+    let plain = a.label();
+    a.load(Size::W, R::R2, CONTEXT, skb::META);
+    a.load(Size::W, R::R3, CONTEXT, skb::DATA);
+    a.mov(R::R4, R::R2);
+    a.alu(Op::Add, R::R4, i32::from(note::LEN));
+    a.jump_if(Cond::Gt, R::R4, R::R3, plain);
+    for (i, word) in early::secret(secrets).into_iter().enumerate() {
+        a.load(Size::W, R::R4, R::R2, note::SECRET + 4 * i as i16);
+        a.jump_if32(Cond::Ne, R::R4, word, plain);
+    }
+    a.load(Size::W, R::R4, R::R2, note::PLACE);
+    a.mov(R::R5, R::R4);
+    a.alu(Op::And, R::R4, 0x7fff_ffff);
+    a.store(Size::W, R::R10, KEY, R::R4);
+    a.alu(Op::Rsh, R::R5, 31);
+    a.store(Size::W, R::R10, DIR, R::R5);
+    a.load(Size::W, R::R4, R::R2, note::FATE);
+    a.store(Size::W, R::R10, DOUBT, R::R4);
+    a.jump(noted);
+    a.bind(plain);
+}
+
 /// Reads the packet. What does not concern us goes to `next`.
 fn read(a: &mut Asm, secrets: &Secrets, next: Label, up: Label) {
     use Reg as R;
-    let (ours, v4, v6, read) = (a.label(), a.label(), a.label(), a.label());
+    let ours = a.label();
     let exits = parse::Exits {
+        front: Front::Tcx,
         unusual: a.label(),
         fragment: a.label(),
     };
@@ -142,22 +183,14 @@ fn read(a: &mut Asm, secrets: &Secrets, next: Label, up: Label) {
     a.jump_if(Cond::Eq, R::R8, ETH_P_IP, ours);
     a.jump_if(Cond::Ne, R::R8, ETH_P_IPV6, next);
     a.bind(ours);
-    parse::source_is(a, secrets.injected, next, exits.unusual);
+    parse::source_is(a, secrets.injected, next, &exits);
     a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
     let for_us = a.label();
     a.jump_if(Cond::Eq, R::R1, 0, for_us);
     a.jump_if(Cond::Ge, R::R1, OTHER_HOST, next);
     leave(a, Fate::NotOurs, up);
     a.bind(for_us);
-    a.jump_if(Cond::Eq, R::R8, ETH_P_IP, v4);
-    a.jump(v6);
-    a.bind(v4);
-    parse::ipv4(a, &exits);
-    a.jump(read);
-    a.bind(v6);
-    parse::ipv6(a, &exits);
-    a.bind(read);
-    parse::transport(a, &exits);
+    parse::headers(a, &exits);
     let done = a.label();
     a.jump(done);
     a.bind(exits.unusual);
@@ -174,10 +207,14 @@ fn leave(a: &mut Asm, fate: Fate, to: Label) {
 }
 
 /// Finds the packet's connection.
-fn find(a: &mut Asm, up: Label) {
+fn find(a: &mut Asm, front: Front, up: Label) {
     use Reg as R;
     let (unknown, found) = (a.label(), a.label());
-    a.load(Size::W, R::R1, CONTEXT, skb::DEVICE);
+    let device = match front {
+        Front::Tcx => skb::DEVICE,
+        Front::Xdp => xdp::DEVICE,
+    };
+    a.load(Size::W, R::R1, CONTEXT, device);
     a.store(Size::W, R::R10, KEY, R::R1);
     a.store(Size::H, R::R10, KEY + 6, Hook::Ingress as i32);
     a.store(Size::W, R::R10, INDEX, 0);
@@ -190,14 +227,20 @@ fn find(a: &mut Asm, up: Label) {
     a.store(Size::W, R::R10, KEY, R::R1);
     a.load(Size::W, R::R1, R::R0, 4);
     a.store(Size::W, R::R10, DIR, R::R1);
-    send::verify(a);
+    a.call(helper::KTIME_BOOT);
+    a.store(Size::D, R::R10, NOW, R::R0);
+    match front {
+        Front::Tcx => send::verify(a),
+        Front::Xdp => {
+            early::find_hop(a, unknown);
+            early::verify(a);
+        }
+    }
     for (map, value) in [(&GATES, GATE), (&CONNECTIONS, CONNECTION)] {
         look_up(a, map, KEY);
         a.jump_if(Cond::Eq, R::R0, 0, unknown);
         a.mov(value, R::R0);
     }
-    a.call(helper::KTIME_BOOT);
-    a.store(Size::D, R::R10, NOW, R::R0);
     a.jump(found);
     a.bind(unknown);
     leave(a, Fate::Unknown, up);
@@ -210,8 +253,9 @@ fn unlock(a: &mut Asm) {
 }
 
 /// Judges the packet and counts it, all under the connection's lock, which is still held
-/// where `hold` is reached.
-fn take(a: &mut Asm, hold: Label) {
+/// where `hold` is reached. With XDP, so it is at `other`, for packets that go another way
+/// than the next hop that has been looked up.
+fn take(a: &mut Asm, hold: Label, other: Option<Label>) {
     use Reg as R;
     a.mov(R::R1, CONNECTION);
     a.call(helper::SPIN_LOCK);
@@ -230,6 +274,11 @@ fn take(a: &mut Asm, hold: Label) {
     let done = (GATE, word(gate::DONE));
     same(a, (GATE, word(gate::SENT)), done, Fate::Held);
     choose_way(a, hold);
+    if let Some(other) = other {
+        a.load(Size::W, R::R1, R::R10, WAY + at::WAY_HOP);
+        a.load(Size::W, R::R2, R::R10, HOP_PLACE);
+        a.jump_if(Cond::Ne, R::R1, R::R2, other);
+    }
     let (stateless, window, counted) = (a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, PROTO);
     a.jump_if(Cond::Ne, R::R1, i32::from(proto::TCP), stateless);

@@ -4,38 +4,121 @@ use tidegate_wire::proto;
 use tidegate_wire::tcp::flags;
 
 use super::frame::{
-    ACK, CHECK, DOUBT, END, ETHERNET, IP, IP_LEN, KEY, L4, LEN, LONGEST, PROTO, PSEUDO, SACK, SEQ,
-    TOS, TTL, WINDOW, helper, skb,
+    ACK, CHECK, DOUBT, END, ETH_P_IP, ETHERNET, Front, IP, IP_LEN, KEY, L4, LEN, LONGEST, PROTO,
+    PSEUDO, SACK, SEQ, TOS, TTL, WINDOW, helper, skb, xdp,
 };
 use super::{CONTEXT, stack};
-use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::asm::{Asm, Cond, Label, Op, Reg, Size, Src};
 use crate::layout::Fate;
 
 /// Where packets go that are not plain.
 pub(super) struct Exits {
+    /// Where the program is.
+    pub(super) front: Front,
     /// Nothing can be said about the flow.
     pub(super) unusual: Label,
     /// A later fragment.
     pub(super) fragment: Label,
 }
 
+/// R2: a piece of the frame, or goes to `far` when that is not in the memory that programs
+/// may read themselves. Uses R1, R3 and R4.
+pub(super) fn reach(a: &mut Asm, front: Front, offset: Src, len: i32, far: Label) {
+    let (data, end) = match front {
+        Front::Tcx => (skb::DATA, skb::DATA_END),
+        Front::Xdp => (xdp::DATA, xdp::DATA_END),
+    };
+    a.load(Size::W, Reg::R2, CONTEXT, data);
+    a.load(Size::W, Reg::R3, CONTEXT, end);
+    a.mov(Reg::R1, offset);
+    // Which tells the verifier that it is small.
+    a.alu(Op::And, Reg::R1, 0xff);
+    a.alu(Op::Add, Reg::R2, Reg::R1);
+    a.mov(Reg::R4, Reg::R2);
+    a.alu(Op::Add, Reg::R4, len);
+    a.jump_if(Cond::Gt, Reg::R4, Reg::R3, far);
+}
+
+/// Cuts `len` bytes into words as `at`, a place on the stack, is aligned: where each
+/// begins, and its width.
+pub(super) fn pieces(at: i16, len: i32) -> impl Iterator<Item = (i16, Size)> {
+    const SIZES: [(i16, Size); 4] = [(8, Size::D), (4, Size::W), (2, Size::H), (1, Size::B)];
+    let len = len as i16;
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let fits = |(bytes, _): &(i16, Size)| *bytes <= len - next && (at + next) % bytes == 0;
+        let (bytes, size) = SIZES.into_iter().find(fits)?;
+        let piece = (next, size);
+        next += bytes;
+        Some(piece)
+    })
+}
+
 /// Bytes of an Ethernet frame that may be filled up.
 const SHORTEST: i32 = 60;
 
-fn load_bytes(a: &mut Asm, offset: impl Into<crate::asm::Src>, to: i16, len: i32, fail: Label) {
-    a.mov(Reg::R1, CONTEXT);
-    a.mov(Reg::R2, offset);
-    stack(a, Reg::R3, to);
-    a.mov(Reg::R4, len);
-    a.call(helper::LOAD_BYTES);
-    a.jump_if(Cond::Ne, Reg::R0, 0, fail);
+impl Exits {
+    /// Copies a piece of the frame, from its first 256 bytes, to the stack; where it is not,
+    /// the frame is unusual.
+    pub(super) fn load(&self, a: &mut Asm, offset: impl Into<Src>, to: i16, len: i32) {
+        let (offset, (far, done)) = (offset.into(), (a.label(), a.label()));
+        reach(a, self.front, offset, len, far);
+        for (at, size) in pieces(to, len) {
+            a.load(size, Reg::R3, Reg::R2, at);
+            a.store(size, Reg::R10, to + at, Reg::R3);
+        }
+        a.jump(done);
+        a.bind(far);
+        a.mov(Reg::R1, CONTEXT);
+        a.mov(Reg::R2, offset);
+        stack(a, Reg::R3, to);
+        a.mov(Reg::R4, len);
+        a.call(match self.front {
+            Front::Tcx => helper::LOAD_BYTES,
+            Front::Xdp => helper::XDP_LOAD_BYTES,
+        });
+        a.jump_if(Cond::Ne, Reg::R0, 0, self.unusual);
+        a.bind(done);
+    }
+
+    /// R1: bytes of the frame. Uses R2.
+    fn frame_len(&self, a: &mut Asm) {
+        match self.front {
+            Front::Tcx => a.load(Size::W, Reg::R1, CONTEXT, skb::LEN),
+            Front::Xdp => {
+                a.load(Size::W, Reg::R1, CONTEXT, xdp::DATA_END);
+                a.load(Size::W, Reg::R2, CONTEXT, xdp::DATA);
+                a.alu(Op::Sub, Reg::R1, Reg::R2);
+            }
+        }
+    }
+
+    /// R1: bytes of payload of each of several segments in one frame, or 0.
+    fn segment_len(&self, a: &mut Asm) {
+        match self.front {
+            Front::Tcx => a.load(Size::W, Reg::R1, CONTEXT, skb::GSO_SIZE),
+            Front::Xdp => a.mov(Reg::R1, 0),
+        }
+    }
+}
+
+/// Reads all headers; R8 is the Ethernet type, of IPv4 or IPv6.
+pub(super) fn headers(a: &mut Asm, exits: &Exits) {
+    let (v6, read) = (a.label(), a.label());
+    a.jump_if(Cond::Ne, Reg::R8, ETH_P_IP, v6);
+    ipv4(a, exits);
+    a.jump(read);
+    a.bind(v6);
+    ipv6(a, exits);
+    a.bind(read);
+    transport(a, exits);
 }
 
 /// Reads an IPv4 header: key, length and doubts.
-pub(super) fn ipv4(a: &mut Asm, exits: &Exits) {
+fn ipv4(a: &mut Asm, exits: &Exits) {
     use Reg as R;
     let whole = a.label();
-    load_bytes(a, 14, IP, 20, exits.unusual);
+    exits.load(a, 14, IP, 20);
     a.load(Size::B, R::R1, R::R10, IP);
     a.jump_if(Cond::Ne, R::R1, 0x45, exits.unusual);
     a.load(Size::B, R::R1, R::R10, IP + 1);
@@ -93,9 +176,9 @@ pub(super) fn fold(a: &mut Asm, sum: Reg, spare: Reg) {
 }
 
 /// Reads an IPv6 header.
-pub(super) fn ipv6(a: &mut Asm, exits: &Exits) {
+fn ipv6(a: &mut Asm, exits: &Exits) {
     use Reg as R;
-    load_bytes(a, 14, IP, 40, exits.unusual);
+    exits.load(a, 14, IP, 40);
     a.load(Size::H, R::R1, R::R10, IP);
     a.swap(R::R1, 16);
     a.mov(R::R2, R::R1);
@@ -127,7 +210,7 @@ fn length(a: &mut Asm, exits: &Exits) {
     use Reg as R;
     let exact = a.label();
     a.store(Size::W, R::R10, LEN, R::R7);
-    a.load(Size::W, R::R1, CONTEXT, skb::LEN);
+    exits.frame_len(a);
     a.mov(R::R2, R::R7);
     a.alu(Op::Add, R::R2, 14);
     a.jump_if(Cond::Eq, R::R1, R::R2, exact);
@@ -159,7 +242,7 @@ fn doubt(a: &mut Asm, fate: Fate) {
 }
 
 /// Reads the transport header; the network header has been read.
-pub(super) fn transport(a: &mut Asm, exits: &Exits) {
+fn transport(a: &mut Asm, exits: &Exits) {
     use Reg as R;
     let (tcp, udp, done) = (a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, LEN);
@@ -177,13 +260,13 @@ pub(super) fn transport(a: &mut Asm, exits: &Exits) {
 
     a.bind(udp);
     a.jump_if(Cond::Slt, R::R7, 8, exits.unusual);
-    load_bytes(a, R::R8, L4, 8, exits.unusual);
+    exits.load(a, R::R8, L4, 8);
     read_udp(a, exits);
     a.jump(done);
 
     a.bind(tcp);
     a.jump_if(Cond::Slt, R::R7, 20, exits.unusual);
-    load_bytes(a, R::R8, L4, 20, exits.unusual);
+    exits.load(a, R::R8, L4, 20);
     read_tcp(a, exits);
     a.bind(done);
     a.load(Size::W, R::R1, R::R10, L4);
@@ -200,7 +283,7 @@ fn read_udp(a: &mut Asm, exits: &Exits) {
     a.store(Size::W, R::R10, CHECK, R::R1);
     // Several datagrams in one are decided one by one.
     let single = a.label();
-    a.load(Size::W, R::R1, CONTEXT, skb::GSO_SIZE);
+    exits.segment_len(a);
     a.jump_if(Cond::Eq, R::R1, 0, single);
     doubt(a, Fate::Unusual);
     a.bind(single);
@@ -237,7 +320,7 @@ fn read_tcp(a: &mut Asm, exits: &Exits) {
     a.alu32(Op::Sub, R::R1, R::R9);
     a.store(Size::W, R::R10, END, R::R1);
     // Of several segments in one, each is as long as one and its headers.
-    a.load(Size::W, R::R1, CONTEXT, skb::GSO_SIZE);
+    exits.segment_len(a);
     a.jump_if(Cond::Eq, R::R1, 0, single);
     a.alu(Op::Add, R::R1, R::R9);
     a.load(Size::W, R::R2, R::R10, IP_LEN);
@@ -259,14 +342,14 @@ fn options(a: &mut Asm, exits: &Exits) {
     a.jump_if(Cond::Eq, R::R9, 20, done);
     a.alu(Op::Add, R::R8, 20);
     a.alu(Op::Sub, R::R9, 20);
-    load_bytes(a, R::R8, L4 + 20, 4, exits.unusual);
+    exits.load(a, R::R8, L4 + 20, 4);
     word(a, L4 + 20);
     a.jump_if32(Cond::Ne, R::R1, TIME_STAMP as i32, no_stamp);
     a.alu(Op::Sub, R::R9, 12);
     a.alu(Op::Add, R::R8, 12);
     a.jump_if(Cond::Eq, R::R9, 0, done);
     a.jump_if(Cond::Slt, R::R9, 12, odd);
-    load_bytes(a, R::R8, L4 + 20, 4, exits.unusual);
+    exits.load(a, R::R8, L4 + 20, 4);
     word(a, L4 + 20);
     a.bind(no_stamp);
     // What is left is one to four blocks and nothing else.
@@ -285,7 +368,7 @@ fn options(a: &mut Asm, exits: &Exits) {
     a.alu(Op::Add, R::R8, 8);
     for _ in 0..4 {
         let older = a.label();
-        load_bytes(a, R::R8, L4 + 24, 4, exits.unusual);
+        exits.load(a, R::R8, L4 + 24, 4);
         word(a, L4 + 24);
         a.load(Size::W, R::R2, R::R10, SACK);
         a.alu32(Op::Sub, R::R2, R::R1);
@@ -306,10 +389,10 @@ fn word(a: &mut Asm, at: i16) {
 }
 
 /// Goes to `yes` when the frame's Ethernet source is `mac`.
-pub(super) fn source_is(a: &mut Asm, mac: [u8; 6], yes: Label, fail: Label) {
+pub(super) fn source_is(a: &mut Asm, mac: [u8; 6], yes: Label, exits: &Exits) {
     use Reg as R;
     let no = a.label();
-    load_bytes(a, 0, ETHERNET, 14, fail);
+    exits.load(a, 0, ETHERNET, 14);
     let [b0, b1, b2, b3, b4, b5] = mac;
     // The source begins 6 bytes into the header: on an even address.
     for (i, half) in [[b0, b1], [b2, b3], [b4, b5]].into_iter().enumerate() {

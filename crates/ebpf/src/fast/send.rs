@@ -3,13 +3,13 @@
 use tidegate_wire::proto;
 
 use super::frame::{
-    CHECK, DOUBT, ETH_P_IP, INDEX, IP, IP_LEN, LEN, NEIGHBOUR, PROTO, PSEUDO, WAY, answer, helper,
-    skb,
+    ADDRESSED, CHECK, DOUBT, ETH_P_IP, ETHERNET, HOP, HOP_PLACE, INDEX, IP, IP_LEN, LEN, NEIGHBOUR,
+    NOW, PROTO, PSEUDO, WAY, answer, helper, skb,
 };
 use super::parse::{fold, header_sum};
 use super::{CONTEXT, GLOBAL, Secrets, count_fate, look_up, stack, word};
-use crate::asm::{Asm, Cond, Op, Reg, Size};
-use crate::layout::{Fate, OUT, SCRATCH, SUMS, at, global};
+use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::layout::{Fate, HOPS, OUT, SCRATCH, SUMS, at, global, hop};
 
 /// Flags of `bpf_skb_store_bytes` and `bpf_l4_csum_replace`.
 const RECOMPUTE: i32 = 1;
@@ -18,7 +18,7 @@ const MANGLED_0: i32 = 1 << 5;
 
 const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
-const ETHERNET_HEADER: i32 = 14;
+pub(super) const ETHERNET_HEADER: i32 = 14;
 
 /// Verifies the transport checksum unless somebody has; R7 is the globals' value. Uses R8
 /// and R9. A packet that fails, or is too long to be summed up here, gets a doubt.
@@ -47,15 +47,16 @@ pub(super) fn verify(a: &mut Asm) {
     fold(a, R::R8, R::R1);
     a.load(Size::W, R::R1, R::R10, CHECK);
     a.jump_if(Cond::Eq, R::R1, R::R8, fine);
-    sum_up(a, bad);
+    sum_up(a, helper::LOAD_BYTES, bad);
     a.jump_if(Cond::Eq, R::R0, 0xffff, fine);
     a.bind(bad);
     a.store(Size::W, R::R10, DOUBT, Fate::Checksum as i32);
     a.bind(fine);
 }
 
-/// R0: the folded sum over the pseudo-header, whose sum is in R8, and what follows.
-fn sum_up(a: &mut Asm, bad: crate::asm::Label) {
+/// R0: the folded sum over the pseudo-header, whose sum is in R8, and what follows, which
+/// `load` copies. Uses R9.
+pub(super) fn sum_up(a: &mut Asm, load: i32, bad: Label) {
     use Reg as R;
     a.store(Size::D, R::R10, PSEUDO, R::R8);
     a.store(Size::W, R::R10, INDEX, 0);
@@ -71,7 +72,7 @@ fn sum_up(a: &mut Asm, bad: crate::asm::Label) {
     a.mov(R::R1, CONTEXT);
     a.mov(R::R3, R::R9);
     a.mov(R::R4, R::R8);
-    a.call(helper::LOAD_BYTES);
+    a.call(load);
     a.jump_if(Cond::Ne, R::R0, 0, bad);
     // Up to the next whole word, zeroes.
     a.mov(R::R1, R::R9);
@@ -91,10 +92,61 @@ fn sum_up(a: &mut Asm, bad: crate::asm::Label) {
     fold(a, R::R0, R::R1);
 }
 
+/// Copies the Ethernet addresses of the next hop whose place is at [`HOP_PLACE`] to [`HOP`];
+/// goes to `unknown` when they are not known, or nobody has asked for a while whether they
+/// are in use: then nobody follows the neighbours any more.
+pub(super) fn hop(a: &mut Asm, unknown: Label) {
+    use Reg as R;
+    let (used, fresh) = (a.label(), a.label());
+    look_up(a, &HOPS, HOP_PLACE);
+    a.jump_if(Cond::Eq, R::R0, 0, unknown);
+    a.load(Size::W, R::R1, R::R0, at::HOP_HOLDS);
+    a.jump_if(Cond::Eq, R::R1, 0, unknown);
+    a.load(Size::D, R::R1, R::R0, 0);
+    a.store(Size::D, R::R10, HOP, R::R1);
+    a.load(Size::W, R::R1, R::R0, 8);
+    a.store(Size::W, R::R10, HOP + 8, R::R1);
+    a.load(Size::D, R::R2, R::R10, NOW);
+    a.load(Size::D, R::R1, R::R0, at::HOP_USED);
+    a.jump_if(Cond::Eq, R::R1, 0, fresh);
+    a.alu(Op::Sub, R::R2, R::R1);
+    a.constant(R::R3, hop::PATIENCE);
+    a.jump_if(Cond::Sgt, R::R2, R::R3, unknown);
+    a.jump(used);
+    a.bind(fresh);
+    a.store(Size::D, R::R0, at::HOP_USED, R::R2);
+    a.bind(used);
+}
+
+/// Puts them into the Ethernet header on the stack.
+pub(super) fn address(a: &mut Asm) {
+    for half in (0..12).step_by(2) {
+        a.load(Size::H, Reg::R1, Reg::R10, HOP + half);
+        a.store(Size::H, Reg::R10, ETHERNET + half, Reg::R1);
+    }
+}
+
+/// [`ADDRESSED`] becomes whether the header on the stack is for the next hop, whose address
+/// the kernel need not find then.
+fn address_known(a: &mut Asm) {
+    let (unknown, done) = (a.label(), a.label());
+    a.load(Size::W, Reg::R1, Reg::R10, WAY + at::WAY_HOP);
+    a.jump_if(Cond::Eq, Reg::R1, 0, unknown);
+    a.store(Size::W, Reg::R10, HOP_PLACE, Reg::R1);
+    hop(a, unknown);
+    address(a);
+    a.store(Size::W, Reg::R10, ADDRESSED, 1);
+    a.jump(done);
+    a.bind(unknown);
+    a.store(Size::W, Reg::R10, ADDRESSED, 0);
+    a.bind(done);
+}
+
 /// Rewrites the packet as its way says and sends it on.
 pub(super) fn on(a: &mut Asm, secrets: &Secrets) {
     use Reg as R;
     let (out, pass) = (a.label(), a.label());
+    address_known(a);
     a.load(Size::W, R::R7, R::R10, WAY + at::WAY_KIND);
     a.load(Size::W, R::R8, R::R10, WAY + at::WAY_TRANSLATE);
     rewrite(a);
@@ -117,7 +169,14 @@ pub(super) fn on(a: &mut Asm, secrets: &Secrets) {
 
 fn redirect(a: &mut Asm) {
     use Reg as R;
-    let (v6, known) = (a.label(), a.label());
+    let (v6, known, ask) = (a.label(), a.label(), a.label());
+    a.load(Size::W, R::R1, R::R10, ADDRESSED);
+    a.jump_if(Cond::Eq, R::R1, 0, ask);
+    a.load(Size::W, R::R1, R::R10, WAY + at::WAY_DEV);
+    a.mov(R::R2, 0);
+    a.call(helper::REDIRECT);
+    a.exit();
+    a.bind(ask);
     a.load(Size::W, R::R1, CONTEXT, skb::PROTOCOL);
     a.jump_if(Cond::Ne, R::R1, ETH_P_IP, v6);
     a.store(Size::W, R::R10, NEIGHBOUR, AF_INET);
@@ -152,12 +211,14 @@ fn rewrite(a: &mut Asm) {
     header_sum(a);
     a.alu(Op::Xor, R::R1, 0xffff);
     a.store(Size::H, R::R10, IP + 10, R::R1);
-    store(a, 20, 0);
+    // The header's sum is the same as before, and the card's does not cover Ethernet.
+    store(a, 0, ETHERNET, ETHERNET_HEADER + 20, 0);
     a.jump(transport);
     a.bind(v6);
     addresses(a, IP + 8, 16);
     one_less(a, IP + 7);
-    store(a, 40, RECOMPUTE);
+    store(a, 0, ETHERNET, ETHERNET_HEADER, 0);
+    store(a, ETHERNET_HEADER, IP, 40, RECOMPUTE);
     a.bind(transport);
     a.jump_if(Cond::Eq, R::R8, 0, done);
     ports(a);
@@ -165,7 +226,7 @@ fn rewrite(a: &mut Asm) {
 }
 
 /// Puts the new addresses into the header on the stack, if they change.
-fn addresses(a: &mut Asm, to: i16, len: i16) {
+pub(super) fn addresses(a: &mut Asm, to: i16, len: i16) {
     let same = a.label();
     a.jump_if(Cond::Eq, Reg::R8, 0, same);
     for (from, to) in [(at::WAY_SRC, to), (at::WAY_DST, to + len)] {
@@ -187,11 +248,11 @@ fn one_less(a: &mut Asm, at: i16) {
     a.bind(stays);
 }
 
-/// Writes the network header back.
-fn store(a: &mut Asm, len: i32, flags: i32) {
+/// Writes a piece of the stack to the frame.
+fn store(a: &mut Asm, offset: i32, from: i16, len: i32, flags: i32) {
     a.mov(Reg::R1, CONTEXT);
-    a.mov(Reg::R2, ETHERNET_HEADER);
-    stack(a, Reg::R3, IP);
+    a.mov(Reg::R2, offset);
+    stack(a, Reg::R3, from);
     a.mov(Reg::R4, len);
     a.mov(Reg::R5, flags);
     a.call(helper::STORE_BYTES);

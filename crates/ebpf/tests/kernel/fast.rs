@@ -1,10 +1,10 @@
 //! A loaded set of programs with its maps.
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use tidegate_ebpf::fast::{EGRESS, INGRESS, Secrets, TAIL, programs};
-use tidegate_ebpf::layout::{CONNECTION, FLOW, Fate, GATE, GLOBAL, KEY};
+use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
+use tidegate_ebpf::layout::{CONNECTION, FLOW, Fate, GATE, GLOBAL, HOP, KEY};
 
 pub(crate) const SECRETS: Secrets = Secrets {
     injected: [2, 1, 2, 3, 4, 5],
@@ -15,12 +15,34 @@ pub(crate) const SECRETS: Secrets = Secrets {
 /// `BPF_F_LOCK`
 const LOCK: u64 = 4;
 
+/// Where a program looks at frames, with the numbers of its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Front {
+    name: &'static str,
+    /// `TCX_REDIRECT`, `XDP_REDIRECT`.
+    pub(crate) sent_on: i32,
+    /// `TCX_NEXT`, `XDP_PASS`.
+    pub(crate) left: i32,
+}
+
+pub(crate) const TCX: Front = Front {
+    name: INGRESS,
+    sent_on: 7,
+    left: -1,
+};
+pub(crate) const XDP: Front = Front {
+    name: EARLY,
+    sent_on: 4,
+    left: 2,
+};
+
 pub(crate) struct Fast {
     kernel: Ebpf,
+    pub(crate) front: Front,
 }
 
 impl Fast {
-    pub(crate) fn load() -> Self {
+    pub(crate) fn load(front: Front) -> Self {
         let bytes = programs(&SECRETS).unwrap();
         let mut loader = EbpfLoader::new();
         for (name, entries) in [("flows", 256), ("gates", 128), ("connections", 128)] {
@@ -30,7 +52,16 @@ impl Fast {
         for name in [INGRESS, EGRESS, TAIL] {
             program(&mut kernel, name).load().unwrap();
         }
-        Fast { kernel }
+        early(&mut kernel).load().unwrap();
+        Fast { kernel, front }
+    }
+
+    fn test(&mut self, options: TestRunOptions<'_>) -> TestRunResult {
+        if self.front == XDP {
+            return early(&mut self.kernel).test_run(options).unwrap();
+        }
+        let program = program(&mut self.kernel, self.front.name);
+        program.test_run(options).unwrap()
     }
 
     /// What the program answers, and the frame as it leaves.
@@ -39,9 +70,7 @@ impl Fast {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
-        let done = program(&mut self.kernel, INGRESS)
-            .test_run(options)
-            .unwrap();
+        let done = self.test(options);
         out.truncate(done.data_size_out as usize);
         (done.return_value as i32, out)
     }
@@ -52,9 +81,7 @@ impl Fast {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.repeat = rounds;
-        let done = program(&mut self.kernel, INGRESS)
-            .test_run(options)
-            .unwrap();
+        let done = self.test(options);
         done.duration.as_nanos() as u64
     }
 
@@ -82,6 +109,16 @@ impl Fast {
             .unwrap();
     }
 
+    pub(crate) fn set_hop(&mut self, place: u32, hop: [u64; HOP]) {
+        let mut map = array::<[u64; HOP]>(&mut self.kernel, "hops");
+        map.set(place, hop, 0).unwrap();
+    }
+
+    pub(crate) fn hop(&mut self, place: u32) -> [u64; HOP] {
+        let map = array::<[u64; HOP]>(&mut self.kernel, "hops");
+        map.get(&place, 0).unwrap()
+    }
+
     pub(crate) fn connection(&mut self, place: u32) -> [u8; CONNECTION] {
         let map = array::<[u8; CONNECTION]>(&mut self.kernel, "connections");
         map.get(&place, LOCK).unwrap()
@@ -101,6 +138,10 @@ impl Fast {
 
 fn program<'a>(kernel: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
     kernel.program_mut(name).unwrap().try_into().unwrap()
+}
+
+fn early(kernel: &mut Ebpf) -> &mut Xdp {
+    kernel.program_mut(EARLY).unwrap().try_into().unwrap()
 }
 
 fn array<'a, V: aya::Pod>(kernel: &'a mut Ebpf, name: &str) -> Array<&'a mut MapData, V> {

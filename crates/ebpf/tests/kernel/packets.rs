@@ -1,12 +1,12 @@
 //! Packets of connections that the engine has decided.
 
 use tidegate_conntrack::Family;
-use tidegate_ebpf::layout::{Fate, gate};
-use tidegate_wire::checksum;
+use tidegate_ebpf::layout::{Fate, gate, hop};
+use tidegate_wire::{checksum, parse};
 
-use crate::fast::{Fast, SECRETS, allowed};
+use crate::fast::{Fast, Front, SECRETS, TCX, XDP, allowed};
 use crate::make::{ACK, Numbers, PSH, SYN, Tcp, Way};
-use crate::twin::{Ends, LEFT, PLACE, SENT_ON, Twin, frame, globals, is_open};
+use crate::twin::{Ends, HOP, PLACE, Twin, frame, globals, is_open};
 
 const V4: Ends = Ends {
     client: (0x0a00_0002, 40_000),
@@ -38,6 +38,13 @@ fn all() -> [(Family, Ends); 4] {
     ]
 }
 
+/// All, at both places for programs.
+fn both() -> impl Iterator<Item = (Front, (Family, Ends))> {
+    [TCX, XDP]
+        .into_iter()
+        .flat_map(|front| all().map(|ends| (front, ends)))
+}
+
 /// To the server, and back as the router sees the answers.
 fn ways(family: Family, ends: &Ends) -> [Way; 2] {
     [
@@ -57,15 +64,15 @@ fn ways(family: Family, ends: &Ends) -> [Way; 2] {
 #[test]
 fn the_verifier_takes_all_programs() {
     if allowed() {
-        Fast::load();
+        Fast::load(TCX);
     }
 }
 
 /// A connection over UDP that has become a stream.
-fn udp(family: Family, ends: &Ends) -> Twin {
+fn udp(front: Front, family: Family, ends: &Ends) -> Twin {
     let [there, back] = ways(family, ends);
     let opening = [there.udp(b"q"), back.udp(b"a"), there.udp(b"q")];
-    Twin::new(&opening, ends)
+    Twin::new(front, &opening, ends)
 }
 
 #[test]
@@ -73,9 +80,9 @@ fn datagrams_are_forwarded_as_the_tracker_would() {
     if !allowed() {
         return;
     }
-    for (family, ends) in all() {
+    for (front, (family, ends)) in both() {
         let mut numbers = Numbers(7);
-        let mut twin = udp(family, &ends);
+        let mut twin = udp(front, family, &ends);
         twin.assure();
         for _ in 0..500 {
             let way = ways(family, &ends)[numbers.below(2) as usize];
@@ -147,10 +154,10 @@ fn segments_are_forwarded_and_judged_as_the_tracker_would() {
     if !allowed() {
         return;
     }
-    for (seed, (family, ends)) in all().into_iter().enumerate() {
+    for (seed, (front, (family, ends))) in both().enumerate() {
         let mut numbers = Numbers(seed as u64);
         let isn = [u32::MAX - 20_000, 0x7fff_f000];
-        let mut twin = Twin::new(&opening(family, &ends, isn), &ends);
+        let mut twin = Twin::new(front, &opening(family, &ends, isn), &ends);
         for _ in 0..3000 {
             let dir = numbers.below(2) as usize;
             let tcp = twin.ct.entry(twin.id).unwrap().tcp().unwrap();
@@ -225,24 +232,24 @@ fn a_connection_that_went_up_stays_up_until_it_is_given_back() {
     if !allowed() {
         return;
     }
-    let mut twin = udp(Family::V4, &V4);
+    let mut twin = udp(TCX, Family::V4, &V4);
     let [there, _] = ways(Family::V4, &V4);
     let datagram = frame(&there.udp(b"one"));
-    assert_eq!(twin.fast.run(&datagram).0, SENT_ON);
+    assert_eq!(twin.fast.run(&datagram).0, TCX.sent_on);
     // A first fragment has the ports of its flow.
     let mut fragment = there.udp(b"two");
     fragment[6] = 0x20;
     checksum::fix_ipv4(&mut fragment);
-    assert_eq!(twin.fast.run(&frame(&fragment)).0, LEFT);
+    assert_eq!(twin.fast.run(&frame(&fragment)).0, TCX.left);
     assert!(!is_open(&twin.fast.gate(PLACE)));
-    assert_eq!(twin.fast.run(&datagram).0, LEFT);
+    assert_eq!(twin.fast.run(&datagram).0, TCX.left);
     assert_eq!(twin.fast.gate(PLACE)[gate::SENT], 2);
     assert_eq!(twin.fast.fate(Fate::Fragment), 1);
     assert_eq!(twin.fast.fate(Fate::Held), 1);
     let mut gate = twin.fast.gate(PLACE);
     gate[gate::DONE] = 2;
     twin.fast.set_gate(PLACE, gate);
-    assert_eq!(twin.fast.run(&datagram).0, SENT_ON);
+    assert_eq!(twin.fast.run(&datagram).0, TCX.sent_on);
 }
 
 #[test]
@@ -250,12 +257,12 @@ fn another_epoch_ends_all_ways() {
     if !allowed() {
         return;
     }
-    let mut twin = udp(Family::V6, &V6);
+    let mut twin = udp(TCX, Family::V6, &V6);
     let [there, _] = ways(Family::V6, &V6);
     let datagram = frame(&there.udp(b"one"));
-    assert_eq!(twin.fast.run(&datagram).0, SENT_ON);
+    assert_eq!(twin.fast.run(&datagram).0, TCX.sent_on);
     twin.fast.set_globals(globals(2));
-    assert_eq!(twin.fast.run(&datagram).0, LEFT);
+    assert_eq!(twin.fast.run(&datagram).0, TCX.left);
     assert_eq!(twin.fast.fate(Fate::Stale), 1);
 }
 
@@ -265,15 +272,91 @@ fn injected_and_foreign_frames_are_left_alone() {
     if !allowed() {
         return;
     }
-    let mut twin = udp(Family::V4, &V4);
+    let mut twin = udp(TCX, Family::V4, &V4);
     let [there, _] = ways(Family::V4, &V4);
     let mut datagram = frame(&there.udp(b"one"));
     datagram[6..12].copy_from_slice(&SECRETS.injected);
-    assert_eq!(twin.fast.run(&datagram).0, LEFT);
+    assert_eq!(twin.fast.run(&datagram).0, TCX.left);
     assert!(is_open(&twin.fast.gate(PLACE)));
     let mut arp = frame(&there.udp(b"one"));
     arp[12..14].copy_from_slice(&[8, 6]);
-    assert_eq!(twin.fast.run(&arp).0, LEFT);
+    assert_eq!(twin.fast.run(&arp).0, TCX.left);
     let counted: u64 = Fate::ALL.into_iter().map(|f| twin.fast.fate(f)).sum();
     assert_eq!(counted, 0);
+}
+
+/// A sender on the same machine leaves the checksum to the card, with the pseudo-header's sum
+/// in its place; before the kernel nothing says so.
+#[test]
+fn a_checksum_that_was_left_to_the_card_is_completed_before_the_kernel() {
+    if !allowed() {
+        return;
+    }
+    for (family, ends) in all() {
+        let mut twin = udp(XDP, family, &ends);
+        twin.assure();
+        for len in [1, 2, 7, 1000] {
+            let whole = ways(family, &ends)[0].udp(&vec![len as u8; len]);
+            let (answer, expected) = twin.fast.run(&frame(&whole));
+            assert_eq!(answer, XDP.sent_on);
+            let mut partial = whole.clone();
+            let layout = parse(&whole).unwrap();
+            let (src, dst) = (layout.src(&whole), layout.dst(&whole));
+            let sum = checksum::pseudo(family, src, dst, layout.proto, 8 + len as u32);
+            let at = usize::from(layout.l4) + 6;
+            partial[at..at + 2].copy_from_slice(&checksum::fold(sum).to_be_bytes());
+            let (answer, out) = twin.fast.run(&frame(&partial));
+            assert_eq!(answer, XDP.sent_on);
+            assert_eq!(out, expected);
+        }
+    }
+}
+
+/// Without a next hop that is known, and for another host's address, the kernel decides, and
+/// nothing has been counted.
+#[test]
+fn before_the_kernel_only_what_needs_no_kernel_is_sent_on() {
+    if !allowed() {
+        return;
+    }
+    let mut twin = udp(XDP, Family::V4, &V4);
+    let [there, _] = ways(Family::V4, &V4);
+    let datagram = frame(&there.udp(b"one"));
+    assert_eq!(twin.fast.run(&datagram).0, XDP.sent_on);
+    let gate = twin.fast.gate(PLACE);
+    let mut foreign = datagram.clone();
+    foreign[0] = 2;
+    assert_eq!(twin.fast.run(&foreign), (XDP.left, foreign));
+    twin.fast.set_hop(HOP, [0; 3]);
+    assert_eq!(twin.fast.run(&datagram), (XDP.left, datagram));
+    assert_eq!(twin.fast.gate(PLACE), gate);
+}
+
+/// Whoever follows the neighbours asks every second which next hops are in use. When nobody
+/// has for long, as after a crash, the kernel finds their addresses.
+#[test]
+fn addresses_that_nobody_keeps_are_not_used() {
+    if !allowed() {
+        return;
+    }
+    let [there, _] = ways(Family::V4, &V4);
+    let datagram = frame(&there.udp(b"one"));
+    for front in [TCX, XDP] {
+        let mut twin = udp(front, Family::V4, &V4);
+        let (answer, out) = twin.fast.run(&datagram);
+        assert_eq!(answer, front.sent_on);
+        assert_ne!(out[..12], datagram[..12]);
+        let mut hop = twin.fast.hop(HOP);
+        assert_ne!(hop[hop::USED], 0, "now it is in use");
+        hop[hop::USED] = 1;
+        twin.fast.set_hop(HOP, hop);
+        let (answer, out) = twin.fast.run(&datagram);
+        assert_eq!(out[..12], datagram[..12]);
+        let sent = if front == XDP {
+            front.left
+        } else {
+            front.sent_on
+        };
+        assert_eq!(answer, sent);
+    }
 }

@@ -7,20 +7,24 @@ use tidegate_conntrack::{
 };
 use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
-    Connection, GATE, GLOBAL, Goes, Hook, Way, flow, gate, global, key, tcp_state,
+    Connection, GATE, GLOBAL, Goes, Hook, Way, flow, gate, global, hop, key, tcp_state,
 };
 use tidegate_wire::{checksum, parse};
 
-use crate::fast::{Fast, SECRETS};
-
-/// `TCX_REDIRECT`, `TCX_NEXT`.
-pub(crate) const SENT_ON: i32 = 7;
-pub(crate) const LEFT: i32 = -1;
+use crate::fast::{Fast, Front, SECRETS, XDP};
 
 /// Loopback, which packets of a test run come by.
 const DEV: u32 = 1;
 pub(crate) const PLACE: u32 = 3;
 pub(crate) const MTU: u32 = 1500;
+/// The next hop: where its addresses are, and what they are.
+pub(crate) const HOP: u32 = 5;
+const HOP_TO: [u8; 6] = [2, 0, 0, 0, 1, 0x99];
+const HOP_FROM: [u8; 6] = [2, 0, 0, 0, 1, 1];
+/// Loopback's.
+const OWN: [u8; 6] = [0; 6];
+/// What XDP writes before a frame.
+const NOTE: usize = 24;
 const NOW: Time = 1_795_227_335 * SECOND;
 
 /// Addresses and ports: client, server, and the client's as the server sees them.
@@ -92,7 +96,7 @@ pub(crate) fn frame(packet: &[u8]) -> Vec<u8> {
 
 impl Twin {
     /// A connection that `opening` packets have made.
-    pub(crate) fn new(opening: &[Vec<u8>], ends: &Ends) -> Self {
+    pub(crate) fn new(front: Front, opening: &[Vec<u8>], ends: &Ends) -> Self {
         let mut ct = Conntrack::new(Config {
             acct: true,
             ..Config::default()
@@ -104,13 +108,15 @@ impl Twin {
         }
         let mut twin = Twin {
             ct,
-            fast: Fast::load(),
+            fast: Fast::load(front),
             id: id.unwrap(),
             now: NOW,
             sent_on: 0,
             left: 0,
         };
         twin.fast.set_globals(globals(1));
+        let [first, second] = hop::words(HOP_TO, HOP_FROM);
+        twin.fast.set_hop(HOP, [first, second, 0]);
         for dir in Dir::BOTH {
             let tuple = *twin.ct.entry(twin.id).unwrap().tuple(dir);
             let key = key(DEV, Hook::Ingress, &tuple);
@@ -138,6 +144,8 @@ impl Twin {
                 before,
                 after: after.inverse().unwrap(),
                 tos: None,
+                hop: Some(HOP),
+                early: Some(OWN),
             })
         };
         [way(tuples[0], tuples[1]), way(tuples[1], tuples[0])]
@@ -171,11 +179,12 @@ impl Twin {
         let (answer, out) = self.fast.run(&frame(packet));
         let tracked = track(&mut self.ct, self.now, packet, ends);
         let gate = self.fast.gate(PLACE);
-        if answer == SENT_ON {
+        if answer == self.fast.front.sent_on {
             self.sent_on += 1;
             let (attached, expected) = tracked.expect("INVALID, but sent on");
             assert_eq!(attached.id, self.id);
             assert_eq!(hex(&out[14..]), hex(&expected), "of {}", hex(packet));
+            assert_eq!(out[..12], [HOP_TO, HOP_FROM].concat());
             let entry = self.ct.entry(self.id).unwrap();
             if let Some(tcp) = entry.tcp() {
                 let kernels = tcp_state(&self.fast.connection(PLACE), tcp);
@@ -191,22 +200,38 @@ impl Twin {
             return true;
         }
         self.left += 1;
-        assert_eq!(answer, LEFT);
-        let came = frame(packet);
-        assert_eq!(out[6..came.len()], came[6..], "left as it came");
-        let destination = out[..6].try_into().unwrap();
-        if gate[gate::SENT] != gate_before[gate::SENT] {
-            let (place, _) = known(&SECRETS, destination).unwrap();
-            assert_eq!(place, PLACE);
-        } else {
-            assert_eq!(destination, came[..6]);
-        }
+        assert_eq!(answer, self.fast.front.left);
+        let counted = gate[gate::SENT] != gate_before[gate::SENT];
+        self.left_as_it_came(&frame(packet), &out, counted);
         assert_eq!(self.fast.connection(PLACE), before);
         assert_eq!(gate[gate::COUNTS..], gate_before[gate::COUNTS..]);
         if self.ct.entry(self.id).is_some() {
             self.give();
         }
         false
+    }
+}
+
+impl Twin {
+    /// A frame that was left is as it came, but for the connection it was counted for.
+    fn left_as_it_came(&self, came: &[u8], out: &[u8], counted: bool) {
+        if self.fast.front == XDP {
+            let note = if counted { NOTE } else { 0 };
+            assert_eq!(out[note..], *came, "left as it came");
+            if counted {
+                let place = u32::from_ne_bytes(out[..4].try_into().unwrap());
+                assert_eq!(place & 0x7fff_ffff, PLACE);
+            }
+            return;
+        }
+        assert_eq!(out[6..came.len()], came[6..], "left as it came");
+        let destination = out[..6].try_into().unwrap();
+        if counted {
+            let (place, _) = known(&SECRETS, destination).unwrap();
+            assert_eq!(place, PLACE);
+        } else {
+            assert_eq!(destination, came[..6]);
+        }
     }
 }
 

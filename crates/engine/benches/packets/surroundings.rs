@@ -95,6 +95,7 @@ pub(crate) fn router_of(clients: u8) -> Arc<Env> {
             addr,
             len,
         }],
+        group: 0,
         mtu: 1500,
         mac: None,
         loopback: false,

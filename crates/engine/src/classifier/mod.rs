@@ -24,6 +24,9 @@ mod leaf;
 mod reading;
 mod tree;
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use tidegate_ir::{Cond, Edited, Facts, Field, Rule, Rules, Truth, eval};
 use tidegate_wire::Family;
 
@@ -38,6 +41,8 @@ const HEAD: usize = 3;
 const SIMPLE: usize = 2;
 /// Rules tested one by one where a walk goes on in the middle of a chain.
 const NEXT: usize = 1;
+/// Trees of so many rules are made at the same time.
+const MANY: usize = 4096;
 /// Shorter chains have no tree.
 const WORTHWHILE: usize = 10;
 /// When a rule that was found stands this near to the one before, the rules behind it are
@@ -208,9 +213,22 @@ impl Trees {
         let build = |scope, wanted: fn(&Rule) -> bool| {
             Tree::build(rules, active(rules, wanted), scope, family, seed)
         };
+        let whole = || build(Scope::Whole, |_| true);
+        let prelude = || build(Scope::Prelude, is_guarded);
+        let (whole, prelude) = match rules.len() {
+            ..MANY => (whole(), prelude()),
+            _ => thread::scope(|scope| {
+                let prelude = scope.spawn(prelude);
+                let whole = whole();
+                (
+                    whole,
+                    prelude.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                )
+            }),
+        };
         let mut trees = Trees {
-            whole: build(Scope::Whole, |_| true),
-            prelude: build(Scope::Prelude, is_guarded),
+            whole,
+            prelude,
             guards: Guards::default(),
         };
         for rule in rules.iter() {

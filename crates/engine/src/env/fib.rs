@@ -44,6 +44,8 @@ pub struct Routed {
     pub via: Option<u128>,
     /// Preferred source.
     pub src: Option<u128>,
+    /// Realms, as [`Route::realm`].
+    pub realm: u32,
 }
 
 /// Priority and table of the rules that every host has.
@@ -65,6 +67,8 @@ pub(super) struct Fib {
     local: usize,
     /// There are rules beside those of every host.
     policy: bool,
+    /// Some route has realms.
+    realms: bool,
 }
 
 /// The routes of one table.
@@ -126,6 +130,7 @@ impl Fib {
                 ));
             }
         }
+        let realms = all.iter().any(|r| r.realm != 0);
         all.sort_by_key(|r| (r.table, u8::MAX - r.to.len, r.metric));
         let mut rules: Vec<PolicyRule> = rules
             .iter()
@@ -157,6 +162,7 @@ impl Fib {
             tables: ids.iter().map(|&id| of(id)).collect(),
             local: place(TABLE_LOCAL),
             policy,
+            realms,
         }
     }
 
@@ -172,6 +178,11 @@ impl Fib {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// Whether some route has realms.
+    pub(super) fn has_realms(&self) -> bool {
+        self.realms
     }
 
     /// Whether there are rules beside those of every host.
@@ -200,6 +211,7 @@ impl Fib {
                         dev: r.dev,
                         via: r.via,
                         src: r.src,
+                        realm: r.realm,
                     });
                 }
                 _ => {}
@@ -241,6 +253,7 @@ fn route(to: Prefix, table: u32, kind: RouteType, i: &Interface) -> Route {
         dev: Some(i.index),
         via: None,
         src: None,
+        realm: 0,
         metric: 0,
     }
 }
@@ -319,6 +332,7 @@ mod tests {
             index: IfIndex(n),
             name: name.to_owned(),
             addresses: vec![a],
+            group: 0,
             mtu: 1500,
             mac: None,
             loopback: false,
@@ -330,6 +344,7 @@ mod tests {
             dev: Some(IfIndex(dev)),
             via: None,
             src: None,
+            realm: 0,
             metric: 0,
         };
         Env::new(
@@ -364,6 +379,7 @@ mod tests {
             index: IfIndex(n),
             name: format!("eth{n}"),
             addresses: vec![v4([10, 0, 0, n as u8], 24)],
+            group: 0,
             mtu: 1500,
             mac: None,
             loopback: false,
@@ -375,6 +391,7 @@ mod tests {
             dev: Some(IfIndex(2)),
             via: None,
             src: None,
+            realm: 0,
             metric: 600,
         };
         let e =

@@ -65,6 +65,8 @@ pub struct Interface {
     pub name: String,
     /// Addresses in the order they were given; the first of a network is primary.
     pub addresses: Vec<Prefix>,
+    /// Group (`ip link set … group`).
+    pub group: u32,
     /// Largest network packet in bytes.
     pub mtu: u32,
     /// Ethernet address, if it has one.
@@ -88,6 +90,9 @@ pub struct Route {
     pub via: Option<u128>,
     /// Preferred source address.
     pub src: Option<u128>,
+    /// IPv4: its realms (`ip route … realms SOURCE/DESTINATION`), the source's in the upper
+    /// half; 0 where it has none.
+    pub realm: u32,
     /// Smaller wins among equal prefixes.
     pub metric: u32,
 }
@@ -290,6 +295,29 @@ impl Env {
         self.fib(family).lookup(dst, src, mark, None)
     }
 
+    /// Realms of the route of a packet that came in by an interface (`fib_combine_itag`,
+    /// `set_class_tag`), or was sent by this host. 0 where no route has any.
+    #[must_use]
+    pub(crate) fn realms(&self, received: bool, local: bool, ends: (u128, u128), mark: u32) -> u32 {
+        let fib = &self.fib4;
+        if !fib.has_realms() {
+            return 0;
+        }
+        let (src, dst) = ends;
+        let of = |dst, src, mark| fib.lookup(dst, src, mark, None).map_or(0, |r| r.realm);
+        let back = if received { of(src, dst, 0) << 16 } else { 0 };
+        if local && received {
+            return back;
+        }
+        let way = of(dst, src, mark);
+        let upper = if way >> 16 == 0 {
+            back
+        } else {
+            way & 0xffff_0000
+        };
+        way & 0xffff | upper
+    }
+
     /// Addresses at which what routing says may change, ascending, 0 among them.
     #[must_use]
     pub fn boundaries(&self, family: Family) -> Vec<u128> {
@@ -386,6 +414,7 @@ fn loopback(others: &[Interface]) -> Interface {
                 len: 128,
             },
         ],
+        group: 0,
         mtu: 65536,
         mac: None,
         loopback: true,

@@ -7,6 +7,7 @@ fn env() -> Env {
         index: IfIndex(n),
         name: name.to_owned(),
         addresses: Vec::new(),
+        group: 0,
         mtu: 1500,
         mac: None,
         loopback: false,

@@ -1,7 +1,9 @@
 //! Packets that the firewall makes: answers to refused packets, errors, copies.
 
+use std::sync::Arc;
+
 use tidegate_conntrack::{Attached, CtInfo, Template};
-use tidegate_ir::{Hook, RejectKind, TeeSpec};
+use tidegate_ir::{Hook, RejectKind, Socket, TeeSpec};
 use tidegate_wire::Family;
 
 use super::MAX_DEPTH;
@@ -12,6 +14,7 @@ use crate::env::RouteType;
 use crate::outcome::{DropReason, Role};
 use crate::packet::{Packet, Tracking, WayOut};
 use crate::run::Run;
+use crate::sockets::Whose;
 use crate::trace::{Trace, TraceEvent};
 
 impl<T: Trace> Run<'_, T> {
@@ -23,7 +26,7 @@ impl<T: Trace> Run<'_, T> {
                     if let Tracking::Connection(a) = &packet.tracking {
                         self.engine.conntrack.close_for_reset(self.now, a.id);
                     }
-                    self.emit(bytes, packet);
+                    self.emit(bytes, packet, None);
                 }
             }
             RejectKind::Unreachable(code) => {
@@ -36,7 +39,7 @@ impl<T: Trace> Run<'_, T> {
 
     pub(super) fn emit_error(&mut self, about: &Packet, error: IcmpError) {
         if let Some(bytes) = emit::icmp_error(about, &self.engine.env, error) {
-            self.emit(bytes, about);
+            self.emit(bytes, about, Some(Arc::new(Socket::of(None))));
         }
     }
 
@@ -104,7 +107,7 @@ impl<T: Trace> Run<'_, T> {
 
     /// Sends a packet of the firewall's own. It carries the connection of the packet
     /// it is about, in the other direction (`nf_conntrack_attach`).
-    fn emit(&mut self, bytes: Vec<u8>, about: &Packet) {
+    fn emit(&mut self, bytes: Vec<u8>, about: &Packet, sender: Option<Arc<Socket>>) {
         let mark = match self.engine.env.settings.fwmark_reflect {
             true => about.mark,
             false => 0,
@@ -115,7 +118,7 @@ impl<T: Trace> Run<'_, T> {
             Tracking::Untracked => Tracking::Template(Template::default()),
             Tracking::None | Tracking::Template(_) | Tracking::Invalid(_) => Tracking::None,
         };
-        self.send_own(bytes, about, mark, tracking);
+        self.send_own(bytes, about, mark, tracking, sender);
     }
 
     /// Sends a packet of the firewall's own, which `about` has led to.
@@ -125,6 +128,7 @@ impl<T: Trace> Run<'_, T> {
         about: &Packet,
         mark: u32,
         tracking: Tracking,
+        sender: Option<Arc<Socket>>,
     ) {
         if about.depth >= MAX_DEPTH {
             self.dropped(DropReason::Depth);
@@ -134,6 +138,9 @@ impl<T: Trace> Run<'_, T> {
             return;
         };
         packet.depth = about.depth + 1;
+        if self.asks_sockets(packet.family()) {
+            packet.whose = Some(Box::new(Whose::of(sender)));
+        }
         packet.mark = mark;
         packet.borrows_connection = tracking.connection().is_some();
         packet.tracking = tracking;

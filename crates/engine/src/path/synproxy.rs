@@ -286,7 +286,7 @@ impl<T: Trace> Run<'_, T> {
     ) {
         let ttl = self.engine.env.settings.default_ttl;
         let bytes = segment.packet(seen.packet, back, ttl, &options.bytes());
-        self.send_own(bytes, seen.packet, 0, tracking);
+        self.send_own(bytes, seen.packet, 0, tracking, None);
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn interface(index: u32, name: &str, addr: u32, len: u8) -> Interface
             addr: addr.into(),
             len,
         }],
+        group: 0,
         mtu: 1500,
         mac: None,
         loopback: false,

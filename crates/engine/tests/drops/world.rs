@@ -38,6 +38,7 @@ fn interface(index: IfIndex, name: &str, v4: u128, v6: u128) -> Interface {
         index,
         name: name.to_owned(),
         addresses,
+        group: 0,
         mtu: 1500,
         mac: None,
         loopback: false,
@@ -62,6 +63,7 @@ pub(crate) fn env(settings: Settings, moving: IfIndex) -> Arc<Env> {
         dev: Some(dev),
         via: None,
         src: None,
+        realm: 0,
         metric: 0,
     };
     let routes = [route(0x0a00_0800, moving)];

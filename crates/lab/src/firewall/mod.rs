@@ -46,8 +46,8 @@ syslog = "/run/lab/syslog"
 directory = "/run/lab"
 "#;
 
-/// How frames come up, if not as usual: `xdp`.
-const RING: &str = "TIDEGATE_RING";
+/// Variables that set the datapath in a lab, and the settings that they are.
+const DATAPATH: [(&str, &str); 2] = [("TIDEGATE_DATAPATH", "kind"), ("TIDEGATE_RING", "ring")];
 
 /// Commands of Tidegate that are called by names which belong to the system's tools.
 const BY_NAME: &[&str] = &["conntrack", "modprobe", "lsmod", "modinfo", "sysctl"];
@@ -102,13 +102,18 @@ fn tidegate(host: &Host) -> Result<()> {
         }
     }
     script("service", TIDEGATE_SERVICE)?;
+    // Without them a scenario may write the whole table.
+    let mut table = "\n[datapath]\n";
     let mut config = CONFIG.to_owned();
-    if let Ok(ring) = std::env::var(RING) {
-        let _ = write!(
-            config,
-            "\n[datapath]\nring = \"{}\"\n",
-            ring.escape_default()
-        );
+    for (variable, setting) in DATAPATH {
+        if let Ok(value) = std::env::var(variable) {
+            let value = value.escape_default();
+            let _ = writeln!(
+                config,
+                "{}{setting} = \"{value}\"",
+                std::mem::take(&mut table)
+            );
+        }
     }
     std::fs::write(Path::new(HOME).join("tidegate.toml"), config)?;
     check(host, "service iptables start").context("`tidegate up' does not start")

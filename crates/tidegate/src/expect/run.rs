@@ -78,6 +78,12 @@ pub(super) fn run(file: &File) -> Result<Ran> {
             given.host(&rules, &packets)?.0
         }
     };
+    let told = |case: &Case| {
+        case.packets
+            .iter()
+            .any(|p| p.1.described.sender().is_some())
+    };
+    rules.meet(&host, file.cases.iter().any(told))?;
     let reached = rules
         .0
         .iter()

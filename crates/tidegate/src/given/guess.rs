@@ -186,6 +186,7 @@ impl Guess {
             ..Settings::default()
         };
         let host = Host {
+            sockets: None,
             env: Env::new(interfaces, &routes, &[], settings),
             config: Config::default(),
         };
@@ -251,6 +252,7 @@ const fn route(family: Family, addr: u128, len: u8, dev: IfIndex) -> Route {
         dev: Some(dev),
         via: None,
         src: None,
+        realm: 0,
         metric: 0,
     }
 }
@@ -272,6 +274,7 @@ fn interface(at: u32, name: &str, addresses: &BTreeSet<(Family, u128, u8)>) -> I
         index: IfIndex(LOOPBACK.0 + 1 + at),
         name: name.to_owned(),
         addresses,
+        group: 0,
         mtu: 1500,
         mac: None,
         loopback: false,
@@ -284,6 +287,7 @@ fn loopback() -> Interface {
         index: LOOPBACK,
         name: "lo".to_owned(),
         addresses: vec![own(Family::V4, 0x7f00_0001, 8), own(Family::V6, 1, 128)],
+        group: 0,
         mtu: 65_536,
         mac: None,
         loopback: true,

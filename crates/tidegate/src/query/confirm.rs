@@ -348,6 +348,7 @@ impl Stage<'_> {
         };
         links.push(loopback());
         Host {
+            sockets: None,
             env: Env::new(links, &routes, &[], settings),
             config: Config::default(),
         }
@@ -364,6 +365,7 @@ fn link(at: u32, name: &str, family: Family) -> Interface {
         index: IfIndex(LOOPBACK.0 + 1 + at),
         name: name.to_owned(),
         addresses: vec![Prefix { family, addr, len }],
+        group: 0,
         mtu: 1500,
         mac: None,
         loopback: false,
@@ -376,6 +378,7 @@ fn loopback() -> Interface {
         index: LOOPBACK,
         name: "lo".to_owned(),
         addresses: vec![own(Family::V4, 0x7f00_0001, 8), own(Family::V6, 1, 128)],
+        group: 0,
         mtu: 65_536,
         mac: None,
         loopback: true,
@@ -390,6 +393,7 @@ const fn route(to: Prefix, dev: IfIndex) -> Route {
         dev: Some(dev),
         via: None,
         src: None,
+        realm: 0,
         metric: 0,
     }
 }

@@ -101,6 +101,7 @@ pub(super) fn infer(paths: &[PathBuf], rules: &Rules) -> Result<Inferred> {
     };
     Ok(Inferred {
         host: Host {
+            sockets: None,
             env: Env::new(interfaces, &routes, &[], settings),
             config: Config::default(),
         },
@@ -306,6 +307,7 @@ fn interfaces(
                     len: *len,
                 })
                 .collect(),
+            group: 0,
             mtu: survey.ports.get(port).copied().unwrap_or(0).max(MTU),
             mac: macs.get(port).copied(),
             loopback: false,
@@ -343,6 +345,7 @@ fn routes(
         dev: Some(dev),
         via: None,
         src: None,
+        realm: 0,
         metric: 0,
     };
     let mut all = vec![

@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use tidegate_engine::Engine;
+use tidegate_host::Host;
 use tidegate_ir::RuleId;
 use tidegate_sets::Sets;
-use tidegate_syntax::{Counters, Failure, RuleOrigin, Ruleset, lower, parse_rules};
+use tidegate_syntax::{
+    Counters, Failure, RuleOrigin, Ruleset, Sockets, lower, lower_knowing, parse_rules,
+};
 use tidegate_wire::Family;
 
 use tidegate_tools::{HostNames, ipset, rules_and_sets};
@@ -25,6 +28,8 @@ pub(crate) struct Loaded {
     pub(crate) origin: Vec<RuleOrigin>,
     /// What the rules look into.
     pub(crate) sets: Sets,
+    /// What is said where a rule asks for sockets and nobody knows them.
+    blind: Option<String>,
 }
 
 /// The rules of both families.
@@ -57,6 +62,23 @@ impl Rules {
                  rules' file, below a line `# tidegate-state ipset 0`, as `ipset save` prints it"
             )),
             None => Ok(self),
+        }
+    }
+
+    /// Whether the rules can be decided on `host`; with `told`, whose packets are is said
+    /// with each.
+    ///
+    /// # Errors
+    /// A rule asks for sockets, and none is known.
+    pub(crate) fn meet(&self, host: &Host, told: bool) -> Result<()> {
+        let blind = self.0.iter().find_map(|loaded| loaded.blind.as_deref());
+        match blind.filter(|_| !told && host.sockets.is_none()) {
+            Some(why) => Err(anyhow!(
+                "{} (give the host's sockets in its description, `[[socket]]`, or say `uid N` of \
+                 a packet)",
+                why.trim_end()
+            )),
+            None => Ok(()),
         }
     }
 
@@ -111,8 +133,13 @@ impl Loaded {
     /// # Errors
     /// Chains call each other in a circle.
     pub(crate) fn new(source: Ruleset) -> Result<Self, Failure> {
-        let lowered = lower(&source)?;
+        let lowered = lower_knowing(&source, Sockets::All)?;
+        let blind = match lowered.ruleset.asks_sockets {
+            true => lower(&source).err(),
+            false => None,
+        };
         Ok(Loaded {
+            blind: blind.map(|why| why.render("tidegate", None)),
             source,
             lowered: Arc::new(lowered.ruleset),
             origin: lowered.origin,
@@ -146,6 +173,7 @@ impl Loaded {
             lowered: self.lowered.clone(),
             origin: self.origin.clone(),
             sets: self.sets.clone(),
+            blind: self.blind.clone(),
         }
     }
 

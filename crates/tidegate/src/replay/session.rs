@@ -126,6 +126,7 @@ impl Session {
         let env = Arc::new(host.env);
         let mut engine = Engine::new(host.config, env.clone());
         rules.load(&mut engine);
+        engine.set_sockets(host.sockets.map(|s| Box::new(s) as _));
         Session {
             engine,
             rules,

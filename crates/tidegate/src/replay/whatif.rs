@@ -102,6 +102,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             inferred.host
         }
     };
+    old.meet(&host, false)?;
+    new.meet(&host, false)?;
     let mut both = Both {
         old: Session::new(host.clone(), old, &args.captures),
         new: Session::new(host, new, &args.captures),

@@ -1,10 +1,13 @@
 //! `-m cgroup`: the control group of the socket that sent the packet or waits for it
 //! (kernel `cgroup_mt`).
 
-use tidegate_ir::Hook;
+use tidegate_ir::{Cond, Field, Hook};
 
-use super::ranges::blank_bang;
-use crate::{Arg, Args, Case, Extension, Legal, Lower, Opt, Place, Refusal, bad, ok};
+use super::{pure::pure, ranges::blank_bang};
+use crate::{
+    Arg, Args, Case, Extension, Legal, Lower, LowerCtx, Opt, Place, Refusal, Sockets, Vector, bad,
+    no, ok, packets, yes,
+};
 
 const PATH: usize = 0;
 const CLASS: usize = 1;
@@ -35,7 +38,7 @@ const OPTIONS: &[Opt] = &[
 /// `-m cgroup`.
 pub static CGROUP: Extension = Extension {
     name: "cgroup",
-    lower: Lower::Match(|_, ctx| ctx.refuse("cgroup: packets do not tell whose socket sent them")),
+    lower: Lower::Match(lower),
     options: OPTIONS,
     legal: Legal {
         hooks: &[Hook::Input, Hook::Output, Hook::Postrouting],
@@ -53,8 +56,38 @@ pub static CGROUP: Extension = Extension {
         x.args.iter().map(one).collect()
     },
     cases: CASES,
+    vectors: VECTORS,
     ..Extension::MATCH
 };
+
+/// A packet without a socket never matches.
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
+    ctx.ask_sockets(
+        Sockets::Users,
+        "cgroup: whose socket a packet belongs to is not known here",
+    );
+    if let Some(class) = args.number(CLASS) {
+        ctx.ask_sockets(
+            Sockets::All,
+            "cgroup: the class of the socket that a packet belongs to is not known here",
+        );
+        let is = Cond::eq(Field::SocketClass, class.into());
+        let there = Cond::range(Field::SocketClass, 0, u32::MAX.into());
+        return Cond::all(vec![there, is.inverted_if(args.inverted(CLASS))]);
+    }
+    let (path, invert) = (
+        args.text(PATH).unwrap_or("").to_owned(),
+        args.inverted(PATH),
+    );
+    pure(
+        ctx,
+        format!("the packet's socket in {path}"),
+        move |input| {
+            let socket = input.facts.sender();
+            socket.is_some_and(|s| s.is_below(&path) != invert)
+        },
+    )
+}
 
 fn check(args: &Args, _: &Place<'_>) -> Result<(), Refusal> {
     if args.has(PATH) == args.has(CLASS) {
@@ -71,4 +104,12 @@ const CASES: &[Case] = &[
     bad("-m cgroup --cgroup 1 --path \"/\""),
     bad("-m cgroup"),
     bad("-m cgroup --cgroup 1").at(tidegate_ir::TableKind::Filter, Hook::Forward),
+];
+
+/// By the kernel's order of tests (`cgroup_mt_v0`).
+const VECTORS: &[Vector] = &[
+    yes("-m cgroup --cgroup 7", packets::SYN).with(&[(Field::SocketClass, 7)]),
+    no("-m cgroup ! --cgroup 7", packets::SYN).with(&[(Field::SocketClass, 7)]),
+    yes("-m cgroup ! --cgroup 7", packets::SYN6).with(&[(Field::SocketClass, 0)]),
+    no("-m cgroup ! --cgroup 7", packets::SYN),
 ];

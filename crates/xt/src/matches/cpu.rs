@@ -1,7 +1,9 @@
 //! `-m cpu`: the processor that handles the packet (kernel `cpu_mt`).
 
+use tidegate_ir::{Cond, Field};
+
 use super::ranges::blank_bang;
-use crate::{Arg, Case, Extension, Lower, Opt, bad, ok};
+use crate::{Arg, Case, Extension, Lower, Opt, Vector, bad, no, ok, packets, yes};
 
 const CPU_OPT: usize = 0;
 
@@ -20,8 +22,9 @@ const OPTIONS: &[Opt] = &[Opt::new(
 /// `-m cpu`.
 pub static CPU: Extension = Extension {
     name: "cpu",
-    lower: Lower::Match(|_, ctx| {
-        ctx.refuse("cpu: packets are decided on no processor of their own")
+    lower: Lower::Match(|args, _| {
+        let cpu = args.number(CPU_OPT).unwrap_or(0);
+        Cond::eq(Field::Cpu, cpu.into()).inverted_if(args.inverted(CPU_OPT))
     }),
     options: OPTIONS,
     list: |x, _| {
@@ -29,6 +32,7 @@ pub static CPU: Extension = Extension {
         format!(" cpu{} {cpu}", blank_bang(&x.args, CPU_OPT))
     },
     cases: CASES,
+    vectors: VECTORS,
     ..Extension::MATCH
 };
 
@@ -39,4 +43,11 @@ const CASES: &[Case] = &[
     bad("-m cpu"),
     bad("-m cpu --cpu foo"),
     bad("-m cpu --cpu 4294967296"),
+];
+
+/// By the definition of the field.
+const VECTORS: &[Vector] = &[
+    yes("-m cpu --cpu 1", packets::SYN).with(&[(Field::Cpu, 1)]),
+    no("-m cpu --cpu 0", packets::SYN).with(&[(Field::Cpu, 1)]),
+    yes("-m cpu ! --cpu 0", packets::SYN).with(&[(Field::Cpu, 1)]),
 ];

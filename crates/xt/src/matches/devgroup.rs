@@ -1,11 +1,11 @@
 //! `-m devgroup`: the groups of the packet's interfaces (kernel `devgroup_mt`).
 
-use tidegate_ir::Hook;
+use tidegate_ir::{Cond, Field, Hook};
 
 use super::{named, ranges::blank_bang};
 use crate::{
-    Arg, Args, Case, Error, Extension, Legal, Lower, Opt, Place, Refusal, bad, names::List, ok,
-    saved,
+    Arg, Args, Case, Error, Extension, Legal, Lower, Opt, Place, Refusal, Vector, bad, names::List,
+    no, ok, packets, saved, yes,
 };
 
 const SRC: usize = 0;
@@ -29,7 +29,13 @@ const OPTIONS: &[Opt] = &[
 /// `-m devgroup`.
 pub static DEVGROUP: Extension = Extension {
     name: "devgroup",
-    lower: Lower::Match(|_, ctx| ctx.refuse("devgroup: interfaces have no groups here")),
+    lower: Lower::Match(|args, _| {
+        let side = |g: &crate::Given| match g.opt {
+            SRC => named::test(Field::InGroup, g),
+            _ => named::test(Field::OutGroup, g),
+        };
+        Cond::all(args.iter().map(side).collect())
+    }),
     options: OPTIONS,
     legal: Legal {
         extra: check,
@@ -46,12 +52,13 @@ pub static DEVGROUP: Extension = Extension {
     list: |x, ctx| {
         let one = |g: &crate::Given| {
             let bang = blank_bang(&x.args, g.opt);
-            let group = named::list(&g.value, List::DeviceGroups, ctx);
+            let group = named::list(&g.value, ctx);
             format!("{bang} {} {group}", OPTIONS[g.opt].name)
         };
         x.args.iter().map(one).collect()
     },
     cases: CASES,
+    vectors: VECTORS,
     ..Extension::MATCH
 };
 
@@ -78,4 +85,12 @@ const CASES: &[Case] = &[
     bad("-m devgroup --dst-group 42"),
     bad("-m devgroup --src-group nosuch"),
     bad("-m devgroup"),
+];
+
+/// By the definition of the fields.
+const VECTORS: &[Vector] = &[
+    yes("-m devgroup --src-group 0x2a", packets::SYN).with(&[(Field::InGroup, 0x2a)]),
+    no("-m devgroup --src-group 0x2a", packets::SYN).with(&[(Field::InGroup, 0)]),
+    yes("-m devgroup --src-group 0x2/0x3", packets::SYN).with(&[(Field::InGroup, 0x2a)]),
+    no("-m devgroup ! --src-group 0x2a", packets::SYN6).with(&[(Field::InGroup, 0x2a)]),
 ];

@@ -1,7 +1,9 @@
 //! What the matches on numbers with names share: a value under a mask that the host's
 //! lists may have a name for.
 
-use crate::{Error, Input, ListCtx, Value, names::List, number, show_mark};
+use tidegate_ir::{Cond, Field};
+
+use crate::{Error, Given, Input, ListCtx, Value, names::List, number, show_mark};
 
 /// Reads a name of the list, or `value[/mask]`. A value without a mask that has a name is
 /// kept under its name.
@@ -10,7 +12,7 @@ pub(super) fn parse(input: &Input<'_>, list: List) -> Result<Value, Error> {
     let numeric = text.starts_with(|c: char| c.is_ascii_digit());
     if !numeric {
         return match input.ctx.names.id(list, text) {
-            Some(_) => Ok(Value::Text(text.to_owned())),
+            Some(id) => Ok(Value::Named(id, text.to_owned())),
             None => Err(Error::parameter(format!(
                 "{}: could not map name {text} to an integer value for option \"--{}\".\n",
                 input.ext, input.opt.name
@@ -22,30 +24,37 @@ pub(super) fn parse(input: &Input<'_>, list: List) -> Result<Value, Error> {
         Value::Masked {
             value,
             mask: u32::MAX,
-        } => input.ctx.names.id_name(list, value),
+        } => input
+            .ctx
+            .names
+            .id_name(list, value)
+            .map(|name| (value, name)),
         _ => None,
     };
-    Ok(plain.map_or(value, Value::Text))
+    Ok(plain.map_or(value, |(id, name)| Value::Named(id, name)))
 }
 
 /// As it is saved.
 pub(super) fn show(value: &Value) -> String {
     match value {
         Value::Masked { value, mask } => show_mark(*value, *mask),
-        Value::Text(name) => name.clone(),
+        Value::Named(_, name) => name.clone(),
         _ => String::new(),
     }
 }
 
 /// As it is listed.
-pub(super) fn list(value: &Value, kind: List, ctx: &ListCtx<'_>) -> String {
+pub(super) fn list(value: &Value, ctx: &ListCtx<'_>) -> String {
     match value {
-        Value::Text(name) if ctx.numeric => match ctx.names.id(kind, name) {
-            Some(id) => format!("{id:#x}"),
-            None => name.clone(),
-        },
+        Value::Named(id, _) if ctx.numeric => format!("{id:#x}"),
         value => show(value),
     }
+}
+
+/// Whether a field has the option's value under its mask, inverted or not.
+pub(super) fn test(field: Field, given: &Given) -> Cond {
+    let (value, mask) = given.value.masked().unwrap_or_default();
+    Cond::bits(field, mask.into(), value.into()).inverted_if(given.invert)
 }
 
 /// A user or group: one or a range, by number or (one alone) by name.

@@ -1,12 +1,17 @@
 //! `-m osf`: the operating system that sent a SYN, by its habits (kernel `xt_osf`).
 
-use tidegate_ir::Hook;
+use tidegate_ir::{Cond, Hook, Step, StepInput, Truth};
 use tidegate_wire::proto;
 
+use super::osf_prints::{self, Syn, Ttl};
 use super::ranges::blank_bang;
-use crate::{Arg, Case, Extension, Help, Legal, Lower, Opt, bad, ok, saved};
+use crate::{Arg, Args, Case, Extension, Help, Legal, Lower, LowerCtx, Opt, bad, ok, saved, text};
 
 const GENRE: usize = 0;
+const TTL: usize = 1;
+const LOG: usize = 2;
+/// Only the first fingerprint that fits is logged (`NF_OSF_LOGLEVEL_FIRST`).
+const FIRST: u64 = 1;
 /// Bytes of a name.
 const NAME: usize = 31;
 
@@ -31,7 +36,7 @@ const OPTIONS: &[Opt] = &[
 /// `-m osf`.
 pub static OSF: Extension = Extension {
     name: "osf",
-    lower: Lower::Match(|_, ctx| ctx.refuse("osf: no fingerprints of systems are loaded")),
+    lower: Lower::Match(lower),
     options: OPTIONS,
     help: Help::TABLE.titled("OS fingerprint match options:"),
     legal: Legal {
@@ -49,6 +54,87 @@ pub static OSF: Extension = Extension {
     families: crate::Families::Only(tidegate_wire::Family::V4),
     ..Extension::MATCH
 };
+
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
+    let test = Osf {
+        genre: args.text(GENRE).unwrap_or("").to_owned(),
+        ttl: match args.number(TTL) {
+            None | Some(0) => Ttl::Same,
+            Some(1) => Ttl::AtMost,
+            Some(_) => Ttl::Any,
+        },
+        log: args.number(LOG),
+    };
+    // The kernel takes no notice of a `!`.
+    ctx.step(test)
+}
+
+/// Compares with the fingerprints of one system; where all are logged, of any.
+#[derive(Clone, Debug)]
+struct Osf {
+    genre: String,
+    ttl: Ttl,
+    log: Option<u64>,
+}
+
+impl Step for Osf {
+    /// `nf_osf_match`
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        let StepInput { facts, shared, .. } = input;
+        let Some(prints) = osf_prints::all(shared) else {
+            return Truth::False;
+        };
+        let mut lines = Vec::new();
+        let mut fits = false;
+        let packet = facts.packet();
+        let Some(syn) = Syn::of(packet) else {
+            return Truth::False;
+        };
+        let ends = ends(packet);
+        for print in prints.iter() {
+            if self.log.is_none() && print.genre != self.genre || !print.fits(&syn, self.ttl) {
+                continue;
+            }
+            fits = true;
+            let (genre, version, subtype) = (&print.genre, &print.version, &print.subtype);
+            let hops = print.hops(&syn);
+            lines.push(format!(
+                "{genre} [{version}:{subtype}] : {ends} hops={hops}"
+            ));
+            if self.log == Some(FIRST) {
+                break;
+            }
+        }
+        if !fits {
+            lines.push(format!("Remote OS is not known: {ends}"));
+        }
+        if self.log.is_some() {
+            lines.into_iter().for_each(|line| facts.say(line));
+        }
+        fits.into()
+    }
+
+    fn describe(&self, _: u64) -> String {
+        format!("fingerprints of {}", self.genre)
+    }
+
+    fn fresh(&self) -> Box<dyn Step> {
+        Box::new(self.clone())
+    }
+
+    fn load(&self, shared: &mut tidegate_ir::Shared) {
+        osf_prints::all(shared);
+    }
+}
+
+/// `SRC:PORT -> DST:PORT` of an IPv4 packet.
+fn ends(packet: &[u8]) -> String {
+    let word = |at| tidegate_wire::be32(packet, at).unwrap_or(0);
+    let header = usize::from(packet.first().copied().unwrap_or(0) & 0x0f) * 4;
+    let port = |at| tidegate_wire::be16(packet, header + at).unwrap_or(0);
+    let addr = |at| text::addr(word(at).into(), tidegate_wire::Family::V4);
+    format!("{}:{} -> {}:{}", addr(12), port(0), addr(16), port(2))
+}
 
 const CASES: &[Case] = &[
     ok("-p tcp -m osf --genre linux"),

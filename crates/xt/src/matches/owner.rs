@@ -1,11 +1,11 @@
 //! `-m owner`: who has the socket that sent the packet (kernel `owner_mt`).
 
-use tidegate_ir::Hook;
+use tidegate_ir::{Cond, Field, Hook, socket};
 
-use super::{named, ranges::blank_bang};
+use super::{named, pure::pure, ranges::blank_bang};
 use crate::{
-    Arg, Args, Case, Error, Extension, Input, Legal, ListCtx, Lower, Opt, Place, Refusal, Value,
-    bad, names::List, ok,
+    Arg, Args, Case, Error, Extension, Given, Input, Legal, ListCtx, Lower, LowerCtx, Opt, Place,
+    Refusal, Sockets, Value, Vector, bad, names::List, no, ok, packets, yes,
 };
 
 const SOCKET: usize = 0;
@@ -56,7 +56,7 @@ fn groups(input: &Input<'_>) -> Result<Value, Error> {
 /// `-m owner`.
 pub static OWNER: Extension = Extension {
     name: "owner",
-    lower: Lower::Match(|_, ctx| ctx.refuse("owner: packets do not tell whose socket sent them")),
+    lower: Lower::Match(lower),
     options: OPTIONS,
     help: crate::Help::order(&[UID, GID, SOCKET, GROUPS]),
     legal: Legal {
@@ -89,8 +89,66 @@ pub static OWNER: Extension = Extension {
         out
     },
     cases: CASES,
+    vectors: VECTORS,
     ..Extension::MATCH
 };
+
+/// A packet without a socket matches when all that is asked for is inverted, one of the
+/// kernel's when it is not asked whose it is.
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
+    ctx.ask_sockets(
+        Sockets::Users,
+        "owner: whose socket sent a packet is not known here",
+    );
+    if args.has(GID) {
+        ctx.ask_sockets(
+            Sockets::All,
+            "owner: the group of the program that sent a packet is not known here",
+        );
+    }
+    let asked = |opt, plain: bool| args.has(opt) && args.inverted(opt) != plain;
+    let (uid, gid) = (asked(UID, true), asked(GID, true));
+    let nobody = !(asked(SOCKET, true) || uid || gid || args.has(GROUPS));
+    let any = !asked(SOCKET, false);
+    let mut program = vec![Cond::eq(Field::Socket, socket::PROGRAM), Cond::Const(any)];
+    program.extend(
+        args.get(UID)
+            .map(|g| is_id(Field::SocketUid, g).inverted_if(g.invert)),
+    );
+    program.extend(args.get(GID).map(|g| {
+        let own = is_id(Field::SocketGid, g);
+        let all = match args.has(GROUPS) {
+            true => Cond::any(vec![own, in_groups(g, ctx)]),
+            false => own,
+        };
+        all.inverted_if(g.invert)
+    }));
+    Cond::any(vec![
+        Cond::all(vec![
+            Cond::eq(Field::Socket, socket::NONE),
+            Cond::Const(nobody),
+        ]),
+        Cond::all(vec![
+            Cond::eq(Field::Socket, socket::KERNEL),
+            Cond::Const(any && !uid && !gid),
+        ]),
+        Cond::all(program),
+    ])
+}
+
+fn is_id(field: Field, given: &Given) -> Cond {
+    let (lo, hi) = given.value.range().unwrap_or((1, 0));
+    Cond::range(field, lo.into(), hi.into())
+}
+
+fn in_groups(given: &Given, ctx: &mut LowerCtx<'_>) -> Cond {
+    let (lo, hi) = given.value.range().unwrap_or((1, 0));
+    pure(ctx, "supplementary groups of the sender", move |input| {
+        let owner = input.facts.sender().and_then(|s| s.owner.as_ref());
+        let groups = owner.map_or(&[][..], |o| &o.groups);
+        groups.iter().any(|&g| (lo..=hi).contains(&g.into()))
+    })
+}
 
 fn listed((lo, hi): (u64, u64), list: List, ctx: &ListCtx<'_>) -> String {
     if lo != hi {
@@ -130,4 +188,28 @@ const CASES: &[Case] = &[
     bad("-m owner --gid-owner 0-10 ! --suppl-groups").at(AT.0, AT.1),
     bad("-m owner").at(AT.0, AT.1),
     bad("-m owner --uid-owner 0"),
+];
+
+const OF_7: &[(Field, u128)] = &[
+    (Field::Socket, socket::PROGRAM),
+    (Field::SocketUid, 7),
+    (Field::SocketGid, 70),
+];
+const OF_KERNEL: &[(Field, u128)] = &[(Field::Socket, socket::KERNEL)];
+
+/// By the kernel's order of tests (`owner_mt`).
+const VECTORS: &[Vector] = &[
+    yes("-m owner --uid-owner 7", packets::SYN).with(OF_7),
+    yes("-m owner --uid-owner 5-9 ! --gid-owner 7", packets::SYN6).with(OF_7),
+    no("-m owner --uid-owner 8", packets::SYN).with(OF_7),
+    no("-m owner ! --gid-owner 70", packets::SYN).with(OF_7),
+    yes("-m owner --socket-exists", packets::SYN).with(OF_7),
+    no("-m owner ! --socket-exists", packets::SYN).with(OF_7),
+    yes("-m owner ! --socket-exists ! --uid-owner 7", packets::SYN),
+    no("-m owner ! --socket-exists --uid-owner 7", packets::SYN),
+    no("-m owner --uid-owner 7", packets::SYN),
+    yes("-m owner --socket-exists", packets::SYN).with(OF_KERNEL),
+    yes("-m owner ! --uid-owner 0", packets::SYN).with(OF_KERNEL),
+    no("-m owner --uid-owner 0-4294967294", packets::SYN).with(OF_KERNEL),
+    no("-m owner ! --socket-exists", packets::SYN).with(OF_KERNEL),
 ];

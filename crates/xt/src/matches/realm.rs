@@ -1,10 +1,13 @@
 //! `-m realm`: the realm of the route (kernel `realm_mt`).
 
-use tidegate_ir::Hook;
+use tidegate_ir::{Cond, Field, Hook};
 use tidegate_wire::Family;
 
 use super::{named, ranges::blank_bang};
-use crate::{Arg, Case, Extension, Families, Legal, Lower, Opt, bad, names::List, ok, saved};
+use crate::{
+    Arg, Case, Extension, Families, Legal, Lower, Opt, Vector, bad, names::List, no, ok, packets,
+    saved, yes,
+};
 
 const REALM_OPT: usize = 0;
 
@@ -23,19 +26,20 @@ const OPTIONS: &[Opt] = &[Opt::new(
 /// `-m realm`.
 pub static REALM: Extension = Extension {
     name: "realm",
-    lower: Lower::Match(|_, ctx| ctx.refuse("realm: routes have no realms here")),
+    lower: Lower::Match(|args, _| {
+        let realm = args.get(REALM_OPT);
+        realm.map_or(Cond::Const(false), |g| named::test(Field::Realm, g))
+    }),
     families: Families::Only(Family::V4),
     options: OPTIONS,
     legal: Legal::hooks(&[Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting]),
     list: |x, ctx| {
-        let value = x
-            .args
-            .get(REALM_OPT)
-            .map(|g| named::list(&g.value, List::Realms, ctx));
+        let value = x.args.get(REALM_OPT).map(|g| named::list(&g.value, ctx));
         let bang = blank_bang(&x.args, REALM_OPT);
         format!("{bang} realm {}", value.unwrap_or_default())
     },
     cases: CASES,
+    vectors: VECTORS,
     ..Extension::MATCH
 };
 
@@ -46,4 +50,13 @@ const CASES: &[Case] = &[
     bad("-m realm --realm nosuch"),
     bad("-m realm"),
     bad("-m realm --realm 1").at(tidegate_ir::TableKind::Raw, Hook::Prerouting),
+];
+
+/// By the definition of the fields.
+const VECTORS: &[Vector] = &[
+    yes("-m realm --realm 0x2a", packets::SYN).with(&[(Field::Realm, 0x2a)]),
+    no("-m realm --realm 0x2a", packets::SYN).with(&[(Field::Realm, 0x1_002a)]),
+    yes("-m realm --realm 0x2a/0xffff", packets::SYN).with(&[(Field::Realm, 0x1_002a)]),
+    no("-m realm --realm 0x2a/0xff00", packets::SYN).with(&[(Field::Realm, 0x2a)]),
+    yes("-m realm ! --realm 0x2a", packets::SYN).with(&[(Field::Realm, 0)]),
 ];

@@ -38,6 +38,9 @@ const HELPERS: &[(&str, u8, &[Family])] = &[
     ("pptp", proto::TCP, &[Family::V4]),
     ("sip", proto::UDP, &BOTH),
     ("sip", proto::TCP, &BOTH),
+    ("RAS", proto::UDP, &BOTH),
+    ("Q.931", proto::TCP, &BOTH),
+    ("H.245", proto::TCP, &BOTH),
 ];
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 

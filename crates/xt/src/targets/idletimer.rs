@@ -1,9 +1,12 @@
-//! `-j IDLETIMER`: tells programs of this host when nothing has passed for a time (kernel
-//! `idletimer_tg`).
+//! `-j IDLETIMER`: a timer by name that every packet starts anew (kernel `idletimer_tg`).
+//!
+//! Rules that name one label share its timer. It runs from the first packet on.
+
+use tidegate_ir::{Step, StepInput, TableKey, Truth, Verdict};
 
 use crate::{
-    Arg, Args, Case, Extension, Families, Instance, Legal, ListCtx, Lower, Opt, Place, Refusal,
-    bad, ok, saved,
+    Arg, Args, Case, Extension, Families, Instance, Legal, ListCtx, Lower, LowerCtx, Opt, Outcome,
+    Place, Refusal, bad, ok, saved,
 };
 
 const TIMEOUT: usize = 0;
@@ -35,9 +38,7 @@ const OPTIONS: &[Opt] = &[
 /// `-j IDLETIMER`.
 pub static IDLETIMER: Extension = Extension {
     name: "IDLETIMER",
-    lower: Lower::Target(|_, ctx| {
-        ctx.refuse_target("IDLETIMER: no program can be told of idle times")
-    }),
+    lower: Lower::Target(lower),
     families: Families::Both,
     options: OPTIONS,
     help: crate::Help::tail("\n"),
@@ -49,6 +50,78 @@ pub static IDLETIMER: Extension = Extension {
     cases: CASES,
     ..Extension::TARGET
 };
+
+/// What timers are called in [`Shared`](tidegate_ir::Shared).
+pub const KIND: &str = "idletimer";
+
+/// The key of the timer with that label.
+#[must_use]
+pub fn table(label: &str) -> TableKey {
+    TableKey {
+        kind: KIND,
+        name: label.to_owned(),
+    }
+}
+
+/// A timer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timer {
+    /// When it runs out, in nanoseconds; `None` before the first packet.
+    expires: Option<u64>,
+}
+
+impl Timer {
+    /// Whole seconds until it runs out, 0 when it has; `None` before the first packet.
+    #[must_use]
+    pub fn left(&self, now: u64) -> Option<u64> {
+        Some(self.expires?.saturating_sub(now) / SECOND)
+    }
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Outcome {
+    let restart = Restart {
+        key: table(args.text(LABEL).unwrap_or("")),
+        timeout: args.number(TIMEOUT).unwrap_or(0) * SECOND,
+    };
+    Outcome::effect(ctx.effect(restart, false), Verdict::Continue)
+}
+
+/// Starts the timer anew.
+#[derive(Clone, Debug)]
+struct Restart {
+    key: TableKey,
+    /// Nanoseconds.
+    timeout: u64,
+}
+
+impl Step for Restart {
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        let now = input.now;
+        if let Some(timer) = input.shared.table(&self.key, Timer::default) {
+            timer.expires = Some(now.saturating_add(self.timeout));
+        }
+        Truth::True
+    }
+
+    fn describe(&self, _: u64) -> String {
+        let seconds = self.timeout / SECOND;
+        format!("timer {} starts anew, {seconds} s", self.key.name)
+    }
+
+    fn fresh(&self) -> Box<dyn Step> {
+        Box::new(self.clone())
+    }
+
+    fn load(&self, shared: &mut tidegate_ir::Shared) {
+        shared.table(&self.key, Timer::default);
+    }
+
+    fn tables(&self) -> Vec<TableKey> {
+        vec![self.key.clone()]
+    }
+}
 
 /// `idletimer_tg_helper`.
 fn check(args: &Args, _: &Place<'_>) -> Result<(), Refusal> {

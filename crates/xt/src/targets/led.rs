@@ -1,8 +1,13 @@
 //! `-j LED`: a light that blinks with packets (kernel `led_tg`).
+//!
+//! The light is a trigger by name, whose state can be asked for. Which lamp of the machine
+//! follows it is for others to say: triggers that lamps know are the kernel's.
+
+use tidegate_ir::{Step, StepInput, TableKey, Truth, Verdict};
 
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, ListCtx, Lower,
-    Opt, Value, bad, number, ok,
+    LowerCtx, Opt, Outcome, Value, bad, number, ok,
 };
 
 const ID: usize = 0;
@@ -37,7 +42,7 @@ const OPTIONS: &[Opt] = &[
 /// `-j LED`.
 pub static LED: Extension = Extension {
     name: "LED",
-    lower: Lower::Target(|_, ctx| ctx.refuse_target("LED: there are no lights")),
+    lower: Lower::Target(lower),
     families: Families::Both,
     options: OPTIONS,
     help: Help::TABLE,
@@ -51,6 +56,84 @@ pub static LED: Extension = Extension {
     cases: CASES,
     ..Extension::TARGET
 };
+
+/// What lights are called in [`Shared`](tidegate_ir::Shared).
+pub const KIND: &str = "led";
+
+/// The key of the light of that name.
+#[must_use]
+pub fn table(name: &str) -> TableKey {
+    TableKey {
+        kind: KIND,
+        name: name.to_owned(),
+    }
+}
+
+/// A light.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Light {
+    /// Until when it shines, in nanoseconds.
+    until: u64,
+    /// How often it has been switched on.
+    pub flashes: u64,
+}
+
+impl Light {
+    /// Whether it shines.
+    #[must_use]
+    pub const fn is_on(&self, now: u64) -> bool {
+        now < self.until
+    }
+}
+
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Outcome {
+    const MILLISECOND: u64 = 1_000_000;
+    let flash = Flash {
+        key: table(args.text(ID).unwrap_or("")),
+        shines: match args.number(DELAY).unwrap_or(0) {
+            FOREVER => u64::MAX,
+            ms => ms * MILLISECOND,
+        },
+        blinks: args.has(BLINK),
+    };
+    Outcome::effect(ctx.effect(flash, false), Verdict::Continue)
+}
+
+/// Switches the light on for a while.
+#[derive(Clone, Debug)]
+struct Flash {
+    key: TableKey,
+    /// Nanoseconds; without any it goes out at once.
+    shines: u64,
+    blinks: bool,
+}
+
+impl Step for Flash {
+    fn call(&mut self, input: &mut StepInput<'_>) -> Truth {
+        let now = input.now;
+        if let Some(light) = input.shared.table(&self.key, Light::default) {
+            light.flashes += u64::from(self.blinks || !light.is_on(now));
+            light.until = now.saturating_add(self.shines);
+        }
+        Truth::True
+    }
+
+    fn describe(&self, _: u64) -> String {
+        format!("light {}", self.key.name)
+    }
+
+    fn fresh(&self) -> Box<dyn Step> {
+        Box::new(self.clone())
+    }
+
+    fn load(&self, shared: &mut tidegate_ir::Shared) {
+        shared.table(&self.key, Light::default);
+    }
+
+    fn tables(&self) -> Vec<TableKey> {
+        vec![self.key.clone()]
+    }
+}
 
 fn parse_delay(input: &Input<'_>) -> Result<Value, Error> {
     let word = input.text();

@@ -259,11 +259,7 @@ pub(crate) fn save(rule: &Rule, family: Family) -> String {
 /// The condition of a rule, `-p` included, and its stateful tests.
 pub(crate) fn condition(rule: &Rule, family: Family) -> (Cond, Vec<Box<dyn Step>>) {
     let mut steps = Vec::new();
-    let mut ctx = LowerCtx {
-        family,
-        steps: &mut steps,
-        refused: None,
-    };
+    let mut ctx = LowerCtx::new(family, &mut steps, tidegate_xt::Sockets::All);
     let mut all = Vec::new();
     if let Some((number, invert)) = rule.proto {
         all.push(Cond::eq(Field::Proto, number.into()).inverted_if(invert));
@@ -399,7 +395,15 @@ impl Facts for Packet {
                 ext6::Found::Cut => 2,
             }),
             Field::ExtHeaders => self.ext_headers(),
-            Field::PktType
+            Field::Socket => outside.or(Some(tidegate_ir::socket::NONE)),
+            Field::InGroup
+            | Field::OutGroup
+            | Field::Realm
+            | Field::Cpu
+            | Field::SocketUid
+            | Field::SocketGid
+            | Field::SocketClass
+            | Field::PktType
             | Field::SrcMac
             | Field::ReversePath(_)
             | Field::CtOrigPackets

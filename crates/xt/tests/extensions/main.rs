@@ -50,9 +50,13 @@ fn vectors_match_as_in_the_kernel() {
     for v in ALL.iter().flat_map(|e| e.vectors) {
         let packet = common::Packet::new(v.packet, v.facts, Vec::new());
         let family = packet.family();
-        let place = (TableKind::Mangle, Hook::Prerouting);
-        let rule =
-            common::parse(family, place, v.rule).unwrap_or_else(|e| panic!("{}: {e:?}", v.rule));
+        // Where the kernel takes it.
+        let hooks = [Hook::Prerouting, Hook::Output, Hook::Input];
+        let parsed = hooks.map(|hook| common::parse(family, (TableKind::Mangle, hook), v.rule));
+        let rule = parsed.into_iter().reduce(Result::or);
+        let rule = rule
+            .expect("hooks")
+            .unwrap_or_else(|e| panic!("{}: {e:?}", v.rule));
         let (cond, steps) = common::condition(&rule, family);
         let mut packet = common::Packet::new(v.packet, v.facts, steps);
         let hit = match eval(&cond, &mut packet, &mut ()) {

@@ -12,11 +12,7 @@ use crate::common;
 fn outcome(family: Family, place: (TableKind, Hook), rule: &str) -> Outcome {
     let rule = common::parse(family, place, rule).unwrap_or_else(|e| panic!("{rule}: {e:?}"));
     let mut steps = Vec::new();
-    let mut ctx = LowerCtx {
-        family,
-        steps: &mut steps,
-        refused: None,
-    };
+    let mut ctx = LowerCtx::new(family, &mut steps, tidegate_xt::Sockets::All);
     let target = rule.target.expect("a target");
     target.outcome(&mut ctx).expect("an outcome")
 }

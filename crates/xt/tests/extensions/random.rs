@@ -142,11 +142,7 @@ fn saved_form_is_fixed(family: Family, place: (TableKind, Hook), line: &str) -> 
     assert_eq!(again, rule, "{line}\n{saved}");
     assert_eq!(common::save(&again, family), saved);
     let mut steps = Vec::new();
-    let mut ctx = LowerCtx {
-        family,
-        steps: &mut steps,
-        refused: None,
-    };
+    let mut ctx = LowerCtx::new(family, &mut steps, tidegate_xt::Sockets::All);
     for numeric in [true, false] {
         let list = ListCtx {
             family,

@@ -6,7 +6,8 @@ use alloc::string::String;
 use tidegate_wire::proto;
 
 use super::super::bytes::In;
-use super::super::{CONNECTION, END, EXPECTATION, POLICY, PROXIED};
+use super::super::helped;
+use super::super::{CONNECTION, END, EXPECTATION, HELPED, POLICY, PROXIED};
 use super::{
     Absurd, LONGEST, MAX_WSCALE, STATUS, Stored, StoredEntry, StoredExpectation, part, state,
 };
@@ -36,6 +37,7 @@ pub(in super::super) fn read(kind: u8, body: &[u8]) -> Result<Stored, Absurd> {
                 ahead: number()?,
             })
         }
+        HELPED => return helped::read(body).map(Stored::Helped),
         END => {
             let mut count = || fields.u32().ok_or(LENGTH);
             Stored::End {
@@ -347,6 +349,7 @@ fn read_expectation(fields: &mut In<'_>) -> Result<StoredExpectation, Absurd> {
             1 => OnMatch::FollowMaster,
             2 => OnMatch::Tunnel,
             3 => OnMatch::FollowSip,
+            4 => OnMatch::FollowCall,
             _ => return Err("action"),
         },
         dir: read_dir(fields)?,

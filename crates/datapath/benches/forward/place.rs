@@ -1,0 +1,269 @@
+//! A router between an inside and an outside, flows through it, and who guards it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use tidegate_datapath::{Fate, Options, Ring};
+
+use crate::frames::{Sink, Source, Stream};
+use crate::net::{Guard, Host, filter, nat};
+
+/// What is measured.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) flows: u32,
+    pub(crate) rules: usize,
+    pub(crate) snat: bool,
+}
+
+impl Case {
+    pub(crate) const fn new(name: &'static str, flows: u32, rules: usize) -> Self {
+        Case {
+            name,
+            flows,
+            rules,
+            snat: false,
+        }
+    }
+
+    /// Known packets first, then rules that no packet matches, then who may begin.
+    fn rules(&self) -> String {
+        let mut rules = vec!["-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT".to_owned()];
+        rules.extend((1..self.rules).map(|n| {
+            let (a, b) = (n / 250, n % 250);
+            format!(
+                "-A FORWARD -s 198.18.{}.{b}/32 -p tcp --dport {} -j DROP",
+                a % 250,
+                n % 60_000
+            )
+        }));
+        rules.push("-A FORWARD -i eth0 -j ACCEPT".to_owned());
+        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+        let mut text = filter(&rules);
+        if self.snat {
+            let _ = write!(
+                text,
+                "{}",
+                nat(&["-A POSTROUTING -o eth1 -j SNAT --to-source 10.1.0.1"])
+            );
+        }
+        text
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Firewall {
+    None,
+    /// One of Debian's two, by the name of its restore.
+    Iptables(&'static str),
+    /// The fast path, in traffic control or before the kernel.
+    Fast(Ring),
+}
+
+impl Firewall {
+    pub(crate) const ALL: [Firewall; 4] = [
+        Firewall::Fast(Ring::Xdp),
+        Firewall::Fast(Ring::Packet),
+        Firewall::Iptables("iptables-legacy-restore"),
+        Firewall::Iptables("iptables-nft-restore"),
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Firewall::None => "kernel alone",
+            Firewall::Iptables(restore) => restore.trim_end_matches("-restore"),
+            Firewall::Fast(Ring::Packet) => "tidegate, TCX",
+            Firewall::Fast(Ring::Xdp) => "tidegate, XDP",
+        }
+    }
+}
+
+/// The router's addresses on both links.
+const ROUTER_MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 1, 1]];
+/// Where flows come from, and where they go: nobody is there.
+const INSIDE: [u8; 4] = [10, 64, 0, 1];
+const OUTSIDE: [u8; 4] = [10, 1, 0, 3];
+const ROUTER: [u8; 4] = [10, 1, 0, 1];
+const PORT: u16 = 7000;
+/// Packets at a time while flows are opened, and how long others then have time.
+const STEP: u32 = 2048;
+
+pub(crate) struct Place {
+    inside: Host,
+    router: Host,
+    outside: Host,
+    guard: Option<Guard>,
+    forth: Source,
+    sink: Sink,
+    /// Packets of flows that the programs should have.
+    fast: bool,
+}
+
+impl Place {
+    pub(crate) fn new(case: &Case, firewall: Firewall) -> Result<Self, String> {
+        let (inside, router, outside) = (Host::new(), Host::new(), Host::new());
+        inside.link("eth0", &router, "eth0");
+        outside.link("eth0", &router, "eth1");
+        router.sh("
+            sysctl -qw net.ipv4.ip_forward=1
+            ip link set eth0 address 02:00:00:00:00:01
+            ip link set eth1 address 02:00:00:00:01:01
+            ip addr add 10.0.0.1/24 dev eth0; ip addr add 10.1.0.1/24 dev eth1
+            ip route add 10.64.0.0/16 via 10.0.0.3
+            ip neigh add 10.1.0.3 lladdr 02:00:00:00:01:99 dev eth1 nud permanent
+            ip neigh add 10.0.0.3 lladdr 02:00:00:00:00:99 dev eth0 nud permanent
+            ethtool -K eth0 gro on; ethtool -K eth1 gro on
+        ");
+        // Takes what is redirected to it, as a card does.
+        inside.sh("ethtool -K eth0 gro on");
+        let sink = Sink::new(&outside);
+        if let Firewall::Iptables(restore) = firewall {
+            load(&router, restore, &case.rules())?;
+        }
+        let guard = match firewall {
+            Firewall::Fast(ring) => Some(guard(&router, ring, case)?),
+            Firewall::None | Firewall::Iptables(_) => None,
+        };
+        let stream = Stream {
+            to: ROUTER_MACS[0],
+            src: INSIDE,
+            dst: OUTSIDE,
+            port: PORT,
+            back: false,
+            one_address: case.snat,
+            flows: case.flows,
+        };
+        let forth = Source::new(&inside, &stream);
+        let mut place = Place {
+            inside,
+            router,
+            outside,
+            fast: guard.is_some(),
+            guard,
+            forth,
+            sink,
+        };
+        if firewall != Firewall::None {
+            place.open(case, &stream)?;
+        }
+        Ok(place)
+    }
+
+    /// Opens all flows: questions, answers, and some time after them both once more.
+    fn open(&mut self, case: &Case, forth: &Stream) -> Result<(), String> {
+        let back = Stream {
+            to: ROUTER_MACS[1],
+            src: OUTSIDE,
+            dst: if case.snat { ROUTER } else { INSIDE },
+            back: true,
+            ..*forth
+        };
+        let mut back = Source::new(&self.outside, &back);
+        for round in 0..2 {
+            let before = self.sink.count();
+            self.forth.rewind();
+            all(&self.inside, &mut self.forth, case.flows);
+            sleep(Duration::from_millis(300));
+            let arrived = self.sink.count() - before;
+            if arrived < u64::from(case.flows) {
+                return Err(format!(
+                    "round {round}: {arrived} of {} arrived",
+                    case.flows
+                ));
+            }
+            back.rewind();
+            all(&self.outside, &mut back, case.flows);
+            sleep(Duration::from_millis(2200));
+        }
+        // More than once, for a flow is handed over in a moment of silence.
+        for _ in 0..20 {
+            if !self.fast {
+                break;
+            }
+            let before = self.forwarded();
+            all(&self.inside, &mut self.forth, case.flows);
+            sleep(Duration::from_millis(300));
+            if self.forwarded() - before >= u64::from(case.flows) {
+                return Ok(());
+            }
+        }
+        if self.fast {
+            return Err(format!("not handed over: {:?}", self.fates()));
+        }
+        Ok(())
+    }
+
+    fn fates(&self) -> Vec<(Fate, u64)> {
+        let report = self.guard.as_ref().map(|g| g.datapath.report());
+        report.map(|r| r.fates).unwrap_or_default()
+    }
+
+    fn forwarded(&self) -> u64 {
+        let ours = |f: &&(Fate, u64)| matches!(f.0, Fate::Forwarded | Fate::Early);
+        self.fates().iter().filter(ours).map(|f| f.1).sum()
+    }
+
+    pub(crate) fn send(&mut self, count: u32) -> Duration {
+        self.forth.send(&self.inside, count)
+    }
+
+    pub(crate) fn arrived(&self) -> u64 {
+        self.sink.count()
+    }
+
+    /// What became of the packets, where that is asked for.
+    pub(crate) fn explain(&self) {
+        if std::env::var_os("VERBOSE").is_some() {
+            let fates = self.fates();
+            let some: Vec<_> = fates.iter().filter(|f| f.1 > 0).collect();
+            eprintln!("{some:?}");
+        }
+    }
+
+    pub(crate) fn end(self) {
+        if let Some(guard) = self.guard {
+            guard.datapath.stop().unwrap();
+        }
+        drop(self.router);
+    }
+}
+
+/// Sends one packet of every flow, no faster than they can be decided.
+fn all(host: &Host, source: &mut Source, flows: u32) {
+    let mut left = flows;
+    while left > 0 {
+        let step = left.min(STEP);
+        source.send(host, step);
+        left -= step;
+        sleep(Duration::from_millis(15));
+    }
+}
+
+fn guard(router: &Host, ring: Ring, case: &Case) -> Result<Guard, String> {
+    let options = Options {
+        ring,
+        fast: true,
+        offloaded: case.flows * 2,
+        ..Options::default()
+    };
+    let guard = router.guard_with(options, &case.rules(), &filter(&[]));
+    let notes = guard.datapath.report().notes;
+    match notes.into_iter().find(|n| n.contains("XDP")) {
+        Some(why) => Err(why),
+        None => Ok(guard),
+    }
+}
+
+fn load(router: &Host, restore: &str, rules: &str) -> Result<(), String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), rules).unwrap();
+    let lock = tempfile::NamedTempFile::new().unwrap();
+    let script = format!(
+        "XTABLES_LOCKFILE={} {restore} {}",
+        lock.path().display(),
+        file.path().display()
+    );
+    router.try_sh(&script).map(|_| ())
+}
