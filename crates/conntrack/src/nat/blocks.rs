@@ -1,5 +1,5 @@
 //! Port blocks: every inside host gets its outside ports by the block, so that operators of
-//! large translators log a block instead of every connection (RFC 6888 REQ-13, RFC 7422).
+//! large translators log a block instead of every connection (RFC 6888 REQ-14, RFC 7422).
 //!
 //! A block is so many consecutive ports of one outside address, of all protocols. A host
 //! gets one with its first connection through the address and another when those that it
