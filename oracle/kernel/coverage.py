@@ -12,6 +12,7 @@ sys.path.insert(0, here)
 import gen
 import genmatches
 import gensets
+import gensynproxy
 import gentargets
 
 EXTENSIONS = os.path.join(here, "../../crates/xt/src")
@@ -34,7 +35,9 @@ def names(kind):
 def cases(count):
     yield from (gen.seed_case(i) for i in range(1, count + 1))
     yield from (genmatches.match_case(i, k) for k in genmatches.KINDS for i in range(1, 41))
-    yield from (gentargets.target_case(i, k) for k in gentargets.KINDS for i in range(1, 41))
+    # the targets that leave packets alone share one kind
+    yield from (gentargets.target_case(i, k) for k in gentargets.KINDS for i in range(1, 161 if k == "nothing" else 41))
+    yield from (gensynproxy.synproxy_case(i) for i in range(1, 41))
     yield from (gensets.set_case(i) for i in range(1, 61))
 
 

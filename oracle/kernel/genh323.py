@@ -38,6 +38,12 @@ class H323(Helper):
         self.signal = [self.announced.pop(), self.announced.pop()]
         self.pairs = [self.announced.pop() & ~1 for _ in range(6)]
         self.told = []
+        self.asked = False
+
+    def jump(self):
+        # a question is forgotten with its connection
+        if not self.asked:
+            super().jump()
 
     def stranger(self):
         return self.r.choice(HOSTS[self.fam]["eth2"] + HOSTS[self.fam]["eth0"][-1:])
@@ -66,7 +72,8 @@ class H323(Helper):
         if role == "Listens":
             return r.choice([(own, signal)] * 6 + [(self.stranger(), signal)] + ([("127.0.0.1", signal)] * 2 if self.fam == 4 else []))
         if role == "Signal":
-            return r.choice([(own, signal), (other, peer), (other, peer), (own, 1720), (self.stranger(), signal)])
+            here = [("127.0.0.1", signal)] if self.fam == 4 else []
+            return r.choice([(own, signal), (other, peer), (other, peer), (own, 1720), (self.stranger(), signal)] + here)
         if role == "Ras":
             return r.choice([(own, f.ports(who)[0])] * 5 + [(own, 1), (self.stranger(), 1719)])
         if role in ("Callee", "Admitted"):
@@ -102,7 +109,9 @@ class H323(Helper):
             # an answer needs its question
             yield self.say(who, self.message("ras-" + pair[0], who, whole=True))
             if pair[1] and x < .9:
+                self.asked = True
                 yield self.say(1 - who, self.message("ras-" + pair[1], 1 - who))
+                self.asked = False
             if r.random() < .5:
                 target = self.addrs[who][2]
                 src = self.addrs[1 - who][0] if r.random() < .8 else self.stranger()

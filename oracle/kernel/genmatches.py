@@ -256,8 +256,11 @@ class M(G):
 
     def m_u32(self):
         r = self.r
-        l4 = "0>>22&0x3C@" if self.fam == 4 else "40&0@"
-        where = ["6&0xFF", "4&0x3FFF", "0>>24", "2&0xFFFF", l4 + "0&0xFFFF", l4 + "0>>16", l4 + "8", "12<<8", "%d" % r.randint(0, 60), l4 + "40"]
+        # not the flow label, which the kernel draws for what the router makes
+        l4 = "0>>22&0x3C@%d" if self.fam == 4 else "%d"
+        at = lambda n: l4 % (n if self.fam == 4 else n + 40)
+        where = ["6&0xFF", "4&0x3FFF", "0>>24", at(0) + "&0xFFFF", at(0) + ">>16", at(8), "12<<8", "%d" % r.randint(4, 60), at(40)]
+        where += ["2&0xFFFF"] if self.fam == 4 else []
         one = lambda: "%s=%s" % (r.choice(where), r.choice(["6", "17", "0", "80", "0x45", "53,80,443", "0:0x7fffffff", "1:1000,8080", "0x60:0x6f"]))
         return '-m u32 %s--u32 "%s"' % (self.inv(), "&&".join(one() for _ in range(r.choice([1, 1, 2]))))
 

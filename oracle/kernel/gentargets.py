@@ -6,7 +6,7 @@ import ipaddress
 
 import gen
 from genrules import CHAINS
-from topo import HOSTS, NETS, hosts
+from topo import HOSTS, NETS, ROUTER, hosts
 
 
 def pick(r, *words):
@@ -117,7 +117,26 @@ class Target(gen.G):
 
         def how(_):
             return "-j NFLOG --nflog-group %d" % r.randint(1, 3) + pick(r, "", " --nflog-prefix x%d" % r.randint(0, 9)) + pick(r, "", " --nflog-size 64")
-        return list(self.some("mangle", CHAINS["mangle"], how)) + list(self.some("filter", CHAINS["filter"], how))
+        # the router's own ICMP errors have an id that the kernel draws
+        yield from self.some("mangle", ["PREROUTING", "INPUT", "FORWARD"], how)
+        yield from self.some("mangle", ["OUTPUT", "POSTROUTING"], how, r.choice(["-p tcp", "-p udp"]))
+
+    def r_tproxy(self):
+        """to sockets of the router, found by policy routing"""
+        r, fam = self.r, self.fam
+        any_addr = "0.0.0.0" if fam == 4 else "::"
+
+        def how(_):
+            to = pick(r, "", "", " --on-ip " + r.choice(list(ROUTER[fam].values())))
+            return "-p %s -j TPROXY --on-port %d%s --tproxy-mark %s" % (pick(r, "tcp", "udp"), r.choice([0, 80, 3129, 53, 443]), to, pick(r, "1", "1/1", "0x101/0xff"))
+        self.sockets = []
+        for proto in ("tcp", "udp"):
+            for port in r.sample([80, 3129, 53, 443, 1000], 3):
+                addr = pick(r, any_addr, any_addr, *ROUTER[fam].values())
+                self.sockets.append({"proto": proto, "port": port, "addr": addr, "transparent": r.random() < .7, "mark": pick(r, 0, 9)})
+        rules = [("mangle", "-A PREROUTING " + pick(r, "", "", "-i eth0 ", "-s %s " % HOSTS[fam]["eth1"][0]) + how("")) for _ in range(r.randint(1, 3))]
+        rules += [("mangle", "-A INPUT -m socket --transparent"), ("mangle", "-A INPUT -m mark --mark 1/1"), ("mangle", "-A FORWARD -m mark --mark 1/1")]
+        return rules
 
     def r_hl(self):
         name, low = ("TTL", "ttl") if self.fam == 4 else ("HL", "hl")
@@ -139,7 +158,7 @@ def prefix(net, length):
     return str(ipaddress.ip_network(net.split("/")[0] + "/%d" % length, strict=False).network_address)
 
 
-KINDS = ["netmap", "tcpoptstrip", "ecn", "hmark", "tee", "nfqueue", "npt", "nothing", "nflog", "hl"]
+KINDS = ["netmap", "tcpoptstrip", "ecn", "hmark", "tee", "nfqueue", "npt", "nothing", "nflog", "hl", "tproxy"]
 FAMILY = {"ecn": 4, "npt": 6}
 
 
@@ -148,5 +167,10 @@ def target_case(i, kind=None):
     fam = FAMILY.get(kind, 6 if i % 4 == 3 else 4)
     g = Target("%s%d" % (kind, i), fam)
     g.ruleset = lambda: g.ruleset_of(kind)
-    return g.case("%s%d" % (kind, i))
+    c = g.case("%s%d" % (kind, i))
+    if kind == "tproxy":
+        c["sockets"] = g.sockets
+        c["ip"] = [["route add local 0.0.0.0/0 dev lo table 100", "rule add fwmark 1 table 100 priority 90"],
+                   ["route add local ::/0 dev lo table 100", "rule add from ::/0 fwmark 1 table 100 priority 90"]][fam == 6]
+    return c
 

@@ -153,6 +153,7 @@ fn route(line: &str, interfaces: &[Interface]) -> Result<Route> {
         Some(&"unreachable") => RouteType::Unreachable,
         Some(&"prohibit") => RouteType::Prohibit,
         Some(&"throw") => RouteType::Throw,
+        Some(&"local") => RouteType::Local,
         _ => RouteType::Unicast,
     };
     if kind != RouteType::Unicast {
@@ -297,6 +298,7 @@ fn rule(words: &[&str], added: u32) -> Result<PolicyRule> {
     };
     for pair in words.chunks(2) {
         match pair {
+            ["from", from] => rule.family = prefix(from)?.family,
             ["fwmark", mark] => rule.fwmark = Some((mark.parse()?, u32::MAX)),
             ["table" | "lookup", table] => rule.table = table.parse()?,
             ["priority" | "pref", n] => rule.priority = n.parse()?,

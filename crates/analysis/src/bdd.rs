@@ -31,6 +31,18 @@ impl Set {
     }
 }
 
+/// Where diagrams have come to ([`Bdd::mark`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(usize);
+
+impl Mark {
+    /// How many nodes there were.
+    #[must_use]
+    pub const fn size(self) -> usize {
+        self.0
+    }
+}
+
 /// Variable of the two leaves: behind all others.
 const LEAF: u16 = u16::MAX;
 
@@ -124,6 +136,19 @@ impl Bdd {
         self.steps = self.limit as u64 * 50;
     }
 
+    /// A place in the history of diagrams.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(self.nodes.len())
+    }
+
+    /// Forgets all sets that were made since `mark`. Those from before stay.
+    pub fn back(&mut self, mark: Mark) {
+        self.nodes.truncate(mark.0.max(2));
+        self.index();
+        self.done.fill(NOTHING);
+    }
+
     /// How many nodes there are.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -178,15 +203,22 @@ impl Bdd {
     fn grow(&mut self) {
         let len = self.unique.len() * 2;
         self.unique = vec![0; len];
+        self.index();
+        if len <= 1 << REMEMBERED {
+            self.done = vec![NOTHING; len];
+        }
+    }
+
+    /// Finds a place for each node anew.
+    fn index(&mut self) {
+        self.unique.fill(0);
+        let len = self.unique.len();
         for index in 2..self.nodes.len() {
             let mut at = self.slot(self.nodes[index]);
             while self.unique[at] != 0 {
                 at = (at + 1) & (len - 1);
             }
             self.unique[at] = index as u32;
-        }
-        if len <= 1 << REMEMBERED {
-            self.done = vec![NOTHING; len];
         }
     }
 
@@ -477,6 +509,20 @@ mod tests {
                 assert_eq!(held, lo <= v && v <= hi, "{v} in {lo}..={hi}");
             }
         }
+    }
+
+    #[test]
+    fn going_back_keeps_what_was_before() {
+        let mut b = Bdd::new(10_000);
+        let kept = b.range(0, 8, 10, 200).unwrap();
+        let mark = b.mark();
+        let lost = b.range(0, 8, 3, 77).unwrap();
+        assert!(b.and(kept, lost).is_ok() && b.mark() != mark);
+        b.back(mark);
+        assert_eq!((b.mark(), b.range(0, 8, 10, 200)), (mark, Ok(kept)));
+        let again = b.range(0, 8, 100, 255).unwrap();
+        let both = b.and(kept, again).unwrap();
+        assert_eq!(b.numbers(both, 0, 8, 9), (vec![(100, 200)], true));
     }
 
     #[test]

@@ -46,15 +46,32 @@ impl Space {
     pub fn example(&self, set: Set) -> Option<Example> {
         let presence = self.presence();
         let picked = self.bdd.pick(set, |var| presence.contains(&var))?;
-        let mut bits: BTreeMap<u16, bool> = presence.iter().map(|v| (*v, true)).collect();
+        let bits: BTreeMap<u16, bool> = presence.iter().map(|v| (*v, true)).collect();
+        Some(self.facts(bits, picked))
+    }
+
+    /// A packet out of `set`, another one for each `salt`.
+    pub(crate) fn any_example(&self, set: Set, salt: u64) -> Option<Example> {
+        let presence = self.presence();
+        let random = |var: u16| {
+            let mixed = (salt ^ u64::from(var) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed ^ mixed >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40 & 1 == 1
+        };
+        let prefer = |var: u16| presence.contains(&var) || random(var);
+        let picked = self.bdd.pick(set, prefer)?;
+        let bits = presence.iter().map(|v| (*v, true)).collect();
+        Some(self.facts(bits, picked))
+    }
+
+    fn facts(&self, mut bits: BTreeMap<u16, bool>, picked: Vec<(u16, bool)>) -> Example {
         bits.extend(picked);
         let values = self
             .fields()
             .filter_map(|f| Some((f, self.value(f, &bits)?)));
-        Some(Facts {
+        Facts {
             values: values.collect(),
             steps: true,
-        })
+        }
     }
 
     /// A packet out of `set` that has as many of these values as possible, the first ones

@@ -11,9 +11,11 @@
 #![forbid(unsafe_code)]
 
 pub mod bdd;
+mod cover;
 mod example;
 mod lens;
 mod looks;
+mod narrow;
 mod pieces;
 mod possible;
 mod space;
@@ -23,10 +25,11 @@ mod walk;
 mod way;
 mod window;
 
-pub use bdd::{Bdd, Set, TooBig};
+pub use bdd::{Bdd, Mark, Set, TooBig};
 pub use example::{Example, Facts, Values};
 pub use lens::{Bound, Lens, LensId};
-pub use pieces::{Followed, Piece, Pieces};
+pub use narrow::Narrow;
+pub use pieces::{Followed, Piece, Pieces, Taken, Why};
 pub use possible::possible;
 pub use space::{Case, Space};
 pub use surroundings::{Area, Goes, Surroundings};

@@ -173,6 +173,18 @@ impl Space {
         }
     }
 
+    /// Short numbers for an interval, in the order of the values: intervals that do not meet have
+    /// numbers that do not.
+    pub(crate) fn coded(&self, field: Field, lo: u128, hi: u128) -> (u32, u32) {
+        match self.slots.get(&field).map(|s| &s.code) {
+            Some(Code::Intervals(starts)) => (place(starts, lo) as u32, place(starts, hi) as u32),
+            Some(Code::Bits) if full(field) <= u128::from(u32::MAX) => {
+                (lo as u32, hi.min(u128::from(u32::MAX)) as u32)
+            }
+            Some(Code::Bits) | None => (0, u32::MAX),
+        }
+    }
+
     /// Packets whose field is in `lo..=hi`. Interval bounds that no rule has widen it.
     ///
     /// # Errors

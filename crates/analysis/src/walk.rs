@@ -8,6 +8,7 @@ use tidegate_ir::{
 };
 
 use crate::bdd::{Set, TooBig};
+use crate::cover::Near;
 use crate::lens::LensId;
 use crate::space::{Case, Space};
 use crate::window::{TableAsks, Window};
@@ -99,6 +100,8 @@ struct Run<'a, 's> {
     table: &'a Table,
     cases: &'a mut Cases,
     window: &'a Window,
+    /// Rules that may have to do with packets in the window; none: all.
+    near: Option<&'a Near>,
     /// What it looks like through each lens.
     windows: HashMap<LensId, Window>,
     asks: &'a TableAsks,
@@ -141,16 +144,16 @@ impl Walk {
         (window, asks): (&Window, &TableAsks),
     ) -> Result<Self, TooBig> {
         let mut cases = Cases::new();
-        Walk::with(space, table, entry, flow, (window, asks, &mut cases))
+        Walk::with(space, table, entry, flow, (window, None, asks, &mut cases))
     }
 
-    /// The same with cases that are known from before.
+    /// The same with cases that are known from before, and past all rules that are not `near`.
     pub(crate) fn with(
         space: &mut Space,
         table: &Table,
         entry: ChainId,
         flow: Flow,
-        (window, asks, cases): (&Window, &TableAsks, &mut Cases),
+        (window, near, asks, cases): (&Window, Option<&Near>, &TableAsks, &mut Cases),
     ) -> Result<Self, TooBig> {
         let mut run = Run {
             space,
@@ -158,6 +161,7 @@ impl Walk {
             cases,
             windows: HashMap::new(),
             window,
+            near,
             asks,
             hook: base_hook(table, entry),
             visits: HashMap::new(),
@@ -259,7 +263,13 @@ impl<'a> Run<'a, '_> {
             self.walk.entered.insert(id, all);
         }
         let (mut left, mut returned) = (flow, Flow::new());
-        for rule in chain.rules.iter() {
+        let near = self.near.and_then(|n| n.get(id.0 as usize));
+        let all = near.map_or(chain.rules.len(), Vec::len);
+        for at in 0..all {
+            let at = near.map_or(at, |n| n[at] as usize);
+            let Some(rule) = chain.rules.get(at) else {
+                break;
+            };
             if self.misses(rule, &left) {
                 continue;
             }
@@ -332,8 +342,8 @@ impl<'a> Run<'a, '_> {
             let mut next = Flow::new();
             for part in hit {
                 match effect {
-                    // Whoever reads the queue decides.
-                    Effect::Queue(_) => {
+                    // Whoever reads the queue decides; sockets come and go.
+                    Effect::Queue(_) | Effect::Tproxy(_) => {
                         self.walk.doubts.push((rule.id, part.1));
                         self.end(Ending::Accept, rule.id, part);
                         self.end(Ending::Drop, rule.id, part);

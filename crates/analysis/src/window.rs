@@ -42,6 +42,11 @@ impl Window {
         }
     }
 
+    /// The interval of one of [`FIELDS`].
+    pub(crate) const fn interval(&self, at: usize) -> (u128, u128) {
+        self.0[at]
+    }
+
     /// The packets in it.
     ///
     /// # Errors

@@ -4,9 +4,10 @@
 //! packets for each.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use tidegate_analysis::{Ending, Facts, Space, Walk, possible};
+use tidegate_analysis::{Ending, Facts, Piece, Pieces, Space, Walk, possible};
 use tidegate_ir::{
     Base, Chain, ChainId, Cond, Effect, Expr, Field, Hook, Policy, Ranges, RejectKind, Rule,
     RuleId, Ruleset, StepId, Table, TableKind, Truth, Verdict, ctstate,
@@ -429,4 +430,56 @@ fn examples_do_what_is_said_of_them() {
         }
     }
     assert!(tried > 500, "{tried} examples");
+}
+
+/// Rules looked at one by one: those said to be taken are never hit, those said to be for odd
+/// packets alone are hit by no others.
+#[test]
+fn rules_said_to_be_taken_are_never_hit() {
+    let (mut taken, mut odd) = (0, 0);
+    for case in 0..count("TIDEGATE_ANALYSIS_CASES", 150) {
+        let mut r = Random(case * 2 + 11_000_001);
+        let rules = Arc::new(ruleset(&mut r, case % 3 == 0));
+        let table = rules.table(TableKind::Filter).unwrap();
+        let mut space = Space::new([&*rules], &[], 1 << 20);
+        let mut pieces = Pieces::new(&space, rules.clone(), TableKind::Filter, 30_000_000);
+        let (mut dead, mut states) = (BTreeSet::new(), BTreeMap::new());
+        for (id, chain) in (0u32..).zip(&table.chains) {
+            for (index, rule) in chain.rules.iter().enumerate() {
+                match pieces.ask(&mut space, ChainId(id), index) {
+                    Piece::Taken(found) => {
+                        assert!(found.by.iter().all(|by| *by < index), "case {case}");
+                        dead.insert(rule.id);
+                        taken += 1;
+                    }
+                    Piece::Odd(_, left) => {
+                        states.insert(rule.id, left);
+                        odd += 1;
+                    }
+                    Piece::All(followed) => {
+                        let reach = followed.reach.get(&rule.id);
+                        if reach.is_none_or(|r| r.matches.is_empty()) {
+                            dead.insert(rule.id);
+                        }
+                    }
+                    Piece::Alive => {}
+                    Piece::Unknown(why) => panic!("case {case}: {why:?}"),
+                }
+            }
+        }
+        for _ in 0..count("TIDEGATE_ANALYSIS_PACKETS", 400) {
+            let packet = packet(&mut r);
+            let state = packet.values[&Field::CtState];
+            let way = evaluate(table, packet.clone());
+            for (id, matched) in way.met {
+                assert!(
+                    !matched || !dead.contains(&id),
+                    "case {case}: {id:?} {packet:?}"
+                );
+                let other = matched && states.get(&id).is_some_and(|s| !s.contains(&state));
+                assert!(!other, "case {case}: {id:?} {packet:?}");
+            }
+        }
+    }
+    assert!(taken > 100 && odd > 3, "{taken} taken, {odd} odd");
 }

@@ -2,6 +2,7 @@
 
 use crate::event::event_mode;
 use crate::helper::{HelperKind, HelperSettings};
+use crate::nat::blocks::{BindingLog, BlockSettings};
 use crate::policy::Policies;
 use alloc::vec::Vec;
 
@@ -94,6 +95,11 @@ pub struct Config {
     pub policies: Policies,
     /// Automatic helper assignment (as `nf_conntrack_helper=1` did); empty by default.
     pub helpers: Vec<HelperPort>,
+    /// Source ports that translation gives away by the block; read when connections are
+    /// made, and not to be changed while there are translated ones.
+    pub blocks: BlockSettings,
+    /// Which bindings are told.
+    pub binding_log: BindingLog,
     /// What parameters of helpers' modules set.
     pub helper: HelperSettings,
     /// Most timers, entries and buckets that one [`crate::Conntrack::handle_timeout`], and
@@ -124,6 +130,8 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             policies: Policies::default(),
             helpers: Vec::new(),
+            blocks: BlockSettings::default(),
+            binding_log: BindingLog::default(),
             helper: HelperSettings::default(),
             at_once: 0,
         }

@@ -85,6 +85,7 @@ impl Conntrack {
         );
         self.stats.created += 1;
         self.report(id, EventKind::New);
+        self.tell_connection(id, true);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
 use crate::helper::pptp::KeyMap;
 use crate::nat::BySource;
+use crate::nat::blocks::{Binding, Blocks};
 use crate::policy::PolicyId;
 use crate::reason::{DropReason, InvalidReason, Note};
 use crate::register::Register;
@@ -96,6 +97,10 @@ pub struct Conntrack {
     pub(crate) collecting: Option<u32>,
     /// Packets that have been announced.
     pub(crate) ahead: Ahead,
+    /// Ports given away by the block.
+    pub(crate) blocks: Blocks,
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) bindings_lost: u64,
     /// Cookies of SYN proxies.
     pub(crate) cookies: Cookies,
     /// Scratch space for expiry.
@@ -128,6 +133,9 @@ impl Conntrack {
             gc_at: None,
             collecting: None,
             ahead: Ahead::default(),
+            blocks: Blocks::default(),
+            bindings: Vec::new(),
+            bindings_lost: 0,
             cookies: Cookies::new(&config.hash_key),
             due: Vec::new(),
             config,
@@ -316,6 +324,7 @@ impl Conntrack {
             self.wheel.disarm(&mut self.slab, id.index);
             self.report(id, EventKind::Destroy);
             self.registers(id, false);
+            self.tell_connection(id, false);
         }
         if tunnels {
             self.end_tunnel(id);

@@ -34,6 +34,8 @@ pub struct Config {
     pub datapath: Datapath,
     /// What outlives the daemon.
     pub state: State,
+    /// Translation for many hosts.
+    pub nat: Nat,
     /// Settings by their kernel names.
     pub sysctl: Sysctls,
     /// Helper modules.
@@ -234,6 +236,21 @@ pub struct State {
     pub connections: bool,
     /// Seconds between two records of the connections.
     pub every: u32,
+    /// Which connections that are open at a start, and that no record knows, are taken over.
+    pub adopt: Adopt,
+    /// Mark of those that are taken over so, by which rules can tell them; 0 for none.
+    pub adopted_mark: u32,
+}
+
+/// Which connections a start takes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Adopt {
+    /// Those of this host's own sockets.
+    #[default]
+    Sockets,
+    /// None: the next packet of each is its first.
+    None,
 }
 
 impl Default for State {
@@ -243,6 +260,44 @@ impl Default for State {
             directory: socket.parent().unwrap_or(Path::new(".")).to_owned(),
             connections: true,
             every: 5,
+            adopt: Adopt::default(),
+            adopted_mark: 0,
+        }
+    }
+}
+
+/// `[nat]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nat {
+    /// Ports of the blocks in which inside hosts get their outside ports; 0 gives each
+    /// connection a port of its own, as the kernel does.
+    pub port_block: u16,
+    /// Most blocks of a host at one outside address.
+    pub blocks_per_host: u16,
+    /// Which bindings are logged.
+    pub log: BindingLog,
+}
+
+/// Which bindings are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BindingLog {
+    /// None.
+    #[default]
+    None,
+    /// Blocks of ports.
+    Blocks,
+    /// Translated connections.
+    Connections,
+}
+
+impl Default for Nat {
+    fn default() -> Self {
+        Nat {
+            port_block: 0,
+            blocks_per_host: 4,
+            log: BindingLog::default(),
         }
     }
 }

@@ -2,7 +2,9 @@
 //! process, and what it says about itself.
 #![forbid(unsafe_code)]
 
+mod adopt;
 pub mod apply;
+mod bindings;
 mod commands;
 pub mod config;
 pub mod connections;

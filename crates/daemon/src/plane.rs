@@ -26,6 +26,7 @@ pub struct Ears {
 impl Ears {
     /// Something may have happened to connections.
     pub(crate) fn batch(&self, engine: &mut Engine) {
+        crate::bindings::log(engine.conntrack_mut(), &self.logs);
         self.events.publish(engine.conntrack_mut());
     }
 }

@@ -18,9 +18,10 @@ use tidegate_tools::sysctl::{Settings, TableSettings};
 use tidegate_tools::{Tracker, modules};
 use tidegate_xt::matches::osf_prints;
 
+use crate::adopt;
 use crate::apply::Trials;
 use crate::commands::Commands;
-use crate::config::Config;
+use crate::config::{Config, Kind};
 use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files;
@@ -128,7 +129,11 @@ fn set_up(config: &Config, tracker: &LiveTracker) -> Result<()> {
         settings.write(name, &value.to_string()).map_err(refused)?;
     }
     let policies = files::read_timeouts(config)?;
-    let set = (tracker as &dyn Tracker).with(|ct, _| ct.config_mut().policies = policies);
+    let nat = config.nat;
+    let set = (tracker as &dyn Tracker).with(move |ct, _| {
+        nat.set_up(ct);
+        ct.config_mut().policies = policies;
+    });
     set.map_err(files::plain)?;
     for line in &config.modules.load {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -186,6 +191,9 @@ fn serve(
     files::forget_before(config);
     let mut connections = connections(config);
     restore(connections.as_ref(), &*parts.plane);
+    if config.datapath.kind != Kind::None {
+        adopt::open_sockets(&config.state, &parts.tracker);
+    }
     parts.plane.guard()?;
     let commands = Arc::new(Commands {
         config: config.clone(),

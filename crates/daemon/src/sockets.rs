@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// States as `/proc/net/tcp` numbers them (`net/tcp_states.h`); a UDP socket without a
 /// peer is in that of a closed one.
-const ESTABLISHED: u8 = 1;
+pub(crate) const ESTABLISHED: u8 = 1;
 const CLOSE: u8 = 7;
-const LISTEN: u8 = 10;
+pub(crate) const LISTEN: u8 = 10;
 /// Processes whose open files are looked at.
 const MOST_PROCESSES: usize = 20_000;
 
@@ -21,7 +21,8 @@ pub struct Socket {
     pub remote: SocketAddr,
     /// Its number in `/proc`.
     pub inode: u64,
-    state: u8,
+    /// Its state as `/proc` numbers it (`net/tcp_states.h`).
+    pub(crate) state: u8,
 }
 
 /// A socket that takes what comes to its port.
@@ -46,7 +47,7 @@ impl std::fmt::Display for Listener {
 }
 
 /// TCP sockets of both families.
-fn tcp() -> Vec<Socket> {
+pub(crate) fn tcp() -> Vec<Socket> {
     read(&["/proc/self/net/tcp", "/proc/self/net/tcp6"])
 }
 
@@ -74,12 +75,16 @@ pub fn established(accepted: bool) -> Vec<Socket> {
     all.into_iter().filter(wanted).collect()
 }
 
+/// UDP sockets of both families.
+pub(crate) fn udp() -> Vec<Socket> {
+    read(&["/proc/self/net/udp", "/proc/self/net/udp6"])
+}
+
 /// Who listens, with the programs' names.
 #[must_use]
 pub fn listeners() -> Vec<Listener> {
-    let udp = read(&["/proc/self/net/udp", "/proc/self/net/udp6"]);
     let tcp = tcp().into_iter().filter(|s| s.state == LISTEN);
-    let udp = udp.into_iter().filter(|s| s.state == CLOSE);
+    let udp = udp().into_iter().filter(|s| s.state == CLOSE);
     let found: Vec<_> = tcp
         .map(|s| ("tcp", s))
         .chain(udp.map(|s| ("udp", s)))

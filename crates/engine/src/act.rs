@@ -1,6 +1,8 @@
 //! What the rarer targets do to a packet in a table.
 
-use tidegate_ir::{Chain, Effect, Hook, LogSpec, Manip, QueueSpec, RuleId, TableKind, TeeSpec};
+use tidegate_ir::{
+    Chain, Effect, Hook, LogSpec, Manip, QueueSpec, RuleId, TableKind, TeeSpec, TproxySpec,
+};
 use tidegate_wire::{Family, be16, checksum};
 
 use crate::at_table::AtTable;
@@ -10,6 +12,7 @@ use crate::outcome::{DropReason, Output};
 use crate::packet::{LinkHeader, Packet, Tracking};
 use crate::queue::{self, Queued, Verdict};
 use crate::rewrite;
+use crate::sockets::{self, Whose};
 use crate::synproxy::part;
 use crate::tables::Decision;
 use crate::trace::Trace;
@@ -33,6 +36,7 @@ impl<T: Trace> AtTable<'_, T> {
         let drop = |_| Decision::Drop(DropReason::Target(rule));
         match effect {
             Effect::Queue(spec) => return Some(self.queue(*spec, rule)),
+            Effect::Tproxy(spec) => return Some(self.hand_over(*spec, rule)),
             Effect::SynProxy(spec) => {
                 return part(self.packet).map(|_| Decision::SynProxy(*spec, rule));
             }
@@ -85,6 +89,23 @@ impl<T: Trace> AtTable<'_, T> {
                 }
             }
         }
+    }
+
+    /// `tproxy_tg4`, `tproxy_tg6_v1`
+    fn hand_over(&mut self, spec: TproxySpec, rule: RuleId) -> Decision {
+        let packet = &mut *self.packet;
+        let own = |dev| self.env.first_address(packet.family(), dev);
+        let addr = match spec.addr {
+            0 => packet.in_dev.and_then(own).unwrap_or(packet.dst()),
+            addr => addr,
+        };
+        let found = sockets::transparent(packet, (addr, spec.port), &mut self.outside.sockets);
+        let Some(found) = found else {
+            return Decision::Drop(DropReason::Target(rule));
+        };
+        packet.mark = packet.mark & !spec.mask ^ spec.mark;
+        packet.whose = Some(Box::new(Whose::given_to(found)));
+        Decision::Accept
     }
 
     /// The copy does not fragment, and loses a hop where it could come back

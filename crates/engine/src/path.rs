@@ -231,6 +231,10 @@ impl<T: Trace> Run<'_, T> {
         via: Option<u128>,
         role: Role,
     ) -> Result<Disposition, Stop> {
+        // It has been given to a socket, and routing did not bring it there.
+        if packet.whose.as_ref().is_some_and(|w| w.is_given()) {
+            return Err(Stop::Drop(DropReason::NotForwarding));
+        }
         if packet.ttl() <= 1 {
             self.emit_error(packet, IcmpError::TimeExceeded);
             return Err(Stop::Drop(DropReason::TtlExceeded));

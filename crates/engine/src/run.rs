@@ -106,7 +106,9 @@ impl<'e, T: Trace> Run<'e, T> {
             packet.tracking,
             Tracking::Connection(_) | Tracking::Untracked
         );
-        if settled || !defrag::takes(packet) || !self.family(packet).tracked {
+        let family = self.family(packet);
+        let wanted = family.tracked || family.rules.reassembles;
+        if settled || !defrag::takes(packet) || !wanted {
             return Ok(());
         }
         let user = if hook == Hook::Output {

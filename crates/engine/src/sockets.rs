@@ -45,6 +45,8 @@ pub(crate) struct Whose {
     /// Of a packet that a socket sent: the ends, before anything was translated.
     sent: Option<SocketEnds>,
     sender: OnceCell<Option<Arc<Socket>>>,
+    /// A rule has given it to a socket.
+    given: bool,
     receiver: OnceCell<Option<Arc<Socket>>>,
 }
 
@@ -72,6 +74,20 @@ impl Whose {
         }
     }
 
+    /// Of a packet that a rule hands to a socket (`nf_tproxy_assign_sock`).
+    pub(crate) fn given_to(socket: Arc<Socket>) -> Self {
+        Whose {
+            receiver: OnceCell::from(Some(socket)),
+            given: true,
+            ..Whose::default()
+        }
+    }
+
+    /// Whether a rule has handed the packet to a socket.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.given
+    }
+
     /// The socket that goes with the packet (`skb->sk`): its sender's or, on the way to the
     /// sockets, the one connected with its sender (`tcp_v4_early_demux`).
     pub(crate) fn socket(
@@ -87,7 +103,7 @@ impl Whose {
             }
             (Some(_), None) => {
                 let found = self.receiver(packet, known, conntrack);
-                found.filter(|s| s.connected)
+                found.filter(|s| s.connected || self.given)
             }
             (Some(_), Some(_)) => None,
         }
@@ -106,6 +122,32 @@ impl Whose {
         };
         self.receiver.get_or_init(ask).as_deref()
     }
+}
+
+/// The transparent socket that is connected with the packet's sender, else the one that
+/// listens at `redirected`; its port is the packet's when it is 0.
+pub(crate) fn transparent(
+    packet: &Packet,
+    redirected: (u128, u16),
+    known: &mut Option<Box<dyn Sockets>>,
+) -> Option<Arc<Socket>> {
+    /// All of a UDP header, which is what is looked for.
+    const LEAST: usize = 8;
+    let l4 = packet.l4();
+    if l4.len() < LEAST || (packet.layout.proto == proto::TCP && l4.len() < 20) {
+        return None;
+    }
+    let (sport, dport) = (be16(l4, 0)?, be16(l4, 2)?);
+    let remote = (packet.src(), sport);
+    let known = known.as_mut()?;
+    let mut ask = |local| known.receiver(&ends(packet, local, remote));
+    let connected = ask((packet.dst(), dport)).filter(|s| s.connected && !s.wildcard);
+    let port = match redirected.1 {
+        0 => dport,
+        port => port,
+    };
+    let found = connected.or_else(|| ask((redirected.0, port)).filter(|s| !s.connected));
+    found.filter(|s| s.transparent)
 }
 
 fn ends(packet: &Packet, local: (u128, u16), remote: (u128, u16)) -> SocketEnds {

@@ -314,10 +314,10 @@ impl Host for Rehearsal<'_> {
 
     fn log_rule(&mut self, _: TableKind, _: &Chain, _: &str, _: usize) {}
 
-    /// A queue is taken to accept.
+    /// A queue is taken to accept, a socket to be there.
     fn run_effects(&mut self, rule: &Rule) -> Continue {
         let decided = rule.effects.iter().find_map(|e| match e {
-            Effect::Queue(_) => Some(Decision::Accept),
+            Effect::Queue(_) | Effect::Tproxy(_) => Some(Decision::Accept),
             Effect::SynProxy(spec) => part(self.packet).map(|_| Decision::SynProxy(*spec, rule.id)),
             _ => None,
         });

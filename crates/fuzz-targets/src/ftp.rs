@@ -1,39 +1,15 @@
 //! An FTP control connection between two simple TCP ends, translated on its way.
 
-use tidegate_conntrack::{Config, Dir, DropReason, HelperKind, HelperSettings, NatRange};
-use tidegate_wire::{Family, proto, tcp::Tcp};
+use tidegate_conntrack::{Dir, DropReason, HelperKind};
+use tidegate_wire::{proto, tcp::Tcp};
 
 use crate::gate::Gate;
 use crate::input::Input;
 use crate::packets::{Ends, Segment, TCP_CHECK, packet, tcp, well_formed};
+use crate::way::{ACK, FIN, PSH, RST, SYN, Way};
 
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const FIN: u8 = 1;
-const PSH: u8 = 8;
-const ACK: u8 = 16;
-const CONTROL_PORT: u16 = 21;
-const CLIENT_PORT: u16 = 3000;
-const MAX_ENTRIES: u32 = 6;
-const MAX_EXPECTED: u32 = 3;
-
-/// Addresses as each family has them: client, server, the address the server sees as
-/// the client (SNAT), the address the client calls (DNAT).
-const ADDRESSES: [(Family, [u128; 4]); 2] = [
-    (
-        Family::V4,
-        [0x0a00_0002, 0x0a00_0102, 0xac1f_fffe, 0xc0a8_0001],
-    ),
-    (
-        Family::V6,
-        [
-            0xfd00_0000_0000_0000_0000_0000_0000_0002,
-            0xfd00_0001_0000_0000_0000_0000_0000_0002,
-            0xfd00_0001_0000_0000_1111_2222_3333_4444,
-            0xfd00_0000_0000_0000_0000_0000_0000_0001,
-        ],
-    ),
-];
+/// Most entries and expectations.
+const MOST: (u32, u32) = (6, 3);
 
 /// One TCP end: what it numbers next, and what it waits for.
 #[derive(Clone, Copy, Default)]
@@ -44,9 +20,7 @@ struct End {
 
 struct World {
     gate: Gate,
-    family: Family,
-    /// Client, server, client as the server sees it, server as the client sees it.
-    addr: [u128; 4],
+    way: Way,
     ends: [End; 2],
     /// Nothing was done so far that may upset a tracker: every segment must come
     /// through to where its receiver waits for it.
@@ -69,38 +43,10 @@ pub fn ftp(data: &[u8]) {
 
 impl World {
     fn new(input: &mut Input<'_>) -> World {
-        let options = input.byte();
-        let (family, [client, server, seen, called]) = ADDRESSES[usize::from(options & 1)];
-        let [snat, dnat] = [options & 2 != 0, options & 4 != 0];
-        let range = |addr: u128| NatRange {
-            ports: (options & 0x10 != 0).then_some((3000, 3001)),
-            ..NatRange::address(addr)
-        };
-        let config = Config {
-            max: MAX_ENTRIES,
-            buckets: 16,
-            expect_max: MAX_EXPECTED,
-            events: true,
-            acct: true,
-            helper: HelperSettings {
-                ftp_loose: options & 8 != 0,
-                ..HelperSettings::default()
-            },
-            ..Config::default()
-        };
-        let mut gate = Gate::new(config);
-        gate.helper = Some(HelperKind::Ftp);
-        gate.snat = snat.then(|| range(seen));
-        gate.dnat = dnat.then(|| NatRange::address(server));
+        let (way, gate) = Way::new(input.byte(), HelperKind::Ftp, MOST);
         World {
             gate,
-            family,
-            addr: [
-                client,
-                server,
-                if snat { seen } else { client },
-                if dnat { called } else { server },
-            ],
+            way,
             ends: [0, 1].map(|_| End {
                 next: input.word(),
                 wants: 0,
@@ -165,13 +111,8 @@ impl World {
     /// A segment from one end in the addresses that end knows; `back` moves its
     /// sequence number.
     fn send(&mut self, dir: Dir, flags: u8, options: &[u8], data: &[u8], back: i32) {
-        let [client, server, seen, called] = self.addr;
-        // A translated source port may differ from the client's own.
-        let port = self.client_port();
-        let (src, dst, ports) = match dir {
-            Dir::Original => (client, called, (CLIENT_PORT, CONTROL_PORT)),
-            Dir::Reply => (server, seen, (CONTROL_PORT, port)),
-        };
+        let service = (proto::TCP, HelperKind::Ftp.port());
+        let (src, dst, ports) = self.way.ends(&self.gate, dir, service);
         let end = self.ends[dir as usize];
         let l4 = tcp(Segment {
             ports,
@@ -182,7 +123,7 @@ impl World {
             data,
         });
         let ends = Ends {
-            family: self.family,
+            family: self.way.family,
             src,
             dst,
         };
@@ -198,14 +139,6 @@ impl World {
             )) => {}
             Err(other) => assert!(!self.orderly, "lost: {other:?}"),
         }
-    }
-
-    fn client_port(&self) -> u16 {
-        let control =
-            self.gate.ct.iter().find(|(_, e)| {
-                e.tuple(Dir::Original).dst_id == CONTROL_PORT && e.master().is_none()
-            });
-        control.map_or(CLIENT_PORT, |(_, e)| e.tuple(Dir::Reply).dst_id)
     }
 
     fn arrive(&mut self, dir: Dir, bytes: &[u8], sent: u32) {
@@ -238,7 +171,7 @@ impl World {
             ..Segment::default()
         });
         let ends = Ends {
-            family: self.family,
+            family: self.way.family,
             src: tuple.src,
             dst: tuple.dst,
         };
@@ -259,7 +192,7 @@ impl World {
             && child
             && !self.gate.ct.config().helper.ftp_loose
         {
-            let [client, server, ..] = self.addr;
+            let [client, server, ..] = self.way.addr;
             let owner = if tuple.src == server { client } else { server };
             let dst = well_formed(&bytes).dst(&bytes);
             assert_eq!(dst, owner, "the data connection goes astray");

@@ -1,54 +1,24 @@
 //! A connection of any helper, translated on its way or not, and what it announces.
 
-use tidegate_conntrack::{Config, Dir, DropReason, HelperKind, HelperSettings, NatRange, Tuple};
-use tidegate_wire::{Family, proto, tcp::Tcp};
+use tidegate_conntrack::{Dir, DropReason, HelperKind};
+use tidegate_wire::{proto, tcp::Tcp};
 
 use crate::gate::Gate;
 use crate::input::Input;
 use crate::packets::{Ends, Segment, TCP_CHECK, UDP_CHECK, packet, tcp, udp, well_formed};
+use crate::way::{ACK, FIN, PSH, RST, SYN, Way};
 
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const PSH: u8 = 8;
-const ACK: u8 = 16;
-const CLIENT_PORT: u16 = 3000;
-const MAX_ENTRIES: u32 = 12;
-const MAX_EXPECTED: u32 = 3;
-
-/// Client, server, the client as the server sees it (SNAT), the server as the client
-/// calls it (DNAT), and the client's network's broadcast address.
-const ADDRESSES: [(Family, [u128; 5]); 2] = [
-    (
-        Family::V4,
-        [
-            0x0a00_0002,
-            0x0a00_0102,
-            0xac1f_fffe,
-            0xc0a8_0001,
-            0x0a00_00ff,
-        ],
-    ),
-    (
-        Family::V6,
-        [
-            0xfd00_0000_0000_0000_0000_0000_0000_0002,
-            0xfd00_0001_0000_0000_0000_0000_0000_0002,
-            0xfd00_0001_0000_0000_1111_2222_3333_4444,
-            0xfd00_0000_0000_0000_0000_0000_0000_0001,
-            0xff02_0000_0000_0000_0000_0000_0000_0001,
-        ],
-    ),
-];
+/// Most entries and expectations.
+const MOST: (u32, u32) = (12, 3);
+/// Where a helper without a port of its own is tried.
+const SOME_PORT: u16 = 1721;
 
 /// The connection between two ends.
 struct World {
     gate: Gate,
-    family: Family,
+    way: Way,
     kind: HelperKind,
     protocol: u8,
-    /// Client, server, client as the server sees it, server as the client sees it.
-    addr: [u128; 4],
     /// Sequence numbers of the ends: what each sends next, and waits for.
     ends: [(u32, u32); 2],
 }
@@ -76,47 +46,20 @@ impl World {
         let kind = input.pick(&all);
         let protocol = input.pick(kind.protocols());
         let options = input.byte();
-        let (family, [client, server, seen, called, everyone]) =
-            ADDRESSES[usize::from(options & 1)];
-        if !kind.serves(family, protocol) {
+        let (mut way, gate) = Way::new(options, kind, MOST);
+        if !kind.serves(way.family, protocol) {
             return None;
         }
-        let [snat, dnat] = [options & 2 != 0, options & 4 != 0];
-        let mut gate = Gate::new(Config {
-            max: MAX_ENTRIES,
-            buckets: 16,
-            expect_max: MAX_EXPECTED,
-            events: true,
-            acct: true,
-            helper: HelperSettings {
-                ftp_loose: options & 8 != 0,
-                ..HelperSettings::default()
-            },
-            ..Config::default()
-        });
-        gate.helper = Some(kind);
-        gate.snat = snat.then(|| NatRange {
-            ports: (options & 0x10 != 0).then_some((3000, 3001)),
-            ..NatRange::address(seen)
-        });
-        gate.dnat = dnat.then(|| NatRange::address(server));
         // Queries by broadcast are not translated.
-        let to_all = options & 0x20 != 0 && !snat && !dnat;
+        if options & 0x20 != 0 && way.plain {
+            way.addr[1] = way.everyone;
+            way.addr[3] = way.everyone;
+        }
         Some(World {
             gate,
-            family,
+            way,
             kind,
             protocol,
-            addr: [
-                client,
-                if to_all { everyone } else { server },
-                if snat { seen } else { client },
-                match (dnat, to_all) {
-                    (true, _) => called,
-                    (false, true) => everyone,
-                    (false, false) => server,
-                },
-            ],
             ends: [(input.word(), 0), (input.word(), 0)],
         })
     }
@@ -154,14 +97,11 @@ impl World {
 
     /// Something from one end, in the addresses that end knows.
     fn send(&mut self, dir: Dir, flags: u8, data: &[u8]) {
-        let [client, server, seen, called] = self.addr;
-        let service = self.kind.port();
-        let (src, dst, ports) = match dir {
-            Dir::Original => (client, called, (CLIENT_PORT, service)),
-            Dir::Reply => (server, seen, (service, self.client_port())),
-        };
+        let (src, dst, ports) = self
+            .way
+            .ends(&self.gate, dir, (self.protocol, self.service()));
         let ends = Ends {
-            family: self.family,
+            family: self.way.family,
             src,
             dst,
         };
@@ -198,13 +138,11 @@ impl World {
         self.ends[dir.other() as usize].1 = segment.seq().wrapping_add(length);
     }
 
-    /// The client's port as the server sees it.
-    fn client_port(&self) -> u16 {
-        let service = self.kind.port();
-        let own = |t: &Tuple| t.dst_id == service && t.proto == self.protocol;
-        let mut entries = self.gate.ct.iter();
-        let found = entries.find(|(_, e)| own(e.tuple(Dir::Original)) && e.master().is_none());
-        found.map_or(CLIENT_PORT, |(_, e)| e.tuple(Dir::Reply).dst_id)
+    fn service(&self) -> u16 {
+        match self.kind.port() {
+            0 => SOME_PORT,
+            port => port,
+        }
     }
 
     /// A connection that was announced, the last or the first, opens with some data; it has
@@ -219,7 +157,7 @@ impl World {
             return self.stranger();
         };
         let ends = Ends {
-            family: self.family,
+            family: self.way.family,
             src: tuple.src,
             dst: tuple.dst,
         };
@@ -250,9 +188,9 @@ impl World {
 
     /// Nothing is expected: whoever comes has no master.
     fn stranger(&mut self) {
-        let [client, _, seen, _] = self.addr;
+        let [client, _, seen, _] = self.way.addr;
         let ends = Ends {
-            family: self.family,
+            family: self.way.family,
             src: client ^ 0x4000,
             dst: seen,
         };

@@ -16,6 +16,7 @@ mod rules;
 mod sets;
 mod snapshot;
 mod trackers;
+mod way;
 mod wire;
 
 pub use capture::capture;

@@ -30,6 +30,9 @@ pub enum Effect {
     Ct(CtSpec),
     /// Hands the packet to who reads a queue. Its outcome is the verdict.
     Queue(QueueSpec),
+    /// Hands the packet to a transparent socket of this host. Its outcome is the verdict:
+    /// accepted where there is one, else dropped.
+    Tproxy(TproxySpec),
     /// Sends a copy to a gateway.
     Tee(TeeSpec),
     /// From here on every rule the packet meets is logged.
@@ -79,7 +82,7 @@ impl Effect {
     pub fn changes(&self, field: Field) -> bool {
         let by_mark = matches!(field, Field::Mark | Field::ReversePath(_));
         match self {
-            Effect::Assign(Field::Mark, _) | Effect::HashMark(_) => by_mark,
+            Effect::Assign(Field::Mark, _) | Effect::HashMark(_) | Effect::Tproxy(_) => by_mark,
             Effect::Assign(written, _) => *written == field,
             Effect::TcpMss(_) => matches!(
                 field,
@@ -321,6 +324,19 @@ pub struct QueueSpec {
     pub last: u16,
     /// Packets of a queue without a reader leave the table as accepted; else they are dropped.
     pub bypass: bool,
+}
+
+/// The socket that a packet is handed to (`struct xt_tproxy_target_info_v1`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TproxySpec {
+    /// Address that it listens on; 0 for the input interface's first.
+    pub addr: u128,
+    /// Its port; 0 for the packet's.
+    pub port: u16,
+    /// Bits of the mark that are set anew.
+    pub mask: u32,
+    /// Bits of the mark flipped afterwards.
+    pub mark: u32,
 }
 
 /// What a SYN proxy offers in the name of the hosts behind it (`struct xt_synproxy_info`).

@@ -27,7 +27,8 @@ pub use cond::{Cond, Facts, Leaf, Observer, Truth, eval};
 pub use conds::Conds;
 pub use effect::{
     CtSpec, Effect, Expr, HashMark, LogSpec, Manip, Mss, NatSource, NatSpec, NflogSpec, NptSpec,
-    QueueSpec, RejectKind, SynProxySpec, TcpEcn, TcpOptions, TeeSpec, ZoneDir, ZoneId, ZoneSpec,
+    QueueSpec, RejectKind, SynProxySpec, TcpEcn, TcpOptions, TeeSpec, TproxySpec, ZoneDir, ZoneId,
+    ZoneSpec,
 };
 pub use field::{Field, FieldRow, ReversePath, Scope, ctstate, ctstatus, exthdr, pkttype, socket};
 pub use rules::{

@@ -251,6 +251,8 @@ pub struct Ruleset {
     pub rule_ids: u32,
     /// Some rule needs connection tracking, be it in a chain that no packet reaches.
     pub tracks_connections: bool,
+    /// Whether some rule has fragments put together though it needs no connections.
+    pub reassembles: bool,
     /// Whether some rule asks for the sockets of packets.
     pub asks_sockets: bool,
 }
@@ -265,6 +267,7 @@ impl Ruleset {
             steps: Vec::new(),
             rule_ids: 0,
             tracks_connections: false,
+            reassembles: false,
             asks_sockets: false,
         }
     }

@@ -18,7 +18,7 @@ macro_rules! scenarios {
 
 scenarios! {
     "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "a10", "b1", "b2", "b3", "b4", "b5", "b6", "b6-masq", "b6-dnat",
-    "c1", "c2", "c3", "c4", "c5", "c6", "c7", "d2", "d3", "d5", "d6", "d7", "d8", "d9", "synproxy", "crash",
+    "c1", "c2", "c3", "c4", "c5", "c6", "c7", "d2", "d3", "d5", "d6", "d7", "d8", "d9", "synproxy", "adopt", "crash",
 }
 
 /// A scenario.

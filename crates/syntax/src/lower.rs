@@ -100,6 +100,7 @@ fn lower_all(
     ruleset.steps = run.steps;
     ruleset.tracks_connections = run.tracks;
     ruleset.asks_sockets = run.asks_sockets;
+    ruleset.reassembles = run.reassembles;
     ruleset.rule_ids = run.ids;
     Ok(Lowered {
         ruleset,
@@ -133,6 +134,7 @@ struct Run {
     /// What is known of the host's sockets, and whether some rule asks for them.
     sockets: Sockets,
     asks_sockets: bool,
+    reassembles: bool,
     /// Why a rule cannot be decided, and which; the first one.
     refused: Option<String>,
 }
@@ -150,6 +152,7 @@ impl Run {
             of_conntrack: false,
             sockets,
             asks_sockets: false,
+            reassembles: false,
             refused: None,
         }
     }
@@ -255,6 +258,7 @@ impl Run {
         let mut effects = ctx.effects;
         effects.extend(outcome.effects);
         self.asks_sockets |= ctx.asks_sockets;
+        self.reassembles |= ctx.reassembles;
         if let Some(why) = ctx.refused {
             self.refused.get_or_insert_with(|| why.to_owned());
         }

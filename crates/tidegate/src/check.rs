@@ -16,16 +16,16 @@ use annotate_snippets::Renderer;
 use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::Value;
-use tidegate_analysis::Space;
+use tidegate_analysis::{Set, Space, TooBig};
 use tidegate_daemon::sockets::{Listener, listeners};
-use tidegate_ir::{Hook, TableKind};
+use tidegate_ir::{Field, Hook, Rule, TableKind};
 use tidegate_syntax::{parse_rules, save};
 use tidegate_tools::HostNames;
 use tidegate_wire::Family;
 
 use crate::given::Given;
 use crate::replay::rules::Loaded;
-use crate::whole::{MOST_NODES, Whole};
+use crate::whole::{MOST_NODES, Whole, class};
 use finding::Finding;
 use lints::{ELSEWHERE, LINTS, Level};
 use source::{Place, Source};
@@ -72,6 +72,26 @@ impl<'a> Subject<'a> {
             space,
             whole,
         }
+    }
+
+    /// Packets that match a rule at a hook.
+    fn matches(&mut self, at: (TableKind, Hook), rule: &Rule) -> Result<Set, TooBig> {
+        let rules = self.loaded.lowered.clone();
+        let part = self.whole.around(&mut self.space, &rules, at, rule)?;
+        Ok(part.map_or(Set::EMPTY, |p| p.matches(rule)))
+    }
+
+    /// Packets that INPUT accepts and that have a value in each of these intervals.
+    fn accepted(&mut self, fields: &[(Field, u128, u128)]) -> Result<Set, TooBig> {
+        let rules = self.loaded.lowered.clone();
+        let at = (TableKind::Filter, Hook::Input);
+        let part = self.whole.part(&mut self.space, &rules, at, fields)?;
+        let Some(part) = part else {
+            return Ok(Set::EMPTY);
+        };
+        let all = part.accepted(&mut self.space)?;
+        let wanted = class(&mut self.space, fields)?;
+        self.space.bdd.and(all, wanted)
     }
 
     /// A command of the family's tool.

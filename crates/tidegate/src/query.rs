@@ -434,4 +434,4 @@ fn print(common: &Common, told: &[(Family, Vec<Row>)], nothing: &str) -> Result<
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,10 +1,16 @@
 //! A ruleset's tables over the whole space of packets.
 
-use tidegate_analysis::{Ending, Followed, Set, Space, TooBig, Walk, possible};
-use tidegate_ir::{Field, Hook, Ruleset, TableKind};
+use std::collections::BTreeMap;
+
+use tidegate_analysis::{Ending, Followed, Narrow, Set, Space, TooBig, Walk, possible};
+use tidegate_ir::{Field, Hook, Rule, Ruleset, TableKind};
 
 /// Most nodes of the diagrams of one question: about 200 MB.
 pub(crate) const MOST_NODES: usize = 3_000_000;
+
+/// Steps of work for one table at one hook as a whole, and for a part of its packets.
+const STEPS: u64 = 4_000_000;
+const PART_STEPS: u64 = 2_000_000;
 
 /// What is known about one table at one hook.
 pub(crate) struct Pass {
@@ -22,6 +28,8 @@ pub(crate) struct Whole {
     pub(crate) passes: Vec<Pass>,
     /// Those that could not.
     pub(crate) unknown: Vec<(TableKind, Hook)>,
+    /// Those that could not, for small questions.
+    narrow: BTreeMap<TableKind, Narrow>,
 }
 
 impl Whole {
@@ -30,21 +38,30 @@ impl Whole {
         let mut whole = Whole {
             passes: Vec::new(),
             unknown: Vec::new(),
+            narrow: BTreeMap::new(),
         };
         for table in rules.tables.iter().flatten() {
             for &hook in table.kind.hooks() {
                 let Some(entry) = table.base_chain(hook) else {
                     continue;
                 };
+                let mark = space.bdd.mark();
+                space.bdd.allow(STEPS);
                 let walk = possible(space, rules.family, Some(hook))
                     .and_then(|all| Walk::new(space, table, entry, all));
+                space.bdd.allow(u64::MAX);
                 match walk {
                     Ok(walk) => whole.passes.push(Pass {
                         table: table.kind,
                         hook,
                         walk,
                     }),
-                    Err(TooBig) => whole.unknown.push((table.kind, hook)),
+                    Err(TooBig) => {
+                        space.bdd.back(mark);
+                        whole.unknown.push((table.kind, hook));
+                        let narrow = || Narrow::new(rules, table.kind);
+                        whole.narrow.entry(table.kind).or_insert_with(narrow);
+                    }
                 }
             }
         }
@@ -58,14 +75,48 @@ impl Whole {
             .find(|p| p.table == table && p.hook == hook)
     }
 
-    /// Whether the table at the hook could not be followed.
-    pub(crate) fn is_unknown(&self, table: TableKind, hook: Hook) -> bool {
-        self.unknown.contains(&(table, hook))
-    }
-
     /// Whether a rule's table could be followed at all hooks.
     pub(crate) fn knows(&self, table: TableKind) -> bool {
         !self.unknown.iter().any(|u| u.0 == table)
+    }
+
+    /// What becomes of packets with a value in each of these intervals: more packets may be in the
+    /// answer. `None` where the table has no rules at the hook.
+    pub(crate) fn part(
+        &self,
+        space: &mut Space,
+        rules: &Ruleset,
+        (table, hook): (TableKind, Hook),
+        fields: &[(Field, u128, u128)],
+    ) -> Result<Option<Part<'_>>, TooBig> {
+        if let Some(pass) = self.pass(table, hook) {
+            return Ok(Some(Part::Whole(&pass.walk)));
+        }
+        let Some(narrow) = self.narrow.get(&table) else {
+            return Ok(None);
+        };
+        let window = Narrow::window(space, fields);
+        let walk = narrow.walk(space, rules, hook, (&window, PART_STEPS))?;
+        Ok(walk.map(Part::Own))
+    }
+
+    /// What becomes of packets that match a rule, as [`part`](Self::part).
+    pub(crate) fn around(
+        &self,
+        space: &mut Space,
+        rules: &Ruleset,
+        (table, hook): (TableKind, Hook),
+        rule: &Rule,
+    ) -> Result<Option<Part<'_>>, TooBig> {
+        if let Some(pass) = self.pass(table, hook) {
+            return Ok(Some(Part::Whole(&pass.walk)));
+        }
+        let Some(narrow) = self.narrow.get(&table) else {
+            return Ok(None);
+        };
+        let window = narrow.about(space, rule);
+        let walk = narrow.walk(space, rules, hook, (&window, PART_STEPS))?;
+        Ok(walk.map(Part::Own))
     }
 
     /// What gets to each rule of a table and what matches it, over all its hooks.
@@ -78,17 +129,38 @@ impl Whole {
     }
 }
 
-impl Pass {
+/// What is known about some packets at one table and hook.
+pub(crate) enum Part<'a> {
+    /// All packets were followed.
+    Whole(&'a Walk),
+    /// Those were.
+    Own(Walk),
+}
+
+impl Part<'_> {
+    const fn walk(&self) -> &Walk {
+        match self {
+            Part::Whole(walk) => walk,
+            Part::Own(walk) => walk,
+        }
+    }
+
+    /// Packets that match a rule.
+    pub(crate) fn matches(&self, rule: &Rule) -> Set {
+        let reach = self.walk().reach.get(&rule.id);
+        reach.map_or(Set::EMPTY, |r| r.matches)
+    }
+
     /// Packets that can go on.
     pub(crate) fn accepted(&self, space: &mut Space) -> Result<Set, TooBig> {
         let passes = |e| matches!(e, Ending::Accept | Ending::Nat(_));
-        self.walk.ending(space, passes)
+        self.walk().ending(space, passes)
     }
 
     /// Packets that can be stopped.
     pub(crate) fn stopped(&self, space: &mut Space) -> Result<Set, TooBig> {
         let stops = |e| matches!(e, Ending::Drop | Ending::Reject(_));
-        self.walk.ending(space, stops)
+        self.walk().ending(space, stops)
     }
 }
 

@@ -80,7 +80,7 @@ scenarios! {
     a1 "a1" a2 "a2" a3 "a3" a4 "a4" a5 "a5" a6 "a6" a7 "a7" a8 "a8" a9 "a9" a10 "a10"
     b1 "b1" b2 "b2" b3 "b3" b4 "b4" b5 "b5" b6 "b6" b6_masq "b6-masq" b6_dnat "b6-dnat"
     c1 "c1" c2 "c2" c3 "c3" c4 "c4" c5 "c5" c6 "c6" c7 "c7"
-    d2 "d2" d3 "d3" d5 "d5" d6 "d6" d7 "d7" d8 "d8" d9 "d9" synproxy "synproxy" crash "crash"
+    d2 "d2" d3 "d3" d5 "d5" d6 "d6" d7 "d7" d8 "d8" d9 "d9" synproxy "synproxy" adopt "adopt" crash "crash"
 }
 
 #[test]

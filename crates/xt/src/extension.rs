@@ -132,6 +132,8 @@ pub struct LowerCtx<'a> {
     pub sockets: Sockets,
     /// The rule asks for sockets.
     pub asks_sockets: bool,
+    /// The rule has fragments put together (`nf_defrag_ipv4_enable`).
+    pub reassembles: bool,
     /// Why the rule cannot be decided here, if so: what it asks for is known to the
     /// kernel alone.
     pub refused: Option<&'static str>,
@@ -146,6 +148,7 @@ impl<'a> LowerCtx<'a> {
             effects: Vec::new(),
             sockets,
             asks_sockets: false,
+            reassembles: false,
             refused: None,
         }
     }

@@ -3,6 +3,7 @@
 //! A translation is decided once per connection and end, while the entry is not yet
 //! confirmed, by changing the reply tuple; packets are then rewritten from the tuples.
 
+pub mod blocks;
 mod bysource;
 pub mod mangle;
 pub mod manip;
@@ -86,7 +87,7 @@ impl Conntrack {
     /// confirmed entry, nor when the end is decided already.
     ///
     /// # Errors
-    /// The entry is gone.
+    /// The entry is gone, or there is no port left for its host ([`blocks`]).
     pub fn nat_setup(
         &mut self,
         id: EntryId,
@@ -109,7 +110,15 @@ impl Conntrack {
             zone: zone.id,
             has_master,
         };
-        let new = choose(&wish, &mut TableSpace { ct: self, id });
+        let new = if self.by_block(&wish) {
+            let Some(chosen) = self.source_by_block(id, &wish) else {
+                self.stats.nat_exhausted += 1;
+                return Err(DropReason::Nat("no port of its host's blocks is free"));
+            };
+            chosen
+        } else {
+            choose(&wish, &mut TableSpace { ct: self, id })
+        };
         let (translated, done) = bits(manip);
         if new != current
             && let Some(reply) = new.inverse()
@@ -267,6 +276,7 @@ impl Conntrack {
 
     /// Forgets the source of an entry that goes away.
     pub(crate) fn nat_cleanup(&mut self, id: EntryId) {
+        self.let_go(id);
         if let Some(entry) = self.slab.get(id) {
             let zone = entry.zone.id_for(Dir::Original);
             let tuple = entry.tuple(Dir::Original);

@@ -61,7 +61,7 @@ impl NatRange {
 }
 
 /// Whether the transport protocol has something to choose.
-fn has_id(protocol: u8) -> bool {
+pub(crate) fn has_id(protocol: u8) -> bool {
     matches!(
         protocol,
         proto::ICMP
@@ -75,7 +75,7 @@ fn has_id(protocol: u8) -> bool {
 }
 
 /// The identifier of the `manip` end; ICMP has one for both.
-fn id_of(tuple: &mut Tuple, manip: Manip) -> &mut u16 {
+pub(crate) fn id_of(tuple: &mut Tuple, manip: Manip) -> &mut u16 {
     match (tuple.proto, manip) {
         (proto::ICMP | proto::ICMPV6, _) | (_, Manip::Src) => &mut tuple.src_id,
         (_, Manip::Dst) => &mut tuple.dst_id,
@@ -162,7 +162,7 @@ fn keep_or_reuse(wish: &Wish<'_>, space: &mut impl Space) -> Option<Tuple> {
 /// The tuple with an address of the range, by hash of the addresses
 /// (`find_best_ips_proto`). Hash and word order are the kernel's on a little-endian
 /// machine, so the same client gets the same address there and here.
-fn with_address(wish: &Wish<'_>) -> Tuple {
+pub(crate) fn with_address(wish: &Wish<'_>) -> Tuple {
     let mut tuple = *wish.tuple;
     let Some((min, max)) = wish.range.addresses else {
         return tuple;

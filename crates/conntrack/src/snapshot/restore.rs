@@ -187,6 +187,9 @@ impl Conntrack {
         }
         self.wheel.arm(&mut self.slab, id.index, deadline, run.now);
         self.registers(id, true);
+        if self.config.blocks.size > 0 {
+            self.hold_again(id);
+        }
         if source {
             let zone_id = zone.id_for(Dir::Original);
             self.by_source

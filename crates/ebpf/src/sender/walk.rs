@@ -123,5 +123,8 @@ impl Walk<'_, '_> {
 
 /// Whether an effect may decide that the packet passes.
 fn may_pass(effect: &Effect) -> bool {
-    matches!(effect, Effect::Queue(_) | Effect::Nat(_))
+    matches!(
+        effect,
+        Effect::Queue(_) | Effect::Nat(_) | Effect::Tproxy(_)
+    )
 }

@@ -1,9 +1,9 @@
 //! What is proved over the whole space of packets: rules that never match.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_analysis::{Followed, Piece, Pieces, Reach, Set, TooBig};
-use tidegate_ir::{ChainId, Cond, Field, RuleId, Rules, TableKind, Verdict, ctstate};
+use tidegate_analysis::{Followed, Piece, Pieces, Reach, Set, Taken, TooBig, Why};
+use tidegate_ir::{ChainId, Cond, Field, RuleId, Rules, Table, TableKind, Verdict, ctstate};
 
 use super::Subject;
 use super::finding::{Finding, name};
@@ -15,6 +15,8 @@ const LOOKED_INTO: usize = 300;
 const STEPS: u64 = 30_000_000;
 /// Rules that are named as taking another one's packets.
 const NAMED: usize = 6;
+/// Spans of rules that are named as unknown.
+const SPANS: usize = 40;
 
 /// States and their names.
 pub(super) const STATES: [(u128, &str); 5] = [
@@ -28,14 +30,11 @@ pub(super) const STATES: [(u128, &str); 5] = [
 /// Finds dead rules, rules without purpose and chains without use.
 pub(super) fn find(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) {
     for kind in TableKind::ALL {
-        if subject.loaded.lowered.table(kind).is_some() && subject.whole.knows(kind) {
+        if subject.loaded.lowered.table(kind).is_none() {
+        } else if subject.whole.knows(kind) {
             // What a table gave before the limit was reached is still true.
             let _ = table(subject, kind, findings);
-        }
-    }
-    // Last, because it throws away what is known about whole tables.
-    for kind in TableKind::ALL {
-        if !subject.whole.knows(kind) {
+        } else {
             one_by_one(subject, kind, findings);
         }
     }
@@ -47,8 +46,9 @@ fn one_by_one(subject: &mut Subject<'_>, kind: TableKind, findings: &mut Vec<Fin
     let Some(table) = lowered.table(kind) else {
         return;
     };
-    let mut asked = Pieces::new(lowered.clone(), kind, STEPS);
-    let (mut looked_into, mut unknown) = (0, Vec::new());
+    let used = used(table);
+    let mut asked = Pieces::new(&subject.space, lowered.clone(), kind, STEPS);
+    let (mut looked_into, mut unknown) = (0, Unknown::new());
     for (id, chain) in (0u32..).zip(&table.chains) {
         let source = subject.loaded.source.table(kind);
         let count = source.and_then(|t| t.chain(&chain.name));
@@ -58,21 +58,40 @@ fn one_by_one(subject: &mut Subject<'_>, kind: TableKind, findings: &mut Vec<Fin
             chain: chain.name.clone(),
             number: 0,
         };
+        if !used.contains(&id) {
+            findings.extend((count > 0).then(|| unused(subject, place)));
+            continue;
+        }
         for (index, rule) in chain.rules.iter().enumerate() {
-            let followed = match asked.ask(&mut subject.space, rule) {
+            let mut part = Chain {
+                rules: &chain.rules,
+                reach: &BTreeMap::new(),
+                place: place.clone(),
+                first: Set::EMPTY,
+            };
+            let followed = match asked.ask(&mut subject.space, ChainId(id), index) {
                 Piece::Alive => continue,
-                Piece::Unknown => {
-                    unknown.push((chain.name.clone(), index + 1));
+                Piece::Taken(taken) => {
+                    findings.push(taken_by(subject, &part, index, &taken));
+                    continue;
+                }
+                Piece::Odd(_, _) if kind == TableKind::Raw => continue,
+                Piece::Odd(taken, left) => {
+                    let found = odd(subject, &part, index, (&taken, &left));
+                    findings.extend(found.ok().flatten());
+                    continue;
+                }
+                Piece::Unknown(why) => {
+                    unknown
+                        .entry((chain.name.clone(), why))
+                        .or_default()
+                        .push(index + 1);
                     continue;
                 }
                 Piece::All(followed) => followed,
             };
-            let part = Chain {
-                rules: &chain.rules,
-                reach: &followed.reach,
-                place: place.clone(),
-                first: entered(&followed, id),
-            };
+            part.reach = &followed.reach;
+            part.first = entered(&followed, id);
             let matches = followed
                 .reach
                 .get(&rule.id)
@@ -87,7 +106,10 @@ fn one_by_one(subject: &mut Subject<'_>, kind: TableKind, findings: &mut Vec<Fin
             };
             match found {
                 Ok(found) => findings.extend(found),
-                Err(TooBig) => unknown.push((chain.name.clone(), index + 1)),
+                Err(TooBig) => {
+                    let key = (chain.name.clone(), Why::Combinations);
+                    unknown.entry(key).or_default().push(index + 1);
+                }
             }
         }
         let whole = Chain {
@@ -98,15 +120,73 @@ fn one_by_one(subject: &mut Subject<'_>, kind: TableKind, findings: &mut Vec<Fin
         };
         behind_a_verdict(subject, &whole, count, findings);
     }
-    if let Some((chain, number)) = unknown.first() {
+    findings.extend(left_out(kind, &unknown));
+}
+
+/// Numbers of rules of which too little is known, by chain and reason.
+type Unknown = BTreeMap<(String, Why), Vec<usize>>;
+
+/// What has been left out, and why.
+fn left_out(kind: TableKind, unknown: &Unknown) -> Vec<Finding> {
+    let finding = |((chain, why), numbers): (&(String, Why), &Vec<usize>)| {
         let text = format!(
-            "whether {} rules of table {} can match is unknown, {chain} {number} the first of them: \
-             they tell too many combinations of packets apart",
-            unknown.len(),
-            kind.name()
+            "whether {} rules of {} {chain} can match is unknown: {}",
+            numbers.len(),
+            kind.name(),
+            why.text()
         );
-        findings.push(Finding::new("TG000", None, text));
+        Finding::new("TG000", None, text).note(format!("rules {}", spans(numbers)))
+    };
+    unknown.iter().map(finding).collect()
+}
+
+/// Ascending numbers, those that follow each other as one span.
+fn spans(numbers: &[usize]) -> String {
+    let mut all: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match all.last_mut() {
+            Some(last) if last.1 + 1 == number => last.1 = number,
+            _ => all.push((number, number)),
+        }
     }
+    let more = all.len().saturating_sub(SPANS);
+    let text = |&(lo, hi): &(usize, usize)| match lo == hi {
+        true => lo.to_string(),
+        false => format!("{lo}-{hi}"),
+    };
+    let mut list: Vec<String> = all.iter().take(SPANS).map(text).collect();
+    if more > 0 {
+        list.push(format!("and {more} spans more"));
+    }
+    list.join(", ")
+}
+
+/// Chains that packets can get to by jumps, whatever rules ask for.
+fn used(table: &Table) -> BTreeSet<u32> {
+    let bases = (0u32..).zip(&table.chains).filter(|c| c.1.base.is_some());
+    let mut todo: Vec<u32> = bases.map(|c| c.0).collect();
+    let mut used = BTreeSet::new();
+    while let Some(id) = todo.pop() {
+        if !used.insert(id) {
+            continue;
+        }
+        let rules = table.chain(ChainId(id)).map(|c| c.rules.iter());
+        for rule in rules.into_iter().flatten() {
+            if let Verdict::Jump(to) | Verdict::Goto(to) = rule.verdict {
+                todo.push(to.0);
+            }
+        }
+    }
+    used
+}
+
+/// A chain that nothing gets to.
+fn unused(subject: &Subject<'_>, place: Place) -> Finding {
+    let (kind, chain) = (place.table, place.chain.clone());
+    let text = format!("chain {chain} of table {} is never used", kind.name());
+    Finding::new("TG013", Some(place), text)
+        .help(subject.command(kind, &format!("-F {chain}")))
+        .help(subject.command(kind, &format!("-X {chain}")))
 }
 
 /// A chain's rules that run, and what gets to them.
@@ -159,19 +239,7 @@ fn table(
             first: entered(&followed, id),
         };
         if lowered.base.is_none() && chain.first.is_empty() {
-            if count > 0 {
-                let place = Some(chain.place.clone());
-                let text = format!(
-                    "chain {} of table {} is never used",
-                    lowered.name,
-                    kind.name()
-                );
-                findings.push(
-                    Finding::new("TG013", place, text)
-                        .help(subject.command(kind, &format!("-F {}", lowered.name)))
-                        .help(subject.command(kind, &format!("-X {}", lowered.name))),
-                );
-            }
+            findings.extend((count > 0).then(|| unused(subject, chain.place.clone())));
             continue;
         }
         for (index, rule) in lowered.rules.iter().enumerate() {
@@ -248,14 +316,29 @@ fn dead(
         let finding = Finding::new("TG012", Some(place.clone()), format!("{title}: {why}"));
         return Ok(Some(finding.help(subject.deleted(&place))));
     }
-    let (taken, complete) = takers(subject, chain, index, own)?;
+    let (by, complete) = takers(subject, chain, index, own)?;
+    let taken = Taken {
+        by,
+        complete,
+        drops: false,
+    };
+    Ok(Some(taken_by(subject, chain, index, &taken)))
+}
+
+/// A rule whose packets earlier ones take.
+fn taken_by(subject: &Subject<'_>, chain: &Chain<'_>, index: usize, taken: &Taken) -> Finding {
+    let rule = &chain.rules[index];
+    let place = chain.at(index);
+    let title = format!("rule {} can never match", name(&place));
+    let (by, complete) = (&taken.by, taken.complete);
     let alike = complete
+        && !taken.drops
         && rule.effects.is_empty()
-        && taken.iter().all(|&t| {
+        && by.iter().all(|&t| {
             let taker = &chain.rules[t];
             same(taker.verdict, rule.verdict) && taker.effects.is_empty()
         });
-    let numbers: Vec<String> = taken.iter().map(|t| (t + 1).to_string()).collect();
+    let numbers: Vec<String> = by.iter().map(|t| (t + 1).to_string()).collect();
     let which = match (numbers.as_slice(), complete) {
         ([], _) => "earlier rules take all of its packets".to_owned(),
         ([one], true) => format!("rule {one} takes all of its packets"),
@@ -276,14 +359,14 @@ fn dead(
         false => ("TG010", format!("{title}: {which}")),
     };
     let mut finding = Finding::new(code, Some(place.clone()), text);
-    for &t in &taken {
+    for &t in by {
         finding = finding.other(chain.at(t), "takes its packets");
     }
-    let help = match (alike, taken.iter().min()) {
+    let help = match (alike, by.iter().min()) {
         (false, Some(&before)) => subject.moved(&place, before as u32 + 1),
         _ => subject.deleted(&place),
     };
-    Ok(Some(finding.help(help)))
+    finding.help(help)
 }
 
 /// Whether two verdicts treat a packet alike.
@@ -330,6 +413,40 @@ fn states(subject: &mut Subject<'_>, set: Set) -> Result<Vec<&'static str>, TooB
         }
     }
     Ok(found)
+}
+
+/// As [`states_left`], of a rule that was looked at alone.
+fn odd(
+    subject: &mut Subject<'_>,
+    chain: &Chain<'_>,
+    index: usize,
+    (taken, left): (&Taken, &[u128]),
+) -> Result<Option<Finding>, TooBig> {
+    let rule = &chain.rules[index];
+    let own = subject.space.rule(&rule.cond)?.holds;
+    let wanted = states(subject, own)?;
+    if rule.cond.is_empty() || !wanted.contains(&"NEW") {
+        return Ok(None);
+    }
+    let place = chain.at(index);
+    let names = STATES.iter().filter(|s| left.contains(&s.0)).map(|s| s.1);
+    let names: Vec<&str> = names.collect();
+    let text = format!(
+        "rule {} is reached only by {} packets",
+        name(&place),
+        names.join(" and ")
+    );
+    let mut finding = Finding::new("TG011", Some(place.clone()), text);
+    for &by in &taken.by {
+        let takes = subject.space.rule(&chain.rules[by].cond)?.holds;
+        let both = subject.space.bdd.and(own, takes)?;
+        let of = states(subject, both)?;
+        let of: Vec<&str> = of.into_iter().filter(|s| !names.contains(s)).collect();
+        finding = finding.other(chain.at(by), format!("takes {} packets", of.join(", ")));
+    }
+    let first = taken.by.first().copied().unwrap_or(index);
+    let help = subject.moved(&place, first as u32 + 1);
+    Ok(Some(finding.help(help)))
 }
 
 /// A rule for new connections that only odd packets get to.

@@ -39,15 +39,32 @@ pub(super) fn questions() -> Vec<(Field, u128, u128)> {
 
 type Lint = fn(&mut Subject<'_>, &mut Vec<Finding>) -> Result<(), TooBig>;
 
-const LINTS: [Lint; 10] = [
-    empty, by_default, late, ftp, notrack, hidden, limits, ports, logs, hours,
+/// Questions, and what is not known where one of them is too large.
+const LINTS: [(&str, Lint); 10] = [
+    ("TG003", empty),
+    ("TG020, TG021, TG071 or TG081", by_default),
+    ("TG022", late),
+    ("TG040 or TG042", ftp),
+    ("TG052 or TG053", notrack),
+    ("TG090", hidden),
+    ("TG120", limits),
+    ("TG064 or TG122", ports),
+    ("TG124", logs),
+    ("TG121", hours),
 ];
 
 /// Asks everything.
 pub(super) fn find(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) {
-    for lint in LINTS {
-        // What cannot be followed is not claimed.
-        let _ = lint(subject, findings);
+    for (codes, lint) in LINTS {
+        let mark = subject.space.bdd.mark();
+        if lint(subject, findings).is_err() {
+            let text = format!(
+                "whether these rules deserve {codes} is unknown: they tell too many combinations of packets apart"
+            );
+            findings.push(Finding::new("TG000", None, text));
+        }
+        // What one question needed is of no use to the next.
+        subject.space.bdd.back(mark);
     }
 }
 
@@ -132,20 +149,8 @@ fn by_default(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<
     if !refuses_by_default(&chain) || chain.rules.is_empty() {
         return Ok(());
     }
-    let Some(pass) = subject.whole.pass(TableKind::Filter, Hook::Input) else {
-        return Ok(());
-    };
-    let accepted = pass.accepted(&mut subject.space)?;
     let place = policy_place(TableKind::Filter, Hook::Input);
     let lo = interface_number("lo");
-    let space = &mut subject.space;
-    let from_lo = class(space, &[(Field::InName, lo, lo)])?;
-    let outside = space.bdd.minus(accepted, from_lo)?;
-    let inside = space.bdd.and(accepted, from_lo)?;
-    let none = |space: &mut tidegate_analysis::Space, of: Set, fields: &[_]| {
-        let wanted = class(space, fields)?;
-        Ok(space.bdd.and(of, wanted)?.is_empty())
-    };
     let family = subject.loaded.source.family;
     let (own, icmp, too_big) = match family {
         Family::V4 => (0x7f00_0001, proto::ICMP, (0x0304, 0x0304)),
@@ -154,19 +159,19 @@ fn by_default(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<
     let icmp = u128::from(icmp);
     let state = |s| (Field::CtState, s, s);
     let local = [
+        (Field::InName, lo, lo),
         state(ctstate::NEW),
         (Field::Proto, 6, 6),
         (Field::Src, own, own),
         (Field::Dst, own, own),
         (Field::Dport, 5432, 5432),
     ];
-    if none(space, inside, &local)? {
+    if subject.accepted(&local)?.is_empty() {
         let text = "INPUT refuses by default and lets nothing in over lo: local services \
                     (databases, resolvers, health checks) cannot be reached from this host";
         let help = subject.command(TableKind::Filter, "-I INPUT 1 -i lo -j ACCEPT");
         findings.push(Finding::new("TG020", Some(place.clone()), text).help(help));
     }
-    let space = &mut subject.space;
     let answer = |number: u128, port: u128| {
         [
             state(ctstate::ESTABLISHED),
@@ -175,20 +180,19 @@ fn by_default(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<
             (Field::Dport, 1024, 65_535),
         ]
     };
-    if none(space, outside, &answer(17, 53))? && none(space, outside, &answer(6, 443))? {
+    if !from_outside(subject, &answer(17, 53))? && !from_outside(subject, &answer(6, 443))? {
         let text = "INPUT refuses by default and accepts no ESTABLISHED packets: answers to what this host \
                     asks (DNS, updates, time) are dropped";
         let rule = "-I INPUT 1 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
         let help = subject.command(TableKind::Filter, rule);
         findings.push(Finding::new("TG021", Some(place.clone()), text).help(help));
     }
-    let space = &mut subject.space;
     let error = [
         state(ctstate::RELATED),
         (Field::Proto, icmp, icmp),
         (Field::IcmpTypeCode, too_big.0, too_big.1),
     ];
-    if none(space, outside, &error)? {
+    if !from_outside(subject, &error)? {
         let text = "INPUT refuses by default and drops ICMP errors of its connections (\"fragmentation needed\", \
                     \"packet too big\"): connections over smaller links hang once they send much";
         let rule = "-I INPUT 1 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
@@ -196,27 +200,28 @@ fn by_default(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<
         findings.push(Finding::new("TG071", Some(place.clone()), text).help(help));
     }
     if family == Family::V6 {
-        discovery(subject, outside, findings)?;
+        discovery(subject, findings)?;
     }
     Ok(())
 }
 
+/// Whether INPUT can accept such packets from another interface than `lo`.
+fn from_outside(subject: &mut Subject<'_>, fields: &[(Field, u128, u128)]) -> Result<bool, TooBig> {
+    let lo = interface_number("lo");
+    let accepted = subject.accepted(fields)?;
+    let from_lo = class(&mut subject.space, &[(Field::InName, lo, lo)])?;
+    Ok(!subject.space.bdd.minus(accepted, from_lo)?.is_empty())
+}
+
 /// Neighbour discovery, which is never tracked.
-fn discovery(
-    subject: &mut Subject<'_>,
-    outside: Set,
-    findings: &mut Vec<Finding>,
-) -> Result<(), TooBig> {
+fn discovery(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
     for (kind, what) in [(135u128, "solicitation"), (136, "advertisement")] {
-        let wanted = class(
-            &mut subject.space,
-            &[
-                (Field::CtState, ctstate::UNTRACKED, ctstate::UNTRACKED),
-                (Field::Proto, 58, 58),
-                (Field::IcmpTypeCode, kind << 8, kind << 8 | 0xff),
-            ],
-        )?;
-        if subject.space.bdd.and(outside, wanted)?.is_empty() {
+        let wanted = [
+            (Field::CtState, ctstate::UNTRACKED, ctstate::UNTRACKED),
+            (Field::Proto, 58, 58),
+            (Field::IcmpTypeCode, kind << 8, kind << 8 | 0xff),
+        ];
+        if !from_outside(subject, &wanted)? {
             let place = Some(policy_place(TableKind::Filter, Hook::Input));
             let text =
                 format!("IPv6 INPUT drops neighbour {what} ({kind}): the link stops working");
@@ -253,16 +258,14 @@ fn limits(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), 
             continue;
         }
         let mut stopped = false;
+        let lowered = subject.loaded.lowered.clone();
         for hook in [Hook::Input, Hook::Forward, Hook::Output] {
-            if subject.whole.is_unknown(TableKind::Filter, hook) {
-                return Ok(());
-            }
-            let Some(pass) = subject.whole.pass(TableKind::Filter, hook) else {
-                continue;
-            };
-            if let Some(reach) = pass.walk.reach.get(&rule.id) {
-                let stops = pass.stopped(&mut subject.space)?;
-                stopped |= !subject.space.bdd.and(stops, reach.matches)?.is_empty();
+            let at = (TableKind::Filter, hook);
+            let space = &mut subject.space;
+            if let Some(part) = subject.whole.around(space, &lowered, at, &rule)? {
+                let stops = part.stopped(space)?;
+                let both = space.bdd.and(stops, part.matches(&rule))?;
+                stopped |= !both.is_empty();
             }
         }
         if !stopped {
@@ -288,19 +291,22 @@ fn ports(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), T
     let new = subject.space.within(Field::CtState, 3, 3)?;
     let established = subject.space.within(Field::CtState, 1, 1)?;
     for (place, rule) in rules(subject, TableKind::Filter) {
-        let mut reached = Set::EMPTY;
-        for hook in [Hook::Input, Hook::Forward] {
-            let pass = subject.whole.pass(TableKind::Filter, hook);
-            if let Some(reach) = pass.and_then(|p| p.walk.reach.get(&rule.id)) {
-                reached = subject.space.bdd.or(reached, reach.matches)?;
-            }
-        }
-        let comes_new = !subject.space.bdd.and(reached, new)?.is_empty();
         let own_ports = [67, 68, 546, 547, 5353];
         let source = intervals(&rule.cond, Field::Sport)
             .filter(|s| s.iter().all(|p| p.1 < 1024 && !own_ports.contains(&p.0)));
-        let hole = source.is_some() && intervals(&rule.cond, Field::Dport).is_none();
-        if hole && comes_new && rule.verdict == Verdict::Accept {
+        let hole = source.is_some()
+            && intervals(&rule.cond, Field::Dport).is_none()
+            && rule.verdict == Verdict::Accept;
+        let excludes = excludes_ports(&rule);
+        if !hole && !excludes {
+            continue;
+        }
+        let mut reached = Set::EMPTY;
+        for hook in [Hook::Input, Hook::Forward] {
+            let some = subject.matches((TableKind::Filter, hook), &rule)?;
+            reached = subject.space.bdd.or(reached, some)?;
+        }
+        if hole && !subject.space.bdd.and(reached, new)?.is_empty() {
             let port = source.and_then(|s| s.first().copied()).map_or(0, |p| p.0);
             let text = format!(
                 "{} lets in new connections to every port from source port {port}, which anybody can choose",
@@ -315,14 +321,6 @@ fn ports(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), T
             );
             findings.push(Finding::new("TG064", Some(place.clone()), text).help(help));
         }
-        let mut excludes = false;
-        rule.cond.visit(&mut |c| {
-            if let Cond::Not(inner) = c {
-                inner.visit(&mut |c| {
-                    excludes |= matches!(c, Cond::Test(t) if t.field() == Field::Dport)
-                });
-            }
-        });
         if excludes && !subject.space.bdd.and(reached, established)?.is_empty() {
             let text = format!(
                 "{} excludes destination ports, so it matches answers too: their destination port is the client's",
@@ -336,6 +334,18 @@ fn ports(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), T
         }
     }
     Ok(())
+}
+
+fn excludes_ports(rule: &Rule) -> bool {
+    let mut excludes = false;
+    rule.cond.visit(&mut |c| {
+        if let Cond::Not(inner) = c {
+            inner.visit(&mut |c| {
+                excludes |= matches!(c, Cond::Test(t) if t.field() == Field::Dport)
+            });
+        }
+    });
+    excludes
 }
 
 /// LOG without limit.

@@ -1,3 +1,5 @@
+mod random;
+
 use super::*;
 
 fn found(text: &str, family: Family) -> Vec<Finding> {
@@ -251,4 +253,97 @@ fn a_helper_that_does_not_exist_is_no_matter_of_the_table() {
         refused::json(&source, &refused, Family::V4)["code"],
         "TG041"
     );
+}
+
+/// Rules that tell far too much apart for all packets at once: which senders and which receivers are
+/// allowed has nothing to do with each other.
+fn tangled(count: u32) -> String {
+    let mut text = String::from("*filter\n:INPUT DROP [0:0]\n");
+    let mut mixed = 12_345u32;
+    for i in 0..count {
+        mixed = mixed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let [a, b, c, _] = mixed.to_be_bytes();
+        text += &match i % 3 {
+            0 => format!("-A INPUT -s {a}.{b}.{c}.0/24 -j DROP\n"),
+            1 => format!("-A INPUT -d {a}.{b}.{c}.0/24 -p tcp -j REJECT\n"),
+            _ => format!(
+                "-A INPUT -p udp -m udp --sport {} -j DROP\n",
+                1024 + mixed % 50_000
+            ),
+        };
+    }
+    text
+}
+
+/// Habits are found where tables are too large to be followed whole.
+#[test]
+fn large_tables_do_not_silence_habits() {
+    let text = tangled(6000)
+        + "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n\
+           -A INPUT -i eth0 -p tcp -m tcp --sport 80 -j ACCEPT\n\
+           -A INPUT -p tcp -m multiport ! --dports 80,443 -j DROP\nCOMMIT\n";
+    let loaded = Loaded::parse(&text, "rules", Family::V4).unwrap();
+    assert!(
+        !Subject::new(&loaded).whole.knows(TableKind::Filter),
+        "no large table"
+    );
+    let found = found(&text, Family::V4);
+    let codes: Vec<&str> = found.iter().map(|f| f.code).collect();
+    for code in ["TG020", "TG021", "TG064", "TG071", "TG122"] {
+        assert!(codes.contains(&code), "{code}: {codes:?}");
+    }
+    assert!(!codes.contains(&"TG000"), "{codes:?}");
+}
+
+/// What several rules take of a rule in a large table is said with the rules that do.
+#[test]
+fn rules_together_are_named_in_large_tables() {
+    let text = tangled(6000)
+        + "-A INPUT -p tcp -m tcp --dport 1:1000 -j ACCEPT\n\
+           -A INPUT -p tcp -m tcp --dport 900:2000 -j ACCEPT\n\
+           -A INPUT -p tcp -m tcp --dport 500:1500 -j DROP\nCOMMIT\n";
+    let found = found(&text, Family::V4);
+    let dead: Vec<_> = found.iter().filter(|f| f.code == "TG010").collect();
+    let dead = dead
+        .iter()
+        .find(|f| f.place.as_ref().is_some_and(|p| p.number == 6003));
+    let by: Vec<u32> = dead.unwrap().others.iter().map(|o| o.0.number).collect();
+    assert_eq!(by, [6001, 6002]);
+}
+
+/// Where the work is not enough, every rule that is left out is named with the reason, and it ends.
+#[test]
+fn what_is_left_out_is_named() {
+    let mut text = tangled(60);
+    // Each packet of the last rules is taken by one of a thousand rules: no few of them tell.
+    for i in 0..1000u32 {
+        text += &format!(
+            "-A INPUT -p tcp -m tcp --sport {i} --dport {} -j DROP\n",
+            i * 7
+        );
+        text += &format!(
+            "-A INPUT -s 10.{}.{}.0/24 -p tcp -m tcp --dport {} -j DROP\n",
+            i / 250,
+            i % 250,
+            i * 7
+        );
+    }
+    for i in 0..40u32 {
+        text += &format!(
+            "-A INPUT -s 10.0.0.0/{} -p tcp -m tcp -m multiport --dports 0,7,14,21 -j DROP\n",
+            9 + i % 9
+        );
+    }
+    text += "COMMIT\n";
+    let start = std::time::Instant::now();
+    let found = found(&text, Family::V4);
+    let unknown: Vec<_> = found.iter().filter(|f| f.code == "TG000").collect();
+    for finding in &unknown {
+        assert!(
+            finding.text.contains("unknown: ") && !finding.notes.is_empty(),
+            "{finding:?}"
+        );
+    }
+    // Generous: the work is bounded by steps, and machines are slow at times.
+    assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
 }

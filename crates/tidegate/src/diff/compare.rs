@@ -1,16 +1,17 @@
 //! What two rulesets make of all packets.
 
+mod regions;
+mod written;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidegate_analysis::{
     Bound, Course, Ending, Fate, Journey, Origin, Prepared, Set, Space, Surroundings, TooBig, Way,
-    Window, possible, regions,
+    Window, possible,
 };
 use tidegate_host::Host;
-use tidegate_ir::{
-    Cond, CtSpec, Effect, Field, Hook, NatSpec, Rule, RuleId, Ruleset, StepId, TableKind, ctstate,
-};
+use tidegate_ir::{Cond, CtSpec, Effect, Field, Hook, NatSpec, RuleId, TableKind, ctstate};
 use tidegate_syntax::save;
 use tidegate_wire::Family;
 
@@ -18,6 +19,7 @@ use super::example::example;
 use crate::query::ask;
 use crate::replay::rules::Loaded;
 use crate::whole::MOST_NODES;
+use written::{named, said, step_names, steps};
 
 /// Differences of one kind that are told one by one.
 const TOLD: usize = 20;
@@ -161,108 +163,6 @@ pub(crate) fn compare(before: &Loaded, after: &Loaded, host: Option<&Host>) -> C
     compared.found
 }
 
-/// What a rule says, whatever chain it is in.
-fn said(loaded: &Loaded, id: RuleId) -> Option<(TableKind, &str)> {
-    let origin = loaded.origin.get(id.0 as usize)?;
-    let text = origin.text.as_str();
-    let start = format!("-A {} ", origin.chain);
-    Some((origin.table, text.strip_prefix(&start).unwrap_or(text)))
-}
-
-/// An effect that runs a step, under the step's name.
-fn named(names: &[u32], effect: &Effect) -> Effect {
-    match effect {
-        Effect::Call { step, writes } => Effect::Call {
-            step: StepId(names.get(step.0 as usize).copied().unwrap_or(step.0)),
-            writes: *writes,
-        },
-        other => other.clone(),
-    }
-}
-
-fn steps(rule: &Rule) -> Vec<usize> {
-    let mut all = Vec::new();
-    rule.cond.visit(&mut |c| {
-        if let Cond::Call(id) = c {
-            all.push(id.0 as usize);
-        }
-    });
-    for effect in &rule.effects {
-        if let Effect::Call { step, .. } = effect {
-            all.push(step.0 as usize);
-        }
-    }
-    all
-}
-
-/// Names for stateful tests: the same for what is written the same, first for first.
-fn step_names(sides: [&Loaded; 2]) -> [Vec<u32>; 2] {
-    let mut names: BTreeMap<(TableKind, String, usize, usize), u32> = BTreeMap::new();
-    sides.map(|loaded| {
-        let mut list = vec![0; loaded.lowered.steps.len()];
-        let mut count: BTreeMap<(TableKind, String), usize> = BTreeMap::new();
-        for (_, _, rule) in loaded.lowered.rules() {
-            let all = steps(rule);
-            let Some((table, text)) = said(loaded, rule.id).filter(|_| !all.is_empty()) else {
-                continue;
-            };
-            let nth = count.entry((table, text.to_owned())).or_default();
-            for (at, step) in all.into_iter().enumerate() {
-                let next = names.len() as u32;
-                let key = (table, text.to_owned(), *nth, at);
-                if let Some(place) = list.get_mut(step) {
-                    *place = *names.entry(key).or_insert(next);
-                }
-            }
-            *nth += 1;
-        }
-        list
-    })
-}
-
-/// Positions in two lists that are no part of what both have in the same order.
-fn changed(a: &[&str], b: &[&str]) -> [Vec<usize>; 2] {
-    let start = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-    let (ra, rb) = (&a[start..], &b[start..]);
-    let end = ra
-        .iter()
-        .rev()
-        .zip(rb.iter().rev())
-        .take_while(|(x, y)| x == y)
-        .count();
-    let (ra, rb) = (&ra[..ra.len() - end], &rb[..rb.len() - end]);
-    // Beyond this everything between is taken as changed.
-    if ra.len() * rb.len() > 4_000_000 {
-        return [ra.len(), rb.len()].map(|n| (start..start + n).collect());
-    }
-    let width = rb.len() + 1;
-    let mut longest = vec![0u32; (ra.len() + 1) * width];
-    for (i, x) in ra.iter().enumerate().rev() {
-        for (j, y) in rb.iter().enumerate().rev() {
-            longest[i * width + j] = match x == y {
-                true => longest[(i + 1) * width + j + 1] + 1,
-                false => longest[(i + 1) * width + j].max(longest[i * width + j + 1]),
-            };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    let mut out = [Vec::new(), Vec::new()];
-    while i < ra.len() || j < rb.len() {
-        if i < ra.len() && j < rb.len() && ra[i] == rb[j] {
-            (i, j) = (i + 1, j + 1);
-        } else if j == rb.len()
-            || i < ra.len() && longest[(i + 1) * width + j] >= longest[i * width + j + 1]
-        {
-            out[0].push(start + i);
-            i += 1;
-        } else {
-            out[1].push(start + j);
-            j += 1;
-        }
-    }
-    out
-}
-
 impl<'a> Compared<'a> {
     fn new(loaded: [&'a Loaded; 2], host: Option<&'a Host>) -> Self {
         let family = loaded[0].source.family;
@@ -325,55 +225,6 @@ impl<'a> Compared<'a> {
                 "{missed} of {} places where the rules differ tell too many combinations of packets apart",
                 regions.len()
             ));
-        }
-    }
-
-    /// Where packets are that the rulesets may treat differently: those that some rule is about
-    /// which only one of them has.
-    fn regions(&self) -> Vec<Window> {
-        let mut all = BTreeSet::new();
-        let rulesets = self.sides.each_ref().map(|s| &*s.loaded.lowered);
-        let trusted = |field: Field| trusted(rulesets, self.host.is_some(), field);
-        for kind in TableKind::ALL {
-            let sources = self.sides.each_ref().map(|s| s.loaded.source.table(kind));
-            let mut chains: BTreeSet<&str> = BTreeSet::new();
-            for table in sources.iter().flatten() {
-                chains.extend(table.chains().map(|c| c.name.as_str()));
-            }
-            for chain in chains {
-                let texts = self.sides.each_ref().map(|s| {
-                    let of = |o: &&tidegate_syntax::RuleOrigin| o.table == kind && o.chain == chain;
-                    let origins = s.loaded.origin.iter().enumerate();
-                    origins.filter(|(_, o)| of(o)).collect::<Vec<_>>()
-                });
-                let lists = texts
-                    .each_ref()
-                    .map(|t| t.iter().map(|(_, o)| o.text.as_str()).collect::<Vec<_>>());
-                let differ = changed(&lists[0], &lists[1]);
-                for ((side, differ), texts) in self.sides.iter().zip(&differ).zip(&texts) {
-                    for at in differ {
-                        let (id, origin) = texts[*at];
-                        if origin.text.starts_with("-P") {
-                            // A policy is for everybody.
-                            all.insert(Window::ALL);
-                            continue;
-                        }
-                        let lowered = side.loaded.lowered.table(kind);
-                        let rules = lowered.iter().flat_map(|t| &t.chains);
-                        let rule = rules
-                            .filter(|c| c.name == chain)
-                            .flat_map(|c| c.rules.iter())
-                            .find(|r| r.id.0 as usize == id);
-                        if let Some(rule) = rule {
-                            all.extend(regions(&rule.cond, &self.space, trusted));
-                        }
-                    }
-                }
-            }
-        }
-        match all.contains(&Window::ALL) {
-            true => vec![Window::ALL],
-            false => all.into_iter().collect(),
         }
     }
 
@@ -755,37 +606,5 @@ fn is_compared(space: &Space, effect: &Effect) -> bool {
                 && !matches!(expr, tidegate_ir::Expr::AddClamped(_))
         }
         _ => false,
-    }
-}
-
-/// Whether rules see the same value of a field at all hooks.
-fn trusted(rulesets: [&Ruleset; 2], host: bool, field: Field) -> bool {
-    let any = |of: fn(&Effect) -> bool| {
-        let mut rules = rulesets.iter().flat_map(|r| r.rules());
-        rules.any(|(_, _, r)| r.effects.iter().any(of))
-    };
-    match field {
-        Field::Src | Field::Sport => !any(|e| matches!(e, Effect::Nat(_) | Effect::Npt(_))),
-        Field::Dst | Field::Dport => !any(|e| matches!(e, Effect::Nat(_) | Effect::Npt(_))),
-        Field::L4Len => !any(|e| matches!(e, Effect::TcpMss(_) | Effect::StripTcpOptions(_))),
-        Field::CtState => !any(|e| matches!(e, Effect::Ct(_))),
-        Field::OutName => !host,
-        _ => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_two_lists_have_in_common_is_not_changed() {
-        let list =
-            |text: &'static str| text.split("").filter(|s| !s.is_empty()).collect::<Vec<_>>();
-        let of = |a, b| changed(&list(a), &list(b));
-        assert!(of("abc", "abc").iter().all(Vec::is_empty));
-        assert_eq!(of("abc", "axc"), [[1], [1]]);
-        assert_eq!(of("abcd", "bcda").map(|v| v.len()), [1, 1]);
-        assert_eq!(of("", "ab")[1], [0, 1]);
     }
 }

@@ -1,5 +1,7 @@
 //! Rulesets of which it is known what differs.
 
+mod random;
+
 use super::*;
 
 fn load(text: &str) -> Loaded {

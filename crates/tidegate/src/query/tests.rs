@@ -1,7 +1,8 @@
 //! Questions with known answers, and what answers say against what the engine does.
 
 mod firewalls;
-mod random;
+mod published;
+pub(crate) mod random;
 
 use tidegate_host::Host;
 use tidegate_wire::Family;

@@ -217,6 +217,7 @@ fn effect_text(effect: &Effect) -> String {
         Effect::Assign(field, _) => format!("sets the {}", field.row().name),
         Effect::Queue(spec) if spec.first == spec.last => format!("asks queue {}", spec.first),
         Effect::Queue(spec) => format!("asks one of queues {} to {}", spec.first, spec.last),
+        Effect::Tproxy(_) => "looks for a transparent socket".to_owned(),
         Effect::Tee(_) => "sends a copy".to_owned(),
         Effect::Trace => "has the rules it meets logged".to_owned(),
         Effect::Audit => "writes an audit record".to_owned(),

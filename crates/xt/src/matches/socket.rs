@@ -38,6 +38,7 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
         Sockets::Users,
         "socket: the sockets of the host are not known here",
     );
+    ctx.reassembles = true;
     let (transparent, nowildcard) = (args.has(TRANSPARENT), args.has(NOWILDCARD));
     if args.has(RESTORE) {
         let restore = ctx.effect(Restore, true);

@@ -1,13 +1,13 @@
 //! `-j TPROXY`: hands the packet to a transparent socket of this host without changing it
 //! (kernel `tproxy_tg4`, `tproxy_tg6_v1`).
 
-use tidegate_ir::{Hook, TableKind};
+use tidegate_ir::{Effect, Hook, TableKind, TproxySpec, Verdict};
 use tidegate_wire::proto;
 
 use super::tee::ADDR;
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Input, Instance, Legal, ListCtx,
-    Lower, Opt, Value, bad, number, ok, saved, text,
+    Lower, LowerCtx, Opt, Outcome, Sockets, Value, bad, number, ok, saved, text,
 };
 
 const PORT: usize = 0;
@@ -43,9 +43,7 @@ const OPTIONS: &[Opt] = &[
 /// `-j TPROXY`.
 pub static TPROXY: Extension = Extension {
     name: "TPROXY",
-    lower: Lower::Target(|_, ctx| {
-        ctx.refuse_target("TPROXY: the sockets of the host are not known")
-    }),
+    lower: Lower::Target(lower),
     families: Families::Both,
     options: OPTIONS,
     help: Help::tail("\n").titled("TPROXY target options"),
@@ -60,6 +58,22 @@ pub static TPROXY: Extension = Extension {
     cases: CASES,
     ..Extension::TARGET
 };
+
+fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Outcome {
+    ctx.ask_sockets(
+        Sockets::All,
+        "TPROXY: packets cannot be handed to a socket here",
+    );
+    ctx.reassembles = true;
+    let (mark, mask) = args.masked(MARK).unwrap_or_default();
+    let spec = TproxySpec {
+        addr: args.addrs(IP).unwrap_or_default().0,
+        port: args.number(PORT).unwrap_or(0) as u16,
+        mask,
+        mark,
+    };
+    Outcome::effect(Effect::Tproxy(spec), Verdict::Accept)
+}
 
 /// A service, or a number of which 16 bits count.
 fn parse_port(input: &Input<'_>) -> Result<Value, Error> {

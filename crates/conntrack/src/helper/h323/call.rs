@@ -58,12 +58,15 @@ impl Conntrack {
         let own = tunnelled.unwrap_or(found.len());
         // Whether the channel is for T.120, and over a connection of its own.
         let (mut t120, mut separate) = (false, false);
+        // In an answer, T.120 comes after media, wherever it stands.
+        let mut last = None;
         let mut changed = false;
         for (i, f) in found.iter().enumerate() {
             match f.role {
                 Role::Channel if f.what == What::Begins => (t120, separate) = (false, false),
                 Role::T120 => t120 = true,
                 Role::LanStack => separate = t120,
+                Role::Tunnelled => changed |= self.expect_last(helped, &mut last)?,
                 _ => {}
             }
             let ends = matches!(f.role, Role::Alternative) == forwarded || i > own;
@@ -76,11 +79,26 @@ impl Conntrack {
                 Role::Alternative => self.expect_forwarded(helped, place)?,
                 Role::Media => self.expect_rtp(helped, place)?,
                 Role::Stack if separate => self.expect_t120(helped, place)?,
-                Role::AckStack => self.expect_t120(helped, place)?,
+                Role::AckStack => {
+                    last = Some(place);
+                    false
+                }
                 _ => false,
             };
         }
+        changed |= self.expect_last(helped, &mut last)?;
         Ok(changed)
+    }
+
+    fn expect_last(
+        &mut self,
+        helped: &mut Helped<'_>,
+        last: &mut Option<Place>,
+    ) -> Result<bool, Refused> {
+        match last.take() {
+            Some(place) => self.expect_t120(helped, place),
+            None => Ok(false),
+        }
     }
 
     /// H.245 on a connection of its own (`expect_h245`).

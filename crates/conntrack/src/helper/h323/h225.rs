@@ -242,7 +242,7 @@ static LOCATION_CONFIRM: Type = Seq(
     &[
         req(&Int(65535)),                      // requestSeqNum
         req(&TRANSPORT_ADDRESS).role(Located), // callSignalAddress
-        req(&Rest),                            // rasAddress
+        req(&TRANSPORT_ADDRESS),               // rasAddress
         opt(&Rest),                            // nonStandardData
     ],
     &[],

@@ -99,7 +99,8 @@ impl Conntrack {
         helped: &mut Helped<'_>,
     ) -> Result<bool, DropReason> {
         let call = helped.kind == HelperKind::Q931;
-        if !helped.established() || call && !self.began_as_call(helped) {
+        let began = !call || self.began_as_call(helped);
+        if !began || !helped.established() {
             return Ok(false);
         }
         let mut changed = false;

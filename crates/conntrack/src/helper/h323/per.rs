@@ -152,6 +152,8 @@ pub(super) struct Found {
 pub(super) enum What {
     /// The alternative or element begins.
     Begins,
+    /// So does an element of a list within it.
+    Element,
     /// An integer, less its least value.
     Number(u64),
     /// An address of so many octets, and where it stands; a port follows.
@@ -231,6 +233,7 @@ impl Reader<'_> {
             }
             Type::List(element) => {
                 for _ in 0..self.length()? {
+                    self.note(role, What::Element);
                     self.element(element, role)?;
                 }
                 Ok(())

@@ -2,13 +2,12 @@
 
 use super::per::{Found, Role, What};
 use super::{H323State, Place, Refused, h225, per};
-use crate::Conntrack;
 use crate::entry::Status;
 use crate::expect::{OnMatch, expect_flag};
 use crate::helper::{Helped, HelperKind};
 use crate::reason::DropReason;
 use crate::tuple::Tuple;
-use crate::{SECOND, Time};
+use crate::{Conntrack, Family, SECOND, Time};
 use alloc::vec::Vec;
 use tidegate_wire::proto;
 
@@ -45,9 +44,17 @@ impl Conntrack {
             let known = found.iter().filter(|f| f.role == role);
             known.filter_map(|f| Place::read(helped, &f.what)).collect()
         };
-        let mut changed = self.expect_calls(helped, &places(helped, Role::Listens))?;
+        // Some list their loopback address first.
+        let loopback = |helped: &Helped<'_>, role| {
+            let first = found.iter().filter(|f| f.role == role).nth(1);
+            let first = first.and_then(|f| Place::read(helped, &f.what));
+            first.filter(|p| helped.layout.family == Family::V4 && p.addr >> 24 == 127)
+        };
+        let (calls, signals) = (Role::Listens, Role::Signal);
+        let mut changed =
+            self.expect_calls(helped, &places(helped, calls), loopback(helped, calls))?;
         changed |= self.put_ras(helped, &places(helped, Role::Ras))?;
-        changed |= self.put_signal(helped, &places(helped, Role::Signal))?;
+        changed |= self.put_signal(helped, &places(helped, signals), loopback(helped, signals))?;
         changed |= self.put_admission(
             helped,
             &places(helped, Role::Answers),
@@ -85,15 +92,19 @@ impl Conntrack {
 
     /// An endpoint says where it takes calls (`expect_q931`): from its gatekeeper alone,
     /// unless the module's parameter says otherwise.
-    fn expect_calls(&mut self, helped: &mut Helped<'_>, all: &[Place]) -> Result<bool, Refused> {
+    fn expect_calls(
+        &mut self,
+        helped: &mut Helped<'_>,
+        all: &[Place],
+        loopback: Option<Place>,
+    ) -> Result<bool, Refused> {
         let Some([own, other]) = self.both_ways(helped) else {
             return Ok(false);
         };
-        let own_place = |p: &Place| p.addr == { own.src } && p.port != 0;
-        let Some(at) = all.iter().position(own_place) else {
+        let own_place = |p: &&Place| p.addr == { own.src } && p.port != 0;
+        let Some(&place) = all.iter().find(own_place) else {
             return Ok(false);
         };
-        let place = all[at];
         let to = ({ other.dst }, place.port);
         let child = Some(HelperKind::Q931);
         let Some(mut e) = self.h323_expected(helped, to, proto::TCP, child) else {
@@ -116,8 +127,8 @@ impl Conntrack {
         }
         let changed = self.expect_at_place(helped, place, e, true)?;
         let port = self.h323_state(helped.attached.id).signal[helped.dir().other().ix()];
-        if changed && at > 0 && is_loopback(&all[0]) {
-            Self::put_place(helped, all[0], other.dst, port)?;
+        if let Some(first) = loopback.filter(|_| changed) {
+            Self::put_place(helped, first, other.dst, port)?;
         }
         Ok(changed)
     }
@@ -137,7 +148,12 @@ impl Conntrack {
     }
 
     /// Where an endpoint takes calls, said by itself or by its gatekeeper (`set_sig_addr`).
-    fn put_signal(&mut self, helped: &mut Helped<'_>, all: &[Place]) -> Result<bool, Refused> {
+    fn put_signal(
+        &mut self,
+        helped: &mut Helped<'_>,
+        all: &[Place],
+        loopback: Option<Place>,
+    ) -> Result<bool, Refused> {
         let Some([own, other]) = self.both_ways(helped) else {
             return Ok(false);
         };
@@ -147,14 +163,12 @@ impl Conntrack {
         let signal = self.h323_state(helped.attached.id).signal;
         let (inside, outside) = (signal[helped.dir().ix()], signal[helped.dir().other().ix()]);
         let ends = [{ own.src }, { own.dst }];
-        let known = |p: &Place| p.port == inside && ends.contains(&p.addr);
-        let Some(at) = all.iter().position(known) else {
+        let known = |p: &&Place| p.port == inside && ends.contains(&p.addr);
+        let Some(&place) = all.iter().find(known) else {
             return Ok(false);
         };
-        let place = all[at];
         if place.addr == { own.src } {
-            let first = at > 0 && is_loopback(&all[0]);
-            let place = if first { all[0] } else { place };
+            let place = loopback.unwrap_or(place);
             return Self::put_place(helped, place, other.dst, outside);
         }
         Self::put_place(helped, place, other.src, outside)
@@ -218,7 +232,7 @@ impl Conntrack {
             return Ok(false);
         };
         if place.addr == { own.dst } {
-            return self.put_signal(helped, &[place]);
+            return self.put_signal(helped, &[place], None);
         }
         self.expect_call_to(helped, told)?;
         Ok(false)
@@ -276,9 +290,4 @@ impl Conntrack {
         self.h323_remember(id, state);
         self.prolong(helped.now, id, FAREWELL);
     }
-}
-
-/// Some list their loopback address first.
-fn is_loopback(place: &Place) -> bool {
-    place.addr >> 24 == 127
 }

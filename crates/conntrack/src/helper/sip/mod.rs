@@ -106,12 +106,13 @@ impl Conntrack {
         };
         let len = payload.len();
         let tcp = helped.layout.proto == proto::TCP;
+        let began = !tcp || self.began_as_sip(helped);
         if tcp && !helped.established() {
             return Ok(false);
         }
         let life = self.config.helper.sip_timeout;
         self.prolong(helped.now, helped.attached.id, life);
-        if tcp && !self.began_as_sip(helped) || len < SHORTEST {
+        if !began || len < SHORTEST {
             return Ok(false);
         }
         if !tcp {

@@ -186,33 +186,27 @@ fn untranslated(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Resul
     if raw.iter().any(|(_, r)| steps(&r.cond)) {
         return Ok(());
     }
-    let Some(pass) = subject.whole.pass(TableKind::Raw, Hook::Prerouting) else {
-        return Ok(());
-    };
     let mut untracked = Set::EMPTY;
     let mut by = None;
     for (place, rule) in raw.iter().filter(|(_, r)| exempts(r)) {
-        if let Some(reach) = pass.walk.reach.get(&rule.id) {
-            untracked = subject.space.bdd.or(untracked, reach.matches)?;
+        let some = subject.matches((TableKind::Raw, Hook::Prerouting), rule)?;
+        untracked = subject.space.bdd.or(untracked, some)?;
+        if !some.is_empty() {
             by = Some(place.clone());
         }
     }
-    let Some(nat) = subject.whole.pass(TableKind::Nat, Hook::Prerouting) else {
+    if by.is_none() {
         return Ok(());
-    };
+    }
     for (place, rule) in rules(subject, TableKind::Nat) {
-        let Some(reach) = nat.walk.reach.get(&rule.id) else {
-            continue;
-        };
-        let translates = rule.effects.iter().any(|e| matches!(e, Effect::Nat(_)));
-        if !translates || reach.matches.is_empty() {
+        if !rule.effects.iter().any(|e| matches!(e, Effect::Nat(_))) {
             continue;
         }
-        if subject
-            .space
-            .bdd
-            .minus(reach.matches, untracked)?
-            .is_empty()
+        let matches = subject.matches((TableKind::Nat, Hook::Prerouting), &rule)?;
+        if matches.is_empty() {
+            continue;
+        }
+        if subject.space.bdd.minus(matches, untracked)?.is_empty()
             && let Some(by) = by.clone()
         {
             let text = format!(
@@ -232,22 +226,20 @@ fn untranslated(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Resul
 
 /// INPUT rules that translated packets never see.
 pub(super) fn hidden(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
-    let Some(nat) = subject.whole.pass(TableKind::Nat, Hook::Prerouting) else {
-        return Ok(());
-    };
     let nat_rules = rules(subject, TableKind::Nat);
     let mut elsewhere = Vec::new();
     for (place, rule) in &nat_rules {
         let away = rule.effects.iter().any(|e| {
             matches!(e, Effect::Nat(s) if s.manip == Manip::Dst && matches!(s.addr, NatSource::Range(..)))
         });
-        if let (true, Some(reach)) = (away, nat.walk.reach.get(&rule.id)) {
-            elsewhere.push((place.clone(), reach.matches));
+        if away {
+            let matches = subject.matches((TableKind::Nat, Hook::Prerouting), rule)?;
+            elsewhere.push((place.clone(), matches));
         }
     }
-    let Some(input) = subject.whole.pass(TableKind::Filter, Hook::Input) else {
+    if elsewhere.is_empty() {
         return Ok(());
-    };
+    }
     let refuses = |r: &Rule| matches!(r.verdict, Verdict::Drop | Verdict::Reject(_));
     let filter = rules(subject, TableKind::Filter);
     // By the port before translation, in FORWARD or a chain that it calls.
@@ -259,9 +251,6 @@ pub(super) fn hidden(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> 
         .collect();
     for (place, rule) in filter {
         let refuses = refuses(&rule);
-        let Some(reach) = input.walk.reach.get(&rule.id) else {
-            continue;
-        };
         let Some(ports) = intervals(&rule.cond, Field::Dport).filter(|_| refuses) else {
             continue;
         };
@@ -269,8 +258,9 @@ pub(super) fn hidden(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> 
         if refused_elsewhere.iter().any(|p| p.0 <= port && port <= p.1) {
             continue;
         }
+        let matches = subject.matches((TableKind::Filter, Hook::Input), &rule)?;
         for (by, set) in &elsewhere {
-            if subject.space.bdd.and(*set, reach.matches)?.is_empty() {
+            if subject.space.bdd.and(*set, matches)?.is_empty() {
                 continue;
             }
             let text = format!(

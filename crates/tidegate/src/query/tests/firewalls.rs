@@ -5,7 +5,7 @@ use crate::check::examine;
 use crate::check::source::Source;
 
 /// Lines of findings about rules that never match or do nothing, by code.
-fn dead(text: &str) -> Vec<(String, usize)> {
+pub(super) fn dead(text: &str) -> Vec<(String, usize)> {
     let rules = rules(text);
     let source = Source::new("rules", text);
     let mut found: Vec<(String, usize)> = examine(&rules.0[0], &source)

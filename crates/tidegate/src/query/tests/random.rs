@@ -15,32 +15,32 @@ use crate::course::{Place, Runner, steps};
 use crate::packets::Described;
 
 /// xorshift64*: the same numbers on every machine.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 8) % n
     }
 
-    fn one_in(&mut self, n: u64) -> bool {
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    fn of<T: Copy>(&mut self, list: &[T]) -> T {
+    pub(crate) fn of<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len() as u64) as usize]
     }
 }
 
-const HOST: &str = "[host]\nforward = true\n\
+pub(crate) const HOST: &str = "[host]\nforward = true\n\
     [[interface]]\nname = \"eth0\"\naddresses = [\"203.0.113.5/24\"]\n\
     [[interface]]\nname = \"eth1\"\naddresses = [\"192.168.1.1/24\"]\n\
     [[interface]]\nname = \"eth2\"\naddresses = [\"10.0.0.1/8\"]\n\
     [[route]]\nto = \"0.0.0.0/0\"\nvia = \"203.0.113.1\"\ndev = \"eth0\"\n";
 
-const NETWORKS: [&str; 8] = [
+pub(crate) const NETWORKS: [&str; 8] = [
     "10.0.0.0/8",
     "10.1.2.3/32",
     "192.168.1.0/24",
@@ -61,7 +61,7 @@ const ADDRESSES: [u32; 9] = [
     0xc633_6407,
     0xc633_6408,
 ];
-const PORTS: [u16; 6] = [22, 53, 80, 443, 8080, 40_000];
+pub(crate) const PORTS: [u16; 6] = [22, 53, 80, 443, 8080, 40_000];
 
 fn conditions(r: &mut Random, chain: &str) -> String {
     let mut text = String::new();
@@ -127,7 +127,7 @@ fn chain(r: &mut Random, out: &mut String, name: &str, targets: &[&str], most: u
     }
 }
 
-fn ruleset(r: &mut Random) -> String {
+pub(crate) fn ruleset(r: &mut Random) -> String {
     let mut text = String::new();
     if r.one_in(6) {
         text += "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n";
@@ -196,7 +196,7 @@ fn ruleset(r: &mut Random) -> String {
     text
 }
 
-fn connection(r: &mut Random, protocol: u8) -> Described {
+pub(crate) fn connection(r: &mut Random, protocol: u8) -> Described {
     let host = |a: u32| address(Family::V4, a.into());
     let (src, dst) = (r.of(&ADDRESSES), r.of(&ADDRESSES));
     let mut packet = Described::new(protocol, host(src), host(dst));
@@ -207,7 +207,7 @@ fn connection(r: &mut Random, protocol: u8) -> Described {
 }
 
 /// The packet as conditions see it when it comes in.
-fn facts(packet: &Described, host: &Host) -> Facts {
+pub(super) fn facts(packet: &Described, host: &Host) -> Facts {
     let (_, src) = tidegate_host::number(packet.src);
     let (_, dst) = tidegate_host::number(packet.dst);
     let l4: u128 = if packet.proto == proto::TCP { 24 } else { 8 };
@@ -261,7 +261,7 @@ fn gets_through(rules: &Rules, host: &Host, packet: &Described) -> Option<bool> 
     here.filter(|_| left == 0)
 }
 
-fn count(variable: &str, default: u64) -> u64 {
+pub(crate) fn count(variable: &str, default: u64) -> u64 {
     let given = std::env::var(variable).ok();
     given.and_then(|v| v.parse().ok()).unwrap_or(default)
 }

@@ -1,0 +1,270 @@
+//! Translation of addresses on the way.
+
+use tidegate_ir::{Field, Hook, Manip, NatSource, NatSpec, RuleId, TableKind, ctstate, ctstatus};
+
+use super::{Course, TARGETS, Trip};
+use crate::bdd::{Set, TooBig};
+use crate::lens::{Bound, Lens, LensId};
+use crate::walk::{Ending, Flow, join};
+
+impl Trip<'_, '_> {
+    /// The nat table for first packets, and translation for others.
+    pub(super) fn translated(&mut self, hook: Hook, flow: Flow) -> Result<Flow, TooBig> {
+        let (mut first, mut out) = (Flow::new(), Flow::new());
+        for (seen, set) in flow {
+            let lens = self.space.lens(seen);
+            match (self.course, lens.get(Field::CtState)) {
+                (_, Bound::Const(ctstate::NEW)) => first.push((seen, set)),
+                (_, Bound::Const(ctstate::ESTABLISHED)) => {
+                    let next = self.as_before(hook, &lens);
+                    let next = self.space.name(next);
+                    join(self.space, &mut out, (next, set))?;
+                }
+                (Course::Any, Bound::Of { .. }) => {
+                    self.any(hook, seen, set, &mut first, &mut out)?;
+                }
+                _ => join(self.space, &mut out, (seen, set))?,
+            }
+        }
+        match self.walk(TableKind::Nat, hook, first)? {
+            Ok(walk) => {
+                for exit in walk.endings.iter().filter(|e| e.ending.passes()) {
+                    let part = (exit.seen, exit.set);
+                    match exit.ending {
+                        Ending::Nat(spec) => {
+                            self.translate(hook, (exit.by, spec), part, &mut out)?;
+                        }
+                        _ => join(self.space, &mut out, part)?,
+                    }
+                }
+                self.visited(TableKind::Nat, hook, walk);
+            }
+            Err(first) => {
+                for part in first {
+                    join(self.space, &mut out, part)?;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Translation of a packet whose connection has been translated.
+    fn as_before(&self, hook: Hook, lens: &Lens) -> Lens {
+        let mut next = lens.clone();
+        let (opener, reply) = match self.course {
+            Course::Answers(opener) => (self.space.lens(opener), true),
+            Course::GoesOn(opener) => (self.space.lens(opener), false),
+            Course::Opens | Course::Any => return next,
+        };
+        let incoming = matches!(hook, Hook::Prerouting | Hook::Output);
+        match (incoming, reply) {
+            // The answer goes to who asked.
+            (true, true) => {
+                next.set(Field::Dst, Bound::same(Field::Src));
+                next.set(Field::Dport, Bound::same(Field::Sport));
+                self.retype(&mut next);
+            }
+            (true, false) => {
+                next.set(Field::Dst, opener.get(Field::Dst));
+                next.set(Field::Dport, opener.get(Field::Dport));
+                next.dnat = opener.dnat;
+                self.retype(&mut next);
+            }
+            (false, _) => {}
+        }
+        next
+    }
+
+    /// Packets of any state: first ones go through the table, those of translated
+    /// connections have the addresses that their connection says.
+    fn any(
+        &mut self,
+        hook: Hook,
+        seen: LensId,
+        set: Set,
+        first: &mut Flow,
+        out: &mut Flow,
+    ) -> Result<(), TooBig> {
+        if self.way.rules.table(TableKind::Nat).is_none() {
+            return join(self.space, out, (seen, set));
+        }
+        let new = self
+            .space
+            .within(Field::CtState, ctstate::NEW, ctstate::NEW)?;
+        let opens = self.space.bdd.and(set, new)?;
+        if !opens.is_empty() {
+            first.push((seen, opens));
+        }
+        let rest = self.space.bdd.minus(set, new)?;
+        let incoming = matches!(hook, Hook::Prerouting | Hook::Output);
+        let tracked = self.space.within(Field::HasCt, 1, 1)?;
+        let of = self.space.bdd.and(rest, tracked)?;
+        if !incoming || of.is_empty() {
+            return join(self.space, out, (seen, rest));
+        }
+        let others = self.space.bdd.minus(rest, tracked)?;
+        join(self.space, out, (seen, others))?;
+        let mut left = of;
+        for (dir, bit, address, port) in [
+            (0, ctstatus::DST_NAT, Field::CtReplSrc, Field::CtReplSport),
+            (1, ctstatus::SRC_NAT, Field::CtOrigSrc, Field::CtOrigSport),
+        ] {
+            let way = self.space.within(Field::CtDir, dir, dir)?;
+            let status = self.space.bits(Field::CtStatus, bit.into())?;
+            let translated = self.space.bdd.and(way, status)?;
+            let part = self.space.bdd.and(left, translated)?;
+            left = self.space.bdd.minus(left, translated)?;
+            let mut lens = (*self.space.lens(seen)).clone();
+            lens.set(Field::Dst, Bound::same(address));
+            lens.set(Field::Dport, Bound::same(port));
+            self.retype(&mut lens);
+            let next = self.space.name(lens);
+            join(self.space, out, (next, part))?;
+        }
+        join(self.space, out, (seen, left))
+    }
+
+    /// What a translation makes of first packets.
+    fn translate(
+        &mut self,
+        hook: Hook,
+        (by, spec): (RuleId, NatSpec),
+        (seen, set): (LensId, Set),
+        out: &mut Flow,
+    ) -> Result<(), TooBig> {
+        let lens = self.space.lens(seen);
+        let (address, port) = match spec.manip {
+            Manip::Src => (Field::Src, Field::Sport),
+            Manip::Dst => (Field::Dst, Field::Dport),
+        };
+        let mut targets: Vec<(Bound, Set)> = Vec::new();
+        match spec.addr {
+            NatSource::Keep => targets.push((lens.get(address), set)),
+            NatSource::Range(lo, hi) if hi.saturating_sub(lo) < TARGETS => {
+                targets.extend((lo..=hi).map(|a| (Bound::Const(a), set)));
+            }
+            NatSource::Range(..) => targets.push((Bound::Unknown, set)),
+            NatSource::Network { addr, mask } => targets.push((
+                match lens.get(address) {
+                    Bound::Const(old) => Bound::Const(old & !mask | addr),
+                    Bound::Of { from, keep, xor } => Bound::Of {
+                        from,
+                        keep: keep & !mask,
+                        xor: xor & !mask ^ addr,
+                    },
+                    other @ (Bound::Absent | Bound::Unknown) => other,
+                },
+                set,
+            )),
+            NatSource::OutInterface => targets.push((Bound::Unknown, set)),
+            NatSource::InInterface => self.redirected(hook, &lens, set, &mut targets)?,
+        }
+        for (target, set) in targets {
+            let mut next = (*lens).clone();
+            next.set(address, target);
+            if let Some((lo, hi)) = spec.ports {
+                let one = lo == hi && spec.base_port.is_none();
+                let to = match one {
+                    true => Bound::Const(lo.into()),
+                    false => Bound::Unknown,
+                };
+                next.set(port, to);
+            } else if spec.manip == Manip::Src {
+                // Kept if nobody else has it.
+                next.set(port, Bound::Unknown);
+            }
+            let bit = match spec.manip {
+                Manip::Src => {
+                    next.snat = Some((by, spec));
+                    next.set(Field::CtReplDst, target);
+                    next.set(Field::CtReplDport, next.get(Field::Sport));
+                    ctstatus::SRC_NAT
+                }
+                Manip::Dst => {
+                    next.dnat = Some((by, spec));
+                    next.set(Field::CtReplSrc, target);
+                    next.set(Field::CtReplSport, next.get(Field::Dport));
+                    ctstatus::DST_NAT
+                }
+            };
+            if let Some(status) = next.value(Field::CtStatus) {
+                next.set(Field::CtStatus, Bound::Const(status | u128::from(bit)));
+            }
+            self.retype(&mut next);
+            let next = self.space.name(next);
+            join(self.space, out, (next, set))?;
+        }
+        Ok(())
+    }
+
+    /// This host's own address, where a packet came in.
+    fn redirected(
+        &mut self,
+        hook: Hook,
+        lens: &Lens,
+        set: Set,
+        targets: &mut Vec<(Bound, Set)>,
+    ) -> Result<(), TooBig> {
+        let v4 = self.way.rules.family == tidegate_wire::Family::V4;
+        if hook == Hook::Output {
+            let own = if v4 { 0x7f00_0001 } else { 1 };
+            targets.push((Bound::Const(own), set));
+            return Ok(());
+        }
+        let known = self
+            .way
+            .host
+            .filter(|_| lens.get(Field::InName) == Bound::same(Field::InName));
+        let Some(host) = known else {
+            targets.push((Bound::Unknown, set));
+            return Ok(());
+        };
+        let mut rest = set;
+        for &(name, address) in &host.own {
+            let by = self.space.within(Field::InName, name, name)?;
+            let here = self.space.bdd.and(rest, by)?;
+            rest = self.space.bdd.minus(rest, by)?;
+            if !here.is_empty() {
+                targets.push((Bound::Const(address), here));
+            }
+        }
+        if !rest.is_empty() {
+            targets.push((Bound::Unknown, rest));
+        }
+        Ok(())
+    }
+
+    /// What rules see of addresses that have changed.
+    fn retype(&self, lens: &mut Lens) {
+        let types = [
+            (
+                Field::Src,
+                Field::SrcType,
+                [Field::SrcTypeIn, Field::SrcTypeOut],
+            ),
+            (
+                Field::Dst,
+                Field::DstType,
+                [Field::DstTypeIn, Field::DstTypeOut],
+            ),
+        ];
+        for (address, plain, others) in types {
+            let kind = match lens.get(address) {
+                Bound::Const(a) => self
+                    .way
+                    .host
+                    .and_then(|h| h.area(a))
+                    .map_or(Bound::Unknown, |area| Bound::Const(area.kind)),
+                bound if bound == Bound::same(Field::Src) => Bound::same(Field::SrcType),
+                bound if bound == Bound::same(Field::Dst) => Bound::same(Field::DstType),
+                _ => Bound::Unknown,
+            };
+            lens.set(plain, kind);
+            for field in others {
+                if lens.get(address) != Bound::same(address) {
+                    lens.set(field, Bound::Unknown);
+                }
+            }
+        }
+    }
+}
