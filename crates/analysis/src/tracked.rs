@@ -1,6 +1,7 @@
 //! What tracking says of a packet, as a lens.
 
 use tidegate_ir::{Field, ctstate};
+use tidegate_wire::proto;
 
 use crate::lens::{Bound, Lens};
 
@@ -84,6 +85,16 @@ pub(crate) fn untracked(lens: &mut Lens) {
     }
     lens.set(Field::CtMasterSrc, Bound::Absent);
     lens.set(Field::CtMasterHelper, Bound::Absent);
+}
+
+/// A further packet of a connection that nobody has answered as far as tracking knows: of TCP
+/// an ACK that makes no sense (`tcp_conntracks`), of others one more that opens.
+pub(crate) fn unanswered(lens: &mut Lens, opener: &Lens) {
+    if lens.value(Field::Proto) == Some(proto::TCP.into()) {
+        return;
+    }
+    opened(lens);
+    lens.set(Field::CtMark, opener.get(Field::CtMark));
 }
 
 /// A connection that this packet opens.

@@ -8,7 +8,7 @@ use crate::bdd::{Set, TooBig};
 use crate::lens::{Bound, Lens, LensId};
 use crate::space::Space;
 use crate::surroundings::{Area, Goes, Surroundings};
-use crate::tracked::{CONNECTION, opened, swapped, untracked};
+use crate::tracked::{CONNECTION, opened, swapped, unanswered, untracked};
 use crate::walk::{Ending, Flow, Walk, join};
 use crate::window::{TableAsks, Window};
 
@@ -19,7 +19,8 @@ pub enum Course {
     Opens,
     /// An answer to a first packet that is seen like this at the end of its way.
     Answers(LensId),
-    /// A further packet of the opener.
+    /// A further packet of the opener, which is seen like this; as untracked, if its
+    /// connection is tracked but its answers are not.
     GoesOn(LensId),
     /// Any packet of any connection or none. What tracking says of it is what the packet
     /// at the start says.
@@ -361,6 +362,10 @@ impl Trip<'_, '_> {
         if opener.value(Field::HasCt) != Some(1) {
             // What nobody tracked when it opened opens now.
             opened(lens);
+            return;
+        }
+        if !reply && opener.value(Field::CtState) == Some(ctstate::UNTRACKED) {
+            unanswered(lens, &opener);
             return;
         }
         for field in CONNECTION {

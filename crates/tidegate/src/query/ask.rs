@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use tidegate_analysis::{
-    Area, Course, Fate, Goes, Journey, Lens, LensId, Origin, Prepared, Set, Space, Surroundings,
-    TooBig, Way, Window, possible,
+    Area, Bound, Course, Fate, Goes, Journey, Lens, LensId, Origin, Prepared, Set, Space,
+    Surroundings, TooBig, Way, Window, possible,
 };
 use tidegate_engine::env::RouteType;
 use tidegate_engine::interface_number;
 use tidegate_host::Host;
-use tidegate_ir::{Effect, Field, Manip, RuleId, TableKind};
+use tidegate_ir::{Effect, Field, Manip, RuleId, TableKind, ctstate};
 use tidegate_wire::{Family, proto};
 
 use crate::replay::rules::{Loaded, Rules};
@@ -393,7 +393,7 @@ impl<'a> Asked<'a> {
 }
 
 /// How an opener's further packets are seen, which answers went before: these may have marked the
-/// connection.
+/// connection, or be known to nobody who tracks it.
 fn marked(
     space: &mut Space,
     opener: LensId,
@@ -401,9 +401,13 @@ fn marked(
 ) -> Result<Vec<(LensId, Set)>, TooBig> {
     let mut found: Vec<(LensId, Set)> = Vec::new();
     for end in answers.arrived() {
-        let mark = space.lens(end.seen).get(Field::CtMark);
+        let answer = space.lens(end.seen);
         let mut seen = Lens::clone(&space.lens(opener));
-        seen.set(Field::CtMark, mark);
+        if answer.value(Field::CtState) != Some(ctstate::UNTRACKED) {
+            seen.set(Field::CtMark, answer.get(Field::CtMark));
+        } else if seen.value(Field::HasCt) == Some(1) {
+            seen.set(Field::CtState, Bound::Const(ctstate::UNTRACKED));
+        }
         let seen = space.name(seen);
         match found.iter_mut().find(|f| f.0 == seen) {
             Some(known) => known.1 = space.bdd.or(known.1, end.set)?,

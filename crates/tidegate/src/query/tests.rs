@@ -101,6 +101,27 @@ fn a_service_without_answers_is_closed() {
     );
 }
 
+/// Whose answers nobody tracks never gets beyond the first packet as far as tracking knows:
+/// what follows of TCP is INVALID and goes without translation.
+#[test]
+fn untracked_answers_open_nothing() {
+    let raw = |rule: &str| {
+        rules(&format!(
+            "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{rule}COMMIT\n\
+             *filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+             -A INPUT -m conntrack --ctstate INVALID -j DROP\n\
+             -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n\
+             -A INPUT -p udp -m udp --dport 53 -j ACCEPT\nCOMMIT\n"
+        ))
+    };
+    let udp = "udp/53 to this host from anywhere";
+    assert_eq!(
+        table(&raw(""), None),
+        ["tcp/22 to this host from anywhere", udp]
+    );
+    assert_eq!(table(&raw("-A OUTPUT -j CT --notrack\n"), None), [udp]);
+}
+
 /// An answer may mark the connection, and further packets then meet other rules.
 #[test]
 fn marks_of_answers_are_followed() {
