@@ -258,7 +258,7 @@ fn packet_filters_of_the_kernel_beside_this_one() {
     ));
 }
 
-/// A connection from before the firewall was there, over which nothing is said now.
+/// A connection from before a firewall that adopts none, over which nothing is said now.
 #[test]
 fn connections_from_before_the_firewall() {
     succeeds(alone(
@@ -276,7 +276,8 @@ time.sleep(50)
         for i in $(seq 200); do grep -q ready $DIR/python && break; sleep 0.05; done
         printf '*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\nCOMMIT\n' > $DIR/open
         printf '*filter\n:INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\nCOMMIT\n' > $DIR/new
-        $TIDEGATE up --socket $DIR/sock --rules $DIR/open 2>$DIR/log & daemon=$!
+        printf '[state]\nadopt = "none"\n' > $DIR/config
+        $TIDEGATE up --config $DIR/config --socket $DIR/sock --rules $DIR/open 2>$DIR/log & daemon=$!
         trap 'kill $daemon $python' EXIT
         for i in $(seq 200); do $TIDEGATE status >/dev/null 2>&1 && break; sleep 0.05; done
         $TIDEGATE apply --dry-run $DIR/new >$DIR/out 2>$DIR/err || { cat $DIR/err; exit 2; }
