@@ -208,8 +208,8 @@ fn path_mtu_of_large_packets() {
     // The sender believes that 1500 bytes fit all the way until it is told; both ends
     // agree on segments for 1500.
     net.router.sh("ip link set eth1 mtu 1300");
-    // The router looks at its interfaces a little later.
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    // The router looks at its interfaces a little later, on a busy machine later still.
+    std::thread::sleep(std::time::Duration::from_secs(1));
     for to in ["10.1.0.2:80", "[fd01::2]:80"] {
         megabytes(&net.inside, &net.outside, at(to));
     }
