@@ -14,13 +14,13 @@ use tidegate_tools::Tracker;
 use tidegate_wire::{Family, proto};
 
 use crate::config::{Adopt, State};
-use crate::sockets::{self, LISTEN, Socket};
+use crate::sockets::{self, ESTABLISHED, LISTEN, Socket};
 use crate::tracker::LiveTracker;
 
 /// What a socket's state (`net/tcp_states.h`) says about its connection; nothing before its
 /// handshake is through, nor once it is over.
 const STATES: &[(u8, TcpConn)] = &[
-    (1, TcpConn::Established),
+    (ESTABLISHED, TcpConn::Established),
     // It has sent a FIN; that has been acknowledged; both ends have sent one.
     (4, TcpConn::FinWait),
     (5, TcpConn::CloseWait),

@@ -97,6 +97,14 @@ pub(crate) fn forget_before(config: &Config) {
     }
 }
 
+/// A file's text; `None` when it is missing and not `required`.
+fn text_of(path: &Path, required: bool) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound && !required => Ok(None),
+        text => Ok(Some(text.with_context(|| path.display().to_string())?)),
+    }
+}
+
 /// Reads rules as `iptables-save` writes them; `None` when there is no file and none is
 /// required.
 ///
@@ -110,9 +118,8 @@ pub(crate) fn read(
     names: &HostNames,
 ) -> Result<Option<Ruleset>> {
     let file = path.display();
-    let text = match fs::read_to_string(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound && !required => return Ok(None),
-        text => text.with_context(|| file.to_string())?,
+    let Some(text) = text_of(path, required)? else {
+        return Ok(None);
     };
     let rules = parse_rules(&text, family, names).map_err(|e| {
         let why = e.render(&tool(family, "restore"));
@@ -127,10 +134,7 @@ pub(crate) fn read(
 /// The file cannot be read, or a line is none of a policy; file and line are named.
 pub(crate) fn read_timeouts(config: &Config) -> Result<Policies> {
     let path = &config.rules.timeouts;
-    let text = match fs::read_to_string(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Policies::default()),
-        text => text.with_context(|| path.display().to_string())?,
-    };
+    let text = text_of(path, false)?.unwrap_or_default();
     timeouts::read(&text).map_err(|e| anyhow!("{}: {e}", path.display()))
 }
 
@@ -140,10 +144,7 @@ pub(crate) fn read_timeouts(config: &Config) -> Result<Policies> {
 /// The file cannot be read, or a line is no fingerprint; file and line are named.
 pub(crate) fn read_fingerprints(config: &Config) -> Result<Fingerprints> {
     let path = &config.rules.fingerprints;
-    let text = match fs::read_to_string(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
-        text => text.with_context(|| path.display().to_string())?,
-    };
+    let text = text_of(path, false)?.unwrap_or_default();
     let mut all = Fingerprints::default();
     let read = all.change(&text, false);
     read.map_err(|e| anyhow!("{}: {e}", path.display()))?;

@@ -362,19 +362,16 @@ fn kept_steps(
 
 impl Store for LiveRules {
     fn with(&self, family: Family, change: bool, work: &mut Work<'_>) -> Result<(), Failure> {
-        let mut side = locked(&self.sides[index(family)]);
+        let side = locked(&self.sides[index(family)]);
         let seen = self.counters(family)?;
         let mut rules = side.source.clone();
         rules.timeouts = self.timeouts()?;
-        if !change {
-            // Who only looks keeps nobody from changing.
-            drop(side);
-            count(&mut rules, &seen);
-            work(&mut rules)?;
-            return Ok(());
-        }
+        // Who only looks keeps nobody from changing.
+        let side = change.then_some(side);
         count(&mut rules, &seen);
-        if work(&mut rules)? {
+        if work(&mut rules)?
+            && let Some(mut side) = side
+        {
             let load = self.prepare(&mut side, rules, &seen)?;
             self.load(vec![(&mut side, load)], false)?;
         }

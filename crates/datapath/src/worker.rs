@@ -1,5 +1,6 @@
 //! The loop: one thread that owns the engine and all sockets.
 
+mod orders;
 mod out;
 
 use std::collections::HashMap;
@@ -22,10 +23,9 @@ use crate::neighbour::Neighbours;
 use crate::offload::Segments;
 use crate::owners::Asked;
 use crate::port::{Port, Side};
-use crate::report::{Guarded, Report};
+use crate::report::Report;
 use crate::sender::Heard;
 use crate::{Observer, offload};
-use out::port_of;
 
 /// Frames of one socket before the others get their turn.
 const BUDGET: usize = 256;
@@ -33,9 +33,6 @@ const BUDGET: usize = 256;
 const SPARE: usize = 1024;
 /// Buffers that have grown beyond this are given back.
 const SPARE_SIZE: usize = 1 << 17;
-/// How long commands from outside may take before packets get their turn, given that none
-/// takes longer itself.
-const TURN: Time = SECOND / 2000;
 /// Longest sleep: how often sockets are asked what they have lost.
 const SLEEP: Time = SECOND;
 
@@ -252,133 +249,6 @@ impl Worker {
                 let socket = port.channel(side).and_then(|c| c.socket.as_mut());
                 port.traffic.lost.overflow += socket.map_or(0, |s| s.lost());
             }
-        }
-    }
-
-    /// Carries out commands, as many as packets can wait for; `true` when the last one
-    /// has been.
-    fn obey(&mut self) -> Result<bool> {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&*self.wake, &mut count);
-        let ends = self.clock.now().saturating_add(TURN);
-        let done = self.obey_until(ends);
-        if let Some(fast) = &self.fast {
-            fast.follow(&self.engine);
-        }
-        self.tell_maker();
-        done
-    }
-
-    /// Has a program made for local senders when it is time; the number of the last job.
-    fn tell_maker(&mut self) -> u64 {
-        if let Some(asked) = &self.asked {
-            asked.set(self.engine.asks_sockets());
-        }
-        let Some(heard) = &mut self.heard else {
-            return 0;
-        };
-        let ports = self.ports.iter().flatten();
-        let names = || ports.map(|p| (p.dev.0, p.name.clone())).collect();
-        heard.follow(&self.engine, names)
-    }
-
-    /// At least one command, so that none waits for ever behind work that takes long.
-    fn obey_until(&mut self, ends: Time) -> Result<bool> {
-        let mut looked = self.fast.is_none();
-        loop {
-            let Ok(command) = self.commands.try_recv() else {
-                self.behind = false;
-                return Ok(false);
-            };
-            match command {
-                Command::Run(work) => {
-                    // It may ask what connections are doing that the kernel has.
-                    if !std::mem::replace(&mut looked, true) {
-                        self.engine.look_elsewhere();
-                    }
-                    work(&mut self.engine, self.now);
-                }
-                Command::Add(port) => self.add(*port)?,
-                Command::Remove(dev) => self.remove(dev),
-                Command::Change(device) => self.change(&device),
-                Command::Env(env) => self.engine.set_env(env),
-                Command::Report(to) => {
-                    self.ask_lost();
-                    let _ = to.send(self.report());
-                }
-                Command::Settle(to) => {
-                    let _ = to.send(self.tell_maker());
-                }
-                Command::Stop => return Ok(true),
-            }
-            if self.clock.now() >= ends {
-                self.behind = true;
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Flows that the kernel has been given know the old MTU: they come back.
-    fn change(&mut self, device: &Device) {
-        let dev = IfIndex(device.index);
-        if let Some((_, port)) = port_of(&self.by_dev, &mut self.ports, dev) {
-            port.change(device);
-        }
-        if self.fast.is_some() {
-            let env = Arc::clone(self.engine.env());
-            self.engine.set_env(env);
-        }
-    }
-
-    fn report(&self) -> Report {
-        let mut interfaces: Vec<Guarded> = self
-            .ports
-            .iter()
-            .flatten()
-            .map(|p| Guarded {
-                name: p.name.clone(),
-                index: p.dev.0,
-                traffic: p.traffic,
-            })
-            .collect();
-        interfaces.sort_by_key(|g| g.index);
-        Report {
-            interfaces,
-            stray: self.stray,
-            fates: self.fast.as_ref().map(Fast::fates).unwrap_or_default(),
-            notes: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, mut port: Port) -> Result<()> {
-        self.remove(port.dev);
-        if let Some(heard) = &mut self.heard {
-            heard.changed();
-        }
-        let free = self.ports.iter().position(Option::is_none);
-        let slot = free.unwrap_or(self.ports.len());
-        for side in [Side::Wire, Side::Door] {
-            let Some(socket) = port.channel(side).and_then(|c| c.socket.as_ref()) else {
-                continue;
-            };
-            watch(&self.poll, socket, key(slot, side))?;
-        }
-        self.by_dev.insert(port.dev, slot);
-        if slot == self.ports.len() {
-            self.ports.push(None);
-        }
-        self.ports[slot] = Some(port);
-        Ok(())
-    }
-
-    fn remove(&mut self, dev: IfIndex) {
-        // A socket leaves the poll set when it is closed.
-        if let Some(slot) = self.by_dev.remove(&dev) {
-            if let Some(heard) = &mut self.heard {
-                heard.changed();
-            }
-            self.ports[slot] = None;
-            self.stray += self.neighbours.forget(dev);
         }
     }
 

@@ -308,9 +308,15 @@ impl Engine {
     /// Whether some rule in force or on stage asks for sockets.
     #[must_use]
     pub fn asks_sockets(&self) -> bool {
-        let staged = self.staged.iter().flat_map(|s| &s.families);
-        let mut all = self.families.iter().chain(staged);
-        all.any(|f| f.rules.asks_sockets)
+        [Family::V4, Family::V6]
+            .into_iter()
+            .any(|family| self.asks_sockets_of(family))
+    }
+
+    /// The same of one family's rules.
+    pub(crate) fn asks_sockets_of(&self, family: Family) -> bool {
+        let asks = |all: &[Family4Or6; 2]| all[index(family)].rules.asks_sockets;
+        asks(&self.families) || self.staged.as_ref().is_some_and(|s| asks(&s.families))
     }
 
     /// Says which processor handles the packets from now on; the first (0) until then.

@@ -7,7 +7,7 @@ use tidegate_ir::Hook;
 use tidegate_wire::{Family, Layout, Malformed, parse, proto};
 
 use crate::emit::IcmpError;
-use crate::engine::{Engine, Incoming, Outgoing, index};
+use crate::engine::{Engine, Incoming, Outgoing};
 use crate::env::{Env, IfIndex, RouteType, is_multicast};
 use crate::offload::Followed;
 use crate::options4::Here;
@@ -36,7 +36,7 @@ impl<T: Trace> Run<'_, T> {
             Ok(layout) => {
                 let mut packet = Packet::of(bytes, layout);
                 packet.link = incoming.link;
-                if self.asks_sockets(packet.family()) {
+                if self.engine.asks_sockets_of(packet.family()) {
                     packet.whose = Some(Box::default());
                 }
                 packet.segment = incoming.segment;
@@ -68,7 +68,7 @@ impl<T: Trace> Run<'_, T> {
             Ok(mut packet) => {
                 packet.mark = mark;
                 packet.segment = on.and_then(|way| way.segment);
-                let asked = self.asks_sockets(packet.family());
+                let asked = self.engine.asks_sockets_of(packet.family());
                 packet.whose = match whose {
                     None if asked => Some(Box::new(Whose::sent(&packet))),
                     whose => whose.filter(|_| asked),
@@ -154,13 +154,6 @@ impl<T: Trace> Run<'_, T> {
         packet.in_name = self.engine.env.name_number(dev);
         packet.out_dev = None;
         packet.out_name = 0;
-    }
-
-    fn asks_sockets(&self, family: Family) -> bool {
-        let family = index(family);
-        let staged = self.engine.staged.as_deref();
-        self.engine.families[family].rules.asks_sockets
-            || staged.is_some_and(|s| s.families[family].rules.asks_sockets)
     }
 
     /// Notes the realms of the packet's route, which may be that of its source too.

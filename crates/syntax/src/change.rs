@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::apply::index;
 use crate::error::reply;
-use crate::{Action, Chain, Command, Counters, Failure, Invocation, Rule, Spec, Table, Target};
+use crate::{Action, Chain, Command, Counters, Failure, Invocation, Rule, Spec, Target};
 
 /// What becomes of one place in a chain: the rule there is taken out, one is put there,
 /// both, or nothing.
@@ -23,29 +23,26 @@ impl Change {
     /// nothing; `None` also where it cannot be carried out ([`crate::run`] says why then).
     /// No rule that comes or goes calls a chain.
     #[must_use]
-    pub fn of(call: &Invocation, table: &Table) -> Option<Self> {
+    pub fn of(call: &Invocation, chain: &Chain) -> Option<Self> {
         let change = match &call.command {
             Command::Rules {
                 action,
-                chain,
                 rules,
                 counters,
-            } => {
-                let ([spec], false) = (rules.as_slice(), call.view.verbose) else {
-                    return None;
-                };
-                Change::find(table.chain(chain)?, *action, spec.clone(), *counters).ok()?
-            }
-            Command::DeleteNumber { chain, number } => {
-                Change::by_number(table.chain(chain)?, *number).ok()?
-            }
+                ..
+            } => match rules.as_slice() {
+                [spec] if !call.view.verbose => {
+                    Change::find(chain, *action, spec.clone(), *counters).ok()?
+                }
+                _ => return None,
+            },
+            Command::DeleteNumber { number, .. } => Change::by_number(chain, *number).ok()?,
             _ => return None,
         };
         let calls = |rule: &Rule| matches!(rule.spec.target, Target::Chain { .. });
-        let old = table.chain(call.command.chain()?)?.rules.get(change.at);
-        let entangled =
-            change.new.as_ref().is_some_and(calls) || change.gone && old.is_some_and(calls);
-        (!entangled).then_some(change)
+        let gone = chain.rules.get(change.at).filter(|_| change.gone);
+        let mut both = change.new.iter().chain(gone);
+        (!both.any(calls)).then_some(change)
     }
 
     /// The place that a command line means.

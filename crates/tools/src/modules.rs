@@ -192,7 +192,8 @@ fn load(
     Ok(format!("{}\n", words.join(" ")))
 }
 
-/// Ports, if they are given, and settings changed; what is no parameter is passed over, as the kernel does.
+/// Ports, if they are given, and settings changed; what is no parameter is passed over, as
+/// the kernel does.
 fn read_parameters(
     module: &Module,
     words: &[String],

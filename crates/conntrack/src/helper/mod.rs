@@ -363,6 +363,38 @@ impl Conntrack {
         self.expect(now, e, policy).map_err(|_| CANNOT_EXPECT)
     }
 
+    /// Expects both on the first pair of ports, from the announced one on, where that can be.
+    fn on_a_pair(
+        &mut self,
+        rtp: &Expectation,
+        rtcp: &Expectation,
+        expect: impl Fn(&mut Self, Expectation) -> Result<(), ExpectError>,
+    ) -> Option<u16> {
+        let on = |e: &Expectation, port| {
+            let mut e = e.clone();
+            e.tuple.dst_id = port;
+            e
+        };
+        for port in ({ rtp.tuple.dst_id }..=u16::MAX - 1).step_by(2) {
+            let first = on(rtp, port);
+            match expect(self, first.clone()) {
+                Ok(()) => {}
+                Err(ExpectError::Busy) => continue,
+                Err(_) => return None,
+            }
+            match expect(self, on(rtcp, port + 1)) {
+                Ok(()) => return Some(port),
+                Err(why) => {
+                    self.forget_same(&first);
+                    if why != ExpectError::Busy {
+                        return None;
+                    }
+                }
+            }
+        }
+        None
+    }
+
     /// Expects a connection that will be translated like its master, in `dir` of it, to the
     /// announced port there, on that port here or, when it overlaps another expectation, on
     /// some port above (`nf_nat_exp_find_port`); returns that one.

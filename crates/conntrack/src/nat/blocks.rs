@@ -205,13 +205,7 @@ impl Conntrack {
         if !self.port_of(id, &mut tuple, ports(settings.size, number)) {
             return None;
         }
-        self.blocks.all.insert(place, Block { host, used: 0 });
-        self.blocks
-            .owned
-            .entry((host, outside))
-            .or_default()
-            .push(number);
-        self.tell_block(tuple.family, host, place, true);
+        self.give(tuple.family, host, place);
         self.hold(id, place);
         Some(tuple)
     }
@@ -240,6 +234,14 @@ impl Conntrack {
             *id_of(tuple, Manip::Src) = wanted;
             false
         }
+    }
+
+    /// Gives a block to a host.
+    fn give(&mut self, family: Family, host: Host, place: Place) {
+        self.blocks.all.insert(place, Block { host, used: 0 });
+        let own = self.blocks.owned.entry((host, place.0)).or_default();
+        own.push(place.1);
+        self.tell_block(family, host, place, true);
     }
 
     fn hold(&mut self, id: EntryId, place: Place) {
@@ -305,13 +307,7 @@ impl Conntrack {
             return;
         }
         if taken.is_none() {
-            self.blocks.all.insert(place, Block { host, used: 0 });
-            self.blocks
-                .owned
-                .entry((host, place.0))
-                .or_default()
-                .push(place.1);
-            self.tell_block(original.family, host, place, true);
+            self.give(original.family, host, place);
         }
         self.hold(id, place);
     }

@@ -21,28 +21,30 @@ impl LiveRules {
         let Some((mut change, chain, edit)) = planned(side, call) else {
             return Ok(false);
         };
-        if let Some(edit) = edit {
-            let (family, place) = (side.source.family, (call.table, chain));
-            let counter = change.new.as_ref().map_or_else(Counter::default, counted);
-            let edited = self.plane.with(move |engine, _| {
-                let id = engine.edit(family, place, edit)?;
-                id.into_iter()
-                    .for_each(|id| engine.set_counter(family, id, counter));
-                Ok(id)
-            });
-            let edited: Result<Option<RuleId>, NotInPlace> = edited.map_err(stopped)?;
-            let Ok(id) = edited else {
-                return Ok(false);
-            };
-            if let Some(rule) = &mut change.new {
-                rule.was = id.map(|id| id.0);
-            }
-            self.plane.settle();
-            let table = side.source.table_mut(call.table);
-            let own = call.command.chain().and_then(|name| table.chain_mut(name));
-            own.into_iter().for_each(|own| change.clone().make(own));
-            (self.changed)(family);
+        let Some(edit) = edit else {
+            return Ok(true);
+        };
+        let (family, place) = (side.source.family, (call.table, chain));
+        let counter = change.new.as_ref().map_or_else(Counter::default, counted);
+        let edited = self.plane.with(move |engine, _| {
+            let id = engine.edit(family, place, edit)?;
+            id.into_iter()
+                .for_each(|id| engine.set_counter(family, id, counter));
+            Ok(id)
+        });
+        let edited: Result<Option<RuleId>, NotInPlace> = edited.map_err(stopped)?;
+        let Ok(id) = edited else {
+            return Ok(false);
+        };
+        if let Some(rule) = &mut change.new {
+            rule.was = id.map(|id| id.0);
         }
+        self.plane.settle();
+        let table = side.source.table_mut(call.table);
+        if let Some(own) = call.command.chain().and_then(|name| table.chain_mut(name)) {
+            change.make(own);
+        }
+        (self.changed)(family);
         Ok(true)
     }
 }
@@ -62,12 +64,11 @@ fn planned(side: &Side, call: &Invocation) -> Option<(Change, ChainId, Option<Ed
     if !side.steps[kind as usize].is_empty() {
         return None;
     }
-    let (chain, hooks) = side.whole[kind as usize].get(call.command.chain()?)?;
+    let name = call.command.chain()?;
+    let (chain, hooks) = side.whole[kind as usize].get(name)?;
     let table = rules.table(kind)?;
-    let change = Change::of(call, table)?;
-    if !change.leaves_whole(table.chain(call.command.chain()?)?) {
-        return None;
-    }
+    let own = table.chain(name)?;
+    let change = Change::of(call, own).filter(|c| c.leaves_whole(own))?;
     let new = match &change.new {
         Some(new) if !fits(&new.spec, table, rules, hooks) => return None,
         Some(new) => Some(lower_one(&new.spec, rules.family)?),

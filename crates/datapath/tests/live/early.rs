@@ -2,12 +2,12 @@
 //! frames so.
 
 use tidegate_datapath::{Fate, Options, Ring};
-use tidegate_wire::Family;
 
 use crate::fast::{
-    STATEFUL, acct, at, entries, fate, may, stream, talk, talk_until_fate, transfer_until_fate,
+    STATEFUL, at, fate, masquerading, may, stream, streams_are_counted, talk, talk_until_fate,
+    tcp_goes_by, translated_go_by,
 };
-use crate::net::{Guard, Host, eventually, filter, nat};
+use crate::net::{Guard, Host, eventually, filter};
 use crate::router::{Net, net};
 
 /// The hosts at the ends receive by NAPI, as cards do: veth pairs take frames then.
@@ -39,18 +39,7 @@ fn a_stream_is_forwarded_before_the_kernel_and_counted() {
     let net = early_net();
     net.routed();
     let guard = guard(&net.router, &filter(&STATEFUL));
-    acct(&guard);
-    for (family, server, client) in [
-        (Family::V4, "10.1.0.2:7", "10.0.0.2:40000"),
-        (Family::V6, "[fd01::2]:7", "[fd00::2]:40000"),
-    ] {
-        let both = stream(&net, server, client);
-        let times = 3 + talk_until_fate(&guard, Fate::Early, &both, at(server), 500) as u64;
-        assert_eq!(guard.counted(family, 0), 2 * times - 1);
-        assert_eq!(guard.counted(family, 1), 1);
-        assert_eq!(guard.counted(family, 2), 0);
-        assert!(entries(&guard).contains(&[times, times]));
-    }
+    streams_are_counted(&guard, Fate::Early, &net);
 }
 
 #[test]
@@ -61,10 +50,7 @@ fn tcp_is_forwarded_before_the_kernel() {
     let net = early_net();
     net.routed();
     let guard = guard(&net.router, &filter(&STATEFUL));
-    for (server, family) in [("10.1.0.2:80", Family::V4), ("[fd01::2]:80", Family::V6)] {
-        transfer_until_fate(&guard, Fate::Early, &net, at(server), 500);
-        assert_eq!(guard.counted(family, 2), 0);
-    }
+    tcp_goes_by(&guard, Fate::Early, &net, 500);
 }
 
 #[test]
@@ -74,13 +60,8 @@ fn translated_connections_are_forwarded_before_the_kernel() {
     }
     // The outside does not know the way in.
     let net = early_net();
-    let rules = filter(&STATEFUL) + &nat(&["-A POSTROUTING -o eth1 -j MASQUERADE"]);
-    let guard = guard(&net.router, &rules);
-    for server in ["10.1.0.2:80", "[fd01::2]:80"] {
-        transfer_until_fate(&guard, Fate::Early, &net, at(server), 500);
-    }
-    let both = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
-    talk_until_fate(&guard, Fate::Early, &both, at("10.1.0.2:7"), 100);
+    let guard = guard(&net.router, &masquerading());
+    translated_go_by(&guard, Fate::Early, &net, 500);
 }
 
 /// A veth pair whose other end does not receive by NAPI takes no frames, and they go by the

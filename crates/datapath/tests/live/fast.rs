@@ -163,18 +163,23 @@ fn a_stream_is_forwarded_in_the_kernel_and_counted() {
     let net = net();
     net.routed();
     let guard = guard(&net.router, &filter(&STATEFUL));
-    acct(&guard);
+    streams_are_counted(&guard, Fate::Forwarded, &net);
+}
+
+/// Streams that one of the programs forwards meet the rules' counters as all packets do.
+pub(crate) fn streams_are_counted(guard: &Guard, which: Fate, net: &Net) {
+    acct(guard);
     for (family, server, client) in [
         (Family::V4, "10.1.0.2:7", "10.0.0.2:40000"),
         (Family::V6, "[fd01::2]:7", "[fd00::2]:40000"),
     ] {
-        let both = stream(&net, server, client);
-        let times = 3 + talk_until(&guard, &both, at(server), 500) as u64;
+        let both = stream(net, server, client);
+        let times = 3 + talk_until_fate(guard, which, &both, at(server), 500) as u64;
         // As many questions and answers, the first of them new.
         assert_eq!(guard.counted(family, 0), 2 * times - 1);
         assert_eq!(guard.counted(family, 1), 1);
         assert_eq!(guard.counted(family, 2), 0);
-        assert!(entries(&guard).contains(&[times, times]));
+        assert!(entries(guard).contains(&[times, times]));
     }
 }
 
@@ -223,8 +228,12 @@ fn tcp_is_forwarded_in_the_kernel() {
     let net = net();
     net.routed();
     let guard = guard(&net.router, &filter(&STATEFUL));
+    tcp_goes_by(&guard, Fate::Forwarded, &net, 50);
+}
+
+pub(crate) fn tcp_goes_by(guard: &Guard, which: Fate, net: &Net, enough: u64) {
     for (server, family) in [("10.1.0.2:80", Family::V4), ("[fd01::2]:80", Family::V6)] {
-        transfer_until(&guard, &net, at(server), 50);
+        transfer_until_fate(guard, which, net, at(server), enough);
         assert_eq!(guard.counted(family, 2), 0);
     }
 }
@@ -252,13 +261,20 @@ fn translated_connections_are_forwarded_in_the_kernel() {
     }
     // The outside does not know the way in.
     let net = net();
-    let rules = filter(&STATEFUL) + &nat(&["-A POSTROUTING -o eth1 -j MASQUERADE"]);
-    let guard = guard(&net.router, &rules);
+    let guard = guard(&net.router, &masquerading());
+    translated_go_by(&guard, Fate::Forwarded, &net, 50);
+}
+
+pub(crate) fn masquerading() -> String {
+    filter(&STATEFUL) + &nat(&["-A POSTROUTING -o eth1 -j MASQUERADE"])
+}
+
+pub(crate) fn translated_go_by(guard: &Guard, which: Fate, net: &Net, enough: u64) {
     for server in ["10.1.0.2:80", "[fd01::2]:80"] {
-        transfer_until(&guard, &net, at(server), 50);
+        transfer_until_fate(guard, which, net, at(server), enough);
     }
-    let both = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
-    talk_until(&guard, &both, at("10.1.0.2:7"), 100);
+    let both = stream(net, "10.1.0.2:7", "10.0.0.2:40000");
+    talk_until_fate(guard, which, &both, at("10.1.0.2:7"), 100);
     assert_eq!(guard.counted(Family::V4, 3), 0);
 }
 

@@ -218,12 +218,14 @@ impl Trees {
         let (whole, prelude) = match rules.len() {
             ..MANY => (whole(), prelude()),
             _ => thread::scope(|scope| {
-                let prelude = scope.spawn(prelude);
+                // Without a thread it takes longer.
+                let other = thread::Builder::new().spawn_scoped(scope, prelude);
                 let whole = whole();
-                (
-                    whole,
-                    prelude.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                )
+                let prelude = match other {
+                    Ok(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                    Err(_) => prelude(),
+                };
+                (whole, prelude)
             }),
         };
         let mut trees = Trees {

@@ -138,7 +138,7 @@ impl<T: Trace> Run<'_, T> {
             return;
         };
         packet.depth = about.depth + 1;
-        if self.asks_sockets(packet.family()) {
+        if self.engine.asks_sockets_of(packet.family()) {
             packet.whose = Some(Box::new(Whose::of(sender)));
         }
         packet.mark = mark;

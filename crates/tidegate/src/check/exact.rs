@@ -31,7 +31,9 @@ pub(super) const STATES: [(u128, &str); 5] = [
 pub(super) fn find(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) {
     for kind in TableKind::ALL {
         if subject.loaded.lowered.table(kind).is_none() {
-        } else if subject.whole.knows(kind) {
+            continue;
+        }
+        if subject.whole.knows(kind) {
             // What a table gave before the limit was reached is still true.
             let _ = table(subject, kind, findings);
         } else {
@@ -492,4 +494,33 @@ fn states_left(
     }
     let help = subject.moved(&place, first as u32 + 1);
     Ok(Some(finding.help(help)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_which_nothing_is_known_are_named_with_the_reason() {
+        let numbers = |list: &[usize]| list.to_vec();
+        let unknown = Unknown::from([
+            (
+                ("INPUT".to_owned(), Why::Combinations),
+                numbers(&[3, 4, 5, 9]),
+            ),
+            (("mine".to_owned(), Why::Work), numbers(&[1])),
+        ]);
+        let found = left_out(TableKind::Filter, &unknown);
+        let said: Vec<_> = found.iter().map(|f| (f.text.as_str(), &f.notes)).collect();
+        assert!(
+            said[0]
+                .0
+                .starts_with("whether 4 rules of filter INPUT can match is unknown: ")
+        );
+        assert_eq!(*said[0].1, ["rules 3-5, 9"]);
+        assert!(said[1].0.ends_with(Why::Work.text()));
+        assert_eq!(*said[1].1, ["rules 1"]);
+        let many: Vec<usize> = (0..100).map(|n| 2 * n).collect();
+        assert!(spans(&many).ends_with("78, and 60 spans more"));
+    }
 }

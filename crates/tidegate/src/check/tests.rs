@@ -311,38 +311,30 @@ fn rules_together_are_named_in_large_tables() {
     assert_eq!(by, [6001, 6002]);
 }
 
-/// Where the work is not enough, every rule that is left out is named with the reason, and it ends.
+/// Where the work is not enough, what is left out is named with the reason, and it ends.
 #[test]
 fn what_is_left_out_is_named() {
-    let mut text = tangled(60);
-    // Each packet of the last rules is taken by one of a thousand rules: no few of them tell.
-    for i in 0..1000u32 {
-        text += &format!(
-            "-A INPUT -p tcp -m tcp --sport {i} --dport {} -j DROP\n",
-            i * 7
-        );
-        text += &format!(
-            "-A INPUT -s 10.{}.{}.0/24 -p tcp -m tcp --dport {} -j DROP\n",
-            i / 250,
-            i % 250,
-            i * 7
-        );
+    // Only packets get past these whose source, read backwards, is their destination: a set without
+    // a small diagram.
+    let mut text = String::from("*filter\n:INPUT DROP [0:0]\n");
+    for bit in 0..24 {
+        let [src, dst] = [bit, 23 - bit].map(|bit| std::net::Ipv4Addr::from(1u32 << bit));
+        text += &format!("-A INPUT -s {src}/{src} -d 0.0.0.0/{dst} -j DROP\n");
+        text += &format!("-A INPUT -s 0.0.0.0/{src} -d {dst}/{dst} -j DROP\n");
     }
-    for i in 0..40u32 {
+    for port in 1..=40 {
         text += &format!(
-            "-A INPUT -s 10.0.0.0/{} -p tcp -m tcp -m multiport --dports 0,7,14,21 -j DROP\n",
-            9 + i % 9
+            "-A INPUT -p tcp -m iprange --src-range 10.0.0.1-10.255.255.254 \
+             --dst-range 11.0.0.2-11.255.255.253 -m tcp --dport {port} -j ACCEPT\n"
         );
     }
     text += "COMMIT\n";
     let start = std::time::Instant::now();
     let found = found(&text, Family::V4);
     let unknown: Vec<_> = found.iter().filter(|f| f.code == "TG000").collect();
+    assert!(!unknown.is_empty(), "nothing was left out");
     for finding in &unknown {
-        assert!(
-            finding.text.contains("unknown: ") && !finding.notes.is_empty(),
-            "{finding:?}"
-        );
+        assert!(finding.text.contains("unknown: "), "{finding:?}");
     }
     // Generous: the work is bounded by steps, and machines are slow at times.
     assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());

@@ -1,5 +1,6 @@
 //! What two rulesets make of all packets.
 
+mod decision;
 mod regions;
 mod written;
 
@@ -7,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidegate_analysis::{
-    Bound, Course, Ending, Fate, Journey, Origin, Prepared, Set, Space, Surroundings, TooBig, Way,
-    Window, possible,
+    Course, Ending, Journey, Origin, Prepared, Set, Space, Surroundings, TooBig, Way, Window,
+    possible,
 };
 use tidegate_host::Host;
-use tidegate_ir::{Cond, CtSpec, Effect, Field, Hook, NatSpec, RuleId, TableKind, ctstate};
+use tidegate_ir::{Cond, CtSpec, Effect, Field, Hook, RuleId};
 use tidegate_syntax::save;
 use tidegate_wire::Family;
 
@@ -20,6 +21,7 @@ use crate::course::Runner;
 use crate::query::ask;
 use crate::replay::rules::Loaded;
 use crate::whole::MOST_NODES;
+use decision::{Class, Decision, same_nat, same_rest};
 use written::{named, said, step_names, steps};
 
 /// Differences of one kind that are told one by one.
@@ -87,51 +89,8 @@ pub(crate) struct Comparison {
     pub(crate) unknown: BTreeSet<String>,
 }
 
-/// How a packet ends, as far as rulesets are compared.
-#[expect(clippy::large_enum_variant, reason = "most packets pass")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Passes {
-        nat: [Option<NatSpec>; 2],
-        untracked: bool,
-        written: [Bound; 5],
-    },
-    Stopped(Ending),
-    Lost,
-}
-
-/// What rules write, as it is in the end.
-const WRITTEN: [Field; 5] = [
-    Field::Mark,
-    Field::CtMark,
-    Field::Tos,
-    Field::Ttl,
-    Field::Priority,
-];
-
-impl Class {
-    const fn passes(self) -> bool {
-        matches!(self, Class::Passes { .. })
-    }
-
-    fn drops(self) -> bool {
-        self == Class::Stopped(Ending::Drop)
-    }
-
-    const fn rejects(self) -> bool {
-        matches!(self, Class::Stopped(Ending::Reject(_)))
-    }
-}
-
 /// What has changed, whether two classes are alike in it, and which classes it is about.
 type Otherwise = (&'static str, fn(Class, Class) -> bool, fn(Class) -> bool);
-
-/// Some packets that end alike by the same rule.
-struct Decision {
-    class: Class,
-    by: Option<RuleId>,
-    set: Set,
-}
 
 /// A ruleset in a comparison.
 pub(super) struct Side<'a> {
@@ -460,66 +419,6 @@ impl<'a> Compared<'a> {
         Ok(())
     }
 
-    fn union(&mut self, list: &[Decision], of: impl Fn(Class) -> bool) -> Result<Set, TooBig> {
-        let mut set = Set::EMPTY;
-        for decision in list.iter().filter(|d| of(d.class)) {
-            set = self.space.bdd.or(set, decision.set)?;
-        }
-        Ok(set)
-    }
-
-    fn decisions(&mut self, path: Path, journey: &Journey) -> Result<Vec<Decision>, TooBig> {
-        let mut all = Vec::new();
-        for end in &journey.ends {
-            let class = match (end.fate, path) {
-                (Fate::Here, Path::Here) | (Fate::Leaves, Path::Through | Path::Out) => {
-                    let lens = self.space.lens(end.seen);
-                    Class::Passes {
-                        nat: [lens.dnat, lens.snat].map(|n| n.map(|n| n.1)),
-                        untracked: lens.value(Field::CtState) == Some(ctstate::UNTRACKED),
-                        written: WRITTEN.map(|f| lens.get(f)),
-                    }
-                }
-                (Fate::Stopped(..), _) if !path.hooks().contains(&end.hook) => continue,
-                (Fate::Stopped(_, ending), _) => Class::Stopped(ending),
-                (Fate::Nowhere, Path::Through) => Class::Lost,
-                (Fate::Here | Fate::Leaves | Fate::Nowhere, _) => continue,
-            };
-            if let Fate::Stopped(by, _) = end.fate {
-                all.push(Decision {
-                    class,
-                    by: Some(by),
-                    set: end.set,
-                });
-                continue;
-            }
-            let mut left = end.set;
-            let filters = journey
-                .visits
-                .iter()
-                .filter(|v| v.table == TableKind::Filter && path.hooks().contains(&v.hook));
-            for exit in filters.flat_map(|v| &v.walk.endings) {
-                let set = self.space.bdd.and(left, exit.set)?;
-                if exit.ending.passes() && !set.is_empty() {
-                    left = self.space.bdd.minus(left, exit.set)?;
-                    all.push(Decision {
-                        class,
-                        by: Some(exit.by),
-                        set,
-                    });
-                }
-            }
-            if !left.is_empty() {
-                all.push(Decision {
-                    class,
-                    by: None,
-                    set: left,
-                });
-            }
-        }
-        Ok(all)
-    }
-
     /// Tells of packets, by the rules that decide on them.
     fn tell(
         &mut self,
@@ -580,23 +479,6 @@ fn decider(loaded: &Loaded, by: Option<RuleId>) -> String {
             n => format!("{} {} {n}: {}", o.table.name(), o.chain, o.text),
         },
     )
-}
-
-fn same_nat(a: Class, b: Class) -> bool {
-    match (a, b) {
-        (Class::Passes { nat: a, .. }, Class::Passes { nat: b, .. }) => a == b,
-        _ => false,
-    }
-}
-
-fn same_rest(a: Class, b: Class) -> bool {
-    let rest = |c| match c {
-        Class::Passes {
-            untracked, written, ..
-        } => Some((untracked, written)),
-        Class::Stopped(_) | Class::Lost => None,
-    };
-    rest(a) == rest(b)
 }
 
 /// Whether what an effect leaves is compared in the end anyway.

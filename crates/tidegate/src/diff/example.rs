@@ -119,16 +119,12 @@ fn tried(
     };
     let differ = {
         let [was, is] = [0, 1].map(|side| outcome(known(compared, side, host), &packet));
-        match was.0 == is.0 {
-            false => true,
-            // What is drawn may differ in engines that have seen others before.
-            true if was.1 != is.1 => {
-                let [was, is] =
-                    [0, 1].map(|side| outcome(&mut fresh(compared, side, host), &packet));
-                was != is
-            }
-            true => false,
-        }
+        // What is drawn may differ in engines that have seen others before.
+        let drawn = || {
+            let [was, is] = [0, 1].map(|side| outcome(&mut fresh(compared, side, host), &packet));
+            was != is
+        };
+        was.0 != is.0 || was.1 != is.1 && drawn()
     };
     differ.then(|| words(&packet))
 }
@@ -140,16 +136,14 @@ fn fresh(compared: &Compared<'_>, side: usize, host: &Host) -> Runner {
 
 /// The engine of a side on a host, without memory of what it has seen.
 fn known<'c>(compared: &'c mut Compared<'_>, side: usize, host: &Host) -> &'c mut Runner {
-    match compared.runners[side].take() {
+    let runner = match compared.runners[side].take() {
         Some(mut runner) => {
             runner.move_to(host);
-            compared.runners[side].insert(runner)
+            runner
         }
-        None => {
-            let runner = fresh(compared, side, host);
-            compared.runners[side].insert(runner)
-        }
-    }
+        None => fresh(compared, side, host),
+    };
+    compared.runners[side].insert(runner)
 }
 
 /// What becomes of a packet, and what comes out.

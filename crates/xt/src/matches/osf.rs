@@ -3,7 +3,7 @@
 use tidegate_ir::{Cond, Hook, Step, StepInput, Truth};
 use tidegate_wire::proto;
 
-use super::osf_prints::{self, Syn, Ttl};
+use super::osf_prints::{self, Fingerprint, Syn, Ttl};
 use super::ranges::blank_bang;
 use crate::{Arg, Args, Case, Extension, Help, Legal, Lower, LowerCtx, Opt, bad, ok, saved, text};
 
@@ -84,33 +84,28 @@ impl Step for Osf {
         let Some(prints) = osf_prints::all(shared) else {
             return Truth::False;
         };
-        let mut lines = Vec::new();
-        let mut fits = false;
         let packet = facts.packet();
         let Some(syn) = Syn::of(packet) else {
             return Truth::False;
         };
+        let Some(log) = self.log else {
+            let mut own = prints.iter().filter(|print| print.genre == self.genre);
+            return own.any(|print| print.fits(&syn, self.ttl)).into();
+        };
+        let fit = prints.iter().filter(|print| print.fits(&syn, self.ttl));
         let ends = ends(packet);
-        for print in prints.iter() {
-            if self.log.is_none() && print.genre != self.genre || !print.fits(&syn, self.ttl) {
-                continue;
-            }
-            fits = true;
+        let line = |print: &Fingerprint| {
             let (genre, version, subtype) = (&print.genre, &print.version, &print.subtype);
             let hops = print.hops(&syn);
-            lines.push(format!(
-                "{genre} [{version}:{subtype}] : {ends} hops={hops}"
-            ));
-            if self.log == Some(FIRST) {
-                break;
-            }
-        }
+            format!("{genre} [{version}:{subtype}] : {ends} hops={hops}")
+        };
+        let most = if log == FIRST { 1 } else { usize::MAX };
+        let mut lines: Vec<String> = fit.take(most).map(line).collect();
+        let fits = !lines.is_empty();
         if !fits {
             lines.push(format!("Remote OS is not known: {ends}"));
         }
-        if self.log.is_some() {
-            lines.into_iter().for_each(|line| facts.say(line));
-        }
+        lines.into_iter().for_each(|line| facts.say(line));
         fits.into()
     }
 

@@ -53,9 +53,9 @@ const OPTIONS: [(char, u8, u8); 6] = [
     ('N', tcp::option::NOP, 1),
     ('E', tcp::option::EOL, 1),
     ('M', tcp::option::MSS, 4),
-    ('W', 3, 3),
-    ('S', 4, 2),
-    ('T', 8, 10),
+    ('W', tcp::option::WSCALE, 3),
+    ('S', tcp::option::SACK_PERM, 2),
+    ('T', tcp::option::TIMESTAMP, 10),
 ];
 
 fn number(text: &str) -> Option<u32> {
@@ -196,9 +196,8 @@ impl<'a> Syn<'a> {
     /// `None` for all other packets, and where the TCP header is cut short.
     #[must_use]
     pub fn of(packet: &'a [u8]) -> Option<Self> {
-        const SYN: u8 = 2;
         let l4 = packet.get(usize::from(packet.first()? & 0x0f) * 4..)?;
-        if l4.get(13)? & SYN == 0 || l4.len() < 20 {
+        if l4.get(13)? & tcp::flags::SYN == 0 || l4.len() < 20 {
             return None;
         }
         let header = usize::from(l4[12] >> 4) * 4;

@@ -103,12 +103,9 @@ impl Conntrack {
 
     /// H.245 on a connection of its own (`expect_h245`).
     fn expect_h245(&mut self, helped: &mut Helped<'_>, place: Place) -> Result<bool, Refused> {
-        let Some([own, other]) = self.both_ways(helped) else {
+        let Some([own, other]) = self.ends_of_own(helped, place) else {
             return Ok(false);
         };
-        if place.addr != { own.src } || place.port == 0 {
-            return Ok(false);
-        }
         let to = ({ other.dst }, place.port);
         let child = Some(HelperKind::H245);
         let Some(mut e) = self.h323_expected(helped, to, proto::TCP, child) else {

@@ -357,8 +357,8 @@ static SETUP_UUIE: Type = Seq(
         req(&FAST_START),                     // fastStart
     ],
 );
-/// CallProceeding-UUIE
-static CALL_PROCEEDING_UUIE: Type = Seq(
+/// CallProceeding-UUIE, Alerting-UUIE
+static PROCEEDING_UUIE: Type = Seq(
     &[
         req(&OID),                          // protocolIdentifier
         req(&ENDPOINT_TYPE),                // destinationInfo
@@ -379,21 +379,6 @@ static CONNECT_UUIE: Type = Seq(
         opt(&TRANSPORT_ADDRESS).role(H245), // h245Address
         req(&ENDPOINT_TYPE),                // destinationInfo
         req(&Octets(Size(16, 16))),         // conferenceID
-    ],
-    &[
-        REST,             // callIdentifier
-        REST,             // h245SecurityMode
-        REST,             // tokens
-        REST,             // cryptoTokens
-        req(&FAST_START), // fastStart
-    ],
-);
-/// Alerting-UUIE
-static ALERTING_UUIE: Type = Seq(
-    &[
-        req(&OID),                          // protocolIdentifier
-        req(&ENDPOINT_TYPE),                // destinationInfo
-        opt(&TRANSPORT_ADDRESS).role(H245), // h245Address
     ],
     &[
         REST,             // callIdentifier
@@ -456,9 +441,9 @@ static H323_UU_PDU: Type = Seq(
         req(&Choice(
             &[
                 req(&SETUP_UUIE),            // setup
-                req(&CALL_PROCEEDING_UUIE),  // callProceeding
+                req(&PROCEEDING_UUIE),       // callProceeding
                 req(&CONNECT_UUIE),          // connect
-                req(&ALERTING_UUIE),         // alerting
+                req(&PROCEEDING_UUIE),       // alerting
                 req(&INFORMATION_UUIE),      // information
                 req(&RELEASE_COMPLETE_UUIE), // releaseComplete
                 req(&FACILITY_UUIE),         // facility

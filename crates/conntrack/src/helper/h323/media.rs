@@ -2,7 +2,7 @@
 
 use super::{MEDIA, Place, Refused};
 use crate::Conntrack;
-use crate::expect::{ExpectError, Expectation, OnMatch, expect_flag};
+use crate::expect::{Expectation, OnMatch, expect_flag};
 use crate::helper::Helped;
 use tidegate_wire::proto;
 
@@ -13,12 +13,9 @@ impl Conntrack {
         helped: &mut Helped<'_>,
         place: Place,
     ) -> Result<bool, Refused> {
-        let Some([own, other]) = self.both_ways(helped) else {
+        let Some([own, other]) = self.ends_of_own(helped, place) else {
             return Ok(false);
         };
-        if place.addr != { own.src } || place.port == 0 {
-            return Ok(false);
-        }
         let on = |port| self.h323_expected(helped, (other.dst, port), proto::UDP, None);
         let (Some(rtp), Some(rtcp)) = (on(place.port & !1), on(place.port | 1)) else {
             return Ok(false);
@@ -55,7 +52,9 @@ impl Conntrack {
             e.saved_id = e.tuple.dst_id;
             e
         });
-        let Some(port) = self.find_rtp_pair(helped, &pair) else {
+        let (now, policy) = (helped.now, self.policy(helped.kind, 0));
+        let [rtp, rtcp] = &pair;
+        let Some(port) = self.on_a_pair(rtp, rtcp, |ct, e| ct.expect(now, e, policy)) else {
             return Ok(false);
         };
         let addr = pair[0].tuple.dst;
@@ -68,50 +67,15 @@ impl Conntrack {
         Ok(changed)
     }
 
-    /// The first pair of ports, from the announced one on, that both can be expected on.
-    fn find_rtp_pair(
-        &mut self,
-        helped: &Helped<'_>,
-        [rtp, rtcp]: &[Expectation; 2],
-    ) -> Option<u16> {
-        let policy = self.policy(helped.kind, 0);
-        let on = |e: &Expectation, port| {
-            let mut e = e.clone();
-            e.tuple.dst_id = port;
-            e
-        };
-        for port in ({ rtp.tuple.dst_id }..=u16::MAX - 1).step_by(2) {
-            let first = on(rtp, port);
-            match self.expect(helped.now, first.clone(), policy) {
-                Ok(()) => {}
-                Err(ExpectError::Busy) => continue,
-                Err(_) => return None,
-            }
-            match self.expect(helped.now, on(rtcp, port + 1), policy) {
-                Ok(()) => return Some(port),
-                Err(why) => {
-                    self.forget_same(&first);
-                    if why != ExpectError::Busy {
-                        return None;
-                    }
-                }
-            }
-        }
-        None
-    }
-
     /// T.120, on any number of connections.
     pub(super) fn expect_t120(
         &mut self,
         helped: &mut Helped<'_>,
         place: Place,
     ) -> Result<bool, Refused> {
-        let Some([own, other]) = self.both_ways(helped) else {
+        let Some([own, other]) = self.ends_of_own(helped, place) else {
             return Ok(false);
         };
-        if place.addr != { own.src } || place.port == 0 {
-            return Ok(false);
-        }
         let to = ({ other.dst }, place.port);
         let Some(mut e) = self.h323_expected(helped, to, proto::TCP, None) else {
             return Ok(false);

@@ -21,7 +21,7 @@ use crate::expect::Expectation;
 use crate::nat::mangle::replace_payload;
 use crate::nat::{Manip, NatRange};
 use crate::reason::DropReason;
-use crate::tuple::Dir;
+use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, Family};
 use core::ops::Range;
 use tidegate_wire::be16;
@@ -170,6 +170,12 @@ impl Conntrack {
         };
         self.h323_remember(id, state);
         message
+    }
+
+    /// The connection's tuples, if `place` is the sender's own.
+    fn ends_of_own(&self, helped: &Helped<'_>, place: Place) -> Option<[Tuple; 2]> {
+        let both = self.both_ways(helped)?;
+        (place.addr == { both[0].src } && place.port != 0).then_some(both)
     }
 
     /// Whether addresses in messages are translated.

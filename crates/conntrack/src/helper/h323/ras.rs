@@ -147,6 +147,15 @@ impl Conntrack {
         }
     }
 
+    /// Where calls are taken, as the sender and as the receiver know it, beside the tuples of a
+    /// connection that is translated.
+    fn signal_ports(&self, helped: &Helped<'_>) -> Option<([Tuple; 2], [u16; 2])> {
+        let both = self.both_ways(helped)?;
+        let signal = self.h323_state(helped.attached.id).signal;
+        let ports = [helped.dir(), helped.dir().other()].map(|dir| signal[dir.ix()]);
+        self.h323_translated(helped).then_some((both, ports))
+    }
+
     /// Where an endpoint takes calls, said by itself or by its gatekeeper (`set_sig_addr`).
     fn put_signal(
         &mut self,
@@ -154,14 +163,9 @@ impl Conntrack {
         all: &[Place],
         loopback: Option<Place>,
     ) -> Result<bool, Refused> {
-        let Some([own, other]) = self.both_ways(helped) else {
+        let Some(([own, other], [inside, outside])) = self.signal_ports(helped) else {
             return Ok(false);
         };
-        if !self.h323_translated(helped) {
-            return Ok(false);
-        }
-        let signal = self.h323_state(helped.attached.id).signal;
-        let (inside, outside) = (signal[helped.dir().ix()], signal[helped.dir().other().ix()]);
         let ends = [{ own.src }, { own.dst }];
         let known = |p: &&Place| p.port == inside && ends.contains(&p.addr);
         let Some(&place) = all.iter().find(known) else {
@@ -181,14 +185,9 @@ impl Conntrack {
         answers: &[Place],
         calls: &[Place],
     ) -> Result<bool, Refused> {
-        let Some([own, other]) = self.both_ways(helped) else {
+        let Some(([own, other], [inside, outside])) = self.signal_ports(helped) else {
             return Ok(false);
         };
-        if !self.h323_translated(helped) {
-            return Ok(false);
-        }
-        let signal = self.h323_state(helped.attached.id).signal;
-        let (inside, outside) = (signal[helped.dir().ix()], signal[helped.dir().other().ix()]);
         let own_place = |p: &&Place| p.addr == { own.src };
         let taken = answers.first().filter(own_place);
         if let Some(place) = taken.filter(|p| p.port == inside) {

@@ -6,7 +6,7 @@ use super::text::{
 };
 use super::{Message, STATUS_LINE, class};
 use crate::entry::EntryId;
-use crate::expect::{ExpectError, Expectation, OnMatch};
+use crate::expect::{Expectation, OnMatch};
 use crate::nat::{Manip, NatRange};
 use crate::reason::DropReason;
 use crate::tuple::Dir;
@@ -212,7 +212,9 @@ impl Conntrack {
             }
             e
         });
-        let port = self.find_pair(helped, &rtp, &rtcp).ok_or(NO_PORTS)?;
+        let now = helped.now;
+        let port = self.on_a_pair(&rtp, &rtcp, |ct, e| ct.expect_of_any(now, e));
+        let port = port.ok_or(NO_PORTS)?;
         if port != rtp.saved_id && Self::rewrite_port(helped, message, port_at, port).is_none() {
             for (mut e, port) in [(rtp, port), (rtcp, port + 1)] {
                 e.tuple.dst_id = port;
@@ -221,38 +223,6 @@ impl Conntrack {
             return Err(CANNOT_MANGLE);
         }
         Ok(rtp.tuple.dst)
-    }
-
-    /// The first pair of ports that both can be expected on.
-    fn find_pair(
-        &mut self,
-        helped: &Helped<'_>,
-        rtp: &Expectation,
-        rtcp: &Expectation,
-    ) -> Option<u16> {
-        for port in ({ rtp.tuple.dst_id }..=u16::MAX - 1).step_by(2) {
-            let on = |e: &Expectation, port| {
-                let mut e = e.clone();
-                e.tuple.dst_id = port;
-                e
-            };
-            let first = on(rtp, port);
-            match self.expect_of_any(helped.now, first.clone()) {
-                Ok(()) => {}
-                Err(ExpectError::Busy) => continue,
-                Err(_) => return None,
-            }
-            match self.expect_of_any(helped.now, on(rtcp, port + 1)) {
-                Ok(()) => return Some(port),
-                Err(why) => {
-                    self.forget_same(&first);
-                    if why != ExpectError::Busy {
-                        return None;
-                    }
-                }
-            }
-        }
-        None
     }
 
     pub(super) fn rewrite_port(
