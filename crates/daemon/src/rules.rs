@@ -3,8 +3,10 @@
 
 mod edit;
 
+use std::mem;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use anyhow::Result;
 use tidegate_engine::conntrack::Policies;
@@ -290,15 +292,22 @@ impl LiveRules {
             let replace = |(ready, survivors)| engine.replace(ready, &survivors);
             Ok(engines.into_iter().map(replace).collect::<Vec<_>>())
         });
-        // Only now: a large ruleset is taken apart here and not between two packets.
-        drop(replaced.map_err(stopped)??);
+        let replaced = replaced.map_err(stopped)??;
         self.plane.settle();
         for (side, made) in sides {
-            *side = made;
+            let before = mem::replace(side, made);
             (self.changed)(side.source.family);
+            discard(before);
         }
+        discard(replaced);
         Ok(())
     }
+}
+
+/// Takes large rules apart while nobody waits: neither packets nor who changed the rules.
+fn discard<T: Send + 'static>(old: T) {
+    // Without a thread it takes longer.
+    let _ = thread::Builder::new().spawn(move || drop(old));
 }
 
 fn stopped(e: anyhow::Error) -> Failure {

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 /// What separates words.
 const BLANKS: [char; 3] = [' ', '\t', '\n'];
 
+/// More words than most lines have.
+const USUAL: usize = 24;
+
 /// One line's words, as restore cuts them: blanks separate; a double quote opens a
 /// quoted stretch in which blanks count and a backslash protects the next character;
 /// the closing quote ends the word; an open quote reaches to the line's end.
@@ -12,7 +15,7 @@ const BLANKS: [char; 3] = [' ', '\t', '\n'];
 /// `line` includes its newline, if the file has one there.
 #[must_use]
 pub fn split(line: &str) -> Vec<Cow<'_, str>> {
-    let mut words = Vec::new();
+    let mut words = Vec::with_capacity(USUAL);
     let mut rest = line;
     loop {
         rest = rest.trim_start_matches(BLANKS);

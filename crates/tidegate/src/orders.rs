@@ -136,7 +136,7 @@ pub(crate) fn output_of(name: &str, words: &[&str]) -> anyhow::Result<String> {
         match frame {
             Frame::Out(bytes) => out.extend_from_slice(bytes),
             Frame::Err(bytes) => err.extend_from_slice(bytes),
-            Frame::Request(_) | Frame::Exit(_) => {}
+            Frame::Request(_) | Frame::Input(_) | Frame::Exit(_) => {}
         }
         Ok(())
     })?;
@@ -172,6 +172,6 @@ pub(crate) fn print(frame: &Frame) -> io::Result<()> {
             out.flush()
         }
         Frame::Err(bytes) => io::stderr().write_all(bytes),
-        Frame::Request(_) | Frame::Exit(_) => Ok(()),
+        Frame::Request(_) | Frame::Input(_) | Frame::Exit(_) => Ok(()),
     }
 }
