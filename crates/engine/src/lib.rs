@@ -45,6 +45,7 @@ pub use drops::{DropCounters, DropKind, InvalidKind};
 pub use edit::{Edit, NotInPlace};
 pub use emit::{IpHeader, ip_packet};
 pub use engine::{Config, Engine, Incoming, Outgoing, Ready, Survivor, Survivors, TrackWhen};
+pub use flow::Unplanned;
 pub use offload::{Follower, Goes, Offer, Withheld};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};
