@@ -335,7 +335,8 @@ impl FlowCache {
         if known.is_none() && number < MAX_REASONS {
             self.unplanned.push(why);
         }
-        (number < MAX_REASONS).then_some((self.epoch + 1) << PLAN_BITS | NO_PLAN - number as u64)
+        (number < MAX_REASONS)
+            .then_some(((self.epoch + 1) << PLAN_BITS) | (NO_PLAN - number as u64))
     }
 
     /// Why a tag names no plan.
