@@ -242,16 +242,18 @@ impl Engine {
         self.families[index(family)].nat
     }
 
-    /// Calls all connections back.
+    /// Calls all connections back, and has nothing dropped elsewhere any more.
     pub fn recall_all(&mut self) {
         self.conntrack.recall_all();
         self.count_passed();
+        self.count_stopped(true);
     }
 
     /// Brings connections and counters up to date with what passed elsewhere.
     pub fn look_elsewhere(&mut self) {
         self.conntrack.look_elsewhere();
         self.count_passed();
+        self.count_stopped(false);
     }
 
     /// As [`Engine::look_elsewhere`], for the connection at one place.
