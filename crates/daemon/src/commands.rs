@@ -28,6 +28,7 @@ use crate::control::{Reply, Request};
 use crate::files;
 use crate::forecast::{Forecast, History};
 use crate::locked;
+use crate::offload::{self, Offloaded};
 use crate::plane::Plane;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
@@ -78,6 +79,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("led", |c, request| c.list(request, lists::led)),
     ("osf", Commands::osf),
     ("nfacct", Commands::nfacct),
+    ("offload", Commands::offload),
 ];
 
 impl Commands {
@@ -261,11 +263,16 @@ impl Commands {
             return self.drops(json);
         }
         let drift = |family| files::drift(&self.config, &self.rules, family);
-        let (connections, config, nat_exhausted) = self.plane.with(|engine, _| {
+        let (connections, elsewhere, config, nat_exhausted) = self.plane.with(|engine, _| {
             let ct = engine.conntrack();
             let exhausted = ct.stats().nat_exhausted;
-            (ct.count(), ct.config().clone(), exhausted)
+            (ct.count(), ct.elsewhere(), ct.config().clone(), exhausted)
         })?;
+        let plane = self.plane.report();
+        let offloaded = (plane.kind == "ebpf").then_some(Offloaded {
+            connections: elsewhere,
+            most: self.config.datapath.offloaded,
+        });
         let origin = locked(&self.origin).clone();
         let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
         let rules = rules.map(|((family, file), changed)| {
@@ -284,7 +291,8 @@ impl Commands {
             pid: std::process::id(),
             since: self.since,
             socket: self.config.control.socket.clone(),
-            plane: self.plane.report(),
+            plane,
+            offloaded,
             trial: self.trials.left().map(|d| d.as_secs_f64().ceil() as u32),
             staged: self.trials.seen()?,
             rules: rules.collect(),
@@ -301,6 +309,32 @@ impl Commands {
             serde_json::to_string_pretty(&status)? + "\n"
         } else {
             status.text(Timestamp::now())
+        };
+        Ok(Printed {
+            out,
+            ..Printed::default()
+        })
+    }
+
+    fn offload(&self, request: &Request) -> Result<Printed> {
+        let (json, words): (Vec<_>, Vec<_>) = request
+            .words
+            .iter()
+            .map(String::as_str)
+            .partition(|w| *w == "--json");
+        let tuple = offload::flow(&words)?;
+        let report = self.plane.report();
+        let place = offload::Place {
+            programs: report.kind == "ebpf",
+            guarded: report.guarded.into_iter().map(|g| g.name).collect(),
+            most: self.config.datapath.offloaded,
+        };
+        let answer = self
+            .plane
+            .with(move |engine, _| offload::explain(engine, &tuple, &place))?;
+        let out = match json.is_empty() {
+            true => answer.text(),
+            false => serde_json::to_string_pretty(&answer)? + "\n",
         };
         Ok(Printed {
             out,

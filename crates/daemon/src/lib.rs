@@ -11,6 +11,7 @@ pub mod connections;
 pub mod control;
 mod files;
 mod forecast;
+mod offload;
 pub mod plane;
 mod rules;
 mod service;

@@ -10,12 +10,14 @@ mod alone;
 mod divert;
 mod fast;
 mod guardian;
+mod known;
 mod neighbour;
 mod offload;
 mod owners;
 mod port;
 mod report;
 mod sender;
+mod stop;
 mod watch;
 mod wires;
 mod worker;
@@ -39,6 +41,7 @@ use alone::Alone;
 use fast::{Fast, Kernel, Table};
 use guardian::Guardian;
 pub use guardian::watch;
+use known::Known;
 use owners::Asked;
 pub use report::{Fate, Guarded, Lost, Report, Traffic};
 use sender::{Heard, Maker};
@@ -171,32 +174,44 @@ impl Datapath {
         let (host, _) = Host::running()?;
         let mut engine = Engine::new(engine_config, Arc::new(host.env));
         let clock = Clock::new();
-        let (kernel, fast) = if options.fast {
-            let (kernel, tables) = Kernel::load(divert::secret()?, &options)?;
-            let fast = Fast::new(Table::new(tables, clock), &mut engine);
-            (Some(kernel), Some(fast))
-        } else {
-            (None, None)
-        };
-        // Before the program that drops: both see a packet, in the order they came.
-        let owners = start_owners(&options.senders, &mut engine);
-        let knows_sockets = owners.is_ok();
-        let (heard, senders) = match start_senders(&options.senders, &mut engine) {
-            Ok((heard, maker)) => (Some(heard), Ok(maker)),
-            Err(e) => (None, Err(format!("{e:#}"))),
-        };
         let (commands, orders) = mpsc::channel();
         let worker = Wires {
             commands,
             wake: Arc::new(event()?),
         };
-        let notes = Arc::default();
+        let wanted = options.fast || options.senders != Senders::Nobody;
+        let known = match wanted {
+            true => Known::start(&mut engine),
+            false => Err(anyhow!("as configured")),
+        };
+        let (kernel, fast, stops) = if options.fast {
+            let (kernel, tables, shared) = Kernel::load(divert::secret()?, &options)?;
+            let fast = Fast::new(Table::new(tables, clock), &mut engine);
+            let known = known.as_ref().map_err(|e| anyhow!("{e:#}"))?;
+            let stops = stop::start(&mut engine, shared, known, worker.clone())?;
+            (Some(kernel), Some(fast), Some(stops))
+        } else {
+            (None, None, None)
+        };
+        // Before the program that drops: both see a packet, in the order they came.
+        let owners = start_owners(&options.senders, &mut engine);
+        let knows_sockets = owners.is_ok();
+        let senders = known.and_then(|k| start_senders(&options.senders, &mut engine, &k));
+        let (heard, senders) = match senders {
+            Ok((heard, maker)) => (Some(heard), Ok(maker)),
+            Err(e) => (None, Err(format!("{e:#}"))),
+        };
         let partial = options.interfaces.is_some();
         let wake = Arc::clone(&worker.wake);
-        let asked = owners.ok();
-        let kernel_side = KernelSide { fast, heard, asked };
+        let kernel_side = KernelSide {
+            fast,
+            stops,
+            heard,
+            asked: owners.ok(),
+        };
         let run = Worker::new(engine, clock, observer, orders, wake, partial, kernel_side)?;
         let crash = options.crash;
+        let notes = Arc::default();
         let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes), kernel)?;
         let thread = spawn("datapath", move || {
             let mut fuse = Fuse(Some(crash));
@@ -313,7 +328,7 @@ impl Datapath {
             .ok()
             .and_then(|()| wait.recv().ok())
             .unwrap_or_default();
-        report.notes.clone_from(&lock(&self.notes));
+        report.notes.extend_from_slice(&lock(&self.notes));
         if lock(&self.guardian).as_mut().is_some_and(|g| !g.waits()) {
             let note = "nobody will open the interfaces if the daemon is killed: the guardian \
                         process has ended";
@@ -392,10 +407,10 @@ fn start_owners(which: &Senders, engine: &mut Engine) -> Result<Asked> {
     Ok(asked)
 }
 
-fn start_senders(which: &Senders, engine: &mut Engine) -> Result<(Heard, Maker)> {
+fn start_senders(which: &Senders, engine: &mut Engine, known: &Known) -> Result<(Heard, Maker)> {
     match which {
-        Senders::All => sender::start(None, engine),
-        Senders::Of(cgroup) => sender::start(Some(cgroup.clone()), engine),
+        Senders::All => sender::start(None, engine, known),
+        Senders::Of(cgroup) => sender::start(Some(cgroup.clone()), engine, known),
         Senders::Nobody => bail!("as configured"),
     }
 }

@@ -116,7 +116,7 @@ pub static SUMS: Map = Map {
 };
 
 /// All maps.
-pub static MAPS: [&Map; 8] = [
+pub static MAPS: [&Map; 10] = [
     &FLOWS,
     &GATES,
     &CONNECTIONS,
@@ -125,6 +125,8 @@ pub static MAPS: [&Map; 8] = [
     &HOPS,
     &FATES,
     &SUMS,
+    &crate::stop::STOPS,
+    &crate::stop::EARLY_STOPS,
 ];
 
 /// Words of a gate.
@@ -152,6 +154,8 @@ pub mod global {
     pub const EPOCH: usize = 0;
     /// Whether transport checksums count.
     pub const VERIFY: usize = 1;
+    /// Number of the rules for which programs drop packets; 0: none do.
+    pub const STOP: usize = 2;
 }
 
 /// What [`HOPS`] says about a next hop.
@@ -214,11 +218,13 @@ pub enum Fate {
     Window,
     /// Forwarded before the kernel looked at it.
     Early,
+    /// Dropped, as rules say.
+    Stopped,
 }
 
 impl Fate {
     /// All, by number.
-    pub const ALL: [Fate; 16] = [
+    pub const ALL: [Fate; 17] = [
         Fate::Forwarded,
         Fate::Passed,
         Fate::NotOurs,
@@ -235,6 +241,7 @@ impl Fate {
         Fate::TooBig,
         Fate::Window,
         Fate::Early,
+        Fate::Stopped,
     ];
 
     /// A few words for reports.
@@ -257,6 +264,7 @@ impl Fate {
             Fate::TooBig => "too long for the way out",
             Fate::Window => "not clearly inside the TCP window",
             Fate::Early => "forwarded at the interface (XDP)",
+            Fate::Stopped => "dropped by rules in the kernel",
         }
     }
 }

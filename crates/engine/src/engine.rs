@@ -21,6 +21,7 @@ use crate::random::Random;
 use crate::run::Run;
 use crate::sockets::{Sockets, Whose};
 use crate::staged::Staged;
+use crate::stop::Stopper;
 use crate::tables::{Counter, Stack};
 use crate::trace::Trace;
 
@@ -212,6 +213,8 @@ pub struct Engine {
     pub(crate) last: Option<Followed>,
     /// Rules that are only watched.
     pub(crate) staged: Option<Box<Staged>>,
+    /// Who drops packets in its stead.
+    pub(crate) stopper: Option<Box<dyn Stopper>>,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -242,6 +245,7 @@ impl Engine {
             drops: DropCounters::default(),
             last: None,
             staged: None,
+            stopper: None,
             spare: Vec::new(),
             env,
             config,

@@ -32,6 +32,10 @@ const MAX_GUARDS: usize = 16;
 const MAX_TRAIL: usize = 256;
 /// Bits of a tag that number the plan; the others are the epoch.
 const PLAN_BITS: u32 = 20;
+/// Number of the first reason for having none.
+const NO_PLAN: u64 = (1 << PLAN_BITS) - 1;
+/// Most reasons that are kept.
+const MAX_REASONS: usize = 256;
 /// Ends the part of a trail that belongs to one table.
 const END: u32 = u32::MAX;
 
@@ -112,10 +116,33 @@ fn can_guard(field: Field) -> bool {
     )
 }
 
+/// Why a packet has left no plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unplanned {
+    /// No whole one has come since rules or surroundings changed.
+    Unseen,
+    /// A test that keeps state of its own.
+    Stateful,
+    /// A test of a field that may change on the packet's way.
+    Changing(Field),
+    /// An effect.
+    Effect,
+    /// The packet was dropped.
+    Dropped,
+    /// It meets too many rules, or there are too many plans.
+    Many,
+    /// It is traced, or rules on stage are tried.
+    Watched,
+    /// It was routed again, or is heard by its sender.
+    Rerouted,
+}
+
 /// Notes what becomes of one packet.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     start: Option<Start>,
+    /// Why there is no [`Start`], where there was something to say.
+    why: Option<Unplanned>,
     path: Option<Path>,
     guards: Vec<(Cond, bool)>,
     trail: Vec<u32>,
@@ -124,6 +151,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     fn begin(&mut self, start: Start) {
         self.start = Some(start);
+        self.why = None;
         self.path = None;
         self.guards.clear();
         self.trail.clear();
@@ -131,8 +159,17 @@ impl Recorder {
 
     /// Leaves the packet without a plan.
     #[inline]
-    pub(crate) fn spoil(&mut self) {
+    pub(crate) fn spoil(&mut self, why: Unplanned) {
+        if self.start.take().is_some() || self.why.is_none() {
+            self.why = Some(why);
+        }
+    }
+
+    /// Nothing is recorded any more.
+    #[inline]
+    pub(crate) fn end(&mut self) {
         self.start = None;
+        self.why = None;
     }
 
     /// A counter was raised.
@@ -141,7 +178,7 @@ impl Recorder {
         if self.start.is_some() {
             self.trail.push(id.0);
             if self.trail.len() > MAX_TRAIL {
-                self.spoil();
+                self.spoil(Unplanned::Many);
             }
         }
     }
@@ -173,13 +210,16 @@ impl Recorder {
             Cond::Test(test) => test.field(),
             Cond::Const(_) => return,
             // Its outcome is its own affair.
-            _ => return self.spoil(),
+            _ => return self.spoil(Unplanned::Stateful),
         };
         if is_settled(field) {
             return;
         }
-        if !can_guard(field) || self.guards.len() >= MAX_GUARDS {
-            return self.spoil();
+        if !can_guard(field) {
+            return self.spoil(Unplanned::Changing(field));
+        }
+        if self.guards.len() >= MAX_GUARDS {
+            return self.spoil(Unplanned::Many);
         }
         if !self.guards.iter().any(|(c, _)| c == leaf.cond) {
             self.guards.push((leaf.cond.clone(), leaf.held));
@@ -189,7 +229,7 @@ impl Recorder {
     /// An effect was carried out.
     pub(crate) fn affected(&mut self, effect: &Effect) {
         if !matches!(effect, Effect::Assign(Field::Mark, Expr::Masked { .. })) {
-            self.spoil();
+            self.spoil(Unplanned::Effect);
         }
     }
 }
@@ -208,6 +248,8 @@ pub(crate) struct FlowCache {
     epoch: u64,
     plans: Vec<Plan>,
     numbers: HashMap<Plan, u32>,
+    /// Why packets have left no plan: tags name these from the highest number down.
+    unplanned: Vec<Unplanned>,
     /// Packets that followed a plan.
     pub(crate) followed: u64,
     pub(crate) recorder: Recorder,
@@ -224,7 +266,8 @@ impl FlowCache {
         }
         self.plans.clear();
         self.numbers.clear();
-        self.recorder.spoil();
+        self.unplanned.clear();
+        self.recorder.end();
     }
 
     /// The plan that a connection's `tag` names, if it fits the packet.
@@ -251,9 +294,11 @@ impl FlowCache {
     /// Starts to record a packet.
     #[inline]
     pub(crate) fn record(&mut self, packet: &Packet, info: CtInfo) {
+        self.recorder.end();
         match Start::of(packet, info) {
             Some(start) if self.plans.len() < MAX_PLANS => self.recorder.begin(start),
-            _ => self.recorder.spoil(),
+            Some(_) => self.recorder.spoil(Unplanned::Many),
+            None => {}
         }
     }
 
@@ -276,6 +321,37 @@ impl FlowCache {
             }
         };
         Some((self.epoch + 1) << PLAN_BITS | u64::from(number))
+    }
+
+    /// The packet that was recorded has left no plan: a tag for its connection, which has
+    /// `tag`, to say why. `None`: that is of no interest.
+    pub(crate) fn keep_reason(&mut self, tag: u64) -> Option<u64> {
+        let why = self.recorder.why?;
+        if self.plan(tag).is_some() || self.why_none(tag) == why {
+            return None;
+        }
+        let known = self.unplanned.iter().position(|w| *w == why);
+        let number = known.unwrap_or(self.unplanned.len());
+        if known.is_none() && number < MAX_REASONS {
+            self.unplanned.push(why);
+        }
+        (number < MAX_REASONS)
+            .then_some(((self.epoch + 1) << PLAN_BITS) | (NO_PLAN - number as u64))
+    }
+
+    /// Why a tag names no plan.
+    pub(crate) fn why_none(&self, tag: u64) -> Unplanned {
+        let current = tag >> PLAN_BITS == self.epoch + 1;
+        let number = (NO_PLAN - (tag & NO_PLAN)) as usize;
+        let why = self.unplanned.get(number).filter(|_| current);
+        why.copied().unwrap_or(Unplanned::Unseen)
+    }
+
+    /// The plan that a tag names: how to follow it, protocol and interface of its packets.
+    pub(crate) fn known(&self, tag: u64) -> Option<(Follow, u8, Option<IfIndex>)> {
+        let start = self.plan(tag)?.start;
+        let plan = (tag & NO_PLAN) as u32;
+        Some((Follow { plan, at: 0 }, start.proto, start.in_dev))
     }
 
     /// Where the plan sends a received packet.

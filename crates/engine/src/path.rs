@@ -9,6 +9,7 @@ use tidegate_wire::{Family, Layout, Malformed, parse, proto};
 use crate::emit::IcmpError;
 use crate::engine::{Engine, Incoming, Outgoing};
 use crate::env::{Env, IfIndex, RouteType, is_multicast};
+use crate::flow::Unplanned;
 use crate::offload::Followed;
 use crate::options4::Here;
 use crate::options6::Refused;
@@ -105,14 +106,22 @@ impl<T: Trace> Run<'_, T> {
         let Engine {
             flows, conntrack, ..
         } = &mut *self.engine;
-        if through
-            && !T::ACTIVE
+        if !T::ACTIVE
+            && packet.follow.is_none()
             && let Tracking::Connection(a) = packet.tracking
-            && let Some(tag) = flows.keep(packet.mark)
         {
-            conntrack.set_tag(a.id, a.dir, tag);
+            if !through {
+                flows.recorder.spoil(Unplanned::Dropped);
+            }
+            let kept = flows.keep(packet.mark).or_else(|| {
+                let tag = conntrack.entry(a.id)?.tags[a.dir.ix()];
+                flows.keep_reason(tag)
+            });
+            if let Some(tag) = kept {
+                conntrack.set_tag(a.id, a.dir, tag);
+            }
         }
-        flows.recorder.spoil();
+        flows.recorder.end();
     }
 
     fn outcome(self, disposition: Disposition) -> Outcome {
@@ -313,7 +322,7 @@ impl<T: Trace> Run<'_, T> {
     /// on with the interface it began with. A loopback source cannot leave through
     /// another interface.
     pub(crate) fn reroute(&mut self, packet: &mut Packet) -> Result<(), Stop> {
-        self.engine.flows.recorder.spoil();
+        self.engine.flows.recorder.spoil(Unplanned::Rerouted);
         let way = self.route_out(packet)?;
         let loopback_source = packet.family() == Family::V4 && packet.src() >> 24 == 127;
         if loopback_source && way.dev != self.engine.env.loopback() {
@@ -383,7 +392,7 @@ impl<T: Trace> Run<'_, T> {
     /// What this host broadcasts it receives itself: a copy passes POSTROUTING before the
     /// packet does and comes back in by the same interface (`ip_mc_output`).
     fn hear_own_broadcast(&mut self, packet: &Packet, dev: IfIndex, role: Role) {
-        self.engine.flows.recorder.spoil();
+        self.engine.flows.recorder.spoil(Unplanned::Rerouted);
         let mut copy = Packet {
             borrows_connection: true,
             whose: packet.whose.as_ref().map(|_| Box::new(Whose::of(None))),

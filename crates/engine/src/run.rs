@@ -10,6 +10,7 @@ use crate::defrag::{self, Defragged};
 use crate::engine::{Engine, Family4Or6, index};
 use crate::env::{Env, Prefix};
 use crate::facts::View;
+use crate::flow::Unplanned;
 use crate::hooks::{Stage, stages};
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
@@ -311,10 +312,10 @@ impl<'e, T: Trace> Run<'e, T> {
             ..
         } = &mut *self.engine;
         let Tracking::Connection(a) = packet.tracking else {
-            return flows.recorder.spoil();
+            return flows.recorder.end();
         };
         if packet.traced || staged.is_some() {
-            return flows.recorder.spoil();
+            return flows.recorder.spoil(Unplanned::Watched);
         }
         let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
         let mut facts = View {

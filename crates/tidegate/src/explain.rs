@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
@@ -26,6 +27,8 @@ const HELP: &str = "\
 Several packets, each in quotes, are sent one after the other:
   tidegate explain --rules web.rules 'tcp 192.0.2.7:40000 > 203.0.113.5:22 in eth0 syn' \\
       'tcp 203.0.113.5:22 > 192.0.2.7:40000 out eth0 syn,ack'
+A connection that the kernel should forward:
+  tidegate explain --offload 'udp 192.0.2.7:40000 > 203.0.113.5:53'
 A packet of a capture: tidegate explain --rules web.rules --capture eth0.pcap --packet 30
 
 Exit status: 0 the answer is printed, whatever it is; 1 rules, host or capture cannot be
@@ -40,6 +43,10 @@ pub(crate) struct Args {
     /// The whole connection that the packet opens, both directions.
     #[arg(long)]
     course: bool,
+    /// Say of a connection of the running firewall whether the kernel forwards its packets by
+    /// itself, and why not.
+    #[arg(long, conflicts_with_all = ["course", "capture", "rules", "rules6", "host"])]
+    pub(crate) offload: bool,
     /// One JSON object.
     #[arg(long)]
     json: bool,
@@ -109,6 +116,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     write!(out, "{}", told.text(remedy.as_ref(), paint)?)?;
     Ok(())
+}
+
+/// Asks the running firewall about a connection's packets (`--offload`).
+///
+/// # Errors
+/// The description cannot be understood.
+pub(crate) fn offload(args: &Args) -> Result<ExitCode> {
+    let packets = described(&args.words)?;
+    let [packet] = packets.as_slice() else {
+        bail!("--offload takes one packet: one of the connection's");
+    };
+    let ends = packet.ends();
+    let mut words = vec![
+        packet.proto.to_string(),
+        ends.src.to_string(),
+        ends.sport.to_string(),
+        ends.dst.to_string(),
+        ends.dport.to_string(),
+    ];
+    if args.json {
+        words.push("--json".to_owned());
+    }
+    Ok(crate::orders::send("offload", words))
 }
 
 const fn option(family: Family) -> &'static str {

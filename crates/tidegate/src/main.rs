@@ -167,6 +167,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Query(args) => query::run(&args),
+        Command::Explain(args) if args.offload => explain::offload(&args),
         Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };

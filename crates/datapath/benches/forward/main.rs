@@ -1,6 +1,7 @@
 //! What it costs to forward a packet of an established flow, from its source to its sink on one
 //! core: the kernel alone, with iptables, and the fast path at both places, as ratios to the
-//! kernel alone, measured in turn. Needs root, `ip`, `ethtool`, and Debian's
+//! kernel alone, measured in turn. The cases `flood` are packets each from a source of its own,
+//! which the firewall drops and the kernel alone forwards. Needs root, `ip`, `ethtool`, and Debian's
 //! `iptables-legacy` and `iptables-nft` for the lines about them.
 //!
 //! `cargo bench -p tidegate-datapath --bench forward [-- WHAT]...` with WHAT of the names in
@@ -28,7 +29,7 @@ const CORE: usize = 1;
 /// Packets of one measurement.
 const PACKETS: u32 = 1 << 20;
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     Case::new("4096", 4096, 1),
     Case::new("4096-1000", 4096, 1000),
     Case::new("4096-100000", 4096, 100_000),
@@ -37,6 +38,14 @@ const CASES: [Case; 6] = [
     Case {
         snat: true,
         ..Case::new("snat", 4096, 1)
+    },
+    Case {
+        flood: true,
+        ..Case::new("flood", 1 << 24, 1)
+    },
+    Case {
+        flood: true,
+        ..Case::new("flood-100", 1 << 24, 100)
     },
 ];
 
@@ -66,15 +75,15 @@ fn deferred() -> u64 {
         .unwrap_or(0)
 }
 
-/// Nanoseconds a packet, and the share that arrived.
+/// Nanoseconds a packet, and the share that arrived, or was dropped where it should be.
 fn measure(place: &mut Place) -> (f64, f64) {
-    let before = place.arrived();
+    let before = place.done();
     pin(Some(CORE));
     let before_deferred = deferred();
     let took = place.send(PACKETS) + Duration::from_nanos(deferred() - before_deferred);
     pin(None);
     std::thread::sleep(Duration::from_millis(20));
-    let arrived = (place.arrived() - before) as f64;
+    let arrived = (place.done() - before) as f64;
     (
         took.as_nanos() as f64 / arrived,
         arrived / f64::from(PACKETS),
@@ -99,7 +108,7 @@ fn main() {
         .and_then(|r| r.parse().ok())
         .unwrap_or(7);
     println!(
-        "| flows, rules | firewall | ns a packet | ratio to the kernel alone | from, to | arrived |"
+        "| flows, rules | firewall | ns a packet | ratio to the kernel alone | from, to | arrived, or dropped |"
     );
     println!("|---|---|--:|--:|---|--:|");
     for case in CASES {

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
@@ -14,15 +15,19 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
-use tidegate_ebpf::layout::{GATE, GLOBAL, HOP, HOPS};
+use tidegate_ebpf::layout::{DOORS, FATES, GATE, GLOBAL, GLOBALS, HOP, HOPS, SUMS};
+use tidegate_ebpf::stop::{EARLY_STOPS, STOPS};
 use tidegate_sys::{Namespace, SharedWords, random};
 
+use crate::known::descriptor;
 use crate::{Options, Ring};
 
 /// Most connections.
 const MOST_PLACES: u32 = 1 << 24;
 /// Where links are kept alive for the time after a crash.
 const PINS: &str = "/sys/fs/bpf";
+/// The tables of [`Shared`].
+const SHARED: [&tidegate_ebpf::Map; 6] = [&GLOBALS, &DOORS, &FATES, &SUMS, &STOPS, &EARLY_STOPS];
 /// `BPF_FS_MAGIC`
 const BPF_FS: i64 = 0xcafe_4a11;
 
@@ -40,11 +45,20 @@ pub(crate) struct Tables {
     pub(crate) flows: HashMap<MapData, [u8; tidegate_ebpf::layout::KEY], [u8; 8]>,
     pub(crate) connections: Array<MapData, [u8; tidegate_ebpf::layout::CONNECTION]>,
     pub(crate) gates: SharedWords,
-    pub(crate) globals: SharedWords,
+    pub(crate) globals: Arc<SharedWords>,
     pub(crate) hops: SharedWords,
     pub(crate) fates: PerCpuArray<MapData, u64>,
     pub(crate) places: u32,
     pub(crate) secrets: Secrets,
+}
+
+/// What programs that these go on to share with them.
+pub(crate) struct Shared {
+    pub(crate) tables: Vec<(&'static str, OwnedFd)>,
+    pub(crate) globals: Arc<SharedWords>,
+    pub(crate) secrets: Secrets,
+    /// One of them is for XDP.
+    pub(crate) early: bool,
 }
 
 /// Programs at work on an interface.
@@ -86,7 +100,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel is too old or built without what they need, or a right is missing.
-    pub(crate) fn load(injected: [u8; 6], options: &Options) -> Result<(Kernel, Tables)> {
+    pub(crate) fn load(injected: [u8; 6], options: &Options) -> Result<(Kernel, Tables, Shared)> {
         let [tag] = words::<1>()?;
         let [a, b, ..] = tag.to_ne_bytes();
         let secrets = Secrets {
@@ -115,14 +129,26 @@ impl Kernel {
                 .load()
                 .context("the kernel does not take the program for XDP")?;
         }
+        let known = SHARED.into_iter().map(|map| {
+            let found = loaded.map(map.name).context(map.name)?;
+            Ok((map.name, descriptor(found)?))
+        });
+        let known: Result<Vec<_>> = known.collect();
+        let known = known?;
         let tables = Tables::take(&mut loaded, secrets, places)?;
+        let shared = Shared {
+            tables: known,
+            globals: Arc::clone(&tables.globals),
+            secrets,
+            early: options.ring == Ring::Xdp,
+        };
         let kernel = Kernel {
             doors: HashMap::try_from(map(&mut loaded, "doors")?)?,
             programs: loaded,
             secrets,
             pins: pins()?,
         };
-        Ok((kernel, tables))
+        Ok((kernel, tables, shared))
     }
 
     /// What is lost when there is nowhere to keep links.
@@ -225,7 +251,7 @@ impl Tables {
             flows: HashMap::try_from(map(loaded, "flows")?)?,
             connections: Array::try_from(map(loaded, "connections")?)?,
             gates: shared(map(loaded, "gates")?, places as usize * GATE)?,
-            globals: shared(map(loaded, "globals")?, GLOBAL)?,
+            globals: Arc::new(shared(map(loaded, "globals")?, GLOBAL)?),
             hops: shared(map(loaded, "hops")?, HOPS.entries as usize * HOP)?,
             fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
             places,

@@ -5,6 +5,9 @@
 
 mod early;
 mod fast;
+#[allow(dead_code, reason = "shared with the bench")]
+#[path = "../../benches/forward/frames.rs"]
+mod frames;
 mod life;
 mod links;
 mod net;
@@ -14,6 +17,7 @@ mod ring;
 mod router;
 mod rules;
 mod senders;
+mod stops;
 mod talk;
 mod user;
 mod xdp;
