@@ -210,6 +210,16 @@ impl Conntrack {
         }
     }
 
+    /// Leaves of all entries' tags the bits of `mask`.
+    pub fn mask_tags(&mut self, mask: u64) {
+        for index in 0..self.slab.slots() {
+            let id = self.slab.at(index).map(|(id, _)| id);
+            if let Some(entry) = id.and_then(|id| self.slab.get_mut(id)) {
+                entry.tags = entry.tags.map(|tag| tag & mask);
+            }
+        }
+    }
+
     /// All entries that listings show: confirmed, not the hidden loser of a clash, and
     /// not beyond their time.
     pub fn iter(&self) -> impl Iterator<Item = (EntryId, &Entry)> {

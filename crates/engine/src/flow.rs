@@ -21,17 +21,21 @@ use tidegate_wire::proto;
 
 use crate::env::IfIndex;
 use crate::offload::Follower;
+use crate::origin::BELOW;
 use crate::packet::Packet;
 use crate::routing::Path;
 
 /// Most plans of one epoch; beyond, packets walk the tables.
-const MAX_PLANS: usize = 1 << 16;
+const MAX_PLANS: usize = 1 << PLAN_BITS;
 /// Most tests that a plan depends on.
 const MAX_GUARDS: usize = 16;
 /// Most counters that a plan raises.
 const MAX_TRAIL: usize = 256;
-/// Bits of a tag that number the plan; the others are the epoch.
-const PLAN_BITS: u32 = 20;
+/// Bits of a tag that number the plan. The next ones are the epoch; those above tell how the
+/// connection came in ([`crate::origin`]).
+const PLAN_BITS: u32 = 16;
+/// Epochs after which their numbers come round.
+const EPOCHS: u64 = (BELOW + 1) >> PLAN_BITS;
 /// Ends the part of a trail that belongs to one table.
 const END: u32 = u32::MAX;
 
@@ -216,8 +220,10 @@ pub(crate) struct FlowCache {
 }
 
 impl FlowCache {
-    /// Forgets all plans: rules or surroundings have changed.
-    pub(crate) fn begin_epoch(&mut self) {
+    /// Forgets all plans: rules or surroundings have changed. Says whether numbers come
+    /// round and no tag may stay.
+    #[must_use]
+    pub(crate) fn begin_epoch(&mut self) -> bool {
         self.epoch += 1;
         if let Some(follower) = &mut self.follower {
             follower.begins(self.epoch);
@@ -225,6 +231,7 @@ impl FlowCache {
         self.plans.clear();
         self.numbers.clear();
         self.recorder.spoil();
+        self.era() == 1
     }
 
     /// The plan that a connection's `tag` names, if it fits the packet.
@@ -275,13 +282,19 @@ impl FlowCache {
                 *new.insert(number)
             }
         };
-        Some((self.epoch + 1) << PLAN_BITS | u64::from(number))
+        Some(self.era() << PLAN_BITS | u64::from(number))
     }
 
     /// Where the plan sends a received packet.
     #[inline]
     pub(crate) fn path(&self, follow: Follow) -> Option<Path> {
         self.plans.get(follow.plan as usize)?.path
+    }
+
+    /// The epoch as tags have it, never 0.
+    #[inline]
+    fn era(&self) -> u64 {
+        self.epoch % (EPOCHS - 1) + 1
     }
 
     /// Number of the present rules and surroundings.
@@ -297,7 +310,7 @@ impl FlowCache {
     }
 
     fn plan(&self, tag: u64) -> Option<&Plan> {
-        let current = tag >> PLAN_BITS == self.epoch + 1;
+        let current = (tag & BELOW) >> PLAN_BITS == self.era();
         let number = (tag & ((1 << PLAN_BITS) - 1)) as usize;
         self.plans.get(number).filter(|_| current)
     }

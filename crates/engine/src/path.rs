@@ -12,6 +12,7 @@ use crate::env::{Env, IfIndex, RouteType, is_multicast};
 use crate::offload::Followed;
 use crate::options4::Here;
 use crate::options6::Refused;
+use crate::origin::BELOW;
 use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
 use crate::packet::{Packet, Tracking, WayOut};
 use crate::routing::{Path, route_in};
@@ -98,21 +99,27 @@ impl<T: Trace> Run<'_, T> {
         self.outputs
     }
 
-    /// What became of a packet holds for the next ones of its flow.
+    /// What became of a packet holds for the next ones of its flow; its connection remembers
+    /// how it came in.
     fn keep_plan(&mut self, packet: &Packet, done: Disposition) {
         let through = matches!(done, Disposition::Sent | Disposition::Delivered);
         self.engine.last = Followed::of(packet).filter(|_| through && !T::ACTIVE);
         let Engine {
-            flows, conntrack, ..
+            flows,
+            conntrack,
+            origins,
+            ..
         } = &mut *self.engine;
         if through
             && !T::ACTIVE
             && let Tracking::Connection(a) = packet.tracking
             && let Some(tag) = flows.keep(packet.mark)
         {
-            conntrack.set_tag(a.id, a.dir, tag);
+            let whole = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
+            conntrack.set_tag(a.id, a.dir, tag | whole & !BELOW);
         }
         flows.recorder.spoil();
+        origins.end(self.now, packet, conntrack);
     }
 
     fn outcome(self, disposition: Disposition) -> Outcome {
