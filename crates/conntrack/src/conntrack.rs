@@ -232,6 +232,17 @@ impl Conntrack {
             && entry.timeout > self.clock
     }
 
+    /// The entry that listings show with this number ([`EntryId::number`]).
+    #[must_use]
+    pub fn by_number(&self, number: u32) -> Option<EntryId> {
+        let first = number & ((1 << EntryId::PLACE_BITS) - 1);
+        let mut places = (first..self.slab.slots()).step_by(1 << EntryId::PLACE_BITS);
+        places.find_map(|index| {
+            let (id, entry) = self.slab.at(index)?;
+            (id.number() == number && self.is_listed(entry)).then_some(id)
+        })
+    }
+
     /// A piece of a listing: the entries that [`Conntrack::iter`] shows in `slots` places
     /// from the one that `cursor` names, and where to go on. Between two pieces the table
     /// may change; every entry that is there all the time is shown once.

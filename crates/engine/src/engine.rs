@@ -306,7 +306,7 @@ impl Engine {
         ready
     }
 
-    fn begin_epoch(&mut self) {
+    pub(crate) fn begin_epoch(&mut self) {
         if self.flows.begin_epoch() {
             self.conntrack.mask_tags(!BELOW);
         }
