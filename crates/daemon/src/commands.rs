@@ -24,6 +24,7 @@ use tidegate_xt::matches::nfacct as accounts;
 
 use crate::apply::{self, Trials};
 use crate::config::Config;
+use crate::connection;
 use crate::control::{Reply, Request};
 use crate::files;
 use crate::forecast::{Forecast, History};
@@ -69,6 +70,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("rollback", |c, _| {
         c.trials.rollback().map(|()| Printed::default())
     }),
+    ("connection", Commands::connection),
     ("sysctl", Commands::sysctl),
     ("modprobe", Commands::modprobe),
     ("lsmod", Commands::lsmod),
@@ -345,6 +347,15 @@ impl Commands {
     fn apply(&self, request: &Request) -> Result<Printed> {
         let order = serde_json::from_str(&request.input)?;
         apply::run(order, &self.config, &*self.plane, &self.trials)
+    }
+
+    fn connection(&self, request: &Request) -> Result<Printed> {
+        let which = serde_json::from_str(&request.input)?;
+        let connection = connection::look(which, &*self.plane, &self.rules)?;
+        Ok(Printed {
+            out: serde_json::to_string(&connection)?,
+            ..Printed::default()
+        })
     }
 
     fn save(&self, _: &Request) -> Result<Printed> {

@@ -21,17 +21,21 @@ use tidegate_wire::proto;
 
 use crate::env::IfIndex;
 use crate::offload::Follower;
+use crate::origin::BELOW;
 use crate::packet::Packet;
 use crate::routing::Path;
 
 /// Most plans of one epoch; beyond, packets walk the tables.
-const MAX_PLANS: usize = 1 << 16;
+const MAX_PLANS: usize = (1 << PLAN_BITS) - MAX_REASONS;
 /// Most tests that a plan depends on.
 const MAX_GUARDS: usize = 16;
 /// Most counters that a plan raises.
 const MAX_TRAIL: usize = 256;
-/// Bits of a tag that number the plan; the others are the epoch.
+/// Bits of a tag that number the plan. The next ones are the epoch; those above tell how the
+/// connection came in ([`crate::origin`]).
 const PLAN_BITS: u32 = 20;
+/// Epochs after which their numbers come round.
+const EPOCHS: u64 = (BELOW + 1) >> PLAN_BITS;
 /// Number of the first reason for having none.
 const NO_PLAN: u64 = (1 << PLAN_BITS) - 1;
 /// Most reasons that are kept.
@@ -258,8 +262,10 @@ pub(crate) struct FlowCache {
 }
 
 impl FlowCache {
-    /// Forgets all plans: rules or surroundings have changed.
-    pub(crate) fn begin_epoch(&mut self) {
+    /// Forgets all plans: rules or surroundings have changed. Says whether numbers come
+    /// round and no tag may stay.
+    #[must_use]
+    pub(crate) fn begin_epoch(&mut self) -> bool {
         self.epoch += 1;
         if let Some(follower) = &mut self.follower {
             follower.begins(self.epoch);
@@ -268,6 +274,7 @@ impl FlowCache {
         self.numbers.clear();
         self.unplanned.clear();
         self.recorder.end();
+        self.era() == 1
     }
 
     /// The plan that a connection's `tag` names, if it fits the packet.
@@ -280,7 +287,7 @@ impl FlowCache {
         facts: &mut impl Facts,
     ) -> Option<Follow> {
         let plan = self.plan(tag)?;
-        let number = (tag & ((1 << PLAN_BITS) - 1)) as u32;
+        let number = (tag & NO_PLAN) as u32;
         let fits = Start::of(packet, info) == Some(plan.start)
             && plan.guards.iter().all(|(cond, held)| {
                 (eval(cond, facts, &mut ()) == tidegate_ir::Truth::True) == *held
@@ -320,7 +327,7 @@ impl FlowCache {
                 *new.insert(number)
             }
         };
-        Some((self.epoch + 1) << PLAN_BITS | u64::from(number))
+        Some((self.era() << PLAN_BITS) | u64::from(number))
     }
 
     /// The packet that was recorded has left no plan: a tag for its connection, which has
@@ -335,15 +342,13 @@ impl FlowCache {
         if known.is_none() && number < MAX_REASONS {
             self.unplanned.push(why);
         }
-        (number < MAX_REASONS)
-            .then_some(((self.epoch + 1) << PLAN_BITS) | (NO_PLAN - number as u64))
+        (number < MAX_REASONS).then_some((self.era() << PLAN_BITS) | (NO_PLAN - number as u64))
     }
 
     /// Why a tag names no plan.
     pub(crate) fn why_none(&self, tag: u64) -> Unplanned {
-        let current = tag >> PLAN_BITS == self.epoch + 1;
         let number = (NO_PLAN - (tag & NO_PLAN)) as usize;
-        let why = self.unplanned.get(number).filter(|_| current);
+        let why = self.unplanned.get(number).filter(|_| self.is_of_now(tag));
         why.copied().unwrap_or(Unplanned::Unseen)
     }
 
@@ -360,6 +365,12 @@ impl FlowCache {
         self.plans.get(follow.plan as usize)?.path
     }
 
+    /// The epoch as tags have it, never 0.
+    #[inline]
+    fn era(&self) -> u64 {
+        self.epoch % (EPOCHS - 1) + 1
+    }
+
     /// Number of the present rules and surroundings.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
@@ -373,9 +384,13 @@ impl FlowCache {
     }
 
     fn plan(&self, tag: u64) -> Option<&Plan> {
-        let current = tag >> PLAN_BITS == self.epoch + 1;
-        let number = (tag & ((1 << PLAN_BITS) - 1)) as usize;
-        self.plans.get(number).filter(|_| current)
+        let number = (tag & NO_PLAN) as usize;
+        self.plans.get(number).filter(|_| self.is_of_now(tag))
+    }
+
+    /// Whether a tag is of the present epoch.
+    fn is_of_now(&self, tag: u64) -> bool {
+        (tag & BELOW) >> PLAN_BITS == self.era()
     }
 
     /// The tests that the plan depends on, and how they came out.

@@ -13,6 +13,7 @@ use crate::flow::Unplanned;
 use crate::offload::Followed;
 use crate::options4::Here;
 use crate::options6::Refused;
+use crate::origin::BELOW;
 use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
 use crate::packet::{Packet, Tracking, WayOut};
 use crate::routing::{Path, route_in};
@@ -99,12 +100,16 @@ impl<T: Trace> Run<'_, T> {
         self.outputs
     }
 
-    /// What became of a packet holds for the next ones of its flow.
+    /// What became of a packet holds for the next ones of its flow; its connection remembers
+    /// how it came in.
     fn keep_plan(&mut self, packet: &Packet, done: Disposition) {
         let through = matches!(done, Disposition::Sent | Disposition::Delivered);
         self.engine.last = Followed::of(packet).filter(|_| through && !T::ACTIVE);
         let Engine {
-            flows, conntrack, ..
+            flows,
+            conntrack,
+            origins,
+            ..
         } = &mut *self.engine;
         if !T::ACTIVE
             && packet.follow.is_none()
@@ -113,15 +118,15 @@ impl<T: Trace> Run<'_, T> {
             if !through {
                 flows.recorder.spoil(Unplanned::Dropped);
             }
-            let kept = flows.keep(packet.mark).or_else(|| {
-                let tag = conntrack.entry(a.id)?.tags[a.dir.ix()];
-                flows.keep_reason(tag)
-            });
+            let whole = conntrack.entry(a.id).map(|e| e.tags[a.dir.ix()]);
+            let kept = flows.keep(packet.mark);
+            let kept = kept.or_else(|| flows.keep_reason(whole?));
             if let Some(tag) = kept {
-                conntrack.set_tag(a.id, a.dir, tag);
+                conntrack.set_tag(a.id, a.dir, tag | whole.unwrap_or(0) & !BELOW);
             }
         }
         flows.recorder.end();
+        origins.end(self.now, packet, conntrack);
     }
 
     fn outcome(self, disposition: Disposition) -> Outcome {

@@ -1,6 +1,6 @@
 //! One packet at one hook: the stages in order.
 
-use tidegate_conntrack::{self as ct, Attached, InHook, Time, Tracked};
+use tidegate_conntrack::{self as ct, Attached, CtInfo, InHook, Time, Tracked};
 use tidegate_ir::{Hook, RuleId, TableKind};
 use tidegate_wire::Family;
 
@@ -12,6 +12,7 @@ use crate::env::{Env, Prefix};
 use crate::facts::View;
 use crate::flow::Unplanned;
 use crate::hooks::{Stage, stages};
+use crate::origin::{By, Passage};
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
 use crate::staged::Otherwise;
@@ -165,6 +166,15 @@ impl<'e, T: Trace> Run<'e, T> {
             };
             self.compare(packet, what);
         }
+        let passage = || {
+            let by = By::Rule(by?);
+            Some(Passage {
+                hook,
+                table: kind,
+                by,
+            })
+        };
+        self.engine.origins.note(packet, passage);
         if !copies.is_empty() {
             self.send_copies(copies);
         }
@@ -286,6 +296,16 @@ impl<'e, T: Trace> Run<'e, T> {
             }
             Tracked::Drop(reason) => return Err(reason.into()),
         };
+        if let Tracking::Connection(a) = packet.tracking
+            && matches!(a.info, CtInfo::New | CtInfo::Related)
+            && self
+                .engine
+                .conntrack
+                .entry(a.id)
+                .is_some_and(|e| !e.confirmed())
+        {
+            self.engine.origins.begin(a.id);
+        }
         if T::ACTIVE {
             let note = self.engine.conntrack.last_note();
             self.trace.event(TraceEvent::Conntrack {

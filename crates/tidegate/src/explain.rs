@@ -1,5 +1,6 @@
 //! `tidegate explain`: what the rules do to a packet that somebody describes, and why.
 
+mod connection;
 mod remedy;
 
 use std::fmt::Write as _;
@@ -30,6 +31,8 @@ Several packets, each in quotes, are sent one after the other:
 A connection that the kernel should forward:
   tidegate explain --offload 'udp 192.0.2.7:40000 > 203.0.113.5:53'
 A packet of a capture: tidegate explain --rules web.rules --capture eth0.pcap --packet 30
+A connection of the running firewall, which rules let it in, and what its next packets meet:
+  tidegate explain --connection 'tcp 192.0.2.7:40000 > 203.0.113.5:22'
 
 Exit status: 0 the answer is printed, whatever it is; 1 rules, host or capture cannot be
 read; 2 the command line is wrong.";
@@ -56,6 +59,15 @@ pub(crate) struct Args {
     /// Its number, from 1.
     #[arg(long, value_name = "N", requires = "capture")]
     packet: Option<u64>,
+    /// Explain a tracked connection: its number (`conntrack -L -o id`) or a packet of it in words.
+    #[arg(long, value_name = "CONNECTION", conflicts_with_all = ["words", "course", "capture"])]
+    connection: Option<String>,
+    /// Its zone.
+    #[arg(long, value_name = "N", requires = "connection", default_value_t = 0)]
+    zone: u16,
+    /// Look for it in this state file of the daemon instead of the running firewall.
+    #[arg(long, value_name = "FILE", requires = "connection")]
+    saved: Option<PathBuf>,
     /// The packet, as in `tcp 192.0.2.7:40000 > 203.0.113.5:22 in eth0 syn`.
     #[arg(value_name = "PACKET")]
     words: Vec<String>,
@@ -69,6 +81,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let (Some(capture), Some(packet)) = (&args.capture, args.packet) {
         let rules = args.given.rules()?;
         return crate::replay::explain_packet(rules, args.given.host.as_deref(), capture, packet);
+    }
+    if let Some(words) = &args.connection {
+        return connection::run(args, words);
     }
     let packets = described(&args.words)?;
     if args.course && packets.len() > 1 {
