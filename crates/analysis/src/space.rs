@@ -75,6 +75,13 @@ pub(crate) fn prefix(field: Field, mask: u128, wanted: u128) -> Option<(u128, u1
     (contiguous && wanted & !mask == 0).then_some((wanted, wanted | free))
 }
 
+/// The bits that all values in an interval share and no others do, if it is a network.
+fn network(all: u128, lo: u128, hi: u128) -> Option<u128> {
+    let free = lo ^ hi;
+    let whole = free & free.wrapping_add(1) == 0 && lo & free == 0;
+    whole.then_some(all & !free)
+}
+
 /// All bits of a field. Interface names are as wide as addresses.
 pub(crate) const fn full(field: Field) -> u128 {
     match field.row().bits {
@@ -252,8 +259,9 @@ impl Space {
             let one = if whole {
                 exact &= self.tells_apart(from, lo, hi);
                 Case::exact(self.within(from, lo, hi)?)
-            } else if lo == hi {
-                self.masked(from, keep, lo ^ xor)?
+            } else if let Some(mask) = network(all, lo, hi) {
+                let wanted = (lo ^ xor) & mask;
+                self.masked(from, mask & keep, wanted)?
             } else {
                 Case::EITHER
             };

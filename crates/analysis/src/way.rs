@@ -416,6 +416,10 @@ impl Trip<'_, '_> {
                         self.go(host, *goes, (seen, part), &mut here, &mut on)?;
                     }
                 }
+                (Some(host), to) if host.around(to).is_some() => {
+                    let goes = host.around(to).map_or(Goes::Nowhere, |a| a.goes);
+                    self.go(host, goes, (seen, set), &mut here, &mut on)?;
+                }
                 _ => self.guess(seen, set, &lens, &mut here, &mut on)?,
             }
         }

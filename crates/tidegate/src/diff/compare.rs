@@ -196,9 +196,10 @@ impl<'a> Compared<'a> {
                 continue;
             }
             looked += 1;
+            let steps = STEPS.max(left / (todo.len() as u64 + 4));
             if left == 0 || looked > REGIONS {
                 missed += 1;
-            } else if self.within(&window, STEPS, &mut left).is_ok() {
+            } else if self.within(&window, steps, &mut left).is_ok() {
                 done.push(window);
             } else {
                 match window.halves(&self.space) {
