@@ -57,6 +57,9 @@ struct Opaque {
 /// Most predicates.
 const PREDICATES: u16 = 20_000;
 
+/// Steps that a new lens stands for.
+const LENS: u64 = 50;
+
 /// The space of packets that some rulesets can tell apart.
 #[derive(Debug)]
 pub struct Space {
@@ -132,9 +135,11 @@ impl Space {
         }
     }
 
-    /// Forgets all sets but the empty and the full one, and how much work has been done.
+    /// Forgets all sets but the empty and the full one, all lenses but the clear one, and how much
+    /// work has been done.
     pub fn clear(&mut self) {
         self.bdd.clear();
+        self.lenses = Lenses::default();
     }
 
     /// A lens by its name.
@@ -144,8 +149,15 @@ impl Space {
     }
 
     /// The name of a lens.
-    pub fn name(&mut self, lens: Lens) -> LensId {
-        self.lenses.intern(lens)
+    ///
+    /// # Errors
+    /// The limit is reached: a new one is as much work as many nodes, and takes as much room.
+    pub fn name(&mut self, lens: Lens) -> Result<LensId, TooBig> {
+        let (id, new) = self.lenses.intern(lens);
+        if new {
+            self.bdd.spend(LENS)?;
+        }
+        Ok(id)
     }
 
     /// Fields that rules look at.
@@ -509,14 +521,14 @@ impl Space {
         let lens = self.lens(seen);
         match lens.after(effect, self.slots.keys().copied()) {
             Ok(next) if next == *lens => Ok(vec![(seen, set)]),
-            Ok(next) => Ok(vec![(self.name(next), set)]),
+            Ok(next) => Ok(vec![(self.name(next)?, set)]),
             Err(sources) => {
                 let mut there = Set::ALL;
                 for field in sources {
                     let one = self.present(field)?;
                     there = self.bdd.and(there, one)?;
                 }
-                let mixed = self.name(lens.mixed(effect));
+                let mixed = self.name(lens.mixed(effect))?;
                 let written = self.bdd.and(set, there)?;
                 let rest = self.bdd.minus(set, there)?;
                 let all = [(mixed, written), (seen, rest)];

@@ -17,7 +17,7 @@ impl Trip<'_, '_> {
                 (_, Bound::Const(ctstate::NEW)) => first.push((seen, set)),
                 (_, Bound::Const(ctstate::ESTABLISHED)) => {
                     let next = self.as_before(hook, &lens);
-                    let next = self.space.name(next);
+                    let next = self.space.name(next)?;
                     join(self.space, &mut out, (next, set))?;
                 }
                 (Course::Any, Bound::Of { .. }) => {
@@ -121,7 +121,7 @@ impl Trip<'_, '_> {
             for (kind, part) in self.kinds(address, part)? {
                 let mut lens = lens.clone();
                 lens.set(Field::DstType, kind);
-                let next = self.space.name(lens);
+                let next = self.space.name(lens)?;
                 join(self.space, out, (next, part))?;
             }
         }
@@ -213,7 +213,7 @@ impl Trip<'_, '_> {
                 next.set(Field::CtStatus, Bound::Const(status | u128::from(bit)));
             }
             self.retype(&mut next);
-            let next = self.space.name(next);
+            let next = self.space.name(next)?;
             join(self.space, out, (next, set))?;
         }
         Ok(())
