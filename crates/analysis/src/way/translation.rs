@@ -17,7 +17,7 @@ impl Trip<'_, '_> {
                 (_, Bound::Const(ctstate::NEW)) => first.push((seen, set)),
                 (_, Bound::Const(ctstate::ESTABLISHED)) => {
                     let next = self.as_before(hook, &lens);
-                    let next = self.space.name(next);
+                    let next = self.space.name(next)?;
                     join(self.space, &mut out, (next, set))?;
                 }
                 (Course::Any, Bound::Of { .. }) => {
@@ -118,10 +118,32 @@ impl Trip<'_, '_> {
             lens.set(Field::Dst, Bound::same(address));
             lens.set(Field::Dport, Bound::same(port));
             self.retype(&mut lens);
-            let next = self.space.name(lens);
-            join(self.space, out, (next, part))?;
+            for (kind, part) in self.kinds(address, part)? {
+                let mut lens = lens.clone();
+                lens.set(Field::DstType, kind);
+                let next = self.space.name(lens)?;
+                join(self.space, out, (next, part))?;
+            }
         }
         join(self.space, out, (seen, left))
+    }
+
+    /// Packets by what kind of address a field of theirs holds, as far as rules ask.
+    fn kinds(&mut self, address: Field, set: Set) -> Result<Vec<(Bound, Set)>, TooBig> {
+        let Some(host) = self.way.host.filter(|_| self.space.has(Field::DstType)) else {
+            return Ok(vec![(Bound::Unknown, set)]);
+        };
+        let mut kinds: Vec<(Bound, Set)> = Vec::new();
+        for area in &host.areas {
+            let of = self.space.within(address, area.first, area.last)?;
+            let of = self.space.bdd.and(of, set)?;
+            let kind = Bound::Const(area.kind);
+            match kinds.iter_mut().find(|k| k.0 == kind) {
+                Some(same) => same.1 = self.space.bdd.or(same.1, of)?,
+                None => kinds.push((kind, of)),
+            }
+        }
+        Ok(kinds)
     }
 
     /// What a translation makes of first packets.
@@ -191,7 +213,7 @@ impl Trip<'_, '_> {
                 next.set(Field::CtStatus, Bound::Const(status | u128::from(bit)));
             }
             self.retype(&mut next);
-            let next = self.space.name(next);
+            let next = self.space.name(next)?;
             join(self.space, out, (next, set))?;
         }
         Ok(())
@@ -257,7 +279,10 @@ impl Trip<'_, '_> {
                     .map_or(Bound::Unknown, |area| Bound::Const(area.kind)),
                 bound if bound == Bound::same(Field::Src) => Bound::same(Field::SrcType),
                 bound if bound == Bound::same(Field::Dst) => Bound::same(Field::DstType),
-                _ => Bound::Unknown,
+                bound => {
+                    let area = self.way.host.and_then(|h| h.around(bound));
+                    area.map_or(Bound::Unknown, |area| Bound::Const(area.kind))
+                }
             };
             lens.set(plain, kind);
             for field in others {

@@ -4,7 +4,8 @@ mod decision;
 mod regions;
 mod written;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tidegate_analysis::{
@@ -32,10 +33,10 @@ const REGIONS: usize = 6_000;
 const FEW: usize = 60;
 /// Nodes after which diagrams are thrown away.
 const NODES: usize = 400_000;
-/// Steps of work for all packets at once, for one region, and for all of them.
-const ALL_STEPS: u64 = 20_000_000;
-const STEPS: u64 = 4_000_000;
-const MOST_STEPS: u64 = 200_000_000;
+/// Steps of work for all packets at once, for one region, and for everything: three seconds.
+const ALL_STEPS: u64 = 6_000_000;
+const STEPS: u64 = 2_000_000;
+const MOST_STEPS: u64 = 40_000_000;
 
 /// The way a packet takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,8 +86,17 @@ pub(crate) struct Difference {
 pub(crate) struct Comparison {
     /// All differences.
     pub(crate) differences: Vec<Difference>,
+    /// Ways and changes of which there are more than are told.
+    pub(crate) more: BTreeSet<(&'static str, &'static str)>,
     /// What is not known, a sentence each.
     pub(crate) unknown: BTreeSet<String>,
+}
+
+impl Comparison {
+    /// Whether it is proved that there is no difference.
+    pub(crate) fn is_same(&self) -> bool {
+        self.differences.is_empty() && self.unknown.is_empty()
+    }
 }
 
 /// What has changed, whether two classes are alike in it, and which classes it is about.
@@ -109,6 +119,8 @@ pub(super) struct Compared<'a> {
     pub(super) links: Vec<String>,
     found: Comparison,
     seen: BTreeSet<(Path, &'static str, [Option<RuleId>; 2])>,
+    /// How many differences have been told, by way and change.
+    told: BTreeMap<(&'static str, &'static str), usize>,
     starts: [Option<Set>; 2],
     /// Engines with the rules of the two sides, once some example has been tried.
     pub(super) runners: [Option<Runner>; 2],
@@ -153,6 +165,7 @@ impl<'a> Compared<'a> {
             links: links.into_iter().collect(),
             found: Comparison::default(),
             seen: BTreeSet::new(),
+            told: BTreeMap::new(),
             starts: [None; 2],
             runners: [None, None],
         }
@@ -164,31 +177,56 @@ impl<'a> Compared<'a> {
 
     fn run(&mut self) {
         let regions = self.regions();
+        let mut left = MOST_STEPS;
         if regions.len() > FEW {
-            self.space.bdd.allow(ALL_STEPS);
-            if self.region(&Window::ALL).is_ok() {
+            if self.within(&Window::ALL, ALL_STEPS, &mut left).is_ok() {
                 return;
             }
             self.found = Comparison::default();
             self.seen.clear();
+            self.told.clear();
         }
-        let (mut left, mut missed) = (MOST_STEPS, 0);
-        for (at, window) in regions.iter().enumerate() {
-            if self.space.bdd.size() > NODES {
-                self.space.clear();
-                self.starts = [None; 2];
+        // The widest first: what is in them need not be looked at again.
+        let (mut todo, mut done) = (VecDeque::from(regions), Vec::<Window>::new());
+        todo.make_contiguous()
+            .sort_by_key(|w| Reverse(w.width(&self.space)));
+        let (mut missed, mut looked) = (0, 0);
+        while let Some(window) = todo.pop_front() {
+            if done.iter().any(|d| window.is_within(d)) {
+                continue;
             }
-            let steps = STEPS.min(left);
-            self.space.bdd.allow(steps);
-            missed += usize::from(at >= REGIONS || self.region(window).is_err());
-            left -= steps - self.space.bdd.allowed().min(steps);
+            looked += 1;
+            let steps = STEPS.max(left / (todo.len() as u64 + 4));
+            if left == 0 || looked > REGIONS {
+                missed += 1;
+            } else if self.within(&window, steps, &mut left).is_ok() {
+                done.push(window);
+            } else {
+                match window.halves(&self.space) {
+                    Some(halves) => todo.extend(halves),
+                    None => missed += 1,
+                }
+            }
         }
         if missed > 0 {
             self.found.unknown.insert(format!(
-                "{missed} of {} places where the rules differ tell too many combinations of packets apart",
-                regions.len()
+                "{missed} of {looked} places where the rules differ have not been looked at: they tell too many \
+                 combinations of packets apart"
             ));
         }
+    }
+
+    /// Compares in a window with so many steps, out of those that are left.
+    fn within(&mut self, window: &Window, steps: u64, left: &mut u64) -> Result<(), TooBig> {
+        if self.space.bdd.size() > NODES {
+            self.space.clear();
+            self.starts = [None; 2];
+        }
+        let steps = steps.min(*left);
+        self.space.bdd.allow(steps);
+        let done = self.region(window);
+        *left -= steps - self.space.bdd.allowed().min(steps);
+        done
     }
 
     /// Compares what happens to packets in a window.
@@ -430,8 +468,11 @@ impl<'a> Compared<'a> {
         if set.is_empty() {
             return Ok(());
         }
-        let mut told = 0;
+        let key = (path.name(), what);
         for was in &both[0] {
+            if self.found.more.contains(&key) {
+                break;
+            }
             let part = self.space.bdd.and(set, was.set)?;
             if part.is_empty() {
                 continue;
@@ -441,14 +482,12 @@ impl<'a> Compared<'a> {
                 if part.is_empty() || !self.seen.insert((path, what, [was.by, is.by])) {
                     continue;
                 }
-                told += 1;
-                if told > TOLD {
-                    self.found.unknown.insert(format!(
-                        "{} {what}: there are more than {TOLD}",
-                        path.name()
-                    ));
-                    return Ok(());
+                let told = self.told.entry(key).or_default();
+                if *told == TOLD {
+                    self.found.more.insert(key);
+                    break;
                 }
+                *told += 1;
                 let certain = self.space.certain(part)?;
                 let certain = self.space.bdd.and(certain, part)?;
                 let shown = if certain.is_empty() { part } else { certain };
