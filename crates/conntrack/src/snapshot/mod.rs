@@ -35,6 +35,7 @@ use core::fmt;
 
 use crate::{Conntrack, EntryId, Time};
 use bytes::{In, put};
+use helped::Memory;
 use record::Stored;
 pub use restore::Restored;
 use tidegate_wire::crc32c;
@@ -132,8 +133,9 @@ impl Writer {
                     out.extend_from_slice(policy.name.as_bytes());
                 });
             }
-            if let Some(state) = entry.helper_state().filter(|s| helped::has(s)) {
-                framed(out, HELPED, |out| helped::write(out, state));
+            if let Some(&state) = entry.helper_state().filter(|s| helped::has(s)) {
+                let tunnel = table.has_tunnel(id);
+                framed(out, HELPED, |out| helped::write(out, &Memory { state, tunnel }));
             }
         }
     }

@@ -31,9 +31,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::bytes::put;
+use super::helped::Memory;
 use crate::entry::{Entry, EntryId, Extra, HelperKind, ProtoState, Status};
 use crate::expect::{Expectation, OnMatch};
-use crate::helper::HelperState;
 use crate::synproxy::Proxied;
 use crate::tuple::Tuple;
 use crate::{Family, SECOND, Time};
@@ -83,7 +83,7 @@ pub(super) enum Stored {
     /// What the connection before it remembers of its SYN proxy.
     Proxied(Proxied),
     /// What its helper remembers.
-    Helped(HelperState),
+    Helped(Memory),
     /// Connections and expectations before it.
     End {
         counts: [u32; 2],
