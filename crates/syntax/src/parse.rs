@@ -46,7 +46,7 @@ impl Reader<'_> {
     /// # Errors
     /// The tool's own texts.
     pub fn read(&self, words: &[&str]) -> Result<Invocation, Failure> {
-        if let Some(word) = words.iter().find(|w| w.contains('\n')) {
+        if let Some(word) = words.iter().find(|w| w.bytes().any(|b| b == b'\n')) {
             return Err(Failure::Usage(format!(
                 "Newlines not allowed in arguments: `{}'",
                 word.escape_debug()

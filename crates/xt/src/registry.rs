@@ -1,8 +1,8 @@
 //! All extensions, and lookups by name.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use hashbrown::HashMap;
 use tidegate_wire::{Family, proto};
 
 use crate::{Extension, Lower, matches, targets};

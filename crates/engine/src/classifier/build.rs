@@ -317,7 +317,10 @@ impl<'b> Builder<'b> {
         let only: Vec<Cut> = cuts.iter().map(|c| c.0).collect();
         let mut node = Node::new(&only, (cells as f64 / LOAD).ceil() as usize);
         self.depth += 1;
-        for cell in members.chunk_by(|a, b| a.0 == b.0) {
+        // In the order of their first rules, as rules stand in memory.
+        let mut cells: Vec<&[Member]> = members.chunk_by(|a, b| a.0 == b.0).collect();
+        cells.sort_unstable_by_key(|cell| cell[0].2);
+        for cell in cells {
             let (cut, mask) = cuts[usize::from(cell[0].1)];
             path.push((cut.dim, mask));
             let mut own: Vec<u32> = cell.iter().map(|m| m.2).collect();
