@@ -1,5 +1,6 @@
 //! `tidegate explain`: what the rules do to a packet that somebody describes, and why.
 
+mod capture;
 mod connection;
 mod remedy;
 
@@ -54,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     /// Explain a packet of this capture, in which those before it are decided first.
-    #[arg(long, value_name = "FILE", requires = "packet", conflicts_with_all = ["words", "course", "json"])]
+    #[arg(long, value_name = "FILE", requires = "packet", conflicts_with_all = ["words", "course"])]
     capture: Option<PathBuf>,
     /// Its number, from 1.
     #[arg(long, value_name = "N", requires = "capture")]
@@ -79,8 +80,7 @@ pub(crate) struct Args {
 /// A description cannot be understood; rules or host cannot be read.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let (Some(capture), Some(packet)) = (&args.capture, args.packet) {
-        let rules = args.given.rules()?;
-        return crate::replay::explain_packet(rules, args.given.host.as_deref(), capture, packet);
+        return capture::run(args, capture, packet);
     }
     if let Some(words) = &args.connection {
         return connection::run(args, words);
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let remedy = told
         .refused
         .as_ref()
-        .map(|_| remedy::find(&question, &rules));
+        .map(|_| remedy::find(&rules, |changed| question.refusal(changed)));
     let mut out = io::stdout().lock();
     if args.json {
         let all = json!({

@@ -21,12 +21,14 @@ use tidegate_engine::{Config, Engine};
 use tidegate_host::{Host, address};
 use tidegate_wire::{parse, proto, tcp};
 
+use super::remedy::{self, Refusal, Remedy};
 use super::{Args, Teller, Told, explainer, has_family, option};
-use crate::course::{Runner, Sent, alone};
+use crate::course::{Passed, Runner, Sent, alone};
 use crate::orders::{ask, explain};
 use crate::packets::Described;
 use crate::replay::advice::Advice;
 use crate::replay::brief::ProtoName;
+use crate::replay::explain::Explainer;
 use crate::replay::paint::{Paint, Tone};
 use crate::replay::rules::Rules;
 
@@ -53,12 +55,21 @@ pub(super) fn run(args: &Args, words: &str) -> Result<()> {
     let (host, reasons) = args.given.host(&rules, &next)?;
     let paint = Paint::for_stdout();
     let met = match rules.meet(&host, false) {
-        Ok(()) => Ok(next.map(|packet| meet(&found, &packet, &rules, &host, paint))),
+        Ok(()) => Ok(next
+            .each_ref()
+            .map(|packet| meet(&found, packet, &rules, &host, paint))),
         Err(why) => Err(why.to_string()),
     };
+    let refusal = |changed: &Rules| {
+        let refused = |packet| refusal(&found, packet, changed, &host);
+        next.iter().find_map(refused)
+    };
+    let refused = met.is_ok() && refusal(&rules).is_some();
+    let remedy = refused.then(|| remedy::find(&rules, refusal));
     let mut out = std::io::stdout().lock();
     if args.json {
-        let all = facts.json(&reasons, met)?;
+        let mut all = facts.json(&reasons, met)?;
+        all["remedy"] = json!(remedy.as_ref().map(Remedy::json));
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(());
     }
@@ -66,6 +77,9 @@ pub(super) fn run(args: &Args, words: &str) -> Result<()> {
         eprintln!("tidegate: {reason}");
     }
     write!(out, "{}{}", facts.text(paint), told(met, paint)?)?;
+    if let Some(remedy) = remedy {
+        write!(out, "{}", remedy.text(paint))?;
+    }
     Ok(())
 }
 
@@ -168,13 +182,7 @@ fn meet(
     host: &Host,
     paint: Paint,
 ) -> Result<(bool, Told)> {
-    let mut runner = Runner::new(host, rules);
-    runner.now = found.now;
-    let snapshot = Snapshot::open(&found.snapshot)?;
-    runner.engine.restore(found.now, found.now, &snapshot);
-    let mut seen = explainer(&runner, packet);
-    let from = runner.place(packet);
-    let passed = runner.pass(from, alone(packet), 0, &mut seen);
+    let (runner, passed, seen) = pass(found, packet, rules, host)?;
     let sent = Sent {
         packet,
         step: None,
@@ -182,6 +190,29 @@ fn meet(
     };
     let told = Teller { rules, paint }.tell(&runner, &sent, &passed, &seen)?;
     Ok((passed.arrived(), told))
+}
+
+fn pass(
+    found: &Connection,
+    packet: &Described,
+    rules: &Rules,
+    host: &Host,
+) -> Result<(Runner, Passed, Explainer)> {
+    let mut runner = Runner::new(host, rules);
+    runner.now = found.now;
+    let snapshot = Snapshot::open(&found.snapshot)?;
+    runner.engine.restore(found.now, found.now, &snapshot);
+    let mut seen = explainer(&runner, packet);
+    let from = runner.place(packet);
+    let passed = runner.pass(from, alone(packet), 0, &mut seen);
+    Ok((runner, passed, seen))
+}
+
+/// What refuses a packet of the connection.
+fn refusal(found: &Connection, packet: &Described, rules: &Rules, host: &Host) -> Option<Refusal> {
+    let (_, passed, seen) = pass(found, packet, rules, host).ok()?;
+    passed.fate.rule()?;
+    Some((passed, seen))
 }
 
 /// What is known of a connection.

@@ -1,8 +1,9 @@
-//! `tidegate explain --connection`: a real TCP connection into a guarded namespace, the
-//! rules that let it in, and what becomes of it when they change. Needs `unshare`, `ip`,
-//! `nsenter` and Python, no root.
+//! `tidegate explain` of packets of a capture; and of a connection: a real one into a guarded
+//! namespace, the rules that let it in, and what becomes of it when they change. That needs
+//! `unshare`, `ip`, `nsenter` and Python, no root.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// The guarded host is 192.0.2.1; a client at 192.0.2.2 has sent a line to its port 22,
@@ -163,10 +164,12 @@ fn rules_that_change_are_told_as_they_were() {
         explain "$IT" --json
         python3 -c '
 import json, sys
-next = json.load(sys.stdin)["next"]
+all = json.load(sys.stdin)
+next = all["next"]
 assert not next["client"]["passes"] and next["client"]["rule"]["number"] == 0, next["client"]
 assert next["client"]["finding"]["code"] == "TG021", next["client"]
 assert next["server"]["passes"], next["server"]
+assert all["remedy"]["commands"] == ["iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"], all["remedy"]
 ' < $DIR/out
         "#,
     );
@@ -186,4 +189,43 @@ fn a_saved_state_is_explained_without_a_daemon() {
         grep -q 'not a record of connections' $DIR/err || exit 3
         "#,
     );
+}
+
+/// The data connection of FTP without a rule for RELATED: packet 13 opens it.
+#[test]
+fn a_refused_packet_of_a_capture_gets_the_smallest_rule() {
+    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
+    let whole = std::fs::read_to_string(scenarios.join("rules/b4.rules")).unwrap();
+    let less = whole.lines().filter(|l| !l.contains("RELATED"));
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(rules.path(), less.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    let explain = |packet: &str, more: &[&str]| {
+        let run = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["explain", "--packet", packet, "--rules"])
+            .arg(rules.path())
+            .arg("--host")
+            .arg(scenarios.join("hosts/server.toml"))
+            .arg("--capture")
+            .arg(scenarios.join("captures/ftp-pasv-once.pcap"))
+            .args(more)
+            .output()
+            .unwrap();
+        let err = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{err}");
+        String::from_utf8(run.stdout).unwrap()
+    };
+    let text = explain("13", &[]);
+    let helps = "iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
+    assert!(
+        text.ends_with(&format!("It would pass with (tried out):\n  {helps}\n")),
+        "{text}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&explain("13", &["--json"])).unwrap();
+    assert_eq!(json["verdict"], "REFUSED");
+    assert_eq!(json["packets"][0]["ctstate"], "RELATED");
+    assert_eq!(json["packets"][0]["rule"]["number"], 0);
+    assert_eq!(json["remedy"]["commands"][0], helps);
+    let json: serde_json::Value = serde_json::from_str(&explain("1", &["--json"])).unwrap();
+    assert_eq!(json["verdict"], "ACCEPT");
+    assert!(json["remedy"].is_null());
 }
