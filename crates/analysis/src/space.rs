@@ -58,7 +58,7 @@ struct Opaque {
 const PREDICATES: u16 = 20_000;
 
 /// Steps that a new lens stands for.
-const LENS: u64 = 50;
+const LENS: u64 = 100;
 
 /// The space of packets that some rulesets can tell apart.
 #[derive(Debug)]

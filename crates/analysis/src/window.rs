@@ -89,13 +89,6 @@ impl Window {
         (open, spans.fold(0, u64::saturating_add))
     }
 
-    /// Whether all its packets are in `other` as well.
-    #[must_use]
-    pub fn is_within(&self, other: &Window) -> bool {
-        let mut all = self.0.iter().zip(&other.0);
-        all.all(|(own, wide)| wide.0 <= own.0 && own.1 <= wide.1)
-    }
-
     /// Cut in two where rules tell the most values apart; `None` where they tell none.
     #[must_use]
     pub fn halves(&self, space: &Space) -> Option<[Window; 2]> {

@@ -4,7 +4,6 @@ mod decision;
 mod regions;
 mod written;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -33,9 +32,9 @@ const REGIONS: usize = 6_000;
 const FEW: usize = 60;
 /// Nodes after which diagrams are thrown away.
 const NODES: usize = 400_000;
-/// Steps of work for all packets at once, for one region, and for everything: three seconds.
+/// Steps of work for all packets at once, for one region at first, and for everything: three seconds.
 const ALL_STEPS: u64 = 6_000_000;
-const STEPS: u64 = 2_000_000;
+const STEPS: u64 = 300_000;
 const MOST_STEPS: u64 = 40_000_000;
 
 /// The way a packet takes.
@@ -186,24 +185,19 @@ impl<'a> Compared<'a> {
             self.seen.clear();
             self.told.clear();
         }
-        // The widest first: what is in them need not be looked at again.
-        let (mut todo, mut done) = (VecDeque::from(regions), Vec::<Window>::new());
+        // The narrowest first; what is too much comes again in halves and with more steps.
+        let mut todo: VecDeque<(Window, u64)> = regions.into_iter().map(|w| (w, STEPS)).collect();
         todo.make_contiguous()
-            .sort_by_key(|w| Reverse(w.width(&self.space)));
+            .sort_by_key(|w| w.0.width(&self.space));
         let (mut missed, mut looked) = (0, 0);
-        while let Some(window) = todo.pop_front() {
-            if done.iter().any(|d| window.is_within(d)) {
-                continue;
-            }
+        while let Some((window, steps)) = todo.pop_front() {
             looked += 1;
-            let steps = STEPS.max(left / (todo.len() as u64 + 4));
+            let share = left / (todo.len() as u64 + 4);
             if left == 0 || looked > REGIONS {
                 missed += 1;
-            } else if self.within(&window, steps, &mut left).is_ok() {
-                done.push(window);
-            } else {
+            } else if self.within(&window, steps.max(share), &mut left).is_err() {
                 match window.halves(&self.space) {
-                    Some(halves) => todo.extend(halves),
+                    Some(halves) => todo.extend(halves.map(|half| (half, steps * 4))),
                     None => missed += 1,
                 }
             }

@@ -59,8 +59,8 @@ pub(super) struct Asked<'a> {
     left: u64,
 }
 
-/// Steps of work for everything that is asked: about ten seconds.
-const MOST_STEPS: u64 = 160_000_000;
+/// Steps of work for everything that is asked: some ten seconds.
+const MOST_STEPS: u64 = 120_000_000;
 
 /// Types of addresses as rules ask for them.
 const UNICAST: u128 = RouteType::Unicast as u128;
