@@ -21,6 +21,7 @@ use crate::random::Random;
 use crate::run::Run;
 use crate::sockets::{Sockets, Whose};
 use crate::staged::Staged;
+use crate::synproxy::SynProxyCounts;
 use crate::tables::{Counter, Stack};
 use crate::trace::Trace;
 
@@ -208,6 +209,7 @@ pub struct Engine {
     pub(crate) queues: Option<Box<dyn Queues>>,
     pub(crate) outside: Outside,
     pub(crate) drops: DropCounters,
+    pub(crate) synproxy: SynProxyCounts,
     /// The last packet, if it followed a plan.
     pub(crate) last: Option<Followed>,
     /// Rules that are only watched.
@@ -240,6 +242,7 @@ impl Engine {
             queues: None,
             outside: Outside::default(),
             drops: DropCounters::default(),
+            synproxy: SynProxyCounts::default(),
             last: None,
             staged: None,
             spare: Vec::new(),
@@ -412,6 +415,12 @@ impl Engine {
     #[must_use]
     pub fn drops(&self) -> &DropCounters {
         &self.drops
+    }
+
+    /// What SYN proxies did.
+    #[must_use]
+    pub fn synproxy(&self) -> SynProxyCounts {
+        self.synproxy
     }
 
     /// Connections.

@@ -51,6 +51,7 @@ pub use packet::{LinkHeader, Tracking, interface_number};
 pub use queue::{Queued, Queues, Verdict as QueueVerdict};
 pub use sockets::{Listed, SocketEnds, SocketList, Sockets};
 pub use staged::{ByRule, Differing, Judged, Otherwise, Staged};
+pub use synproxy::SynProxyCounts;
 pub use tables::Counter;
 pub use tidegate_conntrack as conntrack;
 pub use tidegate_ir::{Owner, Ruleset as Rules, Shared, Socket};
