@@ -199,7 +199,7 @@ fn main() {
     while ct.poll_timeout().is_some_and(|at| at <= now) {
         f.time("resize: a step", || ct.handle_timeout(now));
         let batch = rest.next().unwrap_or_default();
-        f.time("resize: 32 segments meanwhile", || {
+        f.time("resize: a segment meanwhile", || {
             track(&mut ct, now, batch)
         });
     }
