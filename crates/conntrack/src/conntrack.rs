@@ -411,9 +411,10 @@ impl Conntrack {
         }
     }
 
-    /// Frees removed entries that no packet holds any more.
+    /// Frees removed entries that no packet holds any more, [`Config::at_once`] of them.
     pub(crate) fn reap(&mut self) {
-        while let Some(id) = self.dying.pop() {
+        for _ in 0..self.at_once() {
+            let Some(id) = self.dying.pop() else { break };
             self.slab.remove(id);
         }
     }

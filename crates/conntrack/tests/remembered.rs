@@ -1,5 +1,6 @@
-//! What helpers remember of a connection outlives the process: PPTP's session and tunnel, and
-//! SANE's question. SIP's and H.323's are in `sip.rs` and `h323.rs`.
+//! What helpers remember of a connection outlives the process: PPTP's session and tunnel, SANE's
+//! question, and how text that IRC's has made longer moved the numbers. SIP's and H.323's memory is
+//! in `sip.rs` and `h323.rs`.
 #![allow(clippy::unwrap_used, reason = "a test over packets of its own")]
 
 mod packets;
@@ -22,6 +23,8 @@ struct Session {
     port: u16,
     translated: bool,
     next: [u32; 2],
+    /// The last packet, as it left.
+    left: Vec<u8>,
 }
 
 fn lab() -> Lab {
@@ -34,6 +37,7 @@ fn lab() -> Lab {
         helpers: vec![
             watch(HelperKind::Pptp, 1723),
             watch(HelperKind::Sane, 6566),
+            watch(HelperKind::Irc, 6667),
         ],
         ..small()
     })
@@ -46,6 +50,7 @@ impl Session {
             port,
             translated,
             next: [1000, 5000],
+            left: Vec::new(),
         };
         session.segment(Dir::Original, SYN, &[]);
         session.segment(Dir::Reply, SYN | ACK, &[]);
@@ -117,6 +122,7 @@ impl Session {
         let layout = layout(&pkt);
         ct.help(now, &at, &mut pkt, &layout).unwrap();
         ct.confirm(now, &mut at).unwrap();
+        self.left = pkt;
         at
     }
 
@@ -199,5 +205,24 @@ fn an_image_that_was_asked_for_is_announced_after_a_restart() {
             &[0, 0, 0, 0, 0, 0, 0xa0, 0, 0, 0, 0x12, 0x34],
         );
         assert_eq!(s.lab.ct.expectations().count(), wanted, "{asked}");
+    }
+}
+
+/// An offer names the outside address, which is longer by a digit. Each of several segments has
+/// the numbers that it left with first, whenever it comes again.
+#[test]
+fn a_segment_that_comes_again_leaves_with_its_numbers_after_a_restart() {
+    const OFFER: &[u8] = b"PRIVMSG bob :\x01DCC CHAT chat 167772162 5000\x01\r\n";
+    let mut s = Session::open(6667, true);
+    let (begun, len) = (s.next[0], OFFER.len() as u32);
+    for restarted in [false, true, true] {
+        for n in 0..5 {
+            s.next[0] = begun + n * len;
+            s.segment(Dir::Original, PSH | ACK, OFFER);
+            let seq = u32::from_be_bytes(s.left[24..28].try_into().unwrap());
+            assert_eq!(seq, begun + n * (len + 1), "{restarted} {n}");
+            assert_eq!(s.left.len(), 40 + OFFER.len() + 1);
+        }
+        s.restart();
     }
 }

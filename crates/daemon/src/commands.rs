@@ -79,6 +79,13 @@ const COMMANDS: &[(&str, Command)] = &[
     ("hashlimit", |c, request| c.list(request, lists::hashlimit)),
     ("idletimer", |c, request| c.list(request, lists::idletimer)),
     ("led", |c, request| c.list(request, lists::led)),
+    ("synproxy", |c, _| {
+        let counts = c.plane.with(|engine, _| engine.synproxy())?;
+        Ok(Printed {
+            out: counts.table(),
+            ..Printed::default()
+        })
+    }),
     ("osf", Commands::osf),
     ("nfacct", Commands::nfacct),
     ("offload", Commands::offload),

@@ -23,6 +23,7 @@ use crate::run::Run;
 use crate::sockets::{Sockets, Whose};
 use crate::staged::Staged;
 use crate::stop::Stopper;
+use crate::synproxy::SynProxyCounts;
 use crate::tables::{Counter, Stack};
 use crate::trace::Trace;
 
@@ -211,6 +212,7 @@ pub struct Engine {
     pub(crate) queues: Option<Box<dyn Queues>>,
     pub(crate) outside: Outside,
     pub(crate) drops: DropCounters,
+    pub(crate) synproxy: SynProxyCounts,
     /// The last packet, if it followed a plan.
     pub(crate) last: Option<Followed>,
     /// Rules that are only watched.
@@ -246,6 +248,7 @@ impl Engine {
             queues: None,
             outside: Outside::default(),
             drops: DropCounters::default(),
+            synproxy: SynProxyCounts::default(),
             last: None,
             staged: None,
             stopper: None,
@@ -436,6 +439,12 @@ impl Engine {
     #[must_use]
     pub fn drops(&self) -> &DropCounters {
         &self.drops
+    }
+
+    /// What SYN proxies did.
+    #[must_use]
+    pub fn synproxy(&self) -> SynProxyCounts {
+        self.synproxy
     }
 
     /// Connections.

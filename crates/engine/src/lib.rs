@@ -56,6 +56,7 @@ pub use queue::{Queued, Queues, Verdict as QueueVerdict};
 pub use sockets::{Listed, SocketEnds, SocketList, Sockets};
 pub use staged::{ByRule, Differing, Judged, Otherwise, Staged};
 pub use stop::{Stopped, Stopper, Towards};
+pub use synproxy::SynProxyCounts;
 pub use tables::Counter;
 pub use tidegate_conntrack as conntrack;
 pub use tidegate_ir::{Owner, Ruleset as Rules, Shared, Socket};

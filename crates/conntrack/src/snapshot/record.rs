@@ -32,6 +32,7 @@ use alloc::vec::Vec;
 
 use super::bytes::put;
 use super::helped::Memory;
+use super::older::OlderOf;
 use crate::entry::{Entry, EntryId, Extra, HelperKind, ProtoState, Status};
 use crate::expect::{Expectation, OnMatch};
 use crate::synproxy::Proxied;
@@ -84,6 +85,8 @@ pub(super) enum Stored {
     Proxied(Proxied),
     /// What its helper remembers.
     Helped(Memory),
+    /// Corrections of its sequence numbers before the last one.
+    Older(OlderOf),
     /// Connections and expectations before it.
     End {
         counts: [u32; 2],

@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::helped::Memory;
+use super::older::OlderOf;
 use super::record::{Stored, StoredEntry, StoredExpectation};
 use super::{Records, Snapshot};
 use crate::entry::{Entry, EntryId, ProtoState, Status, TcpConn, TcpSide, TcpState, tcp_flag};
@@ -101,6 +102,7 @@ impl Conntrack {
                     }
                 }
                 Stored::Helped(memory) => self.restore_helped(last, &memory),
+                Stored::Older(older) => self.restore_older(last, older),
                 Stored::Expectation(e) => expectations.push(e),
                 Stored::End { .. } => break,
             }
@@ -130,6 +132,17 @@ impl Conntrack {
             entry.extra_mut().helper = memory.state;
             if memory.tunnel {
                 self.restore_tunnel(id);
+            }
+        }
+    }
+
+    fn restore_older(&mut self, id: Option<EntryId>, older: OlderOf) {
+        let entry = id.and_then(|id| self.slab.get_mut(id));
+        let extra = entry.and_then(|e| e.extra.as_mut());
+        if let Some(seqadj) = extra.and_then(|x| x.seqadj.as_mut()) {
+            let way = &mut seqadj.dirs[older.dir.ix()];
+            for correction in older.corrections {
+                way.remember(correction);
             }
         }
     }

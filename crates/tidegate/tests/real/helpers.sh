@@ -57,8 +57,12 @@ COMMIT
 -A FORWARD -i lan0 -p tcp -m multiport --dports 1723,6566,6667 -j ACCEPT
 COMMIT
 RULES
+helped=yes
 case " $* " in
-*" without "*) sed -i '/--helper/d' "$dir/rules.v4" ;;
+*" without "*)
+  helped=no
+  sed -i '/--helper/d' "$dir/rules.v4"
+  ;;
 esac
 firewall=tidegate
 case " $* " in

@@ -168,7 +168,7 @@ impl World {
         let mut number = r.of(&ADDRESSES);
         if r.one_in(4) {
             // A neighbour, but no address of a network.
-            number = number & !0xff | (2 + r.below(250) as u32);
+            number = (number & !0xff) | (2 + r.below(250) as u32);
         }
         let number = match self.family {
             Family::V4 => number.into(),

@@ -51,7 +51,7 @@ PYTHON
   for _ in 1 2 3 4 5 6 7 8; do
     fetches
     fetched=$?
-    [ $fetched = 0 ] && break
+    [ $fetched = 0 ] || [ $helped = no ] && break
   done
   if [ $fetched != 0 ] && grep -q Segmentation "$dir/amanda/amandad.log"; then
     echo "SKIPPED: amanda: amandad crashes"

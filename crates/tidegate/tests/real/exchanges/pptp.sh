@@ -13,6 +13,6 @@ CONF
   echo "NOTE: pptp: frames instead of pppd, which needs /dev/ppp: control connection and tunnel alone"
   serves pptpd "$outside" pptpd --fg --conf "$dir/pptp/pptpd.conf"
   listens "$outside" t 1723
-  within "$inside" timeout 20 python3 "$here/frames.py" pptp $server >"$dir/pptp/frames.log" 2>&1
+  within "$inside" timeout -k 1 20 python3 "$here/frames.py" pptp $server >"$dir/pptp/frames.log" 2>&1
   verdict $?
 fi
