@@ -19,6 +19,7 @@ use tidegate_wire::{Family, parse};
 
 use crate::divert::{Device, Framing};
 use crate::fast::Fast;
+use crate::handing::Gifts;
 use crate::neighbour::Neighbours;
 use crate::offload::Segments;
 use crate::owners::Asked;
@@ -101,6 +102,8 @@ pub(crate) struct KernelSide {
     pub(crate) heard: Option<Heard>,
     /// A program that notes who sends.
     pub(crate) asked: Option<Asked>,
+    /// A program that hands packets to sockets.
+    pub(crate) gifts: Option<Gifts>,
 }
 
 pub(crate) struct Worker {
@@ -126,6 +129,8 @@ pub(crate) struct Worker {
     /// Copies of what a program has refused.
     heard: Option<Heard>,
     asked: Option<Asked>,
+    /// Packets that need help to find their socket.
+    gifts: Option<Gifts>,
     /// Commands are waiting that had no turn yet.
     behind: bool,
 }
@@ -138,13 +143,13 @@ impl Worker {
         commands: Receiver<Command>,
         wake: Arc<OwnedFd>,
         partial: bool,
-        KernelSide { fast, heard, asked }: KernelSide,
+        side: KernelSide,
     ) -> Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
         let neighbours = Neighbours::new()?;
         watch(&poll, &wake, WAKE)?;
         watch(&poll, &neighbours, NEIGHBOURS)?;
-        if let Some(heard) = &heard {
+        if let Some(heard) = &side.heard {
             watch(&poll, heard, HEARD)?;
         }
         Ok(Worker {
@@ -163,9 +168,10 @@ impl Worker {
             stray: 0,
             lost_asked: 0,
             partial,
-            fast,
-            heard,
-            asked,
+            fast: side.fast,
+            heard: side.heard,
+            asked: side.asked,
+            gifts: side.gifts,
             behind: false,
         })
     }

@@ -20,7 +20,7 @@ pub use memory::LargePages;
 pub use namespace::Namespace;
 pub use packet::{PacketOptions, PacketSocket};
 pub use port::{Frame, FramePort, OutFrame, PacketKind, Sent};
-pub use program::{SenderLink, SenderProgram, namespace_cookie};
+pub use program::{SenderHook, SenderLink, SenderProgram, namespace_cookie};
 pub use shared::SharedWords;
 pub use vnet::{Gso, VnetHeader};
 pub use xdp::{XdpSocket, receive_queues};

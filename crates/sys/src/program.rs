@@ -9,10 +9,26 @@ const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
-/// `BPF_PROG_TYPE_CGROUP_SKB`
-const CGROUP_SKB: u32 = 8;
-/// `BPF_CGROUP_INET_EGRESS`
-const EGRESS: u32 = 1;
+/// Where a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderHook {
+    /// When a local socket sends (`BPF_PROG_TYPE_CGROUP_SKB`, `BPF_CGROUP_INET_EGRESS`).
+    Egress,
+    /// When a program opens a socket (`BPF_PROG_TYPE_CGROUP_SOCK`,
+    /// `BPF_CGROUP_INET_SOCK_CREATE`).
+    Creation,
+}
+
+impl SenderHook {
+    /// Type of program, and of place.
+    const fn numbers(self) -> (u32, u32) {
+        match self {
+            SenderHook::Egress => (8, 1),
+            SenderHook::Creation => (9, 2),
+        }
+    }
+}
+
 /// Helpers reserved for GPL programs are not used.
 const LICENSE: &CStr = c"MIT OR Apache-2.0";
 
@@ -61,18 +77,19 @@ impl Attr {
     }
 }
 
-/// A program that sees what local sockets send (`BPF_PROG_TYPE_CGROUP_SKB`).
+/// A program that sees what local sockets send, or that there are such.
 #[derive(Debug)]
-pub struct SenderProgram(OwnedFd);
+pub struct SenderProgram(OwnedFd, SenderHook);
 
 impl SenderProgram {
     /// Loads it from its instructions, eight bytes each.
     ///
     /// # Errors
     /// The kernel's verifier refuses, or a right is missing (`CAP_BPF`, `CAP_NET_ADMIN`).
-    pub fn load(code: &[u8]) -> io::Result<Self> {
+    pub fn load(hook: SenderHook, code: &[u8]) -> io::Result<Self> {
+        let (kind, place) = hook.numbers();
         let attr = Attr::new(
-            &[(0, CGROUP_SKB), (4, (code.len() / 8) as u32), (68, EGRESS)],
+            &[(0, kind), (4, (code.len() / 8) as u32), (68, place)],
             &[
                 (8, code.as_ptr() as u64),
                 (16, LICENSE.as_ptr() as u64),
@@ -81,20 +98,21 @@ impl SenderProgram {
             ],
         );
         // SAFETY: the addresses are of memory that outlives the call and is only read.
-        unsafe { attr.open(PROG_LOAD) }.map(SenderProgram)
+        unsafe { attr.open(PROG_LOAD) }.map(|fd| SenderProgram(fd, hook))
     }
 
     /// The verifier's last words about a program that it does not take.
     #[must_use]
-    pub fn objection(code: &[u8]) -> String {
+    pub fn objection(hook: SenderHook, code: &[u8]) -> String {
+        let (kind, place) = hook.numbers();
         let mut log = vec![0_u8; 1 << 20];
         let mut attr = Attr::new(
             &[
-                (0, CGROUP_SKB),
+                (0, kind),
                 (4, (code.len() / 8) as u32),
                 (24, 1),
                 (28, log.len() as u32),
-                (68, EGRESS),
+                (68, place),
             ],
             &[
                 (8, code.as_ptr() as u64),
@@ -149,7 +167,7 @@ impl SenderLink {
             &[
                 (0, program.0.as_raw_fd() as u32),
                 (4, cgroup.as_raw_fd() as u32),
-                (8, EGRESS),
+                (8, program.1.numbers().1),
             ],
             &[],
         );

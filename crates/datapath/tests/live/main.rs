@@ -5,6 +5,7 @@
 
 mod early;
 mod fast;
+mod handing;
 mod life;
 mod links;
 mod net;
