@@ -11,7 +11,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-600}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- capture engine ftp helpers rules sets snapshot trackers wire
+[ $# -gt 0 ] || set -- capture commands engine ftp helpers rules sets snapshot trackers wire
 
 cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 export RUSTC_BOOTSTRAP=1
@@ -21,7 +21,9 @@ for target; do
     mkdir -p "work/$target" "artifacts/$target"
     log=work/$target.log
     dict=
-    [ ! -f "$target.dict" ] || dict=-dict=$target.dict
+    words=$target
+    [ "$target" != commands ] || words=rules
+    [ ! -f "$words.dict" ] || dict=-dict=$words.dict
     if cargo fuzz run -s none "$target" "work/$target" "corpus/$target" -- \
         -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=2000 $dict \
         -print_final_stats=1 >"$log" 2>&1; then

@@ -1,4 +1,4 @@
-//! Any text as a rules file and as command lines.
+//! Any text as a rules file.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| tidegate_fuzz_targets::rules(data));

@@ -564,6 +564,26 @@ T2:128:0:48:M*,N,N,S:TgWin:xp:1:c
     def m_eui64(self):
         return "-m eui64"
 
+    def m_hops(self):
+        op, n = self.r.choice(["! --%s-eq", "--%s-eq", "--%s-lt", "--%s-gt"]), self.r.choice([1, 2, 62, 63, 64, 65, 255])
+        return ("-m ttl " + op % "ttl" if self.fam == 4 else "-m hl " + op % "hl") + " %d" % n
+
+    def m_statistic(self):
+        every = self.r.randint(1, 5)
+        return "-m statistic --mode nth %s--every %d --packet %d" % (self.inv(), every, self.r.randint(0, every - 1))
+
+    def m_transport(self):
+        """the header's own matches, inverted"""
+        r, kind = self.r, self.r.choice(["tcp", "tcp", "udp", "icmp"])
+        if kind == "tcp":
+            flags = r.choice(["SYN,ACK SYN", "ALL ACK", "FIN,RST RST", "ALL NONE"])
+            return "-p tcp -m tcp" + self.ports_of() + r.choice([" ! --tcp-flags " + flags, " --tcp-flags " + flags, " ! --tcp-option 2", " ! --syn", " --syn"])
+        if kind == "udp":
+            return "-p udp -m udp" + (self.ports_of() or " ! --dport 53")
+        if self.fam == 4:
+            return "-p icmp -m icmp %s--icmp-type %s" % (self.inv(), r.choice(["8", "0", "3/1", "any", "3"]))
+        return "-p icmpv6 -m icmp6 %s--icmpv6-type %s" % (self.inv(), r.choice(["128", "129", "1/4", "1"]))
+
     def m_nfacct(self):
         return "-m nfacct --nfacct-name " + self.r.choice(["over", "under", "plain"])
 
@@ -581,7 +601,7 @@ T2:128:0:48:M*,N,N,S:TgWin:xp:1:c
 
     # ------------------------------------------------------------------------ the case
     PACKETS = {"owner": "own", "cgroup": "own", "cpu": "own", "devgroup": "own", "realm": "own", "nfacct": "few", "mac": "few", "eui64": "few", "rateest": "few", "hashlimit": "few", "recent": "few", "connlimit": "few", "quota": "few", "time": "few", "pkttype": "few", "policy": "few", "physdev": "few"}
-    GENERIC = ("u32", "bpf", "connbytes", "cluster", "helper", "connlabel")
+    GENERIC = ("u32", "bpf", "connbytes", "cluster", "helper", "connlabel", "hops", "statistic", "transport")
 
     def hooks(self):
         allowed = {"mac": ["PREROUTING", "INPUT", "FORWARD"], "eui64": ["PREROUTING", "INPUT", "FORWARD"],
@@ -639,7 +659,7 @@ ONLY6 = ("eui64", "hbh", "dst", "rt", "srh", "frag", "ipv6header", "mh")
 ONLY4 = ("realm", "osf")
 KINDS = ("esp", "ah", "ipcomp", "sctp", "dccp", "tcpmss", "ecn", "string", "u32", "bpf", "hbh", "dst", "rt", "srh", "frag", "ipv6header", "mh", "rpfilter",
          "pkttype", "physdev", "policy", "quota", "cluster", "connbytes", "helper", "hashlimit", "recent", "connlimit", "time",
-         "owner", "socket", "cgroup", "cpu", "devgroup", "realm", "osf", "nfacct", "rateest", "connlabel", "mac", "eui64")
+         "owner", "socket", "cgroup", "cpu", "devgroup", "realm", "osf", "nfacct", "rateest", "connlabel", "mac", "eui64", "hops", "statistic", "transport")
 
 
 def match_case(i, kind=None):

@@ -307,7 +307,9 @@ impl Router {
                     let v = json!({"dev": name(*dev), "role": role_name, "hex": to_hex(bytes)});
                     out.push((order, v));
                 }
-                Output::Deliver { dev, bytes, mark } => {
+                Output::Deliver {
+                    dev, bytes, mark, ..
+                } => {
                     let mut v = json!({"dev": name(*dev), "hex": to_hex(bytes)});
                     if *mark != 0 {
                         v["mark"] = (*mark).into();

@@ -105,20 +105,7 @@ pub(crate) fn missing(engine: &Engine, family: Family, ready: &Ready) -> Option<
     }
     let sets = shared.get::<Sets>(&table());
     let mut named = ready.tables().filter(|key| key.kind == KIND);
-    named.find_map(|key| {
-        let name = key.name;
-        let Some(set) = sets.and_then(|sets| sets.get(&name)) else {
-            return Some(Failure::Usage(format!("Set {name} doesn't exist.\n")));
-        };
-        let other = set.family.filter(|&f| f != family)?;
-        let other = match other {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        };
-        Some(Failure::Usage(format!(
-            "The protocol family of set {name} is {other}, which is not applicable.\n"
-        )))
-    })
+    named.find_map(|key| ipset::unusable(sets, &key.name, family))
 }
 
 /// Whether a rule feeds the rate estimator: one of these, or one in force.

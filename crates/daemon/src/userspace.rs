@@ -1,7 +1,7 @@
 //! The userspace datapath as a plane, with or without programs in the kernel.
 
 use anyhow::{Context, Result};
-use tidegate_datapath::{Crash, Datapath, Fate, Observer, Options, Senders};
+use tidegate_datapath::{Crash, Datapath, Fate, Knows, Observer, Options, Senders};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Config, Disposition, Engine, Output};
@@ -126,9 +126,11 @@ impl Plane for Userspace {
     }
 
     fn sockets(&self) -> Sockets {
-        match self.datapath.knows_sockets() {
-            true => Sockets::Users,
-            false => Sockets::Unknown,
+        match self.datapath.knows() {
+            Knows::Nothing => Sockets::Unknown,
+            Knows::Users => Sockets::Users,
+            Knows::Handing => Sockets::Handing,
+            Knows::Groups => Sockets::Groups,
         }
     }
 

@@ -10,6 +10,7 @@ mod alone;
 mod divert;
 mod fast;
 mod guardian;
+mod handing;
 mod known;
 mod neighbour;
 mod offload;
@@ -123,6 +124,19 @@ pub enum Senders {
     Nobody,
 }
 
+/// What a datapath knows of the host's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knows {
+    /// Nothing.
+    Nothing,
+    /// Who sends local packets and who waits for received ones.
+    Users,
+    /// That, and packets can be handed to sockets that they are not addressed to.
+    Handing,
+    /// That, and groups and classes of senders.
+    Groups,
+}
+
 /// Sees what the datapath does. Called on its thread: must not block.
 pub trait Observer: Send {
     /// A line of LOG.
@@ -150,7 +164,7 @@ pub struct Datapath {
     guardian: Mutex<Option<Guardian>>,
     /// Who lets local senders hear, or why nobody does.
     senders: Result<Maker, String>,
-    knows_sockets: bool,
+    knows: Knows,
 }
 
 #[derive(Debug, Default)]
@@ -195,7 +209,18 @@ impl Datapath {
         };
         // Before the program that drops: both see a packet, in the order they came.
         let owners = start_owners(&options.senders, &mut engine);
-        let knows_sockets = owners.is_ok();
+        let groups = owners.as_ref().is_ok_and(|(_, groups)| *groups);
+        let handing = match &owners {
+            Ok(_) => handing::start(),
+            Err(_) => Err(anyhow!("sockets are not known")),
+        };
+        let knows = match (&owners, &handing) {
+            (Err(_), _) => Knows::Nothing,
+            (Ok(_), Err(_)) => Knows::Users,
+            (Ok(_), Ok(_)) if !groups => Knows::Handing,
+            (Ok(_), Ok(_)) => Knows::Groups,
+        };
+        let (giver, gifts) = handing.ok().unzip();
         let senders = known.and_then(|k| start_senders(&options.senders, &mut engine, &k));
         let (heard, senders) = match senders {
             Ok((heard, maker)) => (Some(heard), Ok(maker)),
@@ -203,16 +228,18 @@ impl Datapath {
         };
         let partial = options.interfaces.is_some();
         let wake = Arc::clone(&worker.wake);
+        let asked = owners.ok().map(|(asked, _)| asked);
         let kernel_side = KernelSide {
             fast,
             stops,
             heard,
-            asked: owners.ok(),
+            asked,
+            gifts,
         };
         let run = Worker::new(engine, clock, observer, orders, wake, partial, kernel_side)?;
         let crash = options.crash;
         let notes = Arc::default();
-        let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes), kernel)?;
+        let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes), (kernel, giver))?;
         let thread = spawn("datapath", move || {
             let mut fuse = Fuse(Some(crash));
             let done = run.run();
@@ -232,7 +259,7 @@ impl Datapath {
             }),
             guardian: Mutex::default(),
             senders,
-            knows_sockets,
+            knows,
         })
     }
 
@@ -304,10 +331,10 @@ impl Datapath {
         Ok(())
     }
 
-    /// Whether the engine knows who sends local packets and who waits for received ones.
+    /// What rules may ask of sockets.
     #[must_use]
-    pub const fn knows_sockets(&self) -> bool {
-        self.knows_sockets
+    pub const fn knows(&self) -> Knows {
+        self.knows
     }
 
     /// As [`Datapath::with`], without waiting for an answer.
@@ -395,7 +422,8 @@ impl Drop for Fuse {
 }
 
 /// Has it noted whose packets local sockets send, once rules ask.
-fn start_owners(which: &Senders, engine: &mut Engine) -> Result<Asked> {
+/// The second says whether groups and classes are noted, too.
+fn start_owners(which: &Senders, engine: &mut Engine) -> Result<(Asked, bool)> {
     let root = sender::root()?;
     let group = match which {
         Senders::All => root.clone(),
@@ -403,8 +431,9 @@ fn start_owners(which: &Senders, engine: &mut Engine) -> Result<Asked> {
         Senders::Nobody => bail!("as configured"),
     };
     let (known, asked) = owners::start(root, &group)?;
+    let groups = known.knows_groups();
     engine.set_sockets(Some(Box::new(known)));
-    Ok(asked)
+    Ok((asked, groups))
 }
 
 fn start_senders(which: &Senders, engine: &mut Engine, known: &Known) -> Result<(Heard, Maker)> {

@@ -15,10 +15,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use aya::EbpfLoader;
 use aya::maps::{self, Map, MapData};
-use tidegate_ebpf::owner::{ASKED, KEY, MAPS, NOTE, Note, OWNERS, key, program};
+use tidegate_ebpf::owner::{
+    ASKED, CREATORS, KEY, MAPS, NOTE, Note, OWNERS, creation, key, program,
+};
 use tidegate_engine::{Owner, Socket, SocketEnds, Sockets};
 use tidegate_host::diag::{Diag, Found};
-use tidegate_sys::{SenderLink, SenderProgram, SharedWords, namespace_cookie};
+use tidegate_sys::{SenderHook, SenderLink, SenderProgram, SharedWords, namespace_cookie};
 
 use crate::fast::{map, shared};
 use crate::sender::refused;
@@ -45,8 +47,10 @@ pub(crate) struct Known {
     root: PathBuf,
     /// Their paths by number.
     groups: HashMap<u64, String>,
-    /// Ends the program's work when it goes.
-    _link: SenderLink,
+    /// Groups of the programs that have sockets by these sockets' inodes, as at the start.
+    before: HashMap<u32, u32>,
+    /// End the programs' work when they go.
+    links: (SenderLink, Option<SenderLink>),
 }
 
 impl fmt::Debug for Known {
@@ -67,39 +71,54 @@ pub(crate) fn start(root: PathBuf, cgroup: &Path) -> Result<(Known, Asked)> {
     let mut loaded = EbpfLoader::new()
         .load(&object)
         .context("the kernel does not take the tables of owners")?;
-    let (owners, asked) = (
-        map(&mut loaded, OWNERS.name)?,
-        map(&mut loaded, ASKED.name)?,
-    );
-    let fds = [(OWNERS.name, fd(&owners)?), (ASKED.name, fd(&asked)?)];
+    let [owners, asked, creators] = MAPS.map(|table| map(&mut loaded, table.name));
+    let (owners, asked, creators) = (owners?, asked?, creators?);
+    let fds = [
+        (OWNERS.name, fd(&owners)?),
+        (ASKED.name, fd(&asked)?),
+        (CREATORS.name, fd(&creators)?),
+    ];
     let of = |wanted: &tidegate_ebpf::Map| {
         let found = fds.iter().find(|(name, _)| *name == wanted.name);
         found.map(|(_, fd)| fd.as_raw_fd())
     };
-    let code = program(namespace_cookie()?).link(of);
-    let code = code.ok_or_else(|| anyhow!("a table is missing"))?;
-    let program = SenderProgram::load(&code).map_err(|e| {
-        let said = SenderProgram::objection(&code);
-        let last = said.lines().last().unwrap_or_default();
-        refused(&format!("a program that notes senders ({last})"), &e)
-    })?;
+    let cookie = namespace_cookie()?;
     let group = fs::File::open(cgroup).with_context(|| cgroup.display().to_string())?;
-    let link = SenderLink::attach(&program, group.as_fd())
-        .map_err(|e| refused("attaching a program to the cgroup", &e))?;
+    let link = |hook, code: tidegate_ebpf::Asm| put(hook, code.link(of), &group);
+    // Sockets that are there before the program are told by who has them.
+    let creations = link(SenderHook::Creation, creation(cookie)).map_err(|e| format!("{e:#}"));
+    let before = match &creations {
+        Ok(_) => groups_of_sockets(),
+        Err(_) => HashMap::new(),
+    };
+    let link = link(SenderHook::Egress, program(cookie))?;
     let asked = Asked(Arc::new(shared(asked, 1)?));
     let known = Known {
         owners: maps::HashMap::try_from(owners)?,
         diag: Diag::new().context("sock_diag")?,
         root,
         groups: HashMap::new(),
-        _link: link,
+        before,
+        links: (link, creations.ok()),
     };
     Ok((known, asked))
 }
 
+/// Puts a program to work on a control group.
+fn put(hook: SenderHook, code: Option<Vec<u8>>, group: &fs::File) -> Result<SenderLink> {
+    let code = code.ok_or_else(|| anyhow!("a table is missing"))?;
+    let program = SenderProgram::load(hook, &code).map_err(|e| {
+        let said = SenderProgram::objection(hook, &code);
+        let last = said.lines().last().unwrap_or_default();
+        refused(&format!("a program that notes senders ({last})"), &e)
+    })?;
+    SenderLink::attach(&program, group.as_fd())
+        .map_err(|e| refused("attaching a program to the cgroup", &e))
+}
+
 fn fd(map: &Map) -> Result<BorrowedFd<'_>> {
     match map {
-        Map::Array(data) | Map::LruHashMap(data) => Ok(data.fd().as_fd()),
+        Map::Array(data) | Map::LruHashMap(data) | Map::SkStorage(data) => Ok(data.fd().as_fd()),
         _ => bail!("a table of another kind"),
     }
 }
@@ -108,10 +127,13 @@ impl Sockets for Known {
     fn sender(&mut self, ends: &SocketEnds) -> Option<Arc<Socket>> {
         let key = key(ends.proto, ends.local, ends.remote);
         let note = Note::read(self.owners.get(&key, 0).ok()?);
+        let (gid, class) = note.creator.unwrap_or_else(|| (self.group(ends), 0));
         let mut socket = Socket::of(Some(Owner {
             uid: note.uid,
+            gid,
             ..Owner::default()
         }));
+        socket.class = class;
         socket.cgroup = self.path(note.cgroup);
         Some(Arc::new(socket))
     }
@@ -122,7 +144,13 @@ impl Sockets for Known {
             uid: found.uid,
             ..Owner::default()
         };
+        let cgroup = match found.cgroup {
+            0 => "/".to_owned(),
+            number => self.path(number),
+        };
         Some(Arc::new(Socket {
+            class: found.class,
+            cgroup,
             transparent: found.transparent,
             wildcard: found.wildcard,
             connected: found.connected,
@@ -133,6 +161,22 @@ impl Sockets for Known {
 }
 
 impl Known {
+    /// The group of who has had a socket from the start; nobody's where that is not known.
+    fn group(&mut self, ends: &SocketEnds) -> u32 {
+        const NOBODY: u32 = u32::MAX;
+        if self.before.is_empty() {
+            return NOBODY;
+        }
+        let found = self.diag.receiver(ends).ok().flatten();
+        let group = found.and_then(|socket| self.before.get(&socket.inode));
+        group.copied().unwrap_or(NOBODY)
+    }
+
+    /// Whether group and class of senders are known.
+    pub(crate) fn knows_groups(&self) -> bool {
+        self.links.1.is_some()
+    }
+
     /// The path of a control group; the root's where it is gone.
     fn path(&mut self, number: u64) -> String {
         if !self.groups.contains_key(&number) {
@@ -142,6 +186,30 @@ impl Known {
         }
         self.groups.get(&number).cloned().unwrap_or_default()
     }
+}
+
+/// By the inodes of sockets that programs have: the programs' groups (`fsgid`).
+fn groups_of_sockets() -> HashMap<u32, u32> {
+    let mut found = HashMap::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let at = process.path();
+        let status = fs::read_to_string(at.join("status")).unwrap_or_default();
+        let group = status.lines().find_map(|line| {
+            let ids = line.strip_prefix("Gid:")?;
+            ids.split_whitespace().nth(3)?.parse().ok()
+        });
+        let Some(group) = group else {
+            continue;
+        };
+        for open in fs::read_dir(at.join("fd")).into_iter().flatten().flatten() {
+            let inode = fs::read_link(open.path()).ok().and_then(|to| {
+                let number = to.to_str()?.strip_prefix("socket:[")?;
+                number.strip_suffix(']')?.parse().ok()
+            });
+            found.extend(inode.map(|inode: u32| (inode, group)));
+        }
+    }
+    found
 }
 
 /// All control groups by the numbers of their directories.

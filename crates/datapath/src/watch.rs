@@ -17,6 +17,7 @@ use tidegate_sys::Namespace;
 
 use crate::divert::{Device, Diversion, Takers, list, open, slots_each};
 use crate::fast::Kernel;
+use crate::handing::Giver;
 use crate::port::Port;
 use crate::wires::Wires;
 use crate::worker::Command;
@@ -41,6 +42,8 @@ const PARTIAL: [&str; 2] = [
 pub(crate) struct Watcher {
     options: Options,
     kernel: Option<Kernel>,
+    /// Hands packets to sockets.
+    giver: Option<Giver>,
     /// Where the fast path forwards before the kernel: which interfaces take frames so.
     takers: Option<Takers>,
     helper: Namespace,
@@ -57,7 +60,7 @@ impl Watcher {
         options: Options,
         worker: Wires,
         notes: Arc<Mutex<Vec<String>>>,
-        kernel: Option<Kernel>,
+        (kernel, giver): (Option<Kernel>, Option<Giver>),
     ) -> Result<Self> {
         let helper = Namespace::new().context("a network namespace of our own")?;
         let _ = helper.run(|| std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"));
@@ -74,6 +77,7 @@ impl Watcher {
         Ok(Watcher {
             options,
             kernel,
+            giver,
             takers,
             helper,
             socket,
@@ -169,7 +173,8 @@ impl Watcher {
         let ring = self.options.ring;
         let installed = Diversion::install(device, &self.helper, (ring, slots), kernel);
         match (installed, device.framing) {
-            (Ok((diversion, sockets)), Some(framing)) => {
+            (Ok((mut diversion, sockets)), Some(framing)) => {
+                diversion.hand(self.giver.as_mut());
                 self.guarded.insert(device.index, diversion);
                 self.refused.remove(&device.index);
                 let port = Box::new(Port::new(device, framing, sockets)?);
@@ -217,6 +222,12 @@ impl Watcher {
             })
         });
         notes.extend(plain);
+        notes.extend(self.guarded.values().filter_map(|d| {
+            let (name, why) = (&d.device.name, d.no_giving.as_ref()?);
+            Some(format!(
+                "what comes by {name} cannot be handed to other sockets (TPROXY): {why}"
+            ))
+        }));
         if let Some(names) = &self.options.interfaces {
             let others = devices
                 .iter()

@@ -19,6 +19,7 @@ use tidegate_wire::{Family, parse};
 
 use crate::divert::{Device, Framing};
 use crate::fast::Fast;
+use crate::handing::Gifts;
 use crate::neighbour::Neighbours;
 use crate::offload::Segments;
 use crate::owners::Asked;
@@ -106,6 +107,8 @@ pub(crate) struct KernelSide {
     pub(crate) heard: Option<Heard>,
     /// A program that notes who sends.
     pub(crate) asked: Option<Asked>,
+    /// A program that hands packets to sockets.
+    pub(crate) gifts: Option<Gifts>,
 }
 
 pub(crate) struct Worker {
@@ -133,6 +136,8 @@ pub(crate) struct Worker {
     /// Copies of what a program has refused.
     heard: Option<Heard>,
     asked: Option<Asked>,
+    /// Packets that need help to find their socket.
+    gifts: Option<Gifts>,
     /// Commands are waiting that had no turn yet.
     behind: bool,
 }
@@ -174,6 +179,7 @@ impl Worker {
             stops: side.stops,
             heard: side.heard,
             asked: side.asked,
+            gifts: side.gifts,
             behind: false,
         })
     }

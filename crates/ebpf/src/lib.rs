@@ -8,7 +8,9 @@
 
 mod asm;
 mod btf;
+mod ends;
 pub mod fast;
+pub mod handing;
 pub mod layout;
 mod maps;
 mod object;

@@ -15,6 +15,9 @@ pub enum Kind {
     Recent = 9,
     /// `BPF_MAP_TYPE_XSKMAP`
     Sockets = 17,
+    /// `BPF_MAP_TYPE_SK_STORAGE`: a value with each socket, which goes with it; a connection
+    /// that a listener takes begins with a copy of its listener's. No entries are counted.
+    OfSocket = 24,
     /// `BPF_MAP_TYPE_RINGBUF`: entries are bytes, keys and values have no size.
     Ring = 27,
 }
@@ -40,11 +43,17 @@ pub struct Map {
 
 /// `BPF_F_MMAPABLE`
 const MMAPABLE: u32 = 1 << 10;
+/// `BPF_F_NO_PREALLOC` and `BPF_F_CLONE`
+const OF_SOCKET: u32 = 1 | 1 << 9;
 
 impl Map {
     /// Flags that it is created with.
     #[must_use]
     pub fn flags(&self) -> u32 {
-        if self.shared { MMAPABLE } else { 0 }
+        let shared = if self.shared { MMAPABLE } else { 0 };
+        match self.kind {
+            Kind::OfSocket => shared | OF_SOCKET,
+            _ => shared,
+        }
     }
 }

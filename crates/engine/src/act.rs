@@ -100,11 +100,11 @@ impl<T: Trace> AtTable<'_, T> {
             addr => addr,
         };
         let found = sockets::transparent(packet, (addr, spec.port), &mut self.outside.sockets);
-        let Some(found) = found else {
+        let Some((found, at)) = found else {
             return Decision::Drop(DropReason::Target(rule));
         };
         packet.mark = packet.mark & !spec.mask ^ spec.mark;
-        packet.whose = Some(Box::new(Whose::given_to(found)));
+        packet.whose = Some(Box::new(Whose::given_to(found, at)));
         Decision::Accept
     }
 

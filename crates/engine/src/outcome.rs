@@ -120,6 +120,9 @@ pub enum Output {
         bytes: Vec<u8>,
         /// Packet mark.
         mark: u32,
+        /// Address and port of the socket without a peer that a rule has given it to
+        /// (TPROXY), which it is not addressed to.
+        given: Option<(u128, u16)>,
     },
     /// A LOG line, without time stamp.
     Log {

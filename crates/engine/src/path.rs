@@ -217,6 +217,7 @@ impl<T: Trace> Run<'_, T> {
                     dev,
                     bytes,
                     mark: packet.mark,
+                    given: packet.whose.as_ref().and_then(|w| w.given()),
                 });
                 Ok(Disposition::Delivered)
             }

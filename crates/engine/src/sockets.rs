@@ -47,6 +47,8 @@ pub(crate) struct Whose {
     sender: OnceCell<Option<Arc<Socket>>>,
     /// A rule has given it to a socket.
     given: bool,
+    /// Where that one waits, if it is not connected with the packet's sender.
+    at: Option<(u128, u16)>,
     receiver: OnceCell<Option<Arc<Socket>>>,
 }
 
@@ -75,8 +77,9 @@ impl Whose {
     }
 
     /// Of a packet that a rule hands to a socket (`nf_tproxy_assign_sock`).
-    pub(crate) fn given_to(socket: Arc<Socket>) -> Self {
+    pub(crate) fn given_to(socket: Arc<Socket>, at: (u128, u16)) -> Self {
         Whose {
+            at: (!socket.connected).then_some(at),
             receiver: OnceCell::from(Some(socket)),
             given: true,
             ..Whose::default()
@@ -86,6 +89,11 @@ impl Whose {
     /// Whether a rule has handed the packet to a socket.
     pub(crate) const fn is_given(&self) -> bool {
         self.given
+    }
+
+    /// Where the socket without a peer waits that a rule has handed the packet to.
+    pub(crate) const fn given(&self) -> Option<(u128, u16)> {
+        self.at
     }
 
     /// The socket that goes with the packet (`skb->sk`): its sender's or, on the way to the
@@ -103,7 +111,7 @@ impl Whose {
             }
             (Some(_), None) => {
                 let found = self.receiver(packet, known, conntrack);
-                found.filter(|s| s.connected || self.given)
+                found.filter(|s| s.connected || self.is_given())
             }
             (Some(_), Some(_)) => None,
         }
@@ -125,12 +133,12 @@ impl Whose {
 }
 
 /// The transparent socket that is connected with the packet's sender, else the one that
-/// listens at `redirected`; its port is the packet's when it is 0.
+/// listens at `redirected`, whose port is the packet's when it is 0; and where that is.
 pub(crate) fn transparent(
     packet: &Packet,
     redirected: (u128, u16),
     known: &mut Option<Box<dyn Sockets>>,
-) -> Option<Arc<Socket>> {
+) -> Option<(Arc<Socket>, (u128, u16))> {
     /// All of a UDP header, which is what is looked for.
     const LEAST: usize = 8;
     let l4 = packet.l4();
@@ -142,12 +150,12 @@ pub(crate) fn transparent(
     let known = known.as_mut()?;
     let mut ask = |local| known.receiver(&ends(packet, local, remote));
     let connected = ask((packet.dst(), dport)).filter(|s| s.connected && !s.wildcard);
-    let port = match redirected.1 {
-        0 => dport,
-        port => port,
+    let at = match redirected {
+        (addr, 0) => (addr, dport),
+        at => at,
     };
-    let found = connected.or_else(|| ask((redirected.0, port)).filter(|s| !s.connected));
-    found.filter(|s| s.transparent)
+    let found = connected.or_else(|| ask(at).filter(|s| !s.connected));
+    found.filter(|s| s.transparent).map(|s| (s, at))
 }
 
 fn ends(packet: &Packet, local: (u128, u16), remote: (u128, u16)) -> SocketEnds {

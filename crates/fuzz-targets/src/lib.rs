@@ -23,7 +23,7 @@ pub use capture::capture;
 pub use engine::engine;
 pub use ftp::ftp;
 pub use helpers::helpers;
-pub use rules::rules;
+pub use rules::{commands, rules};
 pub use sets::sets;
 pub use snapshot::snapshot;
 pub use trackers::trackers;
@@ -33,8 +33,9 @@ pub use wire::wire;
 pub type Target = fn(&[u8]);
 
 /// All targets by name, as `fuzz/` and its corpora call them.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("capture", capture),
+    ("commands", commands),
     ("engine", engine),
     ("ftp", ftp),
     ("helpers", helpers),

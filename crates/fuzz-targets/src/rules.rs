@@ -1,4 +1,4 @@
-//! Any text as a rules file and as command lines.
+//! Any text as a rules file, or as command lines.
 
 use tidegate_syntax::{Printer, Reader, Ruleset, lower, parse_rules, run, save, words};
 use tidegate_wire::Family;
@@ -8,22 +8,31 @@ use tidegate_xt::NoNames;
 const MAX_LINES: usize = 40;
 
 /// A rules file that is read prints as a file that is read as the same rules, and can
-/// be lowered; so do the rules that command lines make, one after another.
+/// be listed and lowered.
 pub fn rules(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for family in [Family::V4, Family::V6] {
-        let start = match parse_rules(&text, family, &NoNames) {
+        match parse_rules(&text, family, &NoNames) {
             Ok(rules) => {
                 stays_itself(&rules);
                 list(&rules);
-                rules
             }
-            Err(refused) => {
-                assert!(!refused.render("iptables-restore").is_empty());
-                Ruleset::empty(family)
-            }
-        };
-        command_lines(start, &text);
+            Err(refused) => assert!(!refused.render("iptables-restore").is_empty()),
+        }
+    }
+}
+
+/// The same holds for the rules that command lines make, one after another; a file may
+/// stand before them.
+pub fn commands(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (file, lines) = match text.rfind("COMMIT\n") {
+        Some(at) => text.split_at(at + "COMMIT\n".len()),
+        None => ("", &*text),
+    };
+    for family in [Family::V4, Family::V6] {
+        let start = parse_rules(file, family, &NoNames);
+        command_lines(start.unwrap_or_else(|_| Ruleset::empty(family)), lines);
     }
 }
 

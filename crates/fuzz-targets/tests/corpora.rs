@@ -33,6 +33,11 @@ fn capture() {
 }
 
 #[test]
+fn commands() {
+    replay("commands");
+}
+
+#[test]
 fn engine() {
     replay("engine");
 }

@@ -1,6 +1,7 @@
 //! Asking the kernel which socket waits for a packet (`sock_diag(7)`, `inet_diag`).
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use netlink_sys::{Socket, SocketAddr};
 use tidegate_engine::SocketEnds;
@@ -21,12 +22,19 @@ const HEADER: usize = 16;
 const QUESTION: usize = 56;
 const ANSWER: usize = 72;
 
-/// `INET_DIAG_MARK`, `INET_DIAG_SOCKOPT`, and the bit of `IP_TRANSPARENT` in the latter.
+/// `INET_DIAG_MARK`, `INET_DIAG_CLASS_ID`, `INET_DIAG_CGROUP_ID`, `INET_DIAG_SOCKOPT`, and
+/// the bit of `IP_TRANSPARENT` in the latter.
 const MARK: u16 = 15;
+const CLASS: u16 = 17;
+const CGROUP: u16 = 21;
 const OPTIONS: u16 = 22;
+/// With `INET_DIAG_TCLASS` the class is told, which has no bit of its own.
+const TELL_CLASS: u8 = 1 << 5;
 const TRANSPARENT: u8 = 1 << 5;
 /// `TCP_LISTEN`, and what a UDP socket without a peer is in (`TCP_CLOSE`).
 const UNCONNECTED: [u8; 2] = [10, 7];
+/// `TCP_SYN_RECV`, as which the kernel shows what is half open.
+const SYN_RECEIVED: u8 = 3;
 
 /// A socket as the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +43,18 @@ pub struct Found {
     pub wildcard: bool,
     /// It has a peer.
     pub connected: bool,
+    /// The kernel has answered for it, and waits for the last segment of the handshake.
+    pub half_open: bool,
     /// User that opened it.
     pub uid: u32,
+    /// Its number in `/proc/PID/fd`; 0 where no program has it.
+    pub inode: u32,
     /// `IP_TRANSPARENT`
     pub transparent: bool,
+    /// `net_cls.classid`; the socket's priority where it has none.
+    pub class: u32,
+    /// Number of its control group (version 2); 0 where the kernel does not tell.
+    pub cgroup: u64,
     /// `SO_MARK`; 0 without `CAP_NET_ADMIN`.
     pub mark: u32,
 }
@@ -78,11 +94,44 @@ impl Diag {
         if !matches!(ends.proto, proto::TCP | proto::UDP) {
             return Ok(None);
         }
+        let found = self.ask(ends)?;
+        // Of a connection that is being opened the kernel does not tell its listener's
+        // options. One for an address that is not this host's has a transparent one.
+        match found {
+            Some(found) if found.half_open => {
+                let transparent = is_foreign(ends.local.0, ends.family) || {
+                    let anybody = SocketEnds {
+                        remote: (0, 0),
+                        ..*ends
+                    };
+                    self.ask(&anybody)?
+                        .is_some_and(|listener| listener.transparent)
+                };
+                Ok(Some(Found {
+                    transparent,
+                    ..found
+                }))
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn ask(&mut self, ends: &SocketEnds) -> io::Result<Option<Found>> {
         self.socket.send(&question(ends), 0)?;
         self.buffer.clear();
         self.socket.recv(&mut self.buffer, AT_ONCE)?;
         Ok(answer(&self.buffer))
     }
+}
+
+/// Whether a plain socket cannot have the address.
+fn is_foreign(address: u128, family: Family) -> bool {
+    let address: IpAddr = match family {
+        Family::V4 => Ipv4Addr::from(address as u32).into(),
+        Family::V6 => Ipv6Addr::from(address).into(),
+    };
+    let bound = UdpSocket::bind((address, 0));
+    bound.is_err_and(|e| e.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// `AF_INET`, `AF_INET6`
@@ -102,7 +151,8 @@ fn question(ends: &SocketEnds) -> [u8; HEADER + QUESTION] {
     put(&mut out, 0, &((HEADER + QUESTION) as u32).to_ne_bytes());
     put(&mut out, 4, &BY_FAMILY.to_ne_bytes());
     put(&mut out, 6, &REQUEST.to_ne_bytes());
-    put(&mut out, 16, &[address_family(ends.family), ends.proto]);
+    let family = address_family(ends.family);
+    put(&mut out, 16, &[family, ends.proto, TELL_CLASS]);
     // Sockets in any state.
     put(&mut out, 20, &u32::MAX.to_ne_bytes());
     // UDP's look-up takes the ends in the packet's order (`udp_dump_one`).
@@ -136,8 +186,12 @@ fn answer(bytes: &[u8]) -> Option<Found> {
     let mut found = Found {
         wildcard: own.iter().all(|&b| b == 0),
         connected: !UNCONNECTED.contains(bytes.get(HEADER + 1)?),
+        half_open: bytes.get(HEADER + 1) == Some(&SYN_RECEIVED),
         uid: word(HEADER + 64)?,
+        inode: word(HEADER + 68)?,
         transparent: false,
+        class: 0,
+        cgroup: 0,
         mark: 0,
     };
     let end = (word(0)? as usize).min(bytes.len());
@@ -146,6 +200,8 @@ fn answer(bytes: &[u8]) -> Option<Found> {
         let (len, kind) = (usize::from(short(at)?), short(at + 2)?);
         match kind {
             MARK => found.mark = word(at + 4)?,
+            CLASS => found.class = word(at + 4)?,
+            CGROUP => found.cgroup = u64::from_ne_bytes(*bytes.get(at + 4..)?.first_chunk()?),
             OPTIONS => found.transparent = bytes.get(at + 4)? & TRANSPARENT != 0,
             _ => {}
         }
@@ -156,7 +212,7 @@ fn answer(bytes: &[u8]) -> Option<Found> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, UdpSocket};
+    use std::net::TcpListener;
 
     use super::*;
 

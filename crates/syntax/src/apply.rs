@@ -127,8 +127,9 @@ impl Edit<'_> {
                 zero,
             } => {
                 self.show(as_rules, chain.as_deref(), number)?;
+                // The number is the listing's alone.
                 if zero {
-                    self.zero(chain.as_deref(), number)?;
+                    self.zero(chain.as_deref(), None)?;
                 }
                 Ok(())
             }
@@ -202,6 +203,7 @@ impl Edit<'_> {
     ) -> Result<(), Failure> {
         if let Some(name) = only {
             act(self.chain(name)?);
+            self.tell(verb, name);
             return Ok(());
         }
         for chain in self.table.chains_mut() {
@@ -211,6 +213,13 @@ impl Edit<'_> {
             act(chain);
         }
         Ok(())
+    }
+
+    /// What is done with a chain, where that is to be said.
+    fn tell(&mut self, verb: &str, chain: &str) {
+        if self.view.verbose {
+            let _ = writeln!(self.out, "{verb} chain `{chain}'");
+        }
     }
 
     fn zero(&mut self, chain: Option<&str>, number: Option<u32>) -> Result<(), Failure> {
@@ -240,7 +249,9 @@ impl Edit<'_> {
     fn delete_chains(&mut self, only: Option<&str>) -> Result<(), Failure> {
         if let Some(name) = only {
             let references = self.table.references().contains_key(name);
-            return self.delete_chain(name, references);
+            self.delete_chain(name, references)?;
+            self.tell("Deleting", name);
+            return Ok(());
         }
         let users = self.table.chains().filter(|c| c.base.is_none());
         let names: Vec<String> = users.map(|c| c.name.clone()).collect();
@@ -251,9 +262,7 @@ impl Edit<'_> {
             .collect();
         let mut outcome = Ok(());
         for (name, called) in names.iter().zip(called) {
-            if self.view.verbose {
-                let _ = writeln!(self.out, "Deleting chain `{name}'");
-            }
+            self.tell("Deleting", name);
             outcome = self.delete_chain(name, called).and(outcome);
         }
         outcome

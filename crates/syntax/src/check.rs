@@ -47,7 +47,14 @@ impl<'a> Reach<'a> {
         }
         for (i, chain) in reach.chains.iter().enumerate() {
             if let Some(base) = &chain.base {
-                mark(i, 1 << base.hook as u8, &calls, &mut reach.hooks)?;
+                let done = mark(i, 1 << base.hook as u8, &calls, &mut reach.hooks);
+                done.map_err(|circle| {
+                    let names: Vec<&str> = circle
+                        .iter()
+                        .map(|&i| reach.chains[i].name.as_str())
+                        .collect();
+                    Failure::Circle(names.join(" -> "))
+                })?;
             }
         }
         Ok(reach)
@@ -98,7 +105,10 @@ impl<'a> Reach<'a> {
 
 /// Marks everything that can be reached from `start`, with an explicit stack: chains
 /// may be nested as deep as there are chains.
-fn mark(start: usize, bit: u8, calls: &[Vec<usize>], hooks: &mut [u8]) -> Result<(), Failure> {
+///
+/// # Errors
+/// A circle: its chains in the order of their jumps, the first once more at the end.
+fn mark(start: usize, bit: u8, calls: &[Vec<usize>], hooks: &mut [u8]) -> Result<(), Vec<usize>> {
     let mut open = vec![false; calls.len()];
     let mut stack = vec![(start, 0)];
     hooks[start] |= bit;
@@ -111,7 +121,9 @@ fn mark(start: usize, bit: u8, calls: &[Vec<usize>], hooks: &mut [u8]) -> Result
         };
         *next += 1;
         if open[callee] {
-            return Err(reply::LOOP);
+            let begins = stack.iter().position(|s| s.0 == callee).unwrap_or(0);
+            let circle = stack[begins..].iter().map(|s| s.0);
+            return Err(circle.chain([callee]).collect());
         }
         if hooks[callee] & bit == 0 {
             hooks[callee] |= bit;
@@ -223,10 +235,17 @@ pub(crate) fn sift(rules: &mut Ruleset, kind: TableKind) -> Vec<Failure> {
     let Some(table) = rules.table(kind) else {
         return Vec::new();
     };
-    let Ok(reach) = Reach::new(table) else {
-        rules.table_mut(kind).clear();
-        let why = format!("table {}: its chains jump in a circle", kind.name());
-        return vec![Failure::Other(why)];
+    let reach = match Reach::new(table) {
+        Ok(reach) => reach,
+        Err(failure) => {
+            let circle = match failure {
+                Failure::Circle(chains) => format!(": {chains}"),
+                _ => String::new(),
+            };
+            rules.table_mut(kind).clear();
+            let why = format!("table {}: its chains jump in a circle{circle}", kind.name());
+            return vec![Failure::Other(why)];
+        }
     };
     let bad = refusals(&reach, table, rules).map(|(chain, n, refusal)| {
         let text = save::rule(&chain.name, &chain.rules[n].spec, family, None);

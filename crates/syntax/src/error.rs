@@ -21,6 +21,9 @@ pub enum Failure {
     /// An answer as the kernel gives it; name and text, exit 1. A restore names the
     /// line instead.
     Kernel(&'static str),
+    /// Chains that call each other in a circle (`ELOOP`), which is named below the
+    /// kernel's answer.
+    Circle(String),
     /// Text alone; exit 4: try again later.
     Resource(String),
 }
@@ -52,7 +55,7 @@ impl Failure {
     #[must_use]
     pub const fn status(&self) -> u8 {
         match self {
-            Failure::Other(_) | Failure::Plain(_) | Failure::Kernel(_) => 1,
+            Failure::Other(_) | Failure::Plain(_) | Failure::Kernel(_) | Failure::Circle(_) => 1,
             Failure::Usage(_) | Failure::Bare(_) => 2,
             Failure::Version(_) => 3,
             Failure::Resource(_) => 4,
@@ -79,6 +82,10 @@ impl Failure {
                 Some(n) => format!("{name}: line {n} failed\n"),
                 None => format!("{name}: {text}\n"),
             },
+            Failure::Circle(chains) => format!(
+                "{}Chains jump in a circle: {chains}\n",
+                reply::LOOP.render(name, line)
+            ),
             Failure::Resource(text) => format!("{text}\n"),
         }
     }
@@ -118,7 +125,7 @@ pub mod reply {
     pub const BAD_POLICY: Failure =
         Failure::Kernel("Bad policy name. Run `dmesg' for more information.");
     /// Chains that call each other in a circle.
-    pub const LOOP: Failure = Failure::Kernel("Too many levels of symbolic links.");
+    pub(crate) const LOOP: Failure = Failure::Kernel("Too many levels of symbolic links.");
 }
 
 #[cfg(test)]

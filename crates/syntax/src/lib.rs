@@ -33,7 +33,9 @@ pub use check::{fits, table as check_table};
 pub use command::{Action, Command, Invocation, View};
 pub use error::{Failure, reply};
 pub use list::Printer;
-pub use lower::{Lowered, RuleOrigin, WholeChains, lower, lower_knowing, lower_one, lower_unnamed};
+pub use lower::{
+    Lowered, RuleOrigin, WholeChains, lower, lower_knowing, lower_one, lower_unnamed, tables_of,
+};
 pub use model::{
     BasePolicy, Chain, Counters, Iface, Net, Proto, Rule, Ruleset, Slot, Spec, Table, Target,
     is_verdict,

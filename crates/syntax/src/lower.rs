@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tidegate_ir::{
-    Base, Chain, ChainId, Cond, Field, Hook, Rule, RuleId, Rules, Step, Table, Verdict,
+    Base, Chain, ChainId, Cond, Field, Hook, Rule, RuleId, Rules, Step, Table, TableKey, Verdict,
 };
 use tidegate_wire::Family;
 use tidegate_xt::{LowerCtx, Outcome, Sockets, text};
@@ -78,6 +78,14 @@ pub fn lower_one(spec: &Spec, family: Family) -> Option<Rule> {
     let rule = run.rule(RuleId(0), spec, None);
     let calls = matches!(spec.target, Target::Chain { .. });
     (!calls && run.steps.is_empty() && run.refused.is_none()).then_some(rule)
+}
+
+/// The shared tables that a rule looks into.
+#[must_use]
+pub fn tables_of(spec: &Spec, family: Family) -> Vec<TableKey> {
+    let mut run = Run::new(family, false, Sockets::Unknown);
+    run.rule(RuleId(0), spec, None);
+    run.steps.iter().flat_map(|s| s.tables()).collect()
 }
 
 fn lower_all(

@@ -246,7 +246,8 @@ impl<'r, 'w> Line<'r, 'w> {
         {
             args.push(word);
         }
-        draft.set(opt, self.invert, &args, &ctx)?;
+        let remark = draft.set(opt, self.invert, &args, &ctx)?;
+        self.warnings.extend(remark);
         Ok(())
     }
 

@@ -252,6 +252,9 @@ impl<'a> Run<'a> {
         if line == "\n" {
             return Ok(());
         }
+        if line.contains('\0') {
+            return Err(Failure::usage("there is a NUL byte in the line"));
+        }
         if line.starts_with('#') {
             if self.options.verbose {
                 self.printed.out += line;
@@ -273,7 +276,8 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self, rest: &str) -> Result<(), Failure> {
-        let name = rest.split_ascii_whitespace().next().ok_or_else(|| {
+        let mut words = rest.split([' ', '\t', '\n']).filter(|w| !w.is_empty());
+        let name = words.next().ok_or_else(|| {
             Failure::Usage(format!(
                 "{}: line {} table name invalid",
                 self.tool, self.line

@@ -72,7 +72,7 @@ fn a_loop_that_packets_reach_is_refused_with_the_line_of_the_commit() {
         parse_rules(&text.replace("\n-A", "\n[0:0] -A"), Family::V4, &NoNames).unwrap_err();
     assert_eq!(
         refused.render("iptables-restore"),
-        "iptables-restore: line 7 failed\n"
+        "iptables-restore: line 7 failed\nChains jump in a circle: a -> b -> a\n"
     );
 }
 

@@ -10,10 +10,26 @@ const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
-/// `BPF_PROG_TYPE_CGROUP_SKB`
-const CGROUP_SKB: u32 = 8;
-/// `BPF_CGROUP_INET_EGRESS`
-const EGRESS: u32 = 1;
+/// Where a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderHook {
+    /// When a local socket sends (`BPF_PROG_TYPE_CGROUP_SKB`, `BPF_CGROUP_INET_EGRESS`).
+    Egress,
+    /// When a program opens a socket (`BPF_PROG_TYPE_CGROUP_SOCK`,
+    /// `BPF_CGROUP_INET_SOCK_CREATE`).
+    Creation,
+}
+
+impl SenderHook {
+    /// Type of program, and of place.
+    const fn numbers(self) -> (u32, u32) {
+        match self {
+            SenderHook::Egress => (8, 1),
+            SenderHook::Creation => (9, 2),
+        }
+    }
+}
+
 /// Helpers reserved for GPL programs are not used.
 const LICENSE: &CStr = c"MIT OR Apache-2.0";
 
@@ -121,25 +137,23 @@ fn run(program: &OwnedFd, frame: &[u8]) -> io::Result<u32> {
     Ok(attr.number(4))
 }
 
-/// A program that sees what local sockets send (`BPF_PROG_TYPE_CGROUP_SKB`).
+/// A program that sees what local sockets send, or that there are such.
 #[derive(Debug)]
-pub struct SenderProgram(OwnedFd);
+pub struct SenderProgram(OwnedFd, SenderHook);
 
 impl SenderProgram {
-    const KIND: (u32, u32) = (CGROUP_SKB, EGRESS);
-
     /// Loads it from its instructions, eight bytes each.
     ///
     /// # Errors
     /// The kernel's verifier refuses, or a right is missing (`CAP_BPF`, `CAP_NET_ADMIN`).
-    pub fn load(code: &[u8]) -> io::Result<Self> {
-        load(Self::KIND, code).map(SenderProgram)
+    pub fn load(hook: SenderHook, code: &[u8]) -> io::Result<Self> {
+        load(hook.numbers(), code).map(|fd| SenderProgram(fd, hook))
     }
 
     /// The verifier's last words about a program that it does not take.
     #[must_use]
-    pub fn objection(code: &[u8]) -> String {
-        objection(Self::KIND, code)
+    pub fn objection(hook: SenderHook, code: &[u8]) -> String {
+        objection(hook.numbers(), code)
     }
 
     /// What it answers for a frame with a link-layer header, on this network namespace's
@@ -231,7 +245,7 @@ impl SenderLink {
             &[
                 (0, program.0.as_raw_fd() as u32),
                 (4, cgroup.as_raw_fd() as u32),
-                (8, EGRESS),
+                (8, program.1.numbers().1),
             ],
             &[],
         );

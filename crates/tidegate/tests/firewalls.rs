@@ -5,7 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const NAMES: [&str; 5] = ["docker", "fail2ban", "firewalld", "kubernetes", "ufw"];
+const NAMES: [&str; 6] = [
+    "docker",
+    "docker-debian",
+    "fail2ban",
+    "firewalld",
+    "kubernetes",
+    "ufw",
+];
 
 fn data(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/firewalls");
@@ -56,7 +63,7 @@ fn what_is_loaded_is_saved() {
             assert_eq!(saved, std::fs::read_to_string(&path).unwrap(), "{name}");
         }
     }
-    assert_eq!(tried, 8);
+    assert_eq!(tried, 9);
 }
 
 #[test]

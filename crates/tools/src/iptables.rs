@@ -1,8 +1,14 @@
 //! `iptables` and `ip6tables`.
 
-use tidegate_syntax::{Command, Failure, Invocation, Printer, Reader, run as carry_out};
-use tidegate_xt::Names;
+use std::sync::mpsc::channel;
 
+use tidegate_sets::Sets;
+use tidegate_syntax::{
+    Action, Command, Failure, Invocation, Printer, Reader, run as carry_out, tables_of,
+};
+use tidegate_xt::{Names, sets};
+
+use super::ipset::{Users, unusable};
 use super::{Prepared, Printed, Store, Tool};
 
 fn read(tool: Tool, words: &[&str], names: &dyn Names) -> Result<Invocation, Failure> {
@@ -33,6 +39,34 @@ fn warnings(asked: &Invocation) -> String {
     asked.warnings.iter().map(|w| format!("{w}\n")).collect()
 }
 
+/// Why a new rule cannot be had, if it looks into a set that is not there, or not for its
+/// family. A whole file of rules may be written before its sets.
+fn without_set(
+    tool: Tool,
+    asked: &Invocation,
+    store: &dyn Store,
+) -> Result<Option<Failure>, Failure> {
+    let (Command::Rules { action, rules, .. }, Some(sets)) = (&asked.command, store.sets()) else {
+        return Ok(None);
+    };
+    let named = rules.iter().flat_map(|rule| tables_of(rule, tool.family));
+    let named: Vec<_> = named.filter(|key| key.kind == sets::KIND).collect();
+    if named.is_empty() || matches!(action, Action::Delete | Action::Check) {
+        return Ok(None);
+    }
+    let (tell, told) = channel();
+    let look = move |sets: &mut Sets, _: &Users, _| {
+        let why = named
+            .iter()
+            .find_map(|key| unusable(Some(sets), &key.name, tool.family));
+        // Whoever asked waits.
+        let _ = tell.send(why);
+        Printed::default()
+    };
+    sets.with_sets(false, Box::new(look))?;
+    Ok(told.try_recv().ok().flatten())
+}
+
 /// Reads the command line, works on the rules, prints.
 pub(crate) fn run(
     tool: Tool,
@@ -45,6 +79,9 @@ pub(crate) fn run(
         err: warnings(&asked),
         ..Printed::default()
     };
+    if let Some(why) = without_set(tool, &asked, store)? {
+        return Err(why);
+    }
     if store.edit(tool.family, &asked)? {
         return Ok(printed);
     }

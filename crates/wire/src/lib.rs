@@ -35,6 +35,8 @@ pub mod proto {
     pub const UDP: u8 = 17;
     /// DCCP.
     pub const DCCP: u8 = 33;
+    /// IPComp.
+    pub const IPCOMP: u8 = 108;
     /// IPv6 routing header.
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.

@@ -115,6 +115,10 @@ pub enum Sockets {
     Unknown,
     /// Users and control groups of those that send, and who waits for a packet.
     Users,
+    /// Packets can be handed to any of them, too.
+    Handing,
+    /// And groups and classes of those that send.
+    Groups,
     /// All that rules can ask.
     All,
 }

@@ -135,7 +135,7 @@ impl Draft {
             .position(|o| o.names().any(|n| n == name))
     }
 
-    /// Reads one option.
+    /// Reads one option, and says what the tool remarks about its value.
     ///
     /// `args` are the words after it: as many as its arity, fewer when the command
     /// line ends or (from the second word on) when a word starts with `-` or `!`.
@@ -148,9 +148,9 @@ impl Draft {
         invert: bool,
         args: &[&str],
         ctx: &Context<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<String>, Error> {
         let Some(row) = self.ext.options.get(opt) else {
-            return Ok(());
+            return Ok(None);
         };
         let name = self.ext.name;
         let own_text = if row.twice.is_some() { row.excludes } else { 0 };
@@ -175,6 +175,7 @@ impl Draft {
             ctx,
         };
         let value = row.arg.parse(&input)?;
+        let remark = row.remark.and_then(|about| about(&value, ctx.family));
         self.seen |= 1 << opt;
         for other in (0..self.ext.options.len()).filter(|o| row.replaces & (1 << o) != 0) {
             self.args.remove(other);
@@ -184,7 +185,7 @@ impl Draft {
         } else {
             self.args.set(opt, invert, value);
         }
-        Ok(())
+        Ok(remark)
     }
 
     /// Checks the options together and gives the finished instance.
@@ -192,8 +193,9 @@ impl Draft {
     /// # Errors
     /// The tool's text for missing or contradicting options.
     pub fn finish(mut self, ctx: &Context<'_>) -> Result<Instance, Error> {
-        self.check_table()?;
+        // The extension's own complaint comes first.
         (self.ext.finish)(&mut self.args, ctx)?;
+        self.check_table()?;
         Ok(Instance {
             ext: self.ext,
             args: self.args,

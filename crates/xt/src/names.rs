@@ -119,6 +119,7 @@ const PROTOCOLS: &[(&str, u8)] = &[
     ("ipv6-mh", proto::MH),
     ("mh", proto::MH),
     ("dccp", proto::DCCP),
+    ("ipcomp", proto::IPCOMP),
     ("all", 0),
 ];
 

@@ -39,6 +39,8 @@ pub struct Opt {
     pub optional: bool,
     /// Printed on the error output when it is used.
     pub warning: Option<&'static str>,
+    /// What is to be said on the error output about a value that it takes.
+    pub remark: Option<fn(&Value, Family) -> Option<String>>,
     /// Its lines in the help text, with their newlines.
     pub help: &'static str,
 }
@@ -61,6 +63,7 @@ impl Opt {
             repeats: false,
             optional: false,
             warning: None,
+            remark: None,
             help: "",
         }
     }
@@ -151,6 +154,13 @@ impl Opt {
     #[must_use]
     pub const fn warning(mut self, text: &'static str) -> Self {
         self.warning = Some(text);
+        self
+    }
+
+    /// With a remark about some of its values.
+    #[must_use]
+    pub const fn remark(mut self, text: fn(&Value, Family) -> Option<String>) -> Self {
+        self.remark = Some(text);
         self
     }
 

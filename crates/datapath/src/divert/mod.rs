@@ -15,9 +15,11 @@ mod settings;
 mod takers;
 
 use anyhow::{Context, Result, anyhow, bail};
+use aya::programs::links::FdLink;
 use tidegate_sys::{Namespace, PacketOptions, PacketSocket, XdpSocket, random, wire_filter};
 
 use crate::fast::{Attached, Kernel, remove_pins};
+use crate::handing::Giver;
 use crate::{Ring, xdp};
 use filters::{Act, At, Ours, Place, Turn, Which};
 pub(crate) use links::{Device, Framing, list};
@@ -54,6 +56,9 @@ pub(crate) struct Diversion {
     xdp: Option<xdp::Attached>,
     /// Why there is none where one is wanted, or none of the fast path.
     pub(crate) no_xdp: Option<String>,
+    /// The program that hands packets to sockets, or why there is none.
+    giving: Option<FdLink>,
+    pub(crate) no_giving: Option<String>,
 }
 
 /// The sockets of a guarded interface.
@@ -117,6 +122,8 @@ impl Diversion {
             rings: true,
             xdp: None,
             no_xdp: None,
+            giving: None,
+            no_giving: None,
         };
         let mut kernel = kernel.filter(|_| matches!(framing, Framing::Ethernet(_)));
         let queues = diversion.quicken(ring, slots, kernel.is_some());
@@ -137,6 +144,16 @@ impl Diversion {
                 let _ = links::remove(diversion.near);
                 Err(e)
             }
+        }
+    }
+
+    /// Has what is let in handed to sockets that it is not addressed to.
+    pub(crate) fn hand(&mut self, giver: Option<&mut Giver>) {
+        let near = links::own_name(&self.device);
+        match giver.map(|g| g.attach(&near)) {
+            Some(Ok(link)) => self.giving = Some(link),
+            Some(Err(e)) => self.no_giving = Some(format!("{e:#}")),
+            None => {}
         }
     }
 
@@ -319,6 +336,7 @@ impl Diversion {
     /// Opens the interface again.
     pub(crate) fn remove(self, kernel: Option<&mut Kernel>) -> Result<()> {
         drop(self.xdp);
+        drop(self.giving);
         let opened = open(&self.device);
         if let (Some((near, attached)), Some(kernel)) = (self.fast, kernel) {
             kernel.detach(attached)?;

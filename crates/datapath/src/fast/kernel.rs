@@ -287,7 +287,12 @@ fn early_program(loaded: &mut Ebpf) -> Result<&mut Xdp> {
     Ok(program.try_into()?)
 }
 
-fn link(program: &mut SchedClassifier, device: &str, at: TcAttachType) -> Result<FdLink> {
+/// Puts a program first at a device.
+pub(crate) fn link(
+    program: &mut SchedClassifier,
+    device: &str,
+    at: TcAttachType,
+) -> Result<FdLink> {
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(device, at, order)?;
     Ok(program.take_link(id)?.try_into()?)

@@ -14,5 +14,5 @@ mod hops;
 mod kernel;
 mod table;
 
-pub(crate) use kernel::{Attached, Kernel, Shared, map, remove_pins, shared};
+pub(crate) use kernel::{Attached, Kernel, Shared, link, map, remove_pins, shared};
 pub(crate) use table::{Fast, Table};

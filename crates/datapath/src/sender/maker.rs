@@ -12,7 +12,7 @@ use aya::maps::Map;
 use tidegate_ebpf::sender::{DROPPED, KNOWN, Making, NOW, Side, program};
 use tidegate_engine::env::Env;
 use tidegate_engine::{Engine, Rules, interface_number};
-use tidegate_sys::{SenderLink, SenderProgram, namespace_cookie};
+use tidegate_sys::{SenderHook, SenderLink, SenderProgram, namespace_cookie};
 use tidegate_wire::Family;
 
 use super::refused;
@@ -229,7 +229,7 @@ impl Bench {
             let Some(code) = code else {
                 bail!("a table is missing");
             };
-            match SenderProgram::load(&code) {
+            match SenderProgram::load(SenderHook::Egress, &code) {
                 Ok(program) => return Ok(program),
                 Err(e) => last = Some((e, code)),
             }
@@ -237,7 +237,10 @@ impl Bench {
         let Some((e, code)) = last else {
             bail!("no length to try");
         };
-        let what = match SenderProgram::objection(&code).lines().last() {
+        let what = match SenderProgram::objection(SenderHook::Egress, &code)
+            .lines()
+            .last()
+        {
             Some(said) => format!("a program for local senders ({said})"),
             None => "a program for local senders".to_owned(),
         };

@@ -34,7 +34,17 @@ impl Worker {
                     as_sent,
                     ..
                 } => self.transmit(source, dev, next_hop, bytes, as_sent),
-                Output::Deliver { dev, bytes, .. } => self.deliver(source, dev, bytes),
+                Output::Deliver {
+                    dev,
+                    bytes,
+                    mark,
+                    given,
+                } => {
+                    if let Some(gifts) = &mut self.gifts {
+                        gifts.let_in(&self.engine, &bytes, mark, given);
+                    }
+                    self.deliver(source, dev, bytes);
+                }
                 Output::Log { .. } | Output::Nflog(_) => self.observer.output(self.now, &output),
             }
         }

@@ -8,6 +8,7 @@ mod fast;
 #[allow(dead_code, reason = "shared with the bench")]
 #[path = "../../benches/forward/frames.rs"]
 mod frames;
+mod handing;
 mod life;
 mod links;
 mod net;

@@ -228,7 +228,7 @@ impl Guard {
     pub(crate) fn load(&self, family: Family, rules: &str) {
         let parsed = parse_rules(rules, family, &NoNames)
             .unwrap_or_else(|e| panic!("{rules}: line {}: {}", e.line, e.render("test")));
-        let lowered = lower_knowing(&parsed, Sockets::Users);
+        let lowered = lower_knowing(&parsed, Sockets::Groups);
         let lowered = lowered.map_err(|e| e.render("test", None)).unwrap();
         let rules = Arc::new(lowered.ruleset);
         self.datapath.with(|engine, _| engine.load(rules)).unwrap();

@@ -10,7 +10,7 @@ use crate::senders::may;
 use crate::talk::udp;
 
 /// Rules that only count, in the order of chains, and what they count of [`traffic`].
-const RULES: [(&str, u64); 11] = [
+const RULES: [(&str, u64); 16] = [
     ("-A INPUT -p udp --dport 7000:7002 -m socket", 2),
     (
         "-A INPUT -p udp --dport 7000:7002 -m socket --nowildcard",
@@ -28,6 +28,14 @@ const RULES: [(&str, u64); 11] = [
     ("-A OUTPUT -p udp -m owner ! --socket-exists", 0),
     ("-A OUTPUT -p tcp --syn -m owner --uid-owner 65534", 1),
     ("-A OUTPUT -p tcp --syn -m owner --uid-owner 0", 0),
+    ("-A OUTPUT -p udp -m owner --gid-owner 65533", 5),
+    ("-A OUTPUT -p udp -m owner ! --gid-owner 65533", 3),
+    ("-A OUTPUT -p udp -m owner --gid-owner 0", 3),
+    ("-A OUTPUT -p tcp --syn -m owner --gid-owner 65530-65533", 1),
+    (
+        "-A OUTPUT -p udp -m owner --uid-owner 65534 ! --gid-owner 65533",
+        0,
+    ),
 ];
 
 fn rules() -> String {
@@ -36,7 +44,7 @@ fn rules() -> String {
 
 /// From short-lived programs of two users, and to open and closed ports.
 fn traffic(client: &Host, server: &Host, ours: &str, theirs: &str) {
-    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let nobody = "setpriv --reuid=65534 --regid=65533 --clear-groups";
     server.sh(&format!(
         "for i in 1 2 3 4 5; do {nobody} bash -c 'echo x > /dev/udp/{theirs}/9'; done
          for i in 1 2 3; do bash -c 'echo x > /dev/udp/{theirs}/9'; done
@@ -80,7 +88,7 @@ fn senders_and_receivers_are_known_as_to_the_kernel() {
     let (client, server) = client_and_server();
     let guard = server.guard(&rules(), &rules());
     guard.datapath.settle().unwrap();
-    assert!(guard.datapath.knows_sockets());
+    assert_ne!(guard.datapath.knows(), tidegate_datapath::Knows::Nothing);
     both_families(&client, &server);
     for family in [Family::V4, Family::V6] {
         assert_eq!(ours(&guard, family), expected, "{family:?}");
@@ -120,4 +128,80 @@ fn a_user_is_kept_from_sending() {
     let len = receiver.recv(&mut heard).unwrap();
     assert_eq!(&heard[..len], b"yes\n");
     assert_eq!(guard.counted(Family::V4, 0), 10);
+}
+
+/// Class 10:1 of `net_cls`, and what is counted of [`classed`].
+const CLASS_RULES: [(&str, u64); 3] = [
+    ("-A OUTPUT -p udp -m cgroup --cgroup 1048577", 2),
+    ("-A OUTPUT -p udp -m cgroup ! --cgroup 1048577", 1),
+    ("-A OUTPUT -p udp -m cgroup --cgroup 0", 1),
+];
+
+/// Two datagrams of a class and one of none; `false` where there are no classes.
+fn classed(server: &Host) -> bool {
+    let said = server.try_sh(
+        "unshare -m bash -ec '
+            d=$(mktemp -d)
+            mount -t cgroup -o net_cls none $d || { rmdir $d; echo no classes; exit 0; }
+            g=$d/tidegate-test-$$; mkdir $g
+            echo 0x00100001 >$g/net_cls.classid
+            bash -c \"echo \\$\\$ >$g/cgroup.procs; echo x >/dev/udp/10.0.0.2/9; echo x >/dev/udp/10.0.0.2/9\"
+            echo x >/dev/udp/10.0.0.2/9
+            for i in $(seq 50); do rmdir $g 2>/dev/null && break; sleep 0.05; done
+            umount $d; rmdir $d'",
+    );
+    !said.unwrap().contains("no classes")
+}
+
+#[test]
+fn classes_of_senders_are_known_as_to_the_kernel() {
+    if !may() {
+        return;
+    }
+    let expected = CLASS_RULES.map(|r| r.1).to_vec();
+    let rules = filter(&CLASS_RULES.map(|r| r.0));
+    let (_client, server) = client_and_server();
+    let guard = server.guard(&rules, &filter(&[]));
+    guard.datapath.settle().unwrap();
+    if !classed(&server) {
+        skipped("the kernel has no control groups of net_cls");
+        return;
+    }
+    let counted = [0, 1, 2].map(|n| guard.counted(Family::V4, n));
+    assert_eq!(counted.to_vec(), expected);
+    drop(guard);
+    if Command::new("iptables-legacy-save").output().is_err() {
+        skipped("the kernel's answer to compare with: iptables-legacy is missing");
+        return;
+    }
+    let (_client, server) = client_and_server();
+    server.sh(&format!("iptables-legacy-restore -w <<'END'\n{rules}END"));
+    assert!(classed(&server));
+    assert_eq!(kernels(&server, "iptables-legacy-save"), expected);
+}
+
+/// Sockets that were there before the firewall are their programs' groups', too.
+#[test]
+fn sockets_from_before_have_their_groups() {
+    if !may() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    let receiver = udp(&client, SocketAddr::new("10.0.0.2".parse().unwrap(), 9));
+    server.sh(
+        "setpriv --reuid=65534 --regid=65533 --clear-groups bash -c '
+             exec 3>/dev/udp/10.0.0.2/9
+             for i in $(seq 100); do sleep 0.1; echo x >&3; done
+         ' >/dev/null 2>&1 &",
+    );
+    let mut heard = [0; 16];
+    receiver.recv(&mut heard).unwrap();
+    let rules = filter(&["-A OUTPUT -p udp -m owner --gid-owner 65533"]);
+    let guard = server.guard(&rules, &filter(&[]));
+    // Some were sent before.
+    let counted = (0..90).any(|_| {
+        receiver.recv(&mut heard).unwrap();
+        guard.counted(Family::V4, 0) > 0
+    });
+    assert!(counted);
 }

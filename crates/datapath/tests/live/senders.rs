@@ -13,7 +13,7 @@ use tidegate_engine::conntrack::register::Register;
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{Config, Disposition, Engine, Outgoing, interface_number};
 use tidegate_syntax::{lower, parse_rules};
-use tidegate_sys::{SenderProgram, SharedWords, namespace_cookie};
+use tidegate_sys::{SenderHook, SenderProgram, SharedWords, namespace_cookie};
 use tidegate_wire::{Family, checksum};
 use tidegate_xt::NoNames;
 
@@ -403,8 +403,12 @@ fn compare(dice: &mut Dice, family: Family, object: &[u8]) -> (usize, usize) {
     };
     let code = program(&making).link(|m| Some(fd(m.name).as_fd().as_raw_fd()));
     let code = code.unwrap();
-    let program = SenderProgram::load(&code)
-        .unwrap_or_else(|e| panic!("{text}: {e}\n{}", SenderProgram::objection(&code)));
+    let program = SenderProgram::load(SenderHook::Egress, &code).unwrap_or_else(|e| {
+        panic!(
+            "{text}: {e}\n{}",
+            SenderProgram::objection(SenderHook::Egress, &code)
+        )
+    });
     let (mut dropped, mut refused) = (0, 0);
     for n in 0..150 {
         let frame = random_packet(dice, family);

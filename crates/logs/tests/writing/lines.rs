@@ -176,6 +176,7 @@ fn packets_are_no_lines() {
         dev: tidegate_engine::env::IfIndex(1),
         bytes: Vec::new(),
         mark: 0,
+        given: None,
     };
     logs.handle().log(at(0), &output);
     drop(logs);

@@ -1,8 +1,10 @@
 //! Files that `iptables-restore` refuses, with what to do about it.
 
+use std::ops::Range;
+
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
-use tidegate_syntax::Refused;
+use tidegate_syntax::{Failure, Refused};
 use tidegate_wire::Family;
 
 use super::source::Source;
@@ -107,7 +109,23 @@ fn known(source: &Source, number: usize) -> Option<&'static Known> {
     KNOWN.iter().find(has)
 }
 
+/// Where in the line the word stands that the tool complains of; else all of the line.
+fn place(text: &str, said: &str) -> Range<usize> {
+    let quoted = [('`', '\''), ('"', '"'), ('\'', '\'')]
+        .iter()
+        .find_map(|(begin, end)| {
+            let (_, rest) = said.split_once(*begin)?;
+            let (word, _) = rest.split_once(*end)?;
+            (!word.is_empty()).then_some(word)
+        });
+    let found = quoted.and_then(|word| Some((text.find(word)?, word.len())));
+    found.map_or(0..text.len(), |(at, len)| at..at + len)
+}
+
 fn said(refused: &Refused, family: Family) -> String {
+    if let Failure::Circle(chains) = &refused.failure {
+        return format!("chains jump in a circle: {chains}");
+    }
     let tool = match family {
         Family::V4 => "iptables-restore",
         Family::V6 => "ip6tables-restore",
@@ -120,10 +138,12 @@ fn said(refused: &Refused, family: Family) -> String {
 pub(super) fn json(source: &Source, refused: &Refused, family: Family) -> Value {
     let (number, text) = line(source, refused);
     let known = known(source, number);
+    let said = said(refused, family);
     json!({
-        "error": said(refused, family),
+        "error": said,
         "file": source.name,
         "line": number,
+        "column": place(text, &said).start + 1,
         "code": known.map(|k| k.code),
         "help": known.and_then(|k| k.command(text, family)),
     })
@@ -149,7 +169,7 @@ pub(super) fn text(
         Snippet::source(text)
             .line_start(number)
             .path(source.name.as_str())
-            .annotation(AnnotationKind::Primary.span(0..text.len())),
+            .annotation(AnnotationKind::Primary.span(place(text, &said))),
     );
     if known.is_some() {
         group = group.element(Level::NOTE.message(said.as_str()));

@@ -220,6 +220,29 @@ fn refused_files_say_what_to_do() {
     }
 }
 
+#[test]
+fn refused_files_are_blamed_by_line_and_column() {
+    for (rule, column, what) in [
+        ("-A INPUT -s 1.2.3.4 --bogus 3 -j DROP", 21, "--bogus"),
+        ("-A INPUT -p tcp --dport 70000 -j DROP", 25, "70000"),
+        ("-A INPUT -j NOSUCH", 13, "NOSUCH"),
+        ("-A INPUT -s 300.1.1.1 -j DROP", 13, "300.1.1.1"),
+    ] {
+        let text = format!("*filter\n:INPUT ACCEPT [0:0]\n{rule}\nCOMMIT\n");
+        let refused = parse_rules(&text, Family::V4, &HostNames::default()).unwrap_err();
+        let said = refused::json(&Source::new("rules", &text), &refused, Family::V4);
+        assert_eq!(
+            (said["line"].as_u64(), said["column"].as_u64()),
+            (Some(3), Some(column))
+        );
+        assert!(said["error"].as_str().unwrap().contains(what), "{said}");
+    }
+    let text = "*filter\n:a - [0:0]\n:b - [0:0]\n-A INPUT -j a\n-A a -j b\n-A b -j a\nCOMMIT\n";
+    let refused = parse_rules(text, Family::V4, &HostNames::default()).unwrap_err();
+    let said = refused::json(&Source::new("rules", text), &refused, Family::V4);
+    assert_eq!(said["error"], "chains jump in a circle: a -> b -> a");
+}
+
 /// Every rule of thousands is different: nothing is reported, in seconds.
 #[test]
 fn many_rules_take_little_time() {

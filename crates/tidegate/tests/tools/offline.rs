@@ -221,3 +221,36 @@ fn a_restore_killed_at_any_moment_leaves_the_old_rules_or_the_new() {
     host.lines(&[&format!("iptables-restore {}", path.display())]);
     assert_eq!(host.run(&["iptables", "-S"]).out.lines().count(), 5004);
 }
+
+/// A command line is about the sets that there are; a file may be written before them.
+#[test]
+fn rules_name_sets_that_are_there() {
+    let host = Host::new();
+    host.lines(&[
+        "ipset create here hash:ip",
+        "iptables -A INPUT -m set --match-set here src -j DROP",
+        "iptables -A INPUT -j SET --add-set here src",
+    ]);
+    let said = |line: &str| {
+        let run = host.line(line);
+        (run.status, run.err.lines().next().unwrap_or("").to_owned())
+    };
+    let missing = "iptables v1.8.13 (legacy): Set gone doesn't exist.".to_owned();
+    for rule in ["-m set --match-set gone src", "-j SET --del-set gone src"] {
+        for verb in ["-A INPUT", "-I INPUT 1", "-R INPUT 1"] {
+            let line = format!("iptables {verb} {rule}");
+            assert_eq!(said(&line), (2, missing.clone()), "{line}");
+        }
+    }
+    assert_eq!(
+        said("ip6tables -A INPUT -m set --match-set here src"),
+        (
+            2,
+            "ip6tables v1.8.13 (legacy): The protocol family of set here is IPv4, which is not applicable."
+                .to_owned()
+        )
+    );
+    let file = "*filter\n-A INPUT -m set --match-set gone src\nCOMMIT\n";
+    assert_eq!(host.feed(&["iptables-restore", "-n"], file).status, 0);
+    host.lines(&["iptables -D INPUT -m set --match-set gone src"]);
+}

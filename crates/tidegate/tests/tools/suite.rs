@@ -88,7 +88,7 @@ fn the_rule_tests_of_iptables_pass() {
     for file in files {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let tools: &[&str] = match name.split('_').next() {
-            Some("libxt") => &["iptables", "ip6tables"],
+            Some("libxt" | "iptables.t") => &["iptables", "ip6tables"],
             Some("libip6t") => &["ip6tables"],
             _ => &["iptables"],
         };

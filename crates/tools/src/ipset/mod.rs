@@ -16,6 +16,7 @@ use std::io::{self, Read};
 
 use tidegate_sets::Sets;
 use tidegate_syntax::Failure;
+use tidegate_wire::Family;
 
 use crate::names::FileNames;
 use crate::{Prepared, Printed, Store};
@@ -36,6 +37,21 @@ pub trait SetStore {
     /// # Errors
     /// The sets cannot be had, or not be stored.
     fn with_sets(&self, change: bool, work: SetWork) -> Result<Printed, Failure>;
+}
+
+/// Why a rule of that family cannot look into a set, if it cannot.
+#[must_use]
+pub fn unusable(sets: Option<&Sets>, name: &str, family: Family) -> Option<Failure> {
+    let Some(set) = sets.and_then(|sets| sets.get(name)) else {
+        return Some(Failure::Usage(format!("Set {name} doesn't exist.\n")));
+    };
+    let other = match set.family.filter(|&f| f != family)? {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    };
+    Some(Failure::Usage(format!(
+        "The protocol family of set {name} is {other}, which is not applicable.\n"
+    )))
 }
 
 /// Version of ipset that this one speaks like.

@@ -68,7 +68,7 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
     );
     if let Some(class) = args.number(CLASS) {
         ctx.ask_sockets(
-            Sockets::All,
+            Sockets::Groups,
             "cgroup: the class of the socket that a packet belongs to is not known here",
         );
         let is = Cond::eq(Field::SocketClass, class.into());

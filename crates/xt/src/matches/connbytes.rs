@@ -84,7 +84,11 @@ pub static CONNBYTES: Extension = Extension {
     options: OPTIONS,
     help: crate::Help::order(&[RANGE, DIR, MODE]),
     finish: |args, _| {
-        for (opt, name) in [(DIR, "connbytes-dir"), (MODE, "connbytes-mode")] {
+        for (opt, name) in [
+            (RANGE, "connbytes"),
+            (DIR, "connbytes-dir"),
+            (MODE, "connbytes-mode"),
+        ] {
             if !args.has(opt) {
                 return Err(Error::parameter(format!(
                     "connbytes: option \"--{name}\" must be specified\n"

@@ -1,18 +1,15 @@
-//! `-m ipcomp`: the compression parameter index (kernel `comp_mt`). Without an option the
-//! tool asks for index 0; `--compres` is kept but nothing in the kernel reads it.
+//! `-m ipcomp`: the compression parameter index (kernel `comp_mt`). Without an option any
+//! will do, where the tool asks for index 0: it saves "any index" without an option.
+//! `--compres` is kept but nothing in the kernel reads it.
 
 use tidegate_ir::{Cond, Field};
+use tidegate_wire::proto;
 
 use super::{ranges, transport::header};
-use crate::{
-    Arg, Case, Extension, Legal, Lower, Opt, Value, Vector, bad, no, ok, packets, saved, yes,
-};
+use crate::{Arg, Case, Extension, Legal, Lower, Opt, Vector, bad, no, ok, packets, saved, yes};
 
 const SPI: usize = 0;
 const RESERVED: usize = 1;
-
-/// Protocol number of IPComp (RFC 3173).
-const COMP: u8 = 108;
 
 const OPTIONS: &[Opt] = &[
     Opt::new("ipcompspi", ranges::RANGE)
@@ -31,25 +28,13 @@ pub static IPCOMP: Extension = Extension {
     }),
     options: OPTIONS,
     help: crate::Help::TABLE.titled("comp match options:"),
-    legal: Legal::protos(&[COMP]),
+    legal: Legal::protos(&[proto::IPCOMP]),
     finish: |args, _| {
-        if !args.has(SPI) {
-            args.set(SPI, false, Value::Range(0, 0));
-        }
+        ranges::forget_all(args, SPI);
         Ok(())
     },
-    save: |x, family| {
-        let all = x.args.range(SPI) == Some((0, u32::MAX.into())) && !x.args.inverted(SPI);
-        let spi = if all {
-            String::new()
-        } else {
-            x.save_option(SPI, family)
-        };
-        spi + &x.save_option(RESERVED, family)
-    },
     list: |x, _| {
-        let all = x.args.range(SPI) == Some((0, u32::MAX.into())) && !x.args.inverted(SPI);
-        let spi = ranges::listed(&x.args, SPI, "spi").filter(|_| !all);
+        let spi = ranges::listed(&x.args, SPI, "spi");
         let reserved = if x.args.has(RESERVED) {
             " reserved"
         } else {
@@ -63,18 +48,23 @@ pub static IPCOMP: Extension = Extension {
 };
 
 const CASES: &[Case] = &[
-    ok("-p 108 -m ipcomp --ipcompspi 18"),
-    ok("-p 108 -m ipcomp ! --ipcompspi 18"),
-    ok("-p 108 -m ipcomp --ipcompspi 5:10").v6(),
+    ok("-p ipcomp -m ipcomp --ipcompspi 18"),
+    ok("-p ipcomp -m ipcomp ! --ipcompspi 18"),
+    ok("-p ipcomp -m ipcomp --ipcompspi 5:10").v6(),
     saved(
         "-p 108 -m ipcomp --compres",
-        "-p 108 -m ipcomp --ipcompspi 0 --compres",
+        "-p ipcomp -m ipcomp --compres",
     ),
-    saved("-p 108 -m ipcomp", "-p 108 -m ipcomp --ipcompspi 0"),
+    ok("-p ipcomp -m ipcomp"),
+    saved("-p ipcomp -m ipcomp --ipcompspi :", "-p ipcomp -m ipcomp"),
+    saved(
+        "-p ipcomp -m ipcomp ! --ipcompspi :",
+        "-p ipcomp -m ipcomp ! --ipcompspi 0:4294967295",
+    ),
     bad("-m ipcomp --ipcompspi 5:10"),
 ];
 
 const VECTORS: &[Vector] = &[
-    yes("-p 108 -m ipcomp --ipcompspi 256", packets::IPCOMP),
-    no("-p 108 -m ipcomp ! --ipcompspi 200:300", packets::IPCOMP),
+    yes("-p ipcomp -m ipcomp --ipcompspi 256", packets::IPCOMP),
+    no("-p ipcomp -m ipcomp ! --ipcompspi 200:300", packets::IPCOMP),
 ];

@@ -21,9 +21,11 @@ const RANGE: Arg = Arg::Special {
 const OPTIONS: &[Opt] = &[
     Opt::new("src-range", RANGE)
         .invertible()
+        .remark(upside_down)
         .help("[!] --src-range ip[-ip]    Match source IP in the specified range\n"),
     Opt::new("dst-range", RANGE)
         .invertible()
+        .remark(upside_down)
         .help("[!] --dst-range ip[-ip]    Match destination IP in the specified range\n"),
 ];
 
@@ -47,6 +49,12 @@ fn parse(input: &Input<'_>) -> Result<Value, Error> {
     let (lo, hi) = text.split_once('-').unwrap_or((text, text));
     let addr = |s| text::parse_addr(s, input.ctx.family).ok_or_else(|| input.bad_value(s));
     Ok(Value::Addrs(addr(lo)?, addr(hi)?))
+}
+
+fn upside_down(value: &Value, family: Family) -> Option<String> {
+    let (lo, hi) = value.addrs()?;
+    let range = show(value, family);
+    (lo > hi).then(|| format!("xt_iprange: range {range} is reversed and will never match"))
 }
 
 fn show(value: &Value, family: Family) -> String {

@@ -45,7 +45,7 @@ fn parse(input: &Input<'_>) -> Result<Value, Error> {
     let mut list = Vec::new();
     for item in input.text().split(',') {
         if list.len() == MOST {
-            return Err(Error::parameter("too many ports specified"));
+            return Err(Error::parameter("too many addresses specified"));
         }
         let (kind, len) = match item.split_once(':') {
             Some((kind, len)) => (byte(kind, input, "opt")?, byte(len, input, "length")?),

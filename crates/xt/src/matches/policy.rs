@@ -172,12 +172,10 @@ fn next(input: &Input<'_>) -> Result<Value, Error> {
 
 fn protocol(input: &Input<'_>) -> Result<Value, Error> {
     let word = input.text();
-    let known = match word {
-        "ipcomp" => Some(COMP),
-        word => crate::number::whole(word, 0, 255)
-            .or_else(|| input.ctx.names.protocol(word).map(u64::from)),
-    };
-    let found = known.filter(|&n| !protocol_name(n).is_empty());
+    let known = crate::number::whole(word, 0, 255)
+        .or_else(|| input.ctx.names.protocol(word).map(u64::from))
+        .ok_or_else(|| Error::parameter(format!("unknown protocol \"{word}\" specified")))?;
+    let found = Some(known).filter(|&n| !protocol_name(n).is_empty());
     let found =
         found.ok_or_else(|| Error::parameter("policy match: protocol must be ah/esp/ipcomp"))?;
     placed(input, Value::Number(found))

@@ -104,12 +104,14 @@ fn finish(args: &mut Args, _: &Context<'_>) -> Result<(), Error> {
         }
         return Ok(());
     }
-    let (Some(every), Some(packet)) = (args.number(EVERY), args.number(PACKET)) else {
+    let (every, packet) = (args.number(EVERY), args.number(PACKET));
+    if every.is_none() && packet.is_none() {
         return Err(Error::parameter(
             "--every and --packet must be specified when using nth mode",
         ));
-    };
-    if packet >= every {
+    }
+    // That one needs the other is said later.
+    if packet.unwrap_or(0) >= every.unwrap_or(1) {
         return Err(Error::parameter("the --packet p must be 0 <= p <= n-1"));
     }
     Ok(())

@@ -19,17 +19,18 @@ pub(super) fn int_range(input: &Input<'_>, max: u64) -> Result<Value, Error> {
             input.ext, input.opt.name
         ))
     };
-    let bound = |s: &str, empty: u64| match s {
+    // What cannot be read is shown with all that follows it.
+    let bound = |s: &str, empty: u64, near: &str| match s {
         "" => Ok(empty),
-        s => number::whole(s, 0, max).ok_or_else(|| bad(s)),
+        s => number::whole(s, 0, max).ok_or_else(|| bad(near)),
     };
     let (lo, hi) = match arg.split_once(':') {
         None => {
-            let n = bound(arg, 0)?;
+            let n = bound(arg, 0, arg)?;
             (n, n)
         }
         Some((_, hi)) if hi.contains(':') => return Err(too_many(input)),
-        Some((lo, hi)) => (bound(lo, 0)?, bound(hi, max)?),
+        Some((lo, hi)) => (bound(lo, 0, arg)?, bound(hi, max, hi)?),
     };
     if lo > hi {
         return Err(Error::parameter(format!(

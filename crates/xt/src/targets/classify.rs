@@ -45,16 +45,37 @@ pub static CLASSIFY: Extension = Extension {
     ..Extension::TARGET
 };
 
-/// Two hexadecimal numbers, of each of which 16 bits count.
+/// Two hexadecimal numbers as `sscanf` reads `%x:%x`, of each of which 16 bits count; what
+/// follows them is not looked at.
 fn parse(input: &Input<'_>) -> Result<Value, Error> {
     let word = input.text();
-    let half = |s: &str| u32::from_str_radix(s, 16).ok().map(|n| n & 0xffff);
-    let class = word
-        .split_once(':')
-        .and_then(|(major, minor)| Some(half(major)? << 16 | half(minor)?));
+    let class = half(word).and_then(|(major, rest)| {
+        let (minor, _) = half(rest.strip_prefix(':')?)?;
+        Some(major << 16 | minor)
+    });
     class
         .map(|c| Value::Number(c.into()))
         .ok_or_else(|| Error::parameter(format!("Bad class value \"{word}\"")))
+}
+
+/// A number with its sign, and what follows.
+fn half(text: &str) -> Option<(u32, &str)> {
+    let text = text.trim_start();
+    let (minus, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let bare = digits.strip_prefix("0x").or(digits.strip_prefix("0X"));
+    let digits = bare.unwrap_or(digits);
+    let end = digits.find(|c: char| !c.is_ascii_hexdigit());
+    let (number, rest) = digits.split_at(end.unwrap_or(digits.len()));
+    // Numbers that do not fit become the largest, of which the low bits are all set.
+    let number = match number {
+        "" => return None,
+        number => u64::from_str_radix(number, 16).unwrap_or(u64::MAX),
+    };
+    let number = if minus { number.wrapping_neg() } else { number };
+    Some((number as u32 & 0xffff, rest))
 }
 
 const fn post(case: Case) -> Case {

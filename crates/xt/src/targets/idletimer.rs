@@ -123,14 +123,20 @@ impl Step for Restart {
     }
 }
 
+/// What else is in the directory of timers (`idletimer_check_sysfs_name`).
+const TAKEN: [&str; 3] = ["power", "subsystem", "uevent"];
+
 /// `idletimer_tg_helper`.
 fn check(args: &Args, _: &Place<'_>) -> Result<(), Refusal> {
     let timeout = args.number(TIMEOUT).unwrap_or(0);
     if timeout == 0 || timeout >= TIMEOUT_MAX {
         return Err(Refusal::invalid("IDLETIMER: timeout out of range"));
     }
-    if args.text(LABEL) == Some("") {
-        return Err(Refusal::invalid("IDLETIMER: no label"));
+    let label = args.text(LABEL).unwrap_or("");
+    if label.is_empty() || label.contains('/') || TAKEN.contains(&label) {
+        return Err(Refusal::invalid(
+            "IDLETIMER: there can be no timer of that name",
+        ));
     }
     Ok(())
 }
@@ -156,4 +162,6 @@ const CASES: &[Case] = &[
     bad("-j IDLETIMER --timeout 0 --label y"),
     bad("-j IDLETIMER --timeout 4294967295 --label y"),
     bad("-j IDLETIMER --timeout 42 --label \"\""),
+    bad("-j IDLETIMER --timeout 42 --label power"),
+    bad("-j IDLETIMER --timeout 42 --label a/b"),
 ];

@@ -62,16 +62,16 @@ fn parse_balance(input: &Input<'_>) -> Result<Value, Error> {
     let Some((first, last)) = word.split_once(':') else {
         return Err(Error::parameter(format!("Bad range \"{word}\"")));
     };
-    let bound = |s: &str, open| match s {
+    let bound = |s: &str, open, near: &str| match s {
         "" => Ok(open),
         s => number::whole(s, 0, MAX).ok_or_else(|| {
             Error::parameter(format!(
-                "{}: bad value for option \"--{}\" near \"{s}\", or out of range (0-{MAX}).\n",
+                "{}: bad value for option \"--{}\" near \"{near}\", or out of range (0-{MAX}).\n",
                 input.ext, input.opt.name
             ))
         }),
     };
-    let (first, last) = (bound(first, 0)?, bound(last, MAX)?);
+    let (first, last) = (bound(first, 0, word)?, bound(last, MAX, last)?);
     if first >= last {
         return Err(Error::parameter(format!(
             "{first} should be less than {last}"

@@ -61,7 +61,7 @@ pub static TPROXY: Extension = Extension {
 
 fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Outcome {
     ctx.ask_sockets(
-        Sockets::All,
+        Sockets::Handing,
         "TPROXY: packets cannot be handed to a socket here",
     );
     ctx.reassembles = true;

@@ -177,7 +177,10 @@ impl Reader<'_> {
             }
             self.at += 1;
         }
-        draft.set(opt, invert, &args, &ctx).map_err(Fault::Tool)
+        draft
+            .set(opt, invert, &args, &ctx)
+            .map(drop)
+            .map_err(Fault::Tool)
     }
 }
 

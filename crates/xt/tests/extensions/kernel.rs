@@ -20,12 +20,15 @@ const DIFFERENT: &[&str] = &[
     "-p ah -m ah ! --ahspi 0:4294967295",
     "-p esp -m esp ! --espspi 0:4294967295",
     "-m frag ! --fragid 0:4294967295",
+    "-p ipcomp -m ipcomp ! --ipcompspi :",
     "-m rt ! --rt-segsleft 0:4294967295",
     "-p dccp -m dccp --dport 3:1",
     "-p esp -m esp --espspi 7:5",
     "-m frag --fragid 5:1",
     "-p tcp -m tcpmss --mss 65535:1",
     "-m physdev --physdev-in aaaaaaaaaaaaaaaaaaaaaaa",
+    // Ours asks for any index, which the tool saves so.
+    "-p ipcomp -m ipcomp",
     // Needs a name server, or the tool's lists of names.
     "-m recent --set --mask foo",
     "-m connlabel --label foo",
