@@ -8,7 +8,9 @@ mod fast;
 #[allow(dead_code, reason = "shared with the bench")]
 #[path = "../../benches/forward/frames.rs"]
 mod frames;
+mod heirs;
 mod life;
+mod limits;
 mod links;
 mod net;
 mod owners;
