@@ -15,8 +15,8 @@ fn a_full_table_leaves_connections_to_the_daemon() {
     if !may() {
         return;
     }
-    const PLACES: u32 = 3;
-    const STREAMS: u16 = 8;
+    const PLACES: u32 = 2;
+    const STREAMS: u16 = 4;
     let net = net();
     net.routed();
     let options = Options {
