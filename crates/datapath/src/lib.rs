@@ -39,7 +39,7 @@ use tidegate_host::Host;
 use tidegate_sys::Clock;
 
 use alone::Alone;
-use fast::{Fast, Kernel, Table};
+use fast::{Fast, Kernel, Predecessor, Table, adopt};
 use guardian::Guardian;
 pub use guardian::watch;
 use known::Known;
@@ -275,9 +275,7 @@ impl Datapath {
             return Ok(());
         };
         let alone = Alone::new()?;
-        // A predecessor's programs know nothing of what begins here; its filters keep
-        // closed what they leave.
-        fast::remove_pins()?;
+        let predecessor = self.take_over(&watcher)?;
         if let Some(words) = watcher.guardian() {
             let guardian = Guardian::start(words).context("starting a guardian")?;
             *lock(&self.guardian) = Some(guardian);
@@ -286,12 +284,39 @@ impl Datapath {
             let _ = watcher.close();
             return Err(e);
         }
+        // Once the loop has all interfaces.
+        self.with(|_, _| ())?;
+        if let Some(kernel) = watcher.kernel() {
+            kernel.wait(false);
+        }
+        predecessor.map_or(Ok(()), Predecessor::remove)?;
         drop(alone);
         self.settle()?;
         let stop = Arc::clone(&self.stop_watcher);
         let thread = spawn("watcher", move || watcher.run(&stop))?;
         lock(&self.threads).watcher = Some(thread);
         Ok(())
+    }
+
+    /// Takes over the connections that the programs of a killed predecessor go on forwarding.
+    /// They do so until ours, which wait meanwhile, begin; without any of ours they end here,
+    /// for they know nothing of what begins, and its filters keep closed what they leave.
+    fn take_over(&self, watcher: &Watcher) -> Result<Option<Predecessor>> {
+        let own = watcher.kernel().and_then(Kernel::own_pins);
+        let Some(predecessor) = Predecessor::find(own)? else {
+            return Ok(None);
+        };
+        let Some(kernel) = watcher.kernel() else {
+            predecessor.remove()?;
+            return Ok(None);
+        };
+        // One of another version may have tables that cannot be read.
+        if let Ok(left) = predecessor.connections() {
+            let clock = Clock::new();
+            self.with(move |engine, now| adopt(engine, now, clock, &left))?;
+        }
+        kernel.wait(true);
+        Ok(Some(predecessor))
     }
 
     /// Does `work` between two batches and returns what it does.

@@ -18,6 +18,8 @@ pub(crate) struct Case {
     pub(crate) snat: bool,
     /// Nothing is let through.
     pub(crate) flood: bool,
+    /// Every packet opens a connection.
+    pub(crate) fresh: bool,
 }
 
 impl Case {
@@ -28,7 +30,13 @@ impl Case {
             rules,
             snat: false,
             flood: false,
+            fresh: false,
         }
+    }
+
+    /// Its flows become established.
+    const fn settles(&self) -> bool {
+        !self.flood && !self.fresh
     }
 
     /// Known packets first, then rules that no packet matches, then who may begin.
@@ -155,6 +163,7 @@ impl Place {
         match firewall {
             Firewall::None => {}
             _ if case.flood => place.begin()?,
+            _ if case.fresh => {}
             _ => place.open(case, &stream)?,
         }
         Ok(place)
@@ -252,6 +261,32 @@ impl Place {
         last.filter_map(packets).max().unwrap_or(0)
     }
 
+    /// Opens so many connections, no faster than they can be decided, once those before are
+    /// forgotten.
+    pub(crate) fn open_fresh(&mut self, count: u32) {
+        match &self.guard {
+            Some(guard) => {
+                let flush =
+                    |engine: &mut tidegate_engine::Engine, _| engine.conntrack_mut().flush();
+                guard.datapath.with(flush).unwrap();
+            }
+            None => {
+                let _ = self.router.try_sh("conntrack -F 2>/dev/null");
+            }
+        }
+        let before = self.done();
+        let mut sent = 0;
+        while sent < count {
+            self.forth.send(&self.inside, STEP);
+            sent += STEP;
+            let there = || self.sink.count() - before >= u64::from(sent);
+            let until = std::time::Instant::now() + Duration::from_secs(2);
+            while !there() && std::time::Instant::now() < until {
+                sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
     /// What became of the packets, where that is asked for.
     pub(crate) fn explain(&self) {
         if std::env::var_os("VERBOSE").is_some() {
@@ -284,7 +319,7 @@ fn guard(router: &Host, ring: Ring, case: &Case) -> Result<Guard, String> {
     let options = Options {
         ring,
         fast: true,
-        offloaded: case.flows * 2,
+        offloaded: if case.settles() { case.flows * 2 } else { 1024 },
         ..Options::default()
     };
     let guard = router.guard_with(options, &case.rules(), &filter(&[]));

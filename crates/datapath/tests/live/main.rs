@@ -9,7 +9,9 @@ mod fast;
 #[path = "../../benches/forward/frames.rs"]
 mod frames;
 mod handing;
+mod heirs;
 mod life;
+mod limits;
 mod links;
 mod net;
 mod owners;

@@ -108,6 +108,7 @@ fn ingress(secrets: &Secrets) -> Asm {
     let (next, up, hold, noted) = (a.label(), a.label(), a.label(), a.label());
     a.mov(CONTEXT, Reg::R1);
     clear(&mut a);
+    waits(&mut a, next);
     judged(&mut a, secrets, noted);
     read(&mut a, secrets, next, up);
     find(&mut a, Front::Tcx, up);
@@ -139,6 +140,14 @@ fn clear(a: &mut Asm) {
     for at in (KEY..0).step_by(8) {
         a.store(Size::D, Reg::R10, at, 0);
     }
+}
+
+/// Goes to `next` while those behind are to do the work: a predecessor's.
+fn waits(a: &mut Asm, next: Label) {
+    look_up(a, &GLOBALS, INDEX);
+    a.jump_if(Cond::Eq, Reg::R0, 0, next);
+    a.load(Size::D, Reg::R1, Reg::R0, word(global::WAITS));
+    a.jump_if(Cond::Ne, Reg::R1, 0, next);
 }
 
 /// The packet is counted among those that go up; R1 is its number.
