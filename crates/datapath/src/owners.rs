@@ -11,12 +11,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::EbpfLoader;
 use aya::maps::{self, Map, MapData};
 use tidegate_ebpf::owner::{
-    ASKED, CREATORS, KEY, MAPS, NOTE, Note, OWNERS, creation, key, program,
+    ASKED, CREATORS, Creator, KEY, MAPS, NOTE, Note, OWNERS, creation, key, program,
 };
 use tidegate_engine::{Owner, Socket, SocketEnds, Sockets};
 use tidegate_host::diag::{Diag, Found};
@@ -28,6 +29,9 @@ use crate::sender::refused;
 /// Most control groups whose names are kept, and most directories looked at for one.
 const MOST_GROUPS: usize = 4096;
 const MOST_DIRECTORIES: usize = 20_000;
+
+/// How long what a process is said to be holds.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Says whether rules ask; the program does nothing otherwise.
 #[derive(Clone)]
@@ -47,10 +51,19 @@ pub(crate) struct Known {
     root: PathBuf,
     /// Their paths by number.
     groups: HashMap<u64, String>,
-    /// Groups of the programs that have sockets by these sockets' inodes, as at the start.
-    before: HashMap<u32, u32>,
+    /// By the inodes of sockets: processes that have had them at the start, and groups.
+    before: HashMap<u32, (u32, u32)>,
+    /// The process that was looked at last.
+    seen: Option<Seen>,
     /// End the programs' work when they go.
     links: (SenderLink, Option<SenderLink>),
+}
+
+/// Further groups of a process and user, and when they were looked up.
+struct Seen {
+    who: (u32, u32),
+    at: Instant,
+    groups: Vec<u32>,
 }
 
 impl fmt::Debug for Known {
@@ -99,6 +112,7 @@ pub(crate) fn start(root: PathBuf, cgroup: &Path) -> Result<(Known, Asked)> {
         root,
         groups: HashMap::new(),
         before,
+        seen: None,
         links: (link, creations.ok()),
     };
     Ok((known, asked))
@@ -127,13 +141,17 @@ impl Sockets for Known {
     fn sender(&mut self, ends: &SocketEnds) -> Option<Arc<Socket>> {
         let key = key(ends.proto, ends.local, ends.remote);
         let note = Note::read(self.owners.get(&key, 0).ok()?);
-        let (gid, class) = note.creator.unwrap_or_else(|| (self.group(ends), 0));
+        let creator = match note.creator {
+            Some(creator) => creator,
+            None => self.creator(ends),
+        };
+        let groups = self.further_groups(creator.process, note.uid);
         let mut socket = Socket::of(Some(Owner {
             uid: note.uid,
-            gid,
-            ..Owner::default()
+            gid: creator.gid,
+            groups,
         }));
-        socket.class = class;
+        socket.class = creator.class;
         socket.cgroup = self.path(note.cgroup);
         Some(Arc::new(socket))
     }
@@ -161,15 +179,43 @@ impl Sockets for Known {
 }
 
 impl Known {
-    /// The group of who has had a socket from the start; nobody's where that is not known.
-    fn group(&mut self, ends: &SocketEnds) -> u32 {
-        const NOBODY: u32 = u32::MAX;
+    /// Who has had a socket from the start; nobody where that is not known.
+    fn creator(&mut self, ends: &SocketEnds) -> Creator {
+        let nobody = Creator {
+            gid: u32::MAX,
+            class: 0,
+            process: 0,
+        };
         if self.before.is_empty() {
-            return NOBODY;
+            return nobody;
         }
         let found = self.diag.receiver(ends).ok().flatten();
-        let group = found.and_then(|socket| self.before.get(&socket.inode));
-        group.copied().unwrap_or(NOBODY)
+        let known = found.and_then(|socket| {
+            let &(process, gid) = self.before.get(&socket.inode)?;
+            Some(Creator {
+                gid,
+                class: socket.class,
+                process,
+            })
+        });
+        known.unwrap_or(nobody)
+    }
+
+    /// The further groups of a process; where it is gone, those that its user has.
+    fn further_groups(&mut self, process: u32, uid: u32) -> Vec<u32> {
+        let recent = |seen: &&Seen| seen.who == (process, uid) && seen.at.elapsed() < A_MOMENT;
+        if let Some(seen) = self.seen.as_ref().filter(recent) {
+            return seen.groups.clone();
+        }
+        let status = fs::read_to_string(format!("/proc/{process}/status"));
+        let told = status.ok().and_then(|text| numbers(&text, "Groups:"));
+        let groups = told.unwrap_or_else(|| groups_of_user(uid));
+        self.seen = Some(Seen {
+            who: (process, uid),
+            at: Instant::now(),
+            groups: groups.clone(),
+        });
+        groups
     }
 
     /// Whether group and class of senders are known.
@@ -188,17 +234,42 @@ impl Known {
     }
 }
 
-/// By the inodes of sockets that programs have: the programs' groups (`fsgid`).
-fn groups_of_sockets() -> HashMap<u32, u32> {
+/// The numbers behind a word of a process's status.
+fn numbers(status: &str, word: &str) -> Option<Vec<u32>> {
+    let rest = status.lines().find_map(|line| line.strip_prefix(word))?;
+    rest.split_whitespace().map(|n| n.parse().ok()).collect()
+}
+
+/// The groups that a user is a member of.
+fn groups_of_user(uid: u32) -> Vec<u32> {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
+        (number.parse() == Ok(uid)).then_some(name)
+    });
+    let Some(name) = name else {
+        return Vec::new();
+    };
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let group = |line: &str| {
+        let mut fields = line.split(':').skip(2);
+        let number = fields.next()?.parse().ok()?;
+        let is_member = fields.next()?.split(',').any(|member| member == name);
+        is_member.then_some(number)
+    };
+    groups.lines().filter_map(group).collect()
+}
+
+/// By the inodes of sockets that processes have: these, and their groups (`fsgid`).
+fn groups_of_sockets() -> HashMap<u32, (u32, u32)> {
     let mut found = HashMap::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let at = process.path();
         let status = fs::read_to_string(at.join("status")).unwrap_or_default();
-        let group = status.lines().find_map(|line| {
-            let ids = line.strip_prefix("Gid:")?;
-            ids.split_whitespace().nth(3)?.parse().ok()
-        });
-        let Some(group) = group else {
+        let number = process.file_name().to_str().and_then(|n| n.parse().ok());
+        let ids = numbers(&status, "Gid:").and_then(|ids| ids.get(3).copied());
+        let (Some(number), Some(group)) = (number, ids) else {
             continue;
         };
         for open in fs::read_dir(at.join("fd")).into_iter().flatten().flatten() {
@@ -206,7 +277,7 @@ fn groups_of_sockets() -> HashMap<u32, u32> {
                 let number = to.to_str()?.strip_prefix("socket:[")?;
                 number.strip_suffix(']')?.parse().ok()
             });
-            found.extend(inode.map(|inode: u32| (inode, group)));
+            found.extend(inode.map(|inode: u32| (inode, (number, group))));
         }
     }
     found

@@ -33,7 +33,7 @@ pub static ASKED: Map = Map {
     shared: true,
 };
 
-/// What [`creation`] notes with a socket: group, class, and that it has.
+/// What [`creation`] notes with a socket: group, class and process.
 pub static CREATORS: Map = Map {
     name: "creators",
     kind: Kind::OfSocket,
@@ -58,8 +58,19 @@ pub struct Note {
     pub uid: u32,
     /// Number of its control group (of version 2), which is its directory's inode.
     pub cgroup: u64,
-    /// Group and class (`net_cls.classid`) of who opened the socket, where that was seen.
-    pub creator: Option<(u32, u32)>,
+    /// Who opened the socket, where that was seen.
+    pub creator: Option<Creator>,
+}
+
+/// The program that opened a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Creator {
+    /// Its group.
+    pub gid: u32,
+    /// Its class (`net_cls.classid`).
+    pub class: u32,
+    /// Its process.
+    pub process: u32,
 }
 
 impl Note {
@@ -75,7 +86,11 @@ impl Note {
         Note {
             uid: word(0),
             cgroup: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            creator: (word(24) != 0).then_some((word(16), word(20))),
+            creator: (word(24) != 0).then(|| Creator {
+                gid: word(16),
+                class: word(20),
+                process: word(24),
+            }),
         }
     }
 }
@@ -84,6 +99,7 @@ impl Note {
 mod helper {
     pub(super) const MAP_LOOKUP: i32 = 1;
     pub(super) const MAP_UPDATE: i32 = 2;
+    pub(super) const CURRENT_PROCESS: i32 = 14;
     pub(super) const CURRENT_IDS: i32 = 15;
     pub(super) const CURRENT_CLASS: i32 = 17;
     pub(super) const SOCKET_UID: i32 = 47;
@@ -139,7 +155,9 @@ pub fn creation(cookie: u64) -> Asm {
     a.mov(R::R1, CONTEXT);
     a.call(helper::CURRENT_CLASS);
     a.store(Size::W, R::R7, 4, R::R0);
-    a.store(Size::W, R::R7, 8, 1);
+    a.call(helper::CURRENT_PROCESS);
+    a.alu(Op::Rsh, R::R0, 32);
+    a.store(Size::W, R::R7, 8, R::R0);
     a.bind(pass);
     a.mov(R::R0, 1);
     a.exit();
@@ -223,7 +241,12 @@ mod tests {
         assert_eq!(Note::read(bytes), note);
         bytes[16..20].copy_from_slice(&100u32.to_ne_bytes());
         bytes[20..24].copy_from_slice(&5u32.to_ne_bytes());
-        bytes[24] = 1;
-        assert_eq!(Note::read(bytes).creator, Some((100, 5)));
+        bytes[24..28].copy_from_slice(&4321u32.to_ne_bytes());
+        let creator = Creator {
+            gid: 100,
+            class: 5,
+            process: 4321,
+        };
+        assert_eq!(Note::read(bytes).creator, Some(creator));
     }
 }

@@ -10,7 +10,7 @@ use crate::senders::may;
 use crate::talk::udp;
 
 /// Rules that only count, in the order of chains, and what they count of [`traffic`].
-const RULES: [(&str, u64); 16] = [
+const RULES: [(&str, u64); 18] = [
     ("-A INPUT -p udp --dport 7000:7002 -m socket", 2),
     (
         "-A INPUT -p udp --dport 7000:7002 -m socket --nowildcard",
@@ -21,14 +21,14 @@ const RULES: [(&str, u64); 16] = [
         0,
     ),
     ("-A INPUT -p udp --dport 7000:7002", 5),
-    ("-A OUTPUT -p udp -m owner --uid-owner 65534", 5),
+    ("-A OUTPUT -p udp -m owner --uid-owner 65534", 6),
     ("-A OUTPUT -p udp -m owner ! --uid-owner 65534", 3),
-    ("-A OUTPUT -p udp -m owner --uid-owner 60000-65534", 5),
-    ("-A OUTPUT -p udp -m owner --socket-exists", 8),
+    ("-A OUTPUT -p udp -m owner --uid-owner 60000-65534", 6),
+    ("-A OUTPUT -p udp -m owner --socket-exists", 9),
     ("-A OUTPUT -p udp -m owner ! --socket-exists", 0),
     ("-A OUTPUT -p tcp --syn -m owner --uid-owner 65534", 1),
     ("-A OUTPUT -p tcp --syn -m owner --uid-owner 0", 0),
-    ("-A OUTPUT -p udp -m owner --gid-owner 65533", 5),
+    ("-A OUTPUT -p udp -m owner --gid-owner 65533", 6),
     ("-A OUTPUT -p udp -m owner ! --gid-owner 65533", 3),
     ("-A OUTPUT -p udp -m owner --gid-owner 0", 3),
     ("-A OUTPUT -p tcp --syn -m owner --gid-owner 65530-65533", 1),
@@ -36,6 +36,12 @@ const RULES: [(&str, u64); 16] = [
         "-A OUTPUT -p udp -m owner --uid-owner 65534 ! --gid-owner 65533",
         0,
     ),
+    // Of a program that is there when its packet is decided.
+    (
+        "-A OUTPUT -p udp --dport 11 -m owner --gid-owner 65500 --suppl-groups",
+        1,
+    ),
+    ("-A OUTPUT -p udp --dport 11 -m owner --gid-owner 65500", 0),
 ];
 
 fn rules() -> String {
@@ -48,7 +54,8 @@ fn traffic(client: &Host, server: &Host, ours: &str, theirs: &str) {
     server.sh(&format!(
         "for i in 1 2 3 4 5; do {nobody} bash -c 'echo x > /dev/udp/{theirs}/9'; done
          for i in 1 2 3; do bash -c 'echo x > /dev/udp/{theirs}/9'; done
-         {nobody} bash -c 'echo x > /dev/tcp/{theirs}/80' 2>/dev/null || true"
+         {nobody} bash -c 'echo x > /dev/tcp/{theirs}/80' 2>/dev/null || true
+         setpriv --reuid=65534 --regid=65533 --groups=65500 bash -c 'echo x > /dev/udp/{theirs}/11; sleep 1'"
     ));
     let at = |addr: &str, port| SocketAddr::new(addr.parse().unwrap(), port);
     let any = if ours.contains(':') { "::" } else { "0.0.0.0" };

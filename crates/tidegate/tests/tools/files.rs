@@ -90,7 +90,7 @@ fn ends_of_lines_and_of_files() {
         same(&[], &[&missing]),
         "iptables-restore: COMMIT expected at line 3\n"
     );
-    same(&[], &[&filter(rules).trim_end().to_owned()]);
+    same(&[], &[filter(rules).trim_end()]);
     same(&[], &["", "\n\n# nothing\n"]);
     same(&[], &[" *filter\nCOMMIT\n"]);
     same(

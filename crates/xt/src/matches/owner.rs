@@ -106,12 +106,7 @@ fn lower(args: &Args, ctx: &mut LowerCtx<'_>) -> Cond {
             "owner: the group of the program that sent a packet is not known here",
         );
     }
-    if args.has(GROUPS) {
-        ctx.ask_sockets(
-            Sockets::All,
-            "owner: a kernel does not tell a sender's supplementary groups to anybody but its own rules",
-        );
-    }
+
     let asked = |opt, plain: bool| args.has(opt) && args.inverted(opt) != plain;
     let (uid, gid) = (asked(UID, true), asked(GID, true));
     let nobody = !(asked(SOCKET, true) || uid || gid || args.has(GROUPS));
