@@ -418,3 +418,22 @@ impl FlowCache {
         &trail[..len]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of epochs come round once, and are told then; a tag never reaches into the
+    /// bits above.
+    #[test]
+    fn epochs_fit_their_bits() {
+        let mut flows = FlowCache {
+            epoch: EPOCHS - 3,
+            ..FlowCache::default()
+        };
+        for round in [false, true, false] {
+            assert_eq!(flows.begin_epoch(), round);
+            assert!(flows.era() > 0 && (flows.era() << PLAN_BITS) & !BELOW == 0);
+        }
+    }
+}

@@ -68,23 +68,42 @@ pub struct Gone {
     pub number: u32,
 }
 
+/// Places that are looked at before all others.
+const RECENT: usize = 64;
+
 type Way = (Family, Box<[Passage]>);
 
 /// All ways that are known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Origins {
     /// The new connection whose packet is at work, and what it has passed.
     at_work: Option<EntryId>,
     passed: Vec<Passage>,
     ways: Vec<Way>,
     places: HashMap<Way, u32>,
-    /// The place that was found last.
-    last: u32,
+    /// Places that were found last, by what tells most ways apart.
+    recent: [u32; RECENT],
     /// Number of the first way, less one, and the minute since which the ways are these.
     first: u64,
     since: u64,
     gone: Vec<Gone>,
     next_gone: u32,
+}
+
+impl Default for Origins {
+    fn default() -> Self {
+        Origins {
+            at_work: None,
+            passed: Vec::new(),
+            ways: Vec::new(),
+            places: HashMap::new(),
+            recent: [0; RECENT],
+            first: 0,
+            since: 0,
+            gone: Vec::new(),
+            next_gone: 0,
+        }
+    }
 }
 
 impl Origins {
@@ -131,11 +150,18 @@ impl Origins {
 
     /// The number of the way that has been noted; never 0.
     fn number(&mut self, family: Family, minute: u64) -> Option<u64> {
-        let is_last = |way: &Way| way.0 == family && *way.1 == *self.passed;
-        if !self.ways.get(self.last as usize).is_some_and(is_last) {
-            self.last = self.place(family, minute)?;
+        let ids = self.passed.iter().map(|passage| match passage.by {
+            By::Rule(id) => id.0,
+            By::Gone(_) => 0,
+        });
+        let recent = ids.fold(0, |all: u32, id| all.rotate_left(3) ^ id) as usize % RECENT;
+        let mut place = self.recent[recent];
+        let is_it = |way: &Way| way.0 == family && *way.1 == *self.passed;
+        if !self.ways.get(place as usize).is_some_and(is_it) {
+            place = self.place(family, minute)?;
+            self.recent[recent] = place;
         }
-        Some((self.first + u64::from(self.last)) % MASK + 1)
+        Some((self.first + u64::from(place)) % MASK + 1)
     }
 
     fn place(&mut self, family: Family, minute: u64) -> Option<u32> {
