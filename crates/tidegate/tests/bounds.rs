@@ -2,10 +2,10 @@
 //! they left out.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{fs, str};
 
 const FILTER: &str = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n";
 
@@ -117,7 +117,7 @@ fn translations(first: u32) -> String {
 
 fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
-    fs::write(&path, text).unwrap();
+    fs::write(&path, text).expect("a directory of our own");
     path
 }
 
@@ -128,8 +128,8 @@ fn bounded(words: &[&str]) -> String {
         .args(["-c", &limits, env!("CARGO_BIN_EXE_tidegate")])
         .args(words)
         .output()
-        .unwrap();
-    let text = str::from_utf8(&output.stdout).unwrap().to_owned();
+        .expect("a shell");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     let ended = matches!(output.status.code(), Some(0 | 3));
     assert!(ended, "{words:?}: {:?} {errors}", output.status);

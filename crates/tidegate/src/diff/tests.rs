@@ -281,7 +281,8 @@ fn thousand(seed: u64) -> Vec<String> {
         }
         let proto = r.of(&["tcp", "tcp", "udp"]);
         text += &match r.below(3) {
-            0 => format!(" -p {proto}"),
+            // About everything from or to somewhere.
+            0 if text.len() > "-A INPUT".len() => format!(" -p {proto}"),
             _ => format!(" -p {proto} -m {proto} --dport {}", 1 + r.below(65_000)),
         };
         format!("{text} -j {}\n", r.of(&["ACCEPT", "DROP"]))
