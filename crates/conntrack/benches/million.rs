@@ -199,9 +199,7 @@ fn main() {
     while ct.poll_timeout().is_some_and(|at| at <= now) {
         f.time("resize: a step", || ct.handle_timeout(now));
         let batch = rest.next().unwrap_or_default();
-        f.time("resize: a segment meanwhile", || {
-            track(&mut ct, now, batch)
-        });
+        f.time("resize: a segment meanwhile", || track(&mut ct, now, batch));
     }
 
     let ids: Vec<EntryId> = ct.iter().map(|(id, _)| id).collect();
