@@ -177,7 +177,7 @@ fn a_limit_goes_on_while_other_tables_change_and_starts_anew_with_its_own() {
 #[test]
 fn a_hundred_callers_lose_nothing() {
     let f = fixture();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for caller in 0..100 {
             let f = &f;
             scope.spawn(move || f.iptables(&format!("-A INPUT -s 10.0.0.{caller} -j DROP")));
