@@ -240,3 +240,30 @@ fn a_client_that_is_translated_to_itself_is_no_connection() {
     let points = said.points(&client(40_000), &world.host);
     assert!(said.any(said.open[0], &points) && !said.any(said.open[1], &points));
 }
+
+/// A translation to the address that a packet is sent to anyway makes no translated connection of it
+/// (`nf_nat_setup_info` compares): a rule against translated ones lets it pass.
+#[test]
+fn a_translation_that_changes_nothing_is_none() {
+    let world = World::of(0);
+    let text = "*nat\n:PREROUTING ACCEPT [0:0]\n\
+        -A PREROUTING -p tcp -m tcp --dport 443 -j DNAT --to-destination 192.168.1.20\nCOMMIT\n\
+        *filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+        -A FORWARD -m conntrack --ctstate DNAT -j DROP\nCOMMIT\n";
+    let rules = Rules(vec![world.load(text)]);
+    let mut runner = Runner::new(&world.host, &rules);
+    let said = Said::new(&rules, Some(&world.host), proto::TCP);
+    let through = Got::Through { here: false };
+    for (to, got) in [
+        ([192, 168, 1, 20], through),
+        ([203, 0, 113, 9], Got::Stopped),
+    ] {
+        let [from, to] = [[10, 1, 2, 3], to].map(std::net::IpAddr::from);
+        let mut packet = Described::new(proto::TCP, from, to);
+        (packet.sport, packet.dport) = (40_000, 443);
+        packet.input = Some("eth2".to_owned());
+        assert_eq!(sent(&mut runner, &packet), got);
+        let points = said.points(&packet, &world.host);
+        assert_eq!(said.any(said.open[0], &points), got != Got::Stopped);
+    }
+}
