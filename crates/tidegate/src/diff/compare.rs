@@ -346,6 +346,19 @@ impl<'a> Compared<'a> {
         for journey in journeys {
             both.push(self.decisions(path, journey)?);
         }
+        // What one side sends another way is not among its decisions on this one.
+        let all = [
+            self.union(&both[0], |_| true)?,
+            self.union(&both[1], |_| true)?,
+        ];
+        for (side, other) in [(0, 1), (1, 0)] {
+            let set = self.space.bdd.minus(all[other], all[side])?;
+            both[side].push(Decision {
+                class: Class::Elsewhere,
+                by: None,
+                set,
+            });
+        }
         let (before, after) = (&both[0], &both[1]);
         type Of = fn(Class) -> bool;
         let kinds: [(&'static str, Of); 4] = [
@@ -385,7 +398,7 @@ impl<'a> Compared<'a> {
                 Class::Stopped(Ending::Reject(_)) => {
                     &[("rejected differently", |a, b| a == b, Class::rejects)]
                 }
-                Class::Stopped(_) | Class::Lost => &[],
+                Class::Stopped(_) | Class::Lost | Class::Elsewhere => &[],
             };
             for (what, like, of) in questions {
                 let was = self.union(&both[0], |c| of(c) && !like(c, class))?;

@@ -327,3 +327,23 @@ fn a_thousand_rules_are_compared_within_bounds() {
     // What there is beyond the first differences is not told one by one.
     assert!(!found.more.is_empty(), "{found:#?}");
 }
+
+/// A packet that goes another way than before is told of there.
+#[test]
+fn what_goes_another_way_is_told() {
+    use crate::query::tests::world::World;
+    let load = |nat: &str| {
+        load(&format!(
+            "*nat\n:PREROUTING ACCEPT [0:0]\n{nat}COMMIT\n\
+             *filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+             -A FORWARD -j REJECT --reject-with icmp-port-unreachable\nCOMMIT\n"
+        ))
+    };
+    let to = "-A PREROUTING -d 203.0.113.5/32 -p tcp -j DNAT --to-destination 192.168.1.20\n";
+    let host = World::of(0).host;
+    let found = compare(&load(to), &load(""), Some(&host));
+    assert!(
+        told(&found).contains(&"to this host: newly dropped".to_owned()),
+        "{found:#?}"
+    );
+}

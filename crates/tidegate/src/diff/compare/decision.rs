@@ -16,6 +16,8 @@ pub(super) enum Class {
     },
     Stopped(Ending),
     Lost,
+    /// It goes another way.
+    Elsewhere,
 }
 
 /// What rules write, as it is in the end.
@@ -130,7 +132,7 @@ pub(super) fn same_rest(a: Class, b: Class) -> bool {
         Class::Passes {
             untracked, written, ..
         } => Some((untracked, written)),
-        Class::Stopped(_) | Class::Lost => None,
+        Class::Stopped(_) | Class::Lost | Class::Elsewhere => None,
     };
     rest(a) == rest(b)
 }
