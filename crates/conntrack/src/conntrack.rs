@@ -7,7 +7,7 @@ use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, 
 use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
 use crate::helper::pptp::KeyMap;
-use crate::nat::BySource;
+use crate::nat::{BySource, Leaving};
 use crate::nat::blocks::{Binding, Blocks};
 use crate::policy::PolicyId;
 use crate::reason::{DropReason, InvalidReason, Note};
@@ -21,6 +21,7 @@ use crate::timer::Wheel;
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use tidegate_wire::proto;
 
@@ -95,6 +96,8 @@ pub struct Conntrack {
     pub(crate) gc_at: Option<Time>,
     /// The place that a collection which has begun looks at next.
     pub(crate) collecting: Option<u32>,
+    /// Connections that go with their interface or its address.
+    pub(crate) leaving: VecDeque<Leaving>,
     /// Packets that have been announced.
     pub(crate) ahead: Ahead,
     /// Ports given away by the block.
@@ -132,6 +135,7 @@ impl Conntrack {
             register: None,
             gc_at: None,
             collecting: None,
+            leaving: VecDeque::new(),
             ahead: Ahead::default(),
             blocks: Blocks::default(),
             bindings: Vec::new(),
@@ -381,7 +385,7 @@ impl Conntrack {
     }
 
     /// How much is looked at for the clock's sake.
-    fn at_once(&self) -> u32 {
+    pub(crate) fn at_once(&self) -> u32 {
         match self.config.at_once {
             0 => u32::MAX,
             some => some,
@@ -482,6 +486,7 @@ impl Conntrack {
         if let Some(from) = self.collecting {
             self.collecting = self.collect_early(from, most);
         }
+        self.take_leave(most);
         if self.table.is_spreading() {
             self.table.spread(&mut self.slab, most as usize);
         }
@@ -491,7 +496,8 @@ impl Conntrack {
     /// something is done piece by piece.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        let busy = self.collecting.is_some() || self.table.is_spreading();
+        let busy =
+            self.collecting.is_some() || !self.leaving.is_empty() || self.table.is_spreading();
         let again = busy.then_some(self.clock);
         [
             self.wheel.next(),

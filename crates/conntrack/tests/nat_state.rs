@@ -277,11 +277,27 @@ fn an_interface_going_down_removes_its_masqueraded_connections() {
     gate.send_by(3, OTHER, SERVER).unwrap();
     gate.masq = 0;
     gate.send(CLIENT, SERVER2);
-    assert_eq!(gate.ct.flush_masqueraded(2, Some(9)), 0);
-    assert_eq!(gate.ct.flush_masqueraded(3, Some(9)), 1);
-    assert_eq!(gate.ct.flush_masqueraded(2, None), 1);
-    assert_eq!(gate.ct.flush_masqueraded(4, None), 0);
-    assert_eq!(gate.ct.count(), 1);
+    for (ifindex, addr, left) in [(2, Some(9), 3), (3, Some(9), 2), (2, None, 1), (4, None, 1)] {
+        gate.ct.flush_masqueraded(ifindex, addr);
+        assert_eq!(gate.ct.count(), left, "{ifindex} {addr:?}");
+    }
+}
+
+#[test]
+fn masqueraded_connections_go_piece_by_piece() {
+    let mut gate = Gate::masquerade();
+    for port in 1..=50 {
+        gate.send((CLIENT.0, port), SERVER);
+    }
+    gate.ct.config_mut().at_once = 10;
+    gate.ct.flush_masqueraded(2, None);
+    let mut left = Vec::new();
+    while gate.ct.count() > 0 {
+        left.push(gate.ct.count());
+        assert!(gate.ct.poll_timeout() <= Some(NOW), "it goes on at once");
+        gate.ct.handle_timeout(NOW);
+    }
+    assert_eq!(left, [40, 30, 20, 10]);
 }
 
 #[test]

@@ -393,9 +393,13 @@ impl Engine {
         self.begin_epoch();
     }
 
-    /// Replaces the surroundings.
+    /// Replaces the surroundings. Masqueraded connections go with the interface that is
+    /// gone, and with the address that theirs has lost.
     pub fn set_env(&mut self, env: Arc<Env>) {
         self.recall_all();
+        for (dev, addr) in self.env.lost(&env) {
+            self.conntrack.flush_masqueraded(dev.0, addr);
+        }
         self.env = env;
         self.begin_epoch();
     }

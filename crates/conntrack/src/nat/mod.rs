@@ -14,7 +14,6 @@ use crate::entry::{Attached, CtInfo, Entry, EntryId, Status, TcpConn};
 use crate::expect::Expectation;
 use crate::reason::DropReason;
 use crate::tuple::{Dir, Tuple};
-use alloc::vec::Vec;
 use tidegate_wire::{Layout, proto};
 
 pub(crate) use bysource::BySource;
@@ -24,6 +23,23 @@ use unique::{Space, Wish};
 
 /// ICMP redirect, and the ICMPv6 one of neighbour discovery.
 const REDIRECTS: [(u8, u8); 2] = [(proto::ICMP, 5), (proto::ICMPV6, 137)];
+
+/// Masqueraded connections that are to go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving {
+    ifindex: u32,
+    addr: Option<u128>,
+    /// The place that is looked at next.
+    next: u32,
+}
+
+impl Leaving {
+    fn takes(&self, entry: &Entry) -> bool {
+        let own = entry.confirmed() && !entry.status.has(Status::DYING);
+        let there = entry.masq_index == self.ifindex;
+        own && there && self.addr.is_none_or(|a| a == { entry.tuple(Dir::Reply).dst })
+    }
+}
 
 /// The hooks NAT works in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,16 +262,37 @@ impl Conntrack {
         Ok(())
     }
 
-    /// Removes the masqueraded connections of an interface that went down, or with
-    /// `addr`, those that use an address it lost; returns how many.
-    pub fn flush_masqueraded(&mut self, ifindex: u32, addr: Option<u128>) -> usize {
-        let gone: Vec<EntryId> = self
-            .iter()
-            .filter(|(_, e)| e.masq_index == ifindex)
-            .filter(|(_, e)| addr.is_none_or(|a| a == { e.tuple(Dir::Reply).dst }))
-            .map(|(id, _)| id)
-            .collect();
-        gone.into_iter().filter(|&id| self.delete(id)).count()
+    /// Removes the masqueraded connections of an interface that went down, or with `addr`,
+    /// those that use an address it lost (`masq_device_event`, `masq_inet_event`). With
+    /// [`Config::at_once`](crate::Config::at_once) they go piece by piece.
+    pub fn flush_masqueraded(&mut self, ifindex: u32, addr: Option<u128>) {
+        self.leaving.push_back(Leaving {
+            ifindex,
+            addr,
+            next: 0,
+        });
+        self.take_leave(self.at_once());
+    }
+
+    /// Looks at `most` places for connections that are to go.
+    pub(crate) fn take_leave(&mut self, most: u32) {
+        let Some(mut leaving) = self.leaving.pop_front() else {
+            return;
+        };
+        // Those of the piece before: no packet holds them any more.
+        self.reap();
+        let end = leaving.next.saturating_add(most).min(self.slab.slots());
+        for index in leaving.next..end {
+            if let Some((id, entry)) = self.slab.at(index)
+                && leaving.takes(entry)
+            {
+                self.delete(id);
+            }
+        }
+        leaving.next = end;
+        if end < self.slab.slots() {
+            self.leaving.push_front(leaving);
+        }
     }
 
     /// Translates an announced connection like the one that announced it

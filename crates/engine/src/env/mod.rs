@@ -198,6 +198,24 @@ pub struct Env {
 }
 
 impl Env {
+    /// What there is no more in `new`: interfaces (`None`), and addresses of those that stay.
+    pub(crate) fn lost(&self, new: &Env) -> Vec<(IfIndex, Option<u128>)> {
+        let mut lost = Vec::new();
+        for old in &self.interfaces {
+            let Some(now) = new.interfaces.iter().find(|i| i.index == old.index) else {
+                lost.push((old.index, None));
+                continue;
+            };
+            let has = |p: &Prefix| {
+                let mut all = now.addresses.iter();
+                all.any(|q| (q.family, q.addr) == (p.family, p.addr))
+            };
+            let gone = old.addresses.iter().filter(|p| !has(p));
+            lost.extend(gone.map(|p| (old.index, Some(p.addr))));
+        }
+        lost
+    }
+
     /// A snapshot of `interfaces` (a loopback is added when there is none) with the
     /// routes that their addresses imply, plus `routes` and `rules`.
     #[must_use]

@@ -3,5 +3,6 @@
 
 mod dropped;
 mod invalid;
+mod masquerade;
 mod packets;
 mod world;

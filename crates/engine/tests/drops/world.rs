@@ -28,7 +28,7 @@ pub(crate) const ETH1: IfIndex = IfIndex(3);
 /// Without addresses.
 pub(crate) const ETH2: IfIndex = IfIndex(4);
 
-fn interface(index: IfIndex, name: &str, v4: u128, v6: u128) -> Interface {
+pub(crate) fn interface(index: IfIndex, name: &str, v4: u128, v6: u128) -> Interface {
     let prefix = |family, addr, len| Prefix { family, addr, len };
     let addresses = match v4 {
         0 => Vec::new(),
