@@ -46,9 +46,9 @@ impl Reader<'_> {
     /// # Errors
     /// The tool's own texts.
     pub fn read(&self, words: &[&str]) -> Result<Invocation, Failure> {
-        if let Some(word) = words.iter().find(|w| w.contains('\n')) {
+        if let Some(word) = words.iter().find(|w| w.contains(['\n', '\0'])) {
             return Err(Failure::Usage(format!(
-                "Newlines not allowed in arguments: `{}'",
+                "Newlines and NUL bytes not allowed in arguments: `{}'",
                 word.escape_debug()
             )));
         }
