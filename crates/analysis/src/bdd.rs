@@ -166,6 +166,15 @@ impl Bdd {
         self.steps
     }
 
+    /// Takes steps for work that is done elsewhere.
+    ///
+    /// # Errors
+    /// There are not so many left.
+    pub(crate) fn spend(&mut self, steps: u64) -> Result<(), TooBig> {
+        self.steps = self.steps.checked_sub(steps).ok_or(TooBig)?;
+        Ok(())
+    }
+
     fn node(&self, set: Set) -> Node {
         self.nodes[set.0 as usize]
     }

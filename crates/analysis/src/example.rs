@@ -139,11 +139,20 @@ impl Space {
         Ok(Some((values.collect(), all)))
     }
 
+    /// A packet by its codes, to be looked for in several sets.
+    #[must_use]
+    pub fn point(&self, packet: &Facts) -> Point {
+        Point(self.codes(|f| packet.values.get(&f).copied()))
+    }
+
     /// Whether a packet is in `set`.
     #[must_use]
-    pub fn contains(&self, set: Set, packet: &Facts) -> bool {
-        let codes = self.codes(|f| packet.values.get(&f).copied());
-        self.bdd
-            .contains(set, |var| codes.get(&var).copied().unwrap_or(false))
+    pub fn contains(&self, set: Set, packet: &Point) -> bool {
+        let bit = |var| packet.0.get(usize::from(var)).copied().unwrap_or(false);
+        self.bdd.contains(set, bit)
     }
 }
+
+/// A packet by its codes ([`Space::point`]).
+#[derive(Clone, Debug)]
+pub struct Point(Vec<bool>);

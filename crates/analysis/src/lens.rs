@@ -248,14 +248,15 @@ impl Lenses {
         self.all[id.0 as usize].clone()
     }
 
-    pub(crate) fn intern(&mut self, lens: Lens) -> LensId {
+    /// The lens's name, and whether it is new.
+    pub(crate) fn intern(&mut self, lens: Lens) -> (LensId, bool) {
         if let Some(id) = self.by.get(&lens) {
-            return *id;
+            return (*id, false);
         }
         let id = LensId(self.all.len() as u32);
         let lens = std::sync::Arc::new(lens);
         self.all.push(lens.clone());
         self.by.insert(lens, id);
-        id
+        (id, true)
     }
 }

@@ -26,7 +26,7 @@ mod way;
 mod window;
 
 pub use bdd::{Bdd, Mark, Set, TooBig};
-pub use example::{Example, Facts, Values};
+pub use example::{Example, Facts, Point, Values};
 pub use lens::{Bound, Lens, LensId};
 pub use narrow::Narrow;
 pub use pieces::{Followed, Piece, Pieces, Taken, Why};

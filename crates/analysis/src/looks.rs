@@ -49,10 +49,13 @@ const MIRRORED: [&[Field]; 5] = [
     &[Field::SrcType, Field::DstType],
 ];
 
-/// Fields in the order of their variables: what few values have and many rules test first.
-const ORDER: [Field; 12] = [
+/// Fields in the order of their variables: first what says which of the others matter, then what has
+/// few values and many rules test.
+const ORDER: [Field; 14] = [
     Field::CtState,
     Field::HasCt,
+    Field::CtDir,
+    Field::CtStatus,
     Field::InName,
     Field::OutName,
     Field::FragOff,

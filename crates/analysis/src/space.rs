@@ -57,6 +57,9 @@ struct Opaque {
 /// Most predicates.
 const PREDICATES: u16 = 20_000;
 
+/// Steps that a new lens stands for.
+const LENS: u64 = 100;
+
 /// The space of packets that some rulesets can tell apart.
 #[derive(Debug)]
 pub struct Space {
@@ -73,6 +76,13 @@ pub(crate) fn prefix(field: Field, mask: u128, wanted: u128) -> Option<(u128, u1
     let free = all & !mask;
     let contiguous = free & free.wrapping_add(1) == 0;
     (contiguous && wanted & !mask == 0).then_some((wanted, wanted | free))
+}
+
+/// The bits that all values in an interval share and no others do, if it is a network.
+fn network(all: u128, lo: u128, hi: u128) -> Option<u128> {
+    let free = lo ^ hi;
+    let whole = free & free.wrapping_add(1) == 0 && lo & free == 0;
+    whole.then_some(all & !free)
 }
 
 /// All bits of a field. Interface names are as wide as addresses.
@@ -125,9 +135,11 @@ impl Space {
         }
     }
 
-    /// Forgets all sets but the empty and the full one, and how much work has been done.
+    /// Forgets all sets but the empty and the full one, all lenses but the clear one, and how much
+    /// work has been done.
     pub fn clear(&mut self) {
         self.bdd.clear();
+        self.lenses = Lenses::default();
     }
 
     /// A lens by its name.
@@ -137,8 +149,15 @@ impl Space {
     }
 
     /// The name of a lens.
-    pub fn name(&mut self, lens: Lens) -> LensId {
-        self.lenses.intern(lens)
+    ///
+    /// # Errors
+    /// The limit is reached: a new one is as much work as many nodes, and takes as much room.
+    pub fn name(&mut self, lens: Lens) -> Result<LensId, TooBig> {
+        let (id, new) = self.lenses.intern(lens);
+        if new {
+            self.bdd.spend(LENS)?;
+        }
+        Ok(id)
     }
 
     /// Fields that rules look at.
@@ -252,8 +271,9 @@ impl Space {
             let one = if whole {
                 exact &= self.tells_apart(from, lo, hi);
                 Case::exact(self.within(from, lo, hi)?)
-            } else if lo == hi {
-                self.masked(from, keep, lo ^ xor)?
+            } else if let Some(mask) = network(all, lo, hi) {
+                let wanted = (lo ^ xor) & mask;
+                self.masked(from, mask & keep, wanted)?
             } else {
                 Case::EITHER
             };
@@ -501,14 +521,14 @@ impl Space {
         let lens = self.lens(seen);
         match lens.after(effect, self.slots.keys().copied()) {
             Ok(next) if next == *lens => Ok(vec![(seen, set)]),
-            Ok(next) => Ok(vec![(self.name(next), set)]),
+            Ok(next) => Ok(vec![(self.name(next)?, set)]),
             Err(sources) => {
                 let mut there = Set::ALL;
                 for field in sources {
                     let one = self.present(field)?;
                     there = self.bdd.and(there, one)?;
                 }
-                let mixed = self.name(lens.mixed(effect));
+                let mixed = self.name(lens.mixed(effect))?;
                 let written = self.bdd.and(set, there)?;
                 let rest = self.bdd.minus(set, there)?;
                 let all = [(mixed, written), (seen, rest)];

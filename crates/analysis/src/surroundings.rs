@@ -3,6 +3,7 @@
 use tidegate_ir::Field;
 
 use crate::bdd::{Set, TooBig};
+use crate::lens::Bound;
 use crate::space::Space;
 
 /// Where packets to an address go.
@@ -50,6 +51,15 @@ impl Surroundings {
     pub fn area(&self, address: u128) -> Option<&Area> {
         let after = self.areas.partition_point(|a| a.first <= address);
         self.areas.get(after.checked_sub(1)?)
+    }
+
+    /// The one area that all addresses are in that some bits of another address leave open.
+    pub(crate) fn around(&self, address: Bound) -> Option<&Area> {
+        let Bound::Of { keep, xor, .. } = address else {
+            return None;
+        };
+        let area = self.area(xor & !keep)?;
+        (xor | keep <= area.last).then_some(area)
     }
 
     /// Intervals that questions about this host tell apart.

@@ -73,6 +73,9 @@ const CALLS: usize = 20_000;
 /// Ways to see packets at one rule, at most.
 const LENSES: usize = 600;
 
+/// Ways to see packets that it takes a step to look at.
+const PARTS: u64 = 8;
+
 /// The result of sending packets through a table.
 #[derive(Debug, Default)]
 pub struct Walk {
@@ -270,6 +273,7 @@ impl<'a> Run<'a, '_> {
             let Some(rule) = chain.rules.get(at) else {
                 break;
             };
+            self.space.bdd.spend(1 + left.len() as u64 / PARTS)?;
             if self.misses(rule, &left) {
                 continue;
             }

@@ -175,7 +175,7 @@ impl<'r> Way<'r> {
                 start.set(field, Bound::Const(value));
             }
         }
-        let flow = vec![(trip.space.name(start), set)];
+        let flow = vec![(trip.space.name(start)?, set)];
         match origin {
             Origin::Received => trip.received(flow)?,
             Origin::Sent => trip.sent(flow)?,
@@ -331,7 +331,7 @@ impl Trip<'_, '_> {
             if lens.value(Field::CtState) != Some(ctstate::UNTRACKED) {
                 self.look_up(&mut lens);
             }
-            let seen = self.space.name(lens);
+            let seen = self.space.name(lens)?;
             join(self.space, &mut out, (seen, set))?;
         }
         Ok(out)
@@ -416,6 +416,10 @@ impl Trip<'_, '_> {
                         self.go(host, *goes, (seen, part), &mut here, &mut on)?;
                     }
                 }
+                (Some(host), to) if host.around(to).is_some() => {
+                    let goes = host.around(to).map_or(Goes::Nowhere, |a| a.goes);
+                    self.go(host, goes, (seen, set), &mut here, &mut on)?;
+                }
                 _ => self.guess(seen, set, &lens, &mut here, &mut on)?,
             }
         }
@@ -435,7 +439,7 @@ impl Trip<'_, '_> {
                 match area.goes {
                     _ if part.is_empty() => {}
                     Goes::Out(name) => {
-                        let next = self.out_of(seen, Bound::Const(name));
+                        let next = self.out_of(seen, Bound::Const(name))?;
                         join(self.space, &mut out, (next, part))?;
                     }
                     Goes::Here | Goes::Nowhere => self.end(Fate::Nowhere, vec![(seen, part)]),
@@ -459,7 +463,7 @@ impl Trip<'_, '_> {
         match goes {
             Goes::Here => join(self.space, here, (seen, set)),
             Goes::Out(name) if host.forwards => {
-                let next = self.out_of(seen, Bound::Const(name));
+                let next = self.out_of(seen, Bound::Const(name))?;
                 join(self.space, on, (next, set))
             }
             Goes::Out(_) | Goes::Nowhere => {
@@ -469,7 +473,7 @@ impl Trip<'_, '_> {
         }
     }
 
-    fn out_of(&mut self, seen: LensId, name: Bound) -> LensId {
+    fn out_of(&mut self, seen: LensId, name: Bound) -> Result<LensId, TooBig> {
         let mut next = (*self.space.lens(seen)).clone();
         next.set(Field::OutName, name);
         self.space.name(next)
@@ -513,7 +517,7 @@ impl Trip<'_, '_> {
             (false, true) => Bound::Unknown,
             (false, false) => Bound::same(Field::OutName),
         };
-        let next = self.out_of(seen, name);
+        let next = self.out_of(seen, name)?;
         join(self.space, on, (next, set))
     }
 }

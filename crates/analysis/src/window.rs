@@ -20,6 +20,9 @@ pub(crate) const FIELDS: [Field; 10] = [
     Field::FragOff,
 ];
 
+/// The first of them are those that windows are cut by.
+const CUT: usize = 6;
+
 /// Position of a field among [`FIELDS`].
 pub(crate) fn place(field: Field) -> Option<usize> {
     FIELDS.iter().position(|f| *f == field)
@@ -60,6 +63,49 @@ impl Window {
         }
         let cube = space.cube(&fields)?;
         space.bdd.and(cube, of)
+    }
+
+    /// Where packets are that are in both, if there can be any.
+    #[must_use]
+    pub fn meet(&self, other: &Window) -> Option<Window> {
+        let mut both = *self;
+        for (one, two) in both.0.iter_mut().zip(other.0) {
+            *one = (one.0.max(two.0), one.1.min(two.1));
+            if one.0 > one.1 {
+                return None;
+            }
+        }
+        Some(both)
+    }
+
+    /// How many fields it leaves open, and how many values rules tell apart in the others.
+    #[must_use]
+    pub fn width(&self, space: &Space) -> (usize, u64) {
+        let open = self.0.iter().filter(|i| **i == (0, u128::MAX)).count();
+        let spans = FIELDS.into_iter().zip(self.0).map(|(field, (lo, hi))| {
+            let (first, last) = space.coded(field, lo, hi);
+            u64::from(last.saturating_sub(first))
+        });
+        (open, spans.fold(0, u64::saturating_add))
+    }
+
+    /// Cut in two where rules tell the most values apart; `None` where they tell none.
+    #[must_use]
+    pub fn halves(&self, space: &Space) -> Option<[Window; 2]> {
+        let mut widest: Option<(usize, Vec<(u128, u128)>)> = None;
+        for (at, field) in FIELDS.into_iter().enumerate().take(CUT) {
+            let (lo, hi) = self.0[at];
+            let mut classes = space.classes(field);
+            classes.retain(|c| c.0 >= lo && c.1 <= hi);
+            if classes.len() > widest.as_ref().map_or(1, |w| w.1.len()) {
+                widest = Some((at, classes));
+            }
+        }
+        let (at, classes) = widest?;
+        let cut = classes[classes.len() / 2].0;
+        let (mut low, mut high) = (*self, *self);
+        (low.0[at].1, high.0[at].0) = (cut - 1, cut);
+        Some([low, high])
     }
 
     /// The window through which rules see the packets of a window.

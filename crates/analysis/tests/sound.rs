@@ -376,7 +376,7 @@ fn nothing_happens_that_was_not_thought_possible() {
         for _ in 0..count("TIDEGATE_ANALYSIS_PACKETS", 400) {
             let packet = packet(&mut r);
             assert!(
-                space.contains(all, &packet),
+                space.contains(all, &space.point(&packet)),
                 "case {case}: impossible {packet:?}"
             );
             let way = evaluate(table, packet.clone());
@@ -386,14 +386,16 @@ fn nothing_happens_that_was_not_thought_possible() {
                     .get(id)
                     .unwrap_or_else(|| panic!("case {case}: {id:?}"));
                 assert!(
-                    space.contains(reach.comes, &packet),
+                    space.contains(reach.comes, &space.point(&packet)),
                     "case {case}: {id:?} {packet:?}"
                 );
-                let inside = !matched || space.contains(reach.matches, &packet);
+                let inside = !matched || space.contains(reach.matches, &space.point(&packet));
                 assert!(inside, "case {case}: {id:?} matched {packet:?}");
             }
             let ended = walk.endings.iter().filter(|e| (e.ending, e.by) == way.end);
-            let ended = ended.map(|e| e.set).any(|s| space.contains(s, &packet));
+            let ended = ended
+                .map(|e| e.set)
+                .any(|s| space.contains(s, &space.point(&packet)));
             assert!(ended, "case {case}: {:?}: {packet:?}", way.end);
         }
     }

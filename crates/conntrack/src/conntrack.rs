@@ -210,6 +210,16 @@ impl Conntrack {
         }
     }
 
+    /// Leaves of all entries' tags the bits of `mask`.
+    pub fn mask_tags(&mut self, mask: u64) {
+        for index in 0..self.slab.slots() {
+            let id = self.slab.at(index).map(|(id, _)| id);
+            if let Some(entry) = id.and_then(|id| self.slab.get_mut(id)) {
+                entry.tags = entry.tags.map(|tag| tag & mask);
+            }
+        }
+    }
+
     /// All entries that listings show: confirmed, not the hidden loser of a clash, and
     /// not beyond their time.
     pub fn iter(&self) -> impl Iterator<Item = (EntryId, &Entry)> {
@@ -220,6 +230,17 @@ impl Conntrack {
         entry.confirmed()
             && !entry.status.has(Status::DYING | Status::NAT_CLASH)
             && entry.timeout > self.clock
+    }
+
+    /// The entry that listings show with this number ([`EntryId::number`]).
+    #[must_use]
+    pub fn by_number(&self, number: u32) -> Option<EntryId> {
+        let first = number & ((1 << EntryId::PLACE_BITS) - 1);
+        let mut places = (first..self.slab.slots()).step_by(1 << EntryId::PLACE_BITS);
+        places.find_map(|index| {
+            let (id, entry) = self.slab.at(index)?;
+            (id.number() == number && self.is_listed(entry)).then_some(id)
+        })
     }
 
     /// A piece of a listing: the entries that [`Conntrack::iter`] shows in `slots` places
@@ -390,9 +411,10 @@ impl Conntrack {
         }
     }
 
-    /// Frees removed entries that no packet holds any more.
+    /// Frees removed entries that no packet holds any more, [`Config::at_once`] of them.
     pub(crate) fn reap(&mut self) {
-        while let Some(id) = self.dying.pop() {
+        for _ in 0..self.at_once() {
+            let Some(id) = self.dying.pop() else { break };
             self.slab.remove(id);
         }
     }

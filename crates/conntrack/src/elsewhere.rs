@@ -34,6 +34,31 @@ pub trait Elsewhere: fmt::Debug + Send {
     fn look(&mut self, place: u32, entry: &Entry, back: bool) -> Seen;
 }
 
+/// Why an entry's packets may not pass elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unsettled {
+    /// There is no such entry.
+    Gone,
+    /// Neither TCP nor UDP.
+    Protocol,
+    /// It is about to end, its timeout is fixed, or it clashes with another.
+    Ending,
+    /// A helper reads it.
+    Helper,
+    /// SYNPROXY has opened it.
+    Proxied,
+    /// Its sequence numbers are adjusted.
+    Adjusted,
+    /// It is in a zone.
+    Zone,
+    /// Nothing has come back.
+    Unanswered,
+    /// TCP that opens or closes.
+    Handshake,
+    /// Not assured: too little has been said.
+    Young,
+}
+
 /// Packets that passed elsewhere, for the counters of whoever decided about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passed {
@@ -68,21 +93,42 @@ impl Conntrack {
     /// established one of TCP, without helper or adjusted sequence numbers, in no zone.
     #[must_use]
     pub fn is_settled(&self, id: EntryId) -> bool {
-        const WRONG: u32 =
-            Status::DYING | Status::FIXED_TIMEOUT | Status::NAT_CLASH | Status::SEQ_ADJUST;
-        const RIGHT: u32 = Status::ASSURED | Status::CONFIRMED | Status::SEEN_REPLY;
-        self.entry(id).is_some_and(|e| {
-            let proto = match &e.proto {
-                ProtoState::Tcp(tcp) => tcp.state == TcpConn::Established,
-                ProtoState::Udp { .. } => true,
-                ProtoState::Stateless | ProtoState::Sctp(_) | ProtoState::Gre { .. } => false,
-            };
-            let plain = e.helper.is_none()
-                && e.seqadj().is_none()
-                && e.proxied().is_none()
-                && e.zone.id == 0;
-            proto && plain && !e.status.has(WRONG) && e.status.0 & RIGHT == RIGHT
-        })
+        self.unsettled(id).is_none()
+    }
+
+    /// Why an entry's packets may not pass elsewhere; `None` when they may.
+    #[must_use]
+    pub fn unsettled(&self, id: EntryId) -> Option<Unsettled> {
+        const ENDING: u32 = Status::DYING | Status::FIXED_TIMEOUT | Status::NAT_CLASH;
+        const ANSWERED: u32 = Status::CONFIRMED | Status::SEEN_REPLY;
+        let Some(entry) = self.entry(id) else {
+            return Some(Unsettled::Gone);
+        };
+        let tcp = entry.tcp().map(|tcp| tcp.state);
+        let stateless = !matches!(entry.proto, ProtoState::Tcp(_) | ProtoState::Udp { .. });
+        let adjusted = entry.seqadj().is_some() || entry.status.has(Status::SEQ_ADJUST);
+        let tests = [
+            (stateless, Unsettled::Protocol),
+            (entry.status.has(ENDING), Unsettled::Ending),
+            (entry.helper.is_some(), Unsettled::Helper),
+            (entry.proxied().is_some(), Unsettled::Proxied),
+            (adjusted, Unsettled::Adjusted),
+            (entry.zone.id != 0, Unsettled::Zone),
+            (entry.status.0 & ANSWERED != ANSWERED, Unsettled::Unanswered),
+            (
+                tcp.is_some_and(|s| s != TcpConn::Established),
+                Unsettled::Handshake,
+            ),
+            (!entry.status.has(Status::ASSURED), Unsettled::Young),
+        ];
+        tests.into_iter().find(|t| t.0).map(|t| t.1)
+    }
+
+    /// How many entries are elsewhere.
+    #[must_use]
+    pub fn elsewhere(&self) -> usize {
+        let there = |id: &&EntryId| self.is_elsewhere(**id);
+        self.away.places.iter().filter(there).count()
     }
 
     /// The packets of an entry pass at `place` from now on.

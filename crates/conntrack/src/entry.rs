@@ -37,6 +37,9 @@ impl EntryId {
         })
     }
 
+    /// Bits of [`EntryId::number`] that tell the place.
+    pub(crate) const PLACE_BITS: u32 = 22;
+
     /// An id that no entry has.
     pub(crate) const NOBODY: EntryId = EntryId {
         generation: NonZeroU32::MIN,
@@ -47,7 +50,7 @@ impl EntryId {
     /// there are fewer than four million.
     #[must_use]
     pub fn number(self) -> u32 {
-        self.generation.get() << 22 | self.index
+        self.generation.get() << EntryId::PLACE_BITS | self.index
     }
 }
 

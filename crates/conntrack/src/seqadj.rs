@@ -5,6 +5,9 @@ use crate::tuple::Dir;
 use tidegate_wire::tcp::{Tcp, flags, option};
 use tidegate_wire::{be32, checksum, put};
 
+/// Corrections remembered before the last one. The kernel remembers none.
+pub const OLDER: usize = 7;
+
 /// Adjustment of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeqAdjDir {
@@ -14,6 +17,18 @@ pub struct SeqAdjDir {
     pub offset_before: i32,
     /// Offset for what follows it.
     pub offset_after: i32,
+    older: [Older; OLDER],
+    /// How many of them there are.
+    known: u8,
+}
+
+/// A correction before the last one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Older {
+    /// Sequence number of the resized segment.
+    pub pos: u32,
+    /// Offset for what came before it.
+    pub before: i32,
 }
 
 /// Adjustments of both directions.
@@ -29,19 +44,26 @@ impl SeqAdj {
     pub fn offset(&self, dir: Dir, seq: u32) -> i32 {
         let way = &self.dirs[dir.ix()];
         if after(seq, way.correction_pos) {
-            way.offset_after
-        } else {
-            way.offset_before
+            return way.offset_after;
         }
+        let mut offset = way.offset_before;
+        for older in way.older() {
+            if after(seq, older.pos) {
+                break;
+            }
+            offset = older.before;
+        }
+        offset
     }
 
     /// Records that the segment at `seq` of `dir` changed its length by `diff` bytes
-    /// (`nf_ct_seqadj_set`). Two offsets are kept, so what is older than the last
-    /// correction but one is forgotten; a segment not beyond the last correction is a
-    /// retransmission and changes nothing.
+    /// (`nf_ct_seqadj_set`). What is older than [`OLDER`] corrections before the last one
+    /// is forgotten; a segment not beyond the last correction is a retransmission and
+    /// changes nothing.
     pub fn register(&mut self, dir: Dir, seq: u32, diff: i32) {
         let way = &mut self.dirs[dir.ix()];
         if way.offset_before == way.offset_after || after(seq, way.correction_pos) {
+            way.age();
             way.correction_pos = seq;
             way.offset_before = way.offset_after;
             way.offset_after = way.offset_after.wrapping_add(diff);
@@ -51,7 +73,7 @@ impl SeqAdj {
     /// Has `offset` added to all numbers of `dir` (`nf_ct_seqadj_init`).
     pub fn shift(&mut self, dir: Dir, offset: i32) {
         let way = &mut self.dirs[dir.ix()];
-        (way.offset_before, way.offset_after) = (offset, offset);
+        *way = SeqAdjDir::of(way.correction_pos, offset, offset);
     }
 
     /// Adjusts sequence number, acknowledgement and SACK edges of a TCP segment that
@@ -79,14 +101,58 @@ impl SeqAdj {
 pub struct BadSegment;
 
 impl SeqAdjDir {
+    /// A direction of which one correction is known: at `pos`, and the offsets before and
+    /// after it.
+    #[must_use]
+    pub fn of(pos: u32, before: i32, after: i32) -> SeqAdjDir {
+        SeqAdjDir {
+            correction_pos: pos,
+            offset_before: before,
+            offset_after: after,
+            ..SeqAdjDir::default()
+        }
+    }
+
+    /// Corrections before the last one, the latest first.
+    #[must_use]
+    pub fn older(&self) -> &[Older] {
+        self.older.get(..usize::from(self.known)).unwrap_or(&[])
+    }
+
+    /// Puts one more behind [`SeqAdjDir::older`]; `false` when there are too many.
+    pub(crate) fn remember(&mut self, older: Older) -> bool {
+        let place = self.older.get_mut(usize::from(self.known));
+        self.known += u8::from(place.is_some());
+        place.map(|place| *place = older).is_some()
+    }
+
+    /// Makes the last correction, if there is one, the first of the older ones.
+    fn age(&mut self) {
+        if self.offset_before == self.offset_after {
+            return;
+        }
+        self.older.rotate_right(1);
+        self.older[0] = Older {
+            pos: self.correction_pos,
+            before: self.offset_before,
+        };
+        self.known = (self.known + 1).min(OLDER as u8);
+    }
+
     /// The number the sender of this direction used for what the peer calls `seq`.
     fn undo(&self, seq: u32) -> u32 {
-        let early = seq.wrapping_sub(self.offset_before as u32);
+        let mut early = seq.wrapping_sub(self.offset_before as u32);
         if after(early, self.correction_pos) {
-            seq.wrapping_sub(self.offset_after as u32)
-        } else {
-            early
+            return seq.wrapping_sub(self.offset_after as u32);
         }
+        for older in self.older() {
+            let earlier = seq.wrapping_sub(older.before as u32);
+            if after(earlier, older.pos) {
+                break;
+            }
+            early = earlier;
+        }
+        early
     }
 
     /// Undoes the offset in every edge of every SACK block (`nf_ct_sack_adjust`).

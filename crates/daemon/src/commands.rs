@@ -24,10 +24,12 @@ use tidegate_xt::matches::nfacct as accounts;
 
 use crate::apply::{self, Trials};
 use crate::config::Config;
+use crate::connection;
 use crate::control::{Reply, Request};
 use crate::files;
 use crate::forecast::{Forecast, History};
 use crate::locked;
+use crate::offload::{self, Offloaded};
 use crate::plane::Plane;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
@@ -68,6 +70,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("rollback", |c, _| {
         c.trials.rollback().map(|()| Printed::default())
     }),
+    ("connection", Commands::connection),
     ("sysctl", Commands::sysctl),
     ("modprobe", Commands::modprobe),
     ("lsmod", Commands::lsmod),
@@ -76,8 +79,16 @@ const COMMANDS: &[(&str, Command)] = &[
     ("hashlimit", |c, request| c.list(request, lists::hashlimit)),
     ("idletimer", |c, request| c.list(request, lists::idletimer)),
     ("led", |c, request| c.list(request, lists::led)),
+    ("synproxy", |c, _| {
+        let counts = c.plane.with(|engine, _| engine.synproxy())?;
+        Ok(Printed {
+            out: counts.table(),
+            ..Printed::default()
+        })
+    }),
     ("osf", Commands::osf),
     ("nfacct", Commands::nfacct),
+    ("offload", Commands::offload),
 ];
 
 impl Commands {
@@ -261,11 +272,16 @@ impl Commands {
             return self.drops(json);
         }
         let drift = |family| files::drift(&self.config, &self.rules, family);
-        let (connections, config, nat_exhausted) = self.plane.with(|engine, _| {
+        let (connections, elsewhere, config, nat_exhausted) = self.plane.with(|engine, _| {
             let ct = engine.conntrack();
             let exhausted = ct.stats().nat_exhausted;
-            (ct.count(), ct.config().clone(), exhausted)
+            (ct.count(), ct.elsewhere(), ct.config().clone(), exhausted)
         })?;
+        let plane = self.plane.report();
+        let offloaded = (plane.kind == "ebpf").then_some(Offloaded {
+            connections: elsewhere,
+            most: self.config.datapath.offloaded,
+        });
         let origin = locked(&self.origin).clone();
         let rules = FAMILIES.into_iter().zip(origin).zip(&*self.changed);
         let rules = rules.map(|((family, file), changed)| {
@@ -284,7 +300,8 @@ impl Commands {
             pid: std::process::id(),
             since: self.since,
             socket: self.config.control.socket.clone(),
-            plane: self.plane.report(),
+            plane,
+            offloaded,
             trial: self.trials.left().map(|d| d.as_secs_f64().ceil() as u32),
             staged: self.trials.seen()?,
             rules: rules.collect(),
@@ -308,9 +325,44 @@ impl Commands {
         })
     }
 
+    fn offload(&self, request: &Request) -> Result<Printed> {
+        let (json, words): (Vec<_>, Vec<_>) = request
+            .words
+            .iter()
+            .map(String::as_str)
+            .partition(|w| *w == "--json");
+        let tuple = offload::flow(&words)?;
+        let report = self.plane.report();
+        let place = offload::Place {
+            programs: report.kind == "ebpf",
+            guarded: report.guarded.into_iter().map(|g| g.name).collect(),
+            most: self.config.datapath.offloaded,
+        };
+        let answer = self
+            .plane
+            .with(move |engine, _| offload::explain(engine, &tuple, &place))?;
+        let out = match json.is_empty() {
+            true => answer.text(),
+            false => serde_json::to_string_pretty(&answer)? + "\n",
+        };
+        Ok(Printed {
+            out,
+            ..Printed::default()
+        })
+    }
+
     fn apply(&self, request: &Request) -> Result<Printed> {
         let order = serde_json::from_str(&request.input)?;
         apply::run(order, &self.config, &*self.plane, &self.trials)
+    }
+
+    fn connection(&self, request: &Request) -> Result<Printed> {
+        let which = serde_json::from_str(&request.input)?;
+        let connection = connection::look(which, &*self.plane, &self.rules)?;
+        Ok(Printed {
+            out: serde_json::to_string(&connection)?,
+            ..Printed::default()
+        })
     }
 
     fn save(&self, _: &Request) -> Result<Printed> {

@@ -2,14 +2,19 @@
 //! engine.
 
 mod edit;
+mod past;
 
+use std::mem;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use anyhow::Result;
 use tidegate_engine::conntrack::Policies;
 use tidegate_engine::env::IfIndex;
-use tidegate_engine::{Counter, Differing, Otherwise, Ready, Survivor, Survivors, TrackWhen};
+use tidegate_engine::{
+    Counter, Differing, Otherwise, Passage, Ready, Survivor, Survivors, TrackWhen,
+};
 use tidegate_ir::{RuleId, TableKind};
 use tidegate_syntax::{
     Counters, Failure, Invocation, Ruleset, Slot, WholeChains, check_table, lower_knowing,
@@ -21,6 +26,8 @@ use tidegate_xt::TimeoutPolicy;
 
 use crate::plane::Plane;
 use crate::{locked, sets, unforeseen};
+use past::Past;
+pub use past::{Named, PassedBy};
 
 /// A family's rules as they were loaded.
 struct Side {
@@ -54,6 +61,7 @@ pub struct LiveRules {
     plane: Arc<dyn Plane>,
     track: TrackWhen,
     sides: [Mutex<Side>; 2],
+    past: Mutex<Past>,
     /// Called after each change with the family.
     changed: Box<dyn Fn(Family) + Send + Sync>,
 }
@@ -89,6 +97,7 @@ impl LiveRules {
             plane,
             track,
             sides: FAMILIES.map(empty),
+            past: Mutex::default(),
             changed,
         }
     }
@@ -206,6 +215,12 @@ impl LiveRules {
         Ok(look.map_err(stopped)?.unwrap_or_default())
     }
 
+    /// The rules and policies by which a connection's first packet passed.
+    pub(crate) fn passed(&self, family: Family, passages: &[Passage]) -> Vec<PassedBy> {
+        let side = locked(&self.sides[index(family)]);
+        locked(&self.past).told(passages, &side.source)
+    }
+
     /// Name of an interface.
     pub(crate) fn interface(&self, dev: IfIndex) -> Result<Option<String>, Failure> {
         let look = self.plane.with(move |engine, _| {
@@ -288,17 +303,26 @@ impl LiveRules {
                 return Err(why);
             }
             let replace = |(ready, survivors)| engine.replace(ready, &survivors);
-            Ok(engines.into_iter().map(replace).collect::<Vec<_>>())
+            let old: Vec<_> = engines.into_iter().map(replace).collect();
+            Ok((old, engine.take_gone()))
         });
-        // Only now: a large ruleset is taken apart here and not between two packets.
-        drop(replaced.map_err(stopped)??);
+        let (old, gone) = replaced.map_err(stopped)??;
         self.plane.settle();
         for (side, made) in sides {
-            *side = made;
+            locked(&self.past).keep(&gone, &side.source);
+            let before = mem::replace(side, made);
             (self.changed)(side.source.family);
+            discard(before);
         }
+        discard(old);
         Ok(())
     }
+}
+
+/// Takes large rules apart while nobody waits: neither packets nor who changed the rules.
+fn discard<T: Send + 'static>(old: T) {
+    // Without a thread it takes longer.
+    let _ = thread::Builder::new().spawn(move || drop(old));
 }
 
 fn stopped(e: anyhow::Error) -> Failure {

@@ -10,6 +10,7 @@ use tidegate_host::foreign::{Foreign, kernel_rules};
 use crate::apply::Seen;
 use crate::files::Drift;
 use crate::forecast::Forecast;
+use crate::offload::Offloaded;
 use crate::plane::PlaneReport;
 
 /// A family's rules.
@@ -37,6 +38,8 @@ pub(crate) struct Status {
     /// The datapath.
     #[serde(flatten)]
     pub(crate) plane: PlaneReport,
+    /// Connections that programs in the kernel have, where there are programs.
+    pub(crate) offloaded: Option<Offloaded>,
     /// Seconds until rules on trial come off unless they are confirmed.
     pub(crate) trial: Option<u32>,
     /// Rules on stage.
@@ -157,6 +160,13 @@ impl Status {
         let _ = writeln!(text, "enforcing   {}", self.enforcing());
         if let Some(share) = self.in_kernel() {
             let _ = writeln!(text, "in kernel   {share}");
+        }
+        if let Some(there) = &self.offloaded {
+            let Offloaded { connections, most } = there;
+            let _ = writeln!(
+                text,
+                "offloaded   {connections} connections of at most {most}"
+            );
         }
         for rules in &self.rules {
             let _ = writeln!(text, "rules       {}", rules.text());
@@ -297,6 +307,10 @@ mod tests {
                 ],
                 lost: Vec::new(),
             },
+            offloaded: Some(Offloaded {
+                connections: 2,
+                most: 65536,
+            }),
             trial: Some(7),
             staged: None,
             rules: rules(),
@@ -335,6 +349,7 @@ mod tests {
 tidegate    up since 2026-11-25 10:00:00 UTC (1d 1h 2m 3s), pid 7
 enforcing   userspace datapath on eth0, lo
 in kernel   99.7 % of 1002 received packets; up: 2 unknown, 1 odd
+offloaded   2 connections of at most 65536
 rules       ipv4: 12 from /etc/iptables/rules.v4, changed since
 rules       ipv6: 0
 ON TRIAL    the rules before come back in 7 s unless `tidegate confirm` is given

@@ -146,7 +146,10 @@ impl Plane for Userspace {
 
 fn fate((fate, packets): (Fate, u64)) -> plane::Fate {
     plane::Fate {
-        done: matches!(fate, Fate::Forwarded | Fate::Early | Fate::Passed),
+        done: matches!(
+            fate,
+            Fate::Forwarded | Fate::Early | Fate::Passed | Fate::Stopped
+        ),
         what: fate.words(),
         packets,
     }

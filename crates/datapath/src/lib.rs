@@ -11,12 +11,14 @@ mod divert;
 mod fast;
 mod guardian;
 mod handing;
+mod known;
 mod neighbour;
 mod offload;
 mod owners;
 mod port;
 mod report;
 mod sender;
+mod stop;
 mod watch;
 mod wires;
 mod worker;
@@ -37,9 +39,10 @@ use tidegate_host::Host;
 use tidegate_sys::Clock;
 
 use alone::Alone;
-use fast::{Fast, Kernel, Table};
+use fast::{Fast, Kernel, Predecessor, Table, adopt};
 use guardian::Guardian;
 pub use guardian::watch;
+use known::Known;
 use owners::Asked;
 pub use report::{Fate, Guarded, Lost, Report, Traffic};
 use sender::{Heard, Maker};
@@ -185,12 +188,24 @@ impl Datapath {
         let (host, _) = Host::running()?;
         let mut engine = Engine::new(engine_config, Arc::new(host.env));
         let clock = Clock::new();
-        let (kernel, fast) = if options.fast {
-            let (kernel, tables) = Kernel::load(divert::secret()?, &options)?;
+        let (commands, orders) = mpsc::channel();
+        let worker = Wires {
+            commands,
+            wake: Arc::new(event()?),
+        };
+        let wanted = options.fast || options.senders != Senders::Nobody;
+        let known = match wanted {
+            true => Known::start(&mut engine),
+            false => Err(anyhow!("as configured")),
+        };
+        let (kernel, fast, stops) = if options.fast {
+            let (kernel, tables, shared) = Kernel::load(divert::secret()?, &options)?;
             let fast = Fast::new(Table::new(tables, clock), &mut engine);
-            (Some(kernel), Some(fast))
+            let known = known.as_ref().map_err(|e| anyhow!("{e:#}"))?;
+            let stops = stop::start(&mut engine, shared, known, worker.clone())?;
+            (Some(kernel), Some(fast), Some(stops))
         } else {
-            (None, None)
+            (None, None, None)
         };
         // Before the program that drops: both see a packet, in the order they came.
         let owners = start_owners(&options.senders, &mut engine);
@@ -206,27 +221,24 @@ impl Datapath {
             (Ok(_), Ok(_)) => Knows::Groups,
         };
         let (giver, gifts) = handing.ok().unzip();
-        let (heard, senders) = match start_senders(&options.senders, &mut engine) {
+        let senders = known.and_then(|k| start_senders(&options.senders, &mut engine, &k));
+        let (heard, senders) = match senders {
             Ok((heard, maker)) => (Some(heard), Ok(maker)),
             Err(e) => (None, Err(format!("{e:#}"))),
         };
-        let (commands, orders) = mpsc::channel();
-        let worker = Wires {
-            commands,
-            wake: Arc::new(event()?),
-        };
-        let notes = Arc::default();
         let partial = options.interfaces.is_some();
         let wake = Arc::clone(&worker.wake);
         let asked = owners.ok().map(|(asked, _)| asked);
         let kernel_side = KernelSide {
             fast,
+            stops,
             heard,
             asked,
             gifts,
         };
         let run = Worker::new(engine, clock, observer, orders, wake, partial, kernel_side)?;
         let crash = options.crash;
+        let notes = Arc::default();
         let watcher = Watcher::new(options, worker.clone(), Arc::clone(&notes), (kernel, giver))?;
         let thread = spawn("datapath", move || {
             let mut fuse = Fuse(Some(crash));
@@ -263,9 +275,7 @@ impl Datapath {
             return Ok(());
         };
         let alone = Alone::new()?;
-        // A predecessor's programs know nothing of what begins here; its filters keep
-        // closed what they leave.
-        fast::remove_pins()?;
+        let predecessor = self.take_over(&watcher)?;
         if let Some(words) = watcher.guardian() {
             let guardian = Guardian::start(words).context("starting a guardian")?;
             *lock(&self.guardian) = Some(guardian);
@@ -274,12 +284,39 @@ impl Datapath {
             let _ = watcher.close();
             return Err(e);
         }
+        // Once the loop has all interfaces.
+        self.with(|_, _| ())?;
+        if let Some(kernel) = watcher.kernel() {
+            kernel.wait(false);
+        }
+        predecessor.map_or(Ok(()), Predecessor::remove)?;
         drop(alone);
         self.settle()?;
         let stop = Arc::clone(&self.stop_watcher);
         let thread = spawn("watcher", move || watcher.run(&stop))?;
         lock(&self.threads).watcher = Some(thread);
         Ok(())
+    }
+
+    /// Takes over the connections that the programs of a killed predecessor go on forwarding.
+    /// They do so until ours, which wait meanwhile, begin; without any of ours they end here,
+    /// for they know nothing of what begins, and its filters keep closed what they leave.
+    fn take_over(&self, watcher: &Watcher) -> Result<Option<Predecessor>> {
+        let own = watcher.kernel().and_then(Kernel::own_pins);
+        let Some(predecessor) = Predecessor::find(own)? else {
+            return Ok(None);
+        };
+        let Some(kernel) = watcher.kernel() else {
+            predecessor.remove()?;
+            return Ok(None);
+        };
+        // One of another version may have tables that cannot be read.
+        if let Ok(left) = predecessor.connections() {
+            let clock = Clock::new();
+            self.with(move |engine, now| adopt(engine, now, clock, &left))?;
+        }
+        kernel.wait(true);
+        Ok(Some(predecessor))
     }
 
     /// Does `work` between two batches and returns what it does.
@@ -343,7 +380,7 @@ impl Datapath {
             .ok()
             .and_then(|()| wait.recv().ok())
             .unwrap_or_default();
-        report.notes.clone_from(&lock(&self.notes));
+        report.notes.extend_from_slice(&lock(&self.notes));
         if lock(&self.guardian).as_mut().is_some_and(|g| !g.waits()) {
             let note = "nobody will open the interfaces if the daemon is killed: the guardian \
                         process has ended";
@@ -424,10 +461,10 @@ fn start_owners(which: &Senders, engine: &mut Engine) -> Result<(Asked, bool)> {
     Ok((asked, groups))
 }
 
-fn start_senders(which: &Senders, engine: &mut Engine) -> Result<(Heard, Maker)> {
+fn start_senders(which: &Senders, engine: &mut Engine, known: &Known) -> Result<(Heard, Maker)> {
     match which {
-        Senders::All => sender::start(None, engine),
-        Senders::Of(cgroup) => sender::start(Some(cgroup.clone()), engine),
+        Senders::All => sender::start(None, engine, known),
+        Senders::Of(cgroup) => sender::start(Some(cgroup.clone()), engine, known),
         Senders::Nobody => bail!("as configured"),
     }
 }

@@ -88,6 +88,11 @@ impl Watcher {
         })
     }
 
+    /// The programs in the kernel, where there are any.
+    pub(crate) fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_ref()
+    }
+
     /// Words for a guardian, where one is wanted.
     pub(crate) fn guardian(&self) -> Option<&[OsString]> {
         let words = self.options.guardian.as_slice();

@@ -26,6 +26,7 @@ use crate::owners::Asked;
 use crate::port::{Port, Side};
 use crate::report::Report;
 use crate::sender::Heard;
+use crate::stop::{Ready, Stops};
 use crate::{Observer, offload};
 
 /// Frames of one socket before the others get their turn.
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Env(Arc<Env>),
     /// What is going on?
     Report(std::sync::mpsc::SyncSender<Report>),
+    /// Programs that drop what the rules drop have been made.
+    Stops(Ready),
     /// Which job of the maker of programs for local senders is the last?
     Settle(std::sync::mpsc::SyncSender<u64>),
     Stop,
@@ -98,6 +101,8 @@ const HEARD: u64 = u64::MAX - 2;
 pub(crate) struct KernelSide {
     /// Programs that forward.
     pub(crate) fast: Option<Fast>,
+    /// Programs that drop.
+    pub(crate) stops: Option<Stops>,
     /// A program that refuses what local sockets send.
     pub(crate) heard: Option<Heard>,
     /// A program that notes who sends.
@@ -126,6 +131,8 @@ pub(crate) struct Worker {
     partial: bool,
     /// Programs that forward what the engine has decided.
     fast: Option<Fast>,
+    /// Programs that drop what the rules drop.
+    stops: Option<Stops>,
     /// Copies of what a program has refused.
     heard: Option<Heard>,
     asked: Option<Asked>,
@@ -169,6 +176,7 @@ impl Worker {
             lost_asked: 0,
             partial,
             fast: side.fast,
+            stops: side.stops,
             heard: side.heard,
             asked: side.asked,
             gifts: side.gifts,
@@ -216,6 +224,9 @@ impl Worker {
             if let Some(fast) = &mut self.fast {
                 fast.hand_over(&mut self.engine, idle);
                 fast.sweep(&mut self.engine, &mut self.neighbours, self.now);
+            }
+            if let Some(stops) = &self.stops {
+                stops.follow(&self.engine);
             }
             if told && self.obey()? {
                 return Ok(());
@@ -378,6 +389,11 @@ impl Worker {
             (_, ETH_P_IPV6) => Some(Family::V6),
             _ => return,
         };
+        let own = match (source.side, port.framing) {
+            (Side::Wire, Framing::Ethernet(own)) => Some(own),
+            _ => None,
+        };
+        let to = self.stops.as_ref().and_then(|_| destination(&packet));
         let outcome = match source.side {
             Side::Wire => {
                 let incoming = Incoming {
@@ -402,6 +418,14 @@ impl Worker {
         };
         if let Some(heard) = &mut self.heard {
             heard.decided(&self.engine);
+        }
+        if let Some(stops) = &mut self.stops {
+            stops.decided(&self.engine);
+            if let (Some(own), Some(to)) = (own, to)
+                && is_by_rules(&outcome.disposition)
+            {
+                stops.offer(&self.engine, (dev, own), to, self.now);
+            }
         }
         self.carry_out(source, dev, outcome);
     }
@@ -481,6 +505,27 @@ fn is_forwarded(env: &Env, packet: &[u8]) -> bool {
     };
     let src = layout.src(packet);
     src != 0 && !env.is_local(layout.family, src)
+}
+
+/// Whether a rule or a policy has dropped a packet.
+const fn is_by_rules(disposition: &Disposition) -> bool {
+    use tidegate_engine::DropReason::{Policy, Rule};
+    matches!(disposition, Disposition::Dropped(Rule(_) | Policy(_)))
+}
+
+/// Where a packet goes.
+fn destination(packet: &[u8]) -> Option<(Family, u128)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let address = packet.get(16..)?.first_chunk()?;
+            Some((Family::V4, u32::from_be_bytes(*address).into()))
+        }
+        6 => {
+            let address = packet.get(24..)?.first_chunk()?;
+            Some((Family::V6, u128::from_be_bytes(*address)))
+        }
+        _ => None,
+    }
 }
 
 /// Whether an address stands for everybody on the link.

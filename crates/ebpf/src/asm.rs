@@ -99,6 +99,9 @@ const FROM_REG: u8 = 0x08;
 const LOAD_IMM64: u8 = 0x18;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
+const ATOMIC: u8 = 0xdb;
+/// Of an atomic addition: the old value is wanted.
+const FETCH: i32 = 1;
 const TO_BIG_ENDIAN: u8 = 0xdc;
 
 /// One instruction.
@@ -225,6 +228,18 @@ impl Asm {
             src,
             off,
             imm,
+        });
+    }
+
+    /// Adds `src` to the 64 bits at `base + off`, which nobody else does meanwhile; `src`
+    /// becomes what was there. A full barrier.
+    pub fn fetch_add(&mut self, base: Reg, off: i16, src: Reg) {
+        self.code.push(Insn {
+            code: ATOMIC,
+            dst: base,
+            src,
+            off,
+            imm: FETCH,
         });
     }
 

@@ -116,7 +116,7 @@ pub static SUMS: Map = Map {
 };
 
 /// All maps.
-pub static MAPS: [&Map; 8] = [
+pub static MAPS: [&Map; 10] = [
     &FLOWS,
     &GATES,
     &CONNECTIONS,
@@ -125,6 +125,8 @@ pub static MAPS: [&Map; 8] = [
     &HOPS,
     &FATES,
     &SUMS,
+    &crate::stop::STOPS,
+    &crate::stop::EARLY_STOPS,
 ];
 
 /// Words of a gate.
@@ -152,6 +154,10 @@ pub mod global {
     pub const EPOCH: usize = 0;
     /// Whether transport checksums count.
     pub const VERIFY: usize = 1;
+    /// Number of the rules for which programs drop packets; 0: none do.
+    pub const STOP: usize = 2;
+    /// Whether the programs leave everything to those behind them for the time being.
+    pub const WAITS: usize = 3;
 }
 
 /// What [`HOPS`] says about a next hop.
@@ -214,11 +220,13 @@ pub enum Fate {
     Window,
     /// Forwarded before the kernel looked at it.
     Early,
+    /// Dropped, as rules say.
+    Stopped,
 }
 
 impl Fate {
     /// All, by number.
-    pub const ALL: [Fate; 16] = [
+    pub const ALL: [Fate; 17] = [
         Fate::Forwarded,
         Fate::Passed,
         Fate::NotOurs,
@@ -235,6 +243,7 @@ impl Fate {
         Fate::TooBig,
         Fate::Window,
         Fate::Early,
+        Fate::Stopped,
     ];
 
     /// A few words for reports.
@@ -257,6 +266,7 @@ impl Fate {
             Fate::TooBig => "too long for the way out",
             Fate::Window => "not clearly inside the TCP window",
             Fate::Early => "forwarded at the interface (XDP)",
+            Fate::Stopped => "dropped by rules in the kernel",
         }
     }
 }
@@ -293,6 +303,60 @@ pub fn key(dev: u32, hook: Hook, tuple: &Tuple) -> [u8; KEY] {
     put(&mut bytes, 40, &{ tuple.src_id }.to_be_bytes());
     put(&mut bytes, 42, &{ tuple.dst_id }.to_be_bytes());
     bytes
+}
+
+/// The tuple of a key's packets; `None`: it is no key of packets that interfaces receive.
+#[must_use]
+pub fn tuple_of(key: &[u8; KEY]) -> Option<Tuple> {
+    let family = match key[5] {
+        4 => Family::V4,
+        6 => Family::V6,
+        _ => return None,
+    };
+    let tuple = || read_tuple(&key[8..], family, key[4]);
+    (key[6] == Hook::Ingress as u8).then(tuple)?
+}
+
+/// A tuple from addresses and ports.
+fn read_tuple(bytes: &[u8], family: Family, proto: u8) -> Option<Tuple> {
+    let address = |at: usize| {
+        let bytes: &[u8; 16] = bytes.get(at..)?.first_chunk()?;
+        Some(match family {
+            Family::V4 => u128::from_be_bytes(*bytes) >> 96,
+            Family::V6 => u128::from_be_bytes(*bytes),
+        })
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+    Some(Tuple {
+        src: address(0)?,
+        dst: address(16)?,
+        src_id: port(32)?,
+        dst_id: port(34)?,
+        family,
+        proto,
+    })
+}
+
+/// The packets of one direction as they leave, from a value of [`CONNECTIONS`]; `None`: that
+/// direction is not handled there.
+#[must_use]
+pub fn after(bytes: &[u8; CONNECTION], dir: Dir, (family, proto): (Family, u8)) -> Option<Tuple> {
+    let way = (at::WAYS + dir as i16 * at::WAY) as usize;
+    let way = &bytes[way..way + at::WAY as usize];
+    let there = way[at::WAY_KIND as usize..][..4] != [0; 4];
+    let tuple = || read_tuple(&way[at::WAY_SRC as usize..], family, proto);
+    there.then(tuple)?
+}
+
+/// The place of a value of [`FLOWS`], and the direction.
+#[must_use]
+pub fn place_of(value: &[u8; FLOW]) -> (u32, Dir) {
+    let [a, b, c, d, dir @ ..] = *value;
+    let dir = match u32::from_ne_bytes(dir) {
+        0 => Dir::Original,
+        _ => Dir::Reply,
+    };
+    (u32::from_ne_bytes([a, b, c, d]), dir)
 }
 
 /// Where a program looks at packets.

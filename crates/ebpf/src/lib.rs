@@ -15,7 +15,9 @@ pub mod layout;
 mod maps;
 mod object;
 pub mod owner;
+mod rules;
 pub mod sender;
+pub mod stop;
 pub mod up;
 
 pub use asm::{Asm, Cond, Insn, Label, Op, Reg, Size, Src};

@@ -7,6 +7,8 @@ pub enum Kind {
     Hash = 1,
     /// `BPF_MAP_TYPE_ARRAY`
     Array = 2,
+    /// `BPF_MAP_TYPE_PROG_ARRAY`
+    Programs = 3,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`
     PerCpuArray = 6,
     /// `BPF_MAP_TYPE_LRU_HASH`: the entry that nobody has used for longest makes room.

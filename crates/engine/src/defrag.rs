@@ -2,7 +2,8 @@
 //!
 //! A duplicate fragment is dropped, an overlapping one takes the whole packet with
 //! it (RFC 5722; IPv4 alike since Linux 4.20). A fragment that contradicts the length
-//! known so far does so in IPv4 only. Memory and time are bounded.
+//! known so far does so in IPv4 only. Memory and time are bounded: where memory is full, the packet
+//! that has waited longest makes room, so that a flood of lone fragments costs honest ones nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -84,6 +85,8 @@ struct Queue {
     largest_df: u32,
     bytes: usize,
     deadline: Time,
+    /// Place in [`Defrag::ages`].
+    age: u64,
     ecn: u8,
 }
 
@@ -92,6 +95,9 @@ struct Queue {
 pub(crate) struct Defrag {
     queues: HashMap<Key, Queue>,
     deadlines: BTreeSet<(Time, Key)>,
+    /// In the order in which they began to wait.
+    ages: BTreeMap<u64, Key>,
+    begun: u64,
     bytes: usize,
 }
 
@@ -130,8 +136,25 @@ impl Defrag {
     fn remove(&mut self, key: &Key) -> Option<Queue> {
         let queue = self.queues.remove(key)?;
         self.deadlines.remove(&(queue.deadline, *key));
+        self.ages.remove(&queue.age);
         self.bytes -= queue.bytes;
         Some(queue)
+    }
+
+    /// Gives up the packets that have waited longest until `wanted` bytes more fit below
+    /// `most`; `false` when they never would. The packet of `key` stays.
+    fn make_room(&mut self, key: &Key, wanted: usize, most: usize) -> bool {
+        let own = self.queues.get(key).map_or(0, |q| q.bytes);
+        if own + wanted > most {
+            return false;
+        }
+        while self.bytes + wanted > most {
+            let Some(oldest) = self.ages.values().find(|k| *k != key).copied() else {
+                return false;
+            };
+            self.remove(&oldest);
+        }
+        true
     }
 
     /// Takes a fragment. `user` separates hooks and zones.
@@ -157,14 +180,16 @@ impl Defrag {
             }
         }
         let cost = fragment.data.len();
-        if self.bytes + cost + QUEUE_COST > limits.max_bytes {
+        if !self.make_room(&key, cost + QUEUE_COST, limits.max_bytes) {
             return Defragged::Refused(FragmentError::Memory);
         }
         let queue = self.queues.entry(key).or_insert_with(|| {
             let deadline = now.saturating_add(limits.timeout(key.family));
+            self.begun += 1;
             self.deadlines.insert((deadline, key));
+            self.ages.insert(self.begun, key);
             self.bytes += QUEUE_COST;
-            Queue::new(deadline)
+            Queue::new(deadline, self.begun)
         });
         if let Err(error) = queue.insert(fragment, packet) {
             if takes_queue_along(key.family, error) {
@@ -265,7 +290,7 @@ impl Key {
 }
 
 impl Queue {
-    fn new(deadline: Time) -> Self {
+    fn new(deadline: Time, age: u64) -> Self {
         Queue {
             pieces: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -277,6 +302,7 @@ impl Queue {
             largest_df: 0,
             bytes: QUEUE_COST,
             deadline,
+            age,
             ecn: 0,
         }
     }
@@ -487,6 +513,58 @@ mod tests {
             feed(&mut d, &piece(16, 8, false)),
             Defragged::Whole(_)
         ));
+    }
+
+    /// A fragment of another source's packet, alone.
+    fn lone(n: u32) -> Packet {
+        let mut bytes = piece(0, 1480, true).bytes;
+        put(&mut bytes, 12, &(0xc000_0000 | n).to_be_bytes());
+        checksum::fix_ipv4(&mut bytes);
+        Packet::new(bytes).unwrap()
+    }
+
+    /// Linux 6.18 lets none of 50 through once 1,676 lone ones wait.
+    #[test]
+    fn honest_fragments_get_through_a_flood_of_lone_ones() {
+        let mut d = Defrag::default();
+        let most = DefragLimits::default().max_bytes;
+        let (mut sent, mut whole) = (0, 0);
+        let mut flood = |d: &mut Defrag, count: u32| {
+            for n in sent..sent + count {
+                assert!(matches!(feed(d, &lone(n)), Defragged::Held));
+                assert!(d.bytes() <= most);
+            }
+            sent += count;
+        };
+        flood(&mut d, 3000);
+        for _ in 0..50 {
+            feed(&mut d, &piece(0, 1480, true));
+            flood(&mut d, 600);
+            let done = feed(&mut d, &piece(1480, 100, false));
+            whole += u32::from(matches!(done, Defragged::Whole(_)));
+        }
+        assert_eq!(whole, 50);
+        d.handle_timeout(u64::MAX);
+        assert_eq!((d.bytes(), d.ages.len(), d.deadlines.len()), (0, 0, 0));
+    }
+
+    /// What grows beyond all memory goes, and takes nothing along.
+    #[test]
+    fn a_packet_larger_than_memory_is_refused() {
+        let mut d = Defrag::default();
+        let limits = DefragLimits {
+            max_bytes: 2200,
+            ..DefragLimits::default()
+        };
+        let mut take = |p: &Packet| d.take(p, User::Prerouting, 0, &limits);
+        assert!(matches!(take(&lone(1)), Defragged::Held));
+        let refused = take(&piece(0, 2000, true));
+        assert!(matches!(refused, Defragged::Refused(FragmentError::Memory)));
+        assert!(matches!(take(&lone(1)), Defragged::Refused(_)));
+        assert!(matches!(take(&piece(0, 800, true)), Defragged::Held));
+        assert!(matches!(take(&piece(800, 800, true)), Defragged::Held));
+        let refused = take(&piece(1600, 800, true));
+        assert!(matches!(refused, Defragged::Refused(FragmentError::Memory)));
     }
 
     #[test]

@@ -208,9 +208,14 @@ impl DropCounters {
     /// Counts a packet that went no further.
     #[inline]
     pub fn count_drop(&mut self, reason: &DropReason) {
-        let kind = DropKind::from(reason);
+        self.count(DropKind::from(reason), 1);
+    }
+
+    /// Counts packets that went no further for this reason.
+    #[inline]
+    pub(crate) fn count(&mut self, kind: DropKind, packets: u64) {
         if let Some(n) = self.dropped.get_mut(kind as usize) {
-            *n += 1;
+            *n += packets;
         }
     }
 

@@ -52,19 +52,23 @@ impl Engine {
         edit: Edit,
     ) -> Result<Option<RuleId>, NotInPlace> {
         self.recall_all();
-        let id = self.families[index(family)].edit(table, chain, edit)?;
+        let (id, gone) = self.families[index(family)].edit(table, chain, edit)?;
+        if let Some(gone) = gone {
+            self.origins.follow(family, |id| (id != gone).then_some(id));
+        }
         self.other_rules();
         Ok(id)
     }
 }
 
 impl Family4Or6 {
+    /// The ids of the rule that was put in and of the one that was taken out.
     fn edit(
         &mut self,
         kind: TableKind,
         ChainId(chain): ChainId,
         edit: Edit,
-    ) -> Result<Option<RuleId>, NotInPlace> {
+    ) -> Result<(Option<RuleId>, Option<RuleId>), NotInPlace> {
         let ruleset = Arc::get_mut(&mut self.rules).ok_or(NotInPlace::Held)?;
         let table = ruleset.tables[kind as usize].as_mut();
         let own = table.and_then(|t| t.chains.get_mut(chain as usize));
@@ -107,9 +111,10 @@ impl Family4Or6 {
             }
             Edit::Remove(at) => (None, classifier.remove(rules, at)),
         };
-        unused.extend(gone.map(|rule| rule.id));
+        let gone = gone.map(|rule| rule.id);
+        unused.extend(gone);
         ruleset.rule_ids = counters.len() as u32;
-        Ok(id)
+        Ok((id, gone))
     }
 }
 

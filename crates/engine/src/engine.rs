@@ -14,6 +14,7 @@ use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
 use crate::offload::Followed;
+use crate::origin::{BELOW, Origins, policies};
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
 use crate::queue::Queues;
@@ -21,6 +22,8 @@ use crate::random::Random;
 use crate::run::Run;
 use crate::sockets::{Sockets, Whose};
 use crate::staged::Staged;
+use crate::stop::Stopper;
+use crate::synproxy::SynProxyCounts;
 use crate::tables::{Counter, Stack};
 use crate::trace::Trace;
 
@@ -204,14 +207,18 @@ pub struct Engine {
     pub(crate) random: Random,
     pub(crate) stack: Stack,
     pub(crate) flows: FlowCache,
+    pub(crate) origins: Origins,
     pub(crate) shared: Shared,
     pub(crate) queues: Option<Box<dyn Queues>>,
     pub(crate) outside: Outside,
     pub(crate) drops: DropCounters,
+    pub(crate) synproxy: SynProxyCounts,
     /// The last packet, if it followed a plan.
     pub(crate) last: Option<Followed>,
     /// Rules that are only watched.
     pub(crate) staged: Option<Box<Staged>>,
+    /// Who drops packets in its stead.
+    pub(crate) stopper: Option<Box<dyn Stopper>>,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -236,12 +243,15 @@ impl Engine {
             random: Random::new(config.seed),
             stack: Stack::default(),
             flows: FlowCache::default(),
+            origins: Origins::default(),
             shared: Shared::default(),
             queues: None,
             outside: Outside::default(),
             drops: DropCounters::default(),
+            synproxy: SynProxyCounts::default(),
             last: None,
             staged: None,
+            stopper: None,
             spare: Vec::new(),
             env,
             config,
@@ -279,6 +289,17 @@ impl Engine {
         }
         // Unlike the kernel, which unhooks at once: a rule taken out and put back in
         // must not cut what is translated.
+        if self.origins.has(family) {
+            let (was, is) = (policies(&slot.rules), policies(&new.rules));
+            let mut moved = vec![None; slot.counters.len()];
+            for s in &survivors.counters {
+                if let Some(place) = moved.get_mut(s.old.0 as usize) {
+                    *place = Some(s.new).filter(|new| was.get(&s.old) == is.get(new));
+                }
+            }
+            let follow = |id: RuleId| moved.get(id.0 as usize).copied().flatten();
+            self.origins.follow(family, follow);
+        }
         new.tracked |= slot.tracked && self.conntrack.count() > 0;
         new.nat |= slot.nat;
         std::mem::swap(slot, new);
@@ -292,9 +313,15 @@ impl Engine {
         ready
     }
 
+    pub(crate) fn begin_epoch(&mut self) {
+        if self.flows.begin_epoch() {
+            self.conntrack.mask_tags(!BELOW);
+        }
+    }
+
     /// What was learnt about the rules before does not hold any more.
     pub(crate) fn other_rules(&mut self) {
-        self.flows.begin_epoch();
+        self.begin_epoch();
         if let Some(staged) = self.staged.as_deref_mut() {
             staged.restart();
         }
@@ -363,14 +390,14 @@ impl Engine {
                 step.load(&mut self.shared);
             }
         }
-        self.flows.begin_epoch();
+        self.begin_epoch();
     }
 
     /// Replaces the surroundings.
     pub fn set_env(&mut self, env: Arc<Env>) {
         self.recall_all();
         self.env = env;
-        self.flows.begin_epoch();
+        self.begin_epoch();
     }
 
     /// The surroundings.
@@ -412,6 +439,12 @@ impl Engine {
     #[must_use]
     pub fn drops(&self) -> &DropCounters {
         &self.drops
+    }
+
+    /// What SYN proxies did.
+    #[must_use]
+    pub fn synproxy(&self) -> SynProxyCounts {
+        self.synproxy
     }
 
     /// Connections.
@@ -530,7 +563,7 @@ impl Engine {
             family.tracked |= tracked && self.config.track != TrackWhen::Never;
             family.nat |= translated;
         }
-        self.flows.begin_epoch();
+        self.begin_epoch();
         restored
     }
 

@@ -21,17 +21,25 @@ use tidegate_wire::proto;
 
 use crate::env::IfIndex;
 use crate::offload::Follower;
+use crate::origin::BELOW;
 use crate::packet::Packet;
 use crate::routing::Path;
 
 /// Most plans of one epoch; beyond, packets walk the tables.
-const MAX_PLANS: usize = 1 << 16;
+const MAX_PLANS: usize = (1 << PLAN_BITS) - MAX_REASONS;
 /// Most tests that a plan depends on.
 const MAX_GUARDS: usize = 16;
 /// Most counters that a plan raises.
 const MAX_TRAIL: usize = 256;
-/// Bits of a tag that number the plan; the others are the epoch.
+/// Bits of a tag that number the plan. The next ones are the epoch; those above tell how the
+/// connection came in ([`crate::origin`]).
 const PLAN_BITS: u32 = 20;
+/// Epochs after which their numbers come round.
+const EPOCHS: u64 = (BELOW + 1) >> PLAN_BITS;
+/// Number of the first reason for having none.
+const NO_PLAN: u64 = (1 << PLAN_BITS) - 1;
+/// Most reasons that are kept.
+const MAX_REASONS: usize = 256;
 /// Ends the part of a trail that belongs to one table.
 const END: u32 = u32::MAX;
 
@@ -112,10 +120,33 @@ fn can_guard(field: Field) -> bool {
     )
 }
 
+/// Why a packet has left no plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unplanned {
+    /// No whole one has come since rules or surroundings changed.
+    Unseen,
+    /// A test that keeps state of its own.
+    Stateful,
+    /// A test of a field that may change on the packet's way.
+    Changing(Field),
+    /// An effect.
+    Effect,
+    /// The packet was dropped.
+    Dropped,
+    /// It meets too many rules, or there are too many plans.
+    Many,
+    /// It is traced, or rules on stage are tried.
+    Watched,
+    /// It was routed again, or is heard by its sender.
+    Rerouted,
+}
+
 /// Notes what becomes of one packet.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     start: Option<Start>,
+    /// Why there is no [`Start`], where there was something to say.
+    why: Option<Unplanned>,
     path: Option<Path>,
     guards: Vec<(Cond, bool)>,
     trail: Vec<u32>,
@@ -124,6 +155,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     fn begin(&mut self, start: Start) {
         self.start = Some(start);
+        self.why = None;
         self.path = None;
         self.guards.clear();
         self.trail.clear();
@@ -131,8 +163,17 @@ impl Recorder {
 
     /// Leaves the packet without a plan.
     #[inline]
-    pub(crate) fn spoil(&mut self) {
+    pub(crate) fn spoil(&mut self, why: Unplanned) {
+        if self.start.take().is_some() || self.why.is_none() {
+            self.why = Some(why);
+        }
+    }
+
+    /// Nothing is recorded any more.
+    #[inline]
+    pub(crate) fn end(&mut self) {
         self.start = None;
+        self.why = None;
     }
 
     /// A counter was raised.
@@ -141,7 +182,7 @@ impl Recorder {
         if self.start.is_some() {
             self.trail.push(id.0);
             if self.trail.len() > MAX_TRAIL {
-                self.spoil();
+                self.spoil(Unplanned::Many);
             }
         }
     }
@@ -173,13 +214,16 @@ impl Recorder {
             Cond::Test(test) => test.field(),
             Cond::Const(_) => return,
             // Its outcome is its own affair.
-            _ => return self.spoil(),
+            _ => return self.spoil(Unplanned::Stateful),
         };
         if is_settled(field) {
             return;
         }
-        if !can_guard(field) || self.guards.len() >= MAX_GUARDS {
-            return self.spoil();
+        if !can_guard(field) {
+            return self.spoil(Unplanned::Changing(field));
+        }
+        if self.guards.len() >= MAX_GUARDS {
+            return self.spoil(Unplanned::Many);
         }
         if !self.guards.iter().any(|(c, _)| c == leaf.cond) {
             self.guards.push((leaf.cond.clone(), leaf.held));
@@ -189,7 +233,7 @@ impl Recorder {
     /// An effect was carried out.
     pub(crate) fn affected(&mut self, effect: &Effect) {
         if !matches!(effect, Effect::Assign(Field::Mark, Expr::Masked { .. })) {
-            self.spoil();
+            self.spoil(Unplanned::Effect);
         }
     }
 }
@@ -208,6 +252,8 @@ pub(crate) struct FlowCache {
     epoch: u64,
     plans: Vec<Plan>,
     numbers: HashMap<Plan, u32>,
+    /// Why packets have left no plan: tags name these from the highest number down.
+    unplanned: Vec<Unplanned>,
     /// Packets that followed a plan.
     pub(crate) followed: u64,
     pub(crate) recorder: Recorder,
@@ -216,15 +262,19 @@ pub(crate) struct FlowCache {
 }
 
 impl FlowCache {
-    /// Forgets all plans: rules or surroundings have changed.
-    pub(crate) fn begin_epoch(&mut self) {
+    /// Forgets all plans: rules or surroundings have changed. Says whether numbers come
+    /// round and no tag may stay.
+    #[must_use]
+    pub(crate) fn begin_epoch(&mut self) -> bool {
         self.epoch += 1;
         if let Some(follower) = &mut self.follower {
             follower.begins(self.epoch);
         }
         self.plans.clear();
         self.numbers.clear();
-        self.recorder.spoil();
+        self.unplanned.clear();
+        self.recorder.end();
+        self.era() == 1
     }
 
     /// The plan that a connection's `tag` names, if it fits the packet.
@@ -237,7 +287,7 @@ impl FlowCache {
         facts: &mut impl Facts,
     ) -> Option<Follow> {
         let plan = self.plan(tag)?;
-        let number = (tag & ((1 << PLAN_BITS) - 1)) as u32;
+        let number = (tag & NO_PLAN) as u32;
         let fits = Start::of(packet, info) == Some(plan.start)
             && plan.guards.iter().all(|(cond, held)| {
                 (eval(cond, facts, &mut ()) == tidegate_ir::Truth::True) == *held
@@ -251,9 +301,11 @@ impl FlowCache {
     /// Starts to record a packet.
     #[inline]
     pub(crate) fn record(&mut self, packet: &Packet, info: CtInfo) {
+        self.recorder.end();
         match Start::of(packet, info) {
             Some(start) if self.plans.len() < MAX_PLANS => self.recorder.begin(start),
-            _ => self.recorder.spoil(),
+            Some(_) => self.recorder.spoil(Unplanned::Many),
+            None => {}
         }
     }
 
@@ -275,13 +327,48 @@ impl FlowCache {
                 *new.insert(number)
             }
         };
-        Some((self.epoch + 1) << PLAN_BITS | u64::from(number))
+        Some((self.era() << PLAN_BITS) | u64::from(number))
+    }
+
+    /// The packet that was recorded has left no plan: a tag for its connection, which has
+    /// `tag`, to say why. `None`: that is of no interest.
+    pub(crate) fn keep_reason(&mut self, tag: u64) -> Option<u64> {
+        let why = self.recorder.why?;
+        if self.plan(tag).is_some() || self.why_none(tag) == why {
+            return None;
+        }
+        let known = self.unplanned.iter().position(|w| *w == why);
+        let number = known.unwrap_or(self.unplanned.len());
+        if known.is_none() && number < MAX_REASONS {
+            self.unplanned.push(why);
+        }
+        (number < MAX_REASONS).then_some((self.era() << PLAN_BITS) | (NO_PLAN - number as u64))
+    }
+
+    /// Why a tag names no plan.
+    pub(crate) fn why_none(&self, tag: u64) -> Unplanned {
+        let number = (NO_PLAN - (tag & NO_PLAN)) as usize;
+        let why = self.unplanned.get(number).filter(|_| self.is_of_now(tag));
+        why.copied().unwrap_or(Unplanned::Unseen)
+    }
+
+    /// The plan that a tag names: how to follow it, protocol and interface of its packets.
+    pub(crate) fn known(&self, tag: u64) -> Option<(Follow, u8, Option<IfIndex>)> {
+        let start = self.plan(tag)?.start;
+        let plan = (tag & NO_PLAN) as u32;
+        Some((Follow { plan, at: 0 }, start.proto, start.in_dev))
     }
 
     /// Where the plan sends a received packet.
     #[inline]
     pub(crate) fn path(&self, follow: Follow) -> Option<Path> {
         self.plans.get(follow.plan as usize)?.path
+    }
+
+    /// The epoch as tags have it, never 0.
+    #[inline]
+    fn era(&self) -> u64 {
+        self.epoch % (EPOCHS - 1) + 1
     }
 
     /// Number of the present rules and surroundings.
@@ -297,9 +384,13 @@ impl FlowCache {
     }
 
     fn plan(&self, tag: u64) -> Option<&Plan> {
-        let current = tag >> PLAN_BITS == self.epoch + 1;
-        let number = (tag & ((1 << PLAN_BITS) - 1)) as usize;
-        self.plans.get(number).filter(|_| current)
+        let number = (tag & NO_PLAN) as usize;
+        self.plans.get(number).filter(|_| self.is_of_now(tag))
+    }
+
+    /// Whether a tag is of the present epoch.
+    fn is_of_now(&self, tag: u64) -> bool {
+        (tag & BELOW) >> PLAN_BITS == self.era()
     }
 
     /// The tests that the plan depends on, and how they came out.
@@ -325,5 +416,24 @@ impl FlowCache {
         let len = trail.iter().position(|&id| id == END).unwrap_or(0);
         follow.at += len as u32 + 1;
         &trail[..len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of epochs come round once, and are told then; a tag never reaches into the
+    /// bits above.
+    #[test]
+    fn epochs_fit_their_bits() {
+        let mut flows = FlowCache {
+            epoch: EPOCHS - 3,
+            ..FlowCache::default()
+        };
+        for round in [false, true, false] {
+            assert_eq!(flows.begin_epoch(), round);
+            assert!(flows.era() > 0 && (flows.era() << PLAN_BITS) & !BELOW == 0);
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! neither open nor close a TCP connection), and holds until the epoch changes or the
 //! connection is called back ([`tidegate_conntrack::elsewhere`]).
 
-use tidegate_conntrack::elsewhere::Elsewhere;
+use tidegate_conntrack::elsewhere::{Elsewhere, Unsettled};
 use tidegate_conntrack::{Dir, EntryId, Family, Tuple};
 use tidegate_ir::{Cond, Facts, Field, StepId, TableKind, Truth, eval};
 use tidegate_wire::proto;
@@ -14,7 +14,7 @@ use tidegate_wire::tcp::flags;
 
 use crate::engine::{Engine, index};
 use crate::env::IfIndex;
-use crate::flow::Follow;
+use crate::flow::{Follow, Unplanned};
 use crate::packet::{Packet, Tracking};
 use crate::routing::Path;
 
@@ -84,14 +84,18 @@ pub struct Offer {
 /// Why a flow is not offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Withheld {
-    /// Its rules were not noted: a stateful test, a drop or an effect had a part.
-    NoPlan,
-    /// Its connection is not settled: no answer yet, opening or closing, a helper, a zone.
-    Connection,
+    /// What rules made of its packets was not noted.
+    Unplanned(Unplanned),
+    /// Its connection is not settled.
+    Connection(Unsettled),
     /// The raw table sees every packet.
     Raw,
-    /// A rule looks at what differs from packet to packet.
-    Residue,
+    /// A rule looks at a field that differs from packet to packet.
+    Residue(Field),
+    /// This host sends its packets.
+    Sent,
+    /// It has no way.
+    NoWay,
 }
 
 /// Keeps up with rules and surroundings.
@@ -119,26 +123,58 @@ impl Engine {
     /// # Errors
     /// Why nothing.
     pub fn offer(&mut self) -> Result<Offer, Withheld> {
-        let last = self.last.take().ok_or(Withheld::NoPlan)?;
-        if !self.conntrack.is_settled(last.id) {
-            return Err(Withheld::Connection);
+        const UNSEEN: Withheld = Withheld::Unplanned(Unplanned::Unseen);
+        let last = self.last.take().ok_or(UNSEEN)?;
+        self.offer_as(&last)
+    }
+
+    /// What the last packets of one direction of a connection tell about those that follow
+    /// them: as [`Engine::offer`], for whoever asks later. The type of service is taken
+    /// for 0.
+    ///
+    /// # Errors
+    /// Why nothing.
+    pub fn offer_of(&self, id: EntryId, dir: Dir) -> Result<Offer, Withheld> {
+        if let Some(why) = self.conntrack.unsettled(id) {
+            return Err(Withheld::Connection(why));
+        }
+        let entry = self.conntrack.entry(id);
+        let entry = entry.ok_or(Withheld::Connection(Unsettled::Gone))?;
+        let tag = entry.tags[dir.ix()];
+        let unplanned = || Withheld::Unplanned(self.flows.why_none(tag));
+        let (follow, proto, in_dev) = self.flows.known(tag).ok_or_else(unplanned)?;
+        self.offer_as(&Followed {
+            id,
+            dir,
+            follow,
+            family: entry.tuple(dir).family,
+            proto,
+            in_dev: in_dev.ok_or(Withheld::Sent)?,
+            tos: 0,
+        })
+    }
+
+    fn offer_as(&self, last: &Followed) -> Result<Offer, Withheld> {
+        if let Some(why) = self.conntrack.unsettled(last.id) {
+            return Err(Withheld::Connection(why));
         }
         let rules = &self.families[index(last.family)].rules;
         if rules.table(TableKind::Raw).is_some() {
             return Err(Withheld::Raw);
         }
-        let tos = self.residue(&last).map_err(|()| Withheld::Residue)?;
-        let entry = self.conntrack.entry(last.id).ok_or(Withheld::Connection)?;
+        let tos = self.residue(last)?;
+        let entry = self.conntrack.entry(last.id);
+        let entry = entry.ok_or(Withheld::Connection(Unsettled::Gone))?;
         let before = *entry.tuple(last.dir);
         let answer = entry.tuple(last.dir.other());
-        let after = answer.inverse().ok_or(Withheld::Connection)?;
+        let after = answer.inverse().ok_or(Withheld::NoWay)?;
         let goes = match self.flows.path(last.follow) {
             Some(Path::Local) => Goes::Local,
             Some(Path::Forward { dev, via }) => Goes::Out {
                 dev,
                 next_hop: via.unwrap_or(after.dst),
             },
-            Some(Path::Stop(..)) | None => return Err(Withheld::NoPlan),
+            Some(Path::Stop(..)) | None => return Err(Withheld::NoWay),
         };
         Ok(Offer {
             id: last.id,
@@ -153,11 +189,11 @@ impl Engine {
 
     /// Whether only the type of service differs from packet to packet, and which one it
     /// must be.
-    fn residue(&self, last: &Followed) -> Result<Option<u8>, ()> {
+    fn residue(&self, last: &Followed) -> Result<Option<u8>, Withheld> {
         let mut tos = None;
         for (cond, held) in self.flows.guards(last.follow) {
             let Cond::Test(test) = cond else {
-                return Err(());
+                return Err(Withheld::Unplanned(Unplanned::Stateful));
             };
             match test.field() {
                 Field::Tos => tos = Some(last.tos),
@@ -170,7 +206,7 @@ impl Engine {
                 | Field::CtReplSport
                 | Field::CtReplDport => {}
                 Field::TcpFlags if last.proto == proto::TCP && constant(cond, *held) => {}
-                _ => return Err(()),
+                field => return Err(Withheld::Residue(field)),
             }
         }
         Ok(tos)
@@ -206,16 +242,18 @@ impl Engine {
         self.families[index(family)].nat
     }
 
-    /// Calls all connections back.
+    /// Calls all connections back, and has nothing dropped elsewhere any more.
     pub fn recall_all(&mut self) {
         self.conntrack.recall_all();
         self.count_passed();
+        self.count_stopped(true);
     }
 
     /// Brings connections and counters up to date with what passed elsewhere.
     pub fn look_elsewhere(&mut self) {
         self.conntrack.look_elsewhere();
         self.count_passed();
+        self.count_stopped(false);
     }
 
     /// As [`Engine::look_elsewhere`], for the connection at one place.

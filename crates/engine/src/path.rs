@@ -9,9 +9,11 @@ use tidegate_wire::{Family, Layout, Malformed, parse, proto};
 use crate::emit::IcmpError;
 use crate::engine::{Engine, Incoming, Outgoing};
 use crate::env::{Env, IfIndex, RouteType, is_multicast};
+use crate::flow::Unplanned;
 use crate::offload::Followed;
 use crate::options4::Here;
 use crate::options6::Refused;
+use crate::origin::BELOW;
 use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
 use crate::packet::{Packet, Tracking, WayOut};
 use crate::routing::{Path, route_in};
@@ -98,21 +100,33 @@ impl<T: Trace> Run<'_, T> {
         self.outputs
     }
 
-    /// What became of a packet holds for the next ones of its flow.
+    /// What became of a packet holds for the next ones of its flow; its connection remembers
+    /// how it came in.
     fn keep_plan(&mut self, packet: &Packet, done: Disposition) {
         let through = matches!(done, Disposition::Sent | Disposition::Delivered);
         self.engine.last = Followed::of(packet).filter(|_| through && !T::ACTIVE);
         let Engine {
-            flows, conntrack, ..
+            flows,
+            conntrack,
+            origins,
+            ..
         } = &mut *self.engine;
-        if through
-            && !T::ACTIVE
+        if !T::ACTIVE
+            && packet.follow.is_none()
             && let Tracking::Connection(a) = packet.tracking
-            && let Some(tag) = flows.keep(packet.mark)
         {
-            conntrack.set_tag(a.id, a.dir, tag);
+            if !through {
+                flows.recorder.spoil(Unplanned::Dropped);
+            }
+            let whole = conntrack.entry(a.id).map(|e| e.tags[a.dir.ix()]);
+            let kept = flows.keep(packet.mark);
+            let kept = kept.or_else(|| flows.keep_reason(whole?));
+            if let Some(tag) = kept {
+                conntrack.set_tag(a.id, a.dir, tag | whole.unwrap_or(0) & !BELOW);
+            }
         }
-        flows.recorder.spoil();
+        flows.recorder.end();
+        origins.end(self.now, packet, conntrack);
     }
 
     fn outcome(self, disposition: Disposition) -> Outcome {
@@ -314,7 +328,7 @@ impl<T: Trace> Run<'_, T> {
     /// on with the interface it began with. A loopback source cannot leave through
     /// another interface.
     pub(crate) fn reroute(&mut self, packet: &mut Packet) -> Result<(), Stop> {
-        self.engine.flows.recorder.spoil();
+        self.engine.flows.recorder.spoil(Unplanned::Rerouted);
         let way = self.route_out(packet)?;
         let loopback_source = packet.family() == Family::V4 && packet.src() >> 24 == 127;
         if loopback_source && way.dev != self.engine.env.loopback() {
@@ -384,7 +398,7 @@ impl<T: Trace> Run<'_, T> {
     /// What this host broadcasts it receives itself: a copy passes POSTROUTING before the
     /// packet does and comes back in by the same interface (`ip_mc_output`).
     fn hear_own_broadcast(&mut self, packet: &Packet, dev: IfIndex, role: Role) {
-        self.engine.flows.recorder.spoil();
+        self.engine.flows.recorder.spoil(Unplanned::Rerouted);
         let mut copy = Packet {
             borrows_connection: true,
             whose: packet.whose.as_ref().map(|_| Box::new(Whose::of(None))),

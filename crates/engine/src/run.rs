@@ -1,6 +1,6 @@
 //! One packet at one hook: the stages in order.
 
-use tidegate_conntrack::{self as ct, Attached, InHook, Time, Tracked};
+use tidegate_conntrack::{self as ct, Attached, CtInfo, InHook, Time, Tracked};
 use tidegate_ir::{Hook, RuleId, TableKind};
 use tidegate_wire::Family;
 
@@ -10,7 +10,9 @@ use crate::defrag::{self, Defragged};
 use crate::engine::{Engine, Family4Or6, index};
 use crate::env::{Env, Prefix};
 use crate::facts::View;
+use crate::flow::Unplanned;
 use crate::hooks::{Stage, stages};
+use crate::origin::{By, Passage};
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
 use crate::staged::Otherwise;
@@ -164,6 +166,15 @@ impl<'e, T: Trace> Run<'e, T> {
             };
             self.compare(packet, what);
         }
+        let passage = || {
+            let by = By::Rule(by?);
+            Some(Passage {
+                hook,
+                table: kind,
+                by,
+            })
+        };
+        self.engine.origins.note(packet, passage);
         if !copies.is_empty() {
             self.send_copies(copies);
         }
@@ -285,6 +296,16 @@ impl<'e, T: Trace> Run<'e, T> {
             }
             Tracked::Drop(reason) => return Err(reason.into()),
         };
+        if let Tracking::Connection(a) = packet.tracking
+            && matches!(a.info, CtInfo::New | CtInfo::Related)
+            && self
+                .engine
+                .conntrack
+                .entry(a.id)
+                .is_some_and(|e| !e.confirmed())
+        {
+            self.engine.origins.begin(a.id);
+        }
         if T::ACTIVE {
             let note = self.engine.conntrack.last_note();
             self.trace.event(TraceEvent::Conntrack {
@@ -311,10 +332,10 @@ impl<'e, T: Trace> Run<'e, T> {
             ..
         } = &mut *self.engine;
         let Tracking::Connection(a) = packet.tracking else {
-            return flows.recorder.spoil();
+            return flows.recorder.end();
         };
         if packet.traced || staged.is_some() {
-            return flows.recorder.spoil();
+            return flows.recorder.spoil(Unplanned::Watched);
         }
         let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
         let mut facts = View {

@@ -176,7 +176,7 @@ impl Engine {
             live.tracked |= staged.tracked;
         }
         self.staged = Some(Box::new(staged));
-        self.flows.begin_epoch();
+        self.begin_epoch();
     }
 
     /// The rules on stage.
@@ -187,7 +187,7 @@ impl Engine {
 
     /// Takes them away; the caller destroys them.
     pub fn unstage(&mut self) -> Option<Box<Staged>> {
-        self.flows.begin_epoch();
+        self.begin_epoch();
         self.staged.take()
     }
 }

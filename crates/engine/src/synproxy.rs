@@ -7,6 +7,40 @@ use tidegate_wire::{be16, be32};
 
 use crate::packet::Packet;
 
+/// What SYN proxies did (`struct synproxy_stats`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynProxyCounts {
+    /// SYNs that were answered with a cookie.
+    pub syn_received: u64,
+    /// Segments that did not come back with a valid one.
+    pub cookie_invalid: u64,
+    /// Those that did.
+    pub cookie_valid: u64,
+    /// Those among them that asked for a server once more.
+    pub cookie_retrans: u64,
+    /// Closed connections that were opened anew.
+    pub conn_reopened: u64,
+}
+
+impl SynProxyCounts {
+    /// As `/proc/net/stat/synproxy` shows them, with one line for all processors.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let numbers = [
+            0,
+            self.syn_received,
+            self.cookie_invalid,
+            self.cookie_valid,
+            self.cookie_retrans,
+            self.conn_reopened,
+        ];
+        let line = numbers.map(|n| format!("{:08x}", n as u32)).join("\t");
+        format!(
+            "entries\t\tsyn_received\tcookie_invalid\tcookie_valid\tcookie_retrans\tconn_reopened\n{line}\n"
+        )
+    }
+}
+
 /// Largest window scale (RFC 7323 section 2.3).
 const MAX_SCALE: u8 = 14;
 /// The low bits of the proxy's own time stamps tell what the client can do: four bits of

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use packets::Ends;
 use tidegate_engine::conntrack::{self, SECOND, Status};
-use tidegate_engine::{Config, Disposition, DropReason, Outcome, Output, TrackWhen};
+use tidegate_engine::{
+    Config, Disposition, DropReason, Outcome, Output, SynProxyCounts, TrackWhen,
+};
 use tidegate_wire::tcp::{Options, Tcp, flags, option};
 use tidegate_wire::{Family, be32, parse};
 use world::{ETH0, ETH1, FORTH, SERVER, World};
@@ -212,6 +214,24 @@ fn a_lost_syn_is_asked_for_again() {
     assert_eq!(Tcp::new(&answered[0].1).unwrap().flags(), SYN | ACK);
     let taken = FORTH.back().tcp([80, 4000], SYN | ACK, 7_000_000, 1001);
     assert_eq!(left(&world.receive(ETH1, &taken)).len(), 2);
+    // Every acknowledgement that was looked at had a valid cookie.
+    let counts = SynProxyCounts {
+        syn_received: 2,
+        cookie_valid: 2,
+        cookie_retrans: 1,
+        ..SynProxyCounts::default()
+    };
+    assert_eq!(world.engine.synproxy(), counts);
+    // The columns of Linux 6.18.
+    let table = counts.table();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "entries\t\tsyn_received\tcookie_invalid\tcookie_valid\tcookie_retrans\tconn_reopened",
+            "00000000\t00000002\t00000000\t00000002\t00000001\t00000000",
+        ]
+    );
 }
 
 #[test]
@@ -228,6 +248,7 @@ fn a_cookie_is_good_for_two_minutes_at_most() {
         panic!("{late:?}");
     };
     assert_eq!(world.engine.conntrack().count(), 0);
+    assert_eq!(world.engine.synproxy().cookie_invalid, 1);
 }
 
 /// A number that looks random.

@@ -1,7 +1,7 @@
 //! What a rule demands: conditions that must all hold.
 
 use alloc::vec::Vec;
-use core::array;
+use core::mem;
 
 use thin_vec::ThinVec;
 
@@ -79,12 +79,14 @@ impl FromIterator<Cond> for Conds {
         }
         flat.retain(|cond| *cond != Cond::Const(true));
         let count = flat.len().min(PLACES) as u8;
-        let mut all = flat.into_iter();
-        Conds {
-            first: array::from_fn(|_| all.next().unwrap_or(Cond::Const(true))),
-            more: all.collect(),
-            count,
-        }
+        let mut first = [const { Cond::Const(true) }; PLACES];
+        // Swapping moves a condition as a whole, not its tag and the rest one by one.
+        first
+            .iter_mut()
+            .zip(&mut flat)
+            .for_each(|(place, cond)| mem::swap(place, cond));
+        let more = flat.drain(usize::from(count)..).collect();
+        Conds { first, more, count }
     }
 }
 

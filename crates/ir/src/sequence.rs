@@ -224,7 +224,7 @@ impl Rules {
             self.ranks.push(0);
             (self.blocks.len() - 1) as u32
         });
-        self.blocks[number as usize] = Vec::with_capacity(BLOCK);
+        self.blocks[number as usize] = Vec::new();
         self.order.insert(rank, number);
         self.starts.insert(rank, 0);
     }
@@ -249,22 +249,34 @@ fn shifted(number: u32, offset: usize, len: usize) -> impl Iterator<Item = (u32,
     (offset..len).rev().map(move |i| (slot(i), slot(i + 1)))
 }
 
+impl Extend<Rule> for Rules {
+    /// Puts rules behind those that are there.
+    fn extend<I: IntoIterator<Item = Rule>>(&mut self, rules: I) {
+        for rule in rules {
+            let last = self.order.last().map(|&b| &mut self.blocks[b as usize]);
+            match last {
+                Some(block) if block.len() < BLOCK => block.push(rule),
+                _ => {
+                    let rank = self.order.len();
+                    self.new_block(rank);
+                    let number = self.order[rank] as usize;
+                    (self.ranks[number], self.starts[rank]) = (rank as u32, self.len);
+                    let block = &mut self.blocks[number];
+                    // Where there is one full block there will be others.
+                    block.reserve_exact(if rank > 0 { BLOCK } else { 1 });
+                    block.push(rule);
+                }
+            }
+            self.len += 1;
+        }
+    }
+}
+
 impl FromIterator<Rule> for Rules {
     fn from_iter<I: IntoIterator<Item = Rule>>(rules: I) -> Self {
-        let mut rules = rules.into_iter();
         let mut all = Rules::default();
-        loop {
-            let block: Vec<Rule> = rules.by_ref().take(BLOCK).collect();
-            if block.is_empty() {
-                return all;
-            }
-            let number = all.blocks.len() as u32;
-            all.starts.push(all.len);
-            all.len += block.len();
-            all.blocks.push(block);
-            all.order.push(number);
-            all.ranks.push(number);
-        }
+        all.extend(rules);
+        all
     }
 }
 

@@ -141,6 +141,17 @@ impl Test {
         })
     }
 
+    /// The interval that the value must lie in, where it is a single one.
+    #[inline]
+    #[must_use]
+    pub fn interval(&self) -> Option<(u128, u128)> {
+        match &self.0 {
+            Repr::Range(_, lo, hi) => Some((u128::from(*lo), u128::from(*hi))),
+            Repr::WideRange(_, range) => Some(**range),
+            Repr::Ranges(..) | Repr::WideRanges(..) | Repr::Bits(..) | Repr::WideBits(..) => None,
+        }
+    }
+
     /// The bits that count and what they must be, for a test of bits.
     #[must_use]
     pub fn mask(&self) -> Option<(u128, u128)> {

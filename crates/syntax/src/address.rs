@@ -1,5 +1,7 @@
 //! Addresses, masks, interfaces and protocols on the command line.
 
+use std::borrow::Cow;
+
 use tidegate_wire::Family;
 use tidegate_xt::{Names, number, text};
 
@@ -23,31 +25,29 @@ pub(crate) fn nets(
             "! not allowed with multiple source or destination IP addresses",
         ));
     }
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(1);
     for word in list.split(',') {
         let word = word.trim_start();
         let (host, mask) = match word.split_once('/') {
             Some((host, mask)) => (host, parse_mask(mask, family)?),
             None => (word, text::full_mask(family)),
         };
-        let addrs = if mask == 0 {
-            vec![0]
-        } else {
-            resolve(host, family, names)
-        };
-        if addrs.is_empty() {
-            return Err(Failure::Usage(format!("host/network `{host}' not found")));
-        }
         let net = |addr| Net {
             addr: addr & mask,
             mask,
             invert,
         };
-        out.extend(
-            addrs
-                .into_iter()
-                .map(|a| Some(net(a)).filter(|n| n.mask != 0 || invert)),
-        );
+        let kept = |addr| Some(net(addr)).filter(|n| n.mask != 0 || invert);
+        match numeric(host, family).or((mask == 0).then_some(0)) {
+            Some(addr) => out.push(kept(addr)),
+            None => {
+                let addrs = names.host(host, family);
+                if addrs.is_empty() {
+                    return Err(Failure::Usage(format!("host/network `{host}' not found")));
+                }
+                out.extend(addrs.into_iter().map(kept));
+            }
+        }
     }
     if invert && out.len() > 1 {
         return Err(Failure::usage(
@@ -57,12 +57,11 @@ pub(crate) fn nets(
     Ok(out)
 }
 
-fn resolve(host: &str, family: Family, names: &dyn Names) -> Vec<u128> {
-    let numeric = match family {
+fn numeric(host: &str, family: Family) -> Option<u128> {
+    match family {
         Family::V4 => dotted(host).map(|(addr, _)| addr),
         Family::V6 => text::parse_addr(host, family),
-    };
-    numeric.map_or_else(|| names.host(host, family), |addr| vec![addr])
+    }
 }
 
 /// One to four numbers between dots, filled up with zeros, and how many there were.
@@ -124,11 +123,14 @@ pub(crate) fn iface(name: &str, invert: bool) -> Result<(Option<Iface>, Option<S
 /// # Errors
 /// The tool's text for an unknown one, or for none at all, inverted.
 pub(crate) fn proto(word: &str, invert: bool, names: &dyn Names) -> Result<Option<Proto>, Failure> {
-    let word = word.to_ascii_lowercase();
-    let number = number::whole(&word, 0, 255)
+    let lower = match word.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(word.to_ascii_lowercase()),
+        false => Cow::Borrowed(word),
+    };
+    let number = number::whole(&lower, 0, 255)
         .and_then(|n| u8::try_from(n).ok())
-        .or_else(|| names.protocol(&word))
-        .ok_or_else(|| Failure::Usage(format!("unknown protocol \"{word}\" specified")))?;
+        .or_else(|| names.protocol(&lower))
+        .ok_or_else(|| Failure::Usage(format!("unknown protocol \"{lower}\" specified")))?;
     match (number, invert) {
         (0, true) => Err(Failure::usage("rule would never match protocol")),
         (0, false) => Ok(None),

@@ -47,7 +47,7 @@ impl Command {
         else {
             return None;
         };
-        let calls = |s: &Spec| matches!(s.target, Target::Chain { .. });
+        let calls = |s: &Arc<Spec>| matches!(s.target, Target::Chain { .. });
         let count = rules.len();
         let place = match action {
             Action::Append => Added { from: None, count },
@@ -154,7 +154,7 @@ impl Edit<'_> {
         &mut self,
         action: Action,
         chain: &str,
-        specs: Vec<Spec>,
+        specs: Vec<Arc<Spec>>,
         counters: Counters,
     ) -> Result<(), Failure> {
         for spec in &specs {

@@ -52,7 +52,7 @@ impl Change {
     pub(crate) fn find(
         chain: &Chain,
         action: Action,
-        spec: Spec,
+        spec: Arc<Spec>,
         counters: Counters,
     ) -> Result<Self, Failure> {
         let len = chain.rules.len();
@@ -63,7 +63,7 @@ impl Change {
             Action::Replace(n) if index(n) >= len => return Err(reply::REPLACE_INDEX),
             Action::Replace(n) => (index(n), true),
             Action::Delete | Action::Check => {
-                let at = chain.rules.iter().position(|r| *r.spec == spec);
+                let at = chain.rules.iter().position(|r| r.spec == spec);
                 return Ok(Change {
                     at: at.ok_or(reply::BAD_RULE)?,
                     gone: action == Action::Delete,
@@ -72,7 +72,7 @@ impl Change {
             }
         };
         let new = Rule {
-            spec: Arc::new(spec),
+            spec,
             counters,
             was: None,
         };

@@ -17,12 +17,8 @@ pub(crate) struct Reach<'a> {
     index: HashMap<&'a str, usize>,
     /// Bit `Hook as u8` per chain.
     hooks: Vec<u8>,
-}
-
-/// Rules of a chain that packets can get to: those up to an unconditional verdict.
-pub(crate) fn live(chain: &Chain) -> usize {
-    let end = chain.rules.iter().position(|r| r.spec.ends_chain());
-    end.map_or(chain.rules.len(), |i| i + 1)
+    /// Rules of each chain that packets can get to: those up to an unconditional verdict.
+    live: Vec<usize>,
 }
 
 impl<'a> Reach<'a> {
@@ -39,10 +35,16 @@ impl<'a> Reach<'a> {
             .collect();
         let mut reach = Reach {
             hooks: vec![0; chains.len()],
+            live: Vec::with_capacity(chains.len()),
             chains,
             index,
         };
-        let calls: Vec<Vec<usize>> = reach.chains.iter().map(|c| reach.calls(c)).collect();
+        let mut calls = Vec::with_capacity(reach.chains.len());
+        for chain in &reach.chains {
+            let (called, live) = reach.calls(chain);
+            calls.push(called);
+            reach.live.push(live);
+        }
         for (i, chain) in reach.chains.iter().enumerate() {
             if let Some(base) = &chain.base {
                 let done = mark(i, 1 << base.hook as u8, &calls, &mut reach.hooks);
@@ -58,18 +60,26 @@ impl<'a> Reach<'a> {
         Ok(reach)
     }
 
-    /// Chains that the live rules of `chain` call.
-    fn calls(&self, chain: &Chain) -> Vec<usize> {
-        let names = chain.rules[..live(chain)]
-            .iter()
-            .filter_map(|r| match &r.spec.target {
-                Target::Chain { name, .. } => self.user_chain(name),
-                Target::None | Target::Extension(_) => None,
-            });
-        let mut calls: Vec<usize> = names.collect();
+    /// Chains that the live rules of `chain` call, and how many rules are live.
+    fn calls(&self, chain: &Chain) -> (Vec<usize>, usize) {
+        let mut calls = Vec::new();
+        let mut live = chain.rules.len();
+        for (n, rule) in chain.rules.iter().enumerate() {
+            if let Target::Chain { name, .. } = &rule.spec.target {
+                calls.extend(self.user_chain(name));
+            } else if rule.spec.ends_chain() {
+                live = n + 1;
+                break;
+            }
+        }
         calls.sort_unstable();
         calls.dedup();
-        calls
+        (calls, live)
+    }
+
+    /// How many rules of chain number `i` packets can get to.
+    pub(crate) fn live(&self, i: usize) -> usize {
+        self.live.get(i).copied().unwrap_or(0)
     }
 
     /// Index of the user-defined chain of that name.
@@ -184,7 +194,7 @@ pub(crate) fn added(
         return Ok(());
     };
     let (own, hooks) = (&reach.chains[i].rules, reach.hooks(i));
-    let live = live(reach.chains[i]);
+    let live = reach.live(i);
     let from = place.from.unwrap_or(own.len().saturating_sub(place.count));
     let new = own.iter().enumerate().skip(from).take(place.count);
     for (n, added) in new {
@@ -209,7 +219,7 @@ fn refusals<'r>(
 ) -> impl Iterator<Item = (&'r Chain, usize, Refusal)> {
     let chains = reach.chains.iter().enumerate();
     chains.flat_map(move |(i, chain)| {
-        let (hooks, live) = (reach.hooks(i), live(chain));
+        let (hooks, live) = (reach.hooks(i), reach.live(i));
         chain.rules.iter().enumerate().filter_map(move |(n, rule)| {
             let hooks = if n < live { hooks.as_slice() } else { &[] };
             let refusal = self::rule(&rule.spec, table, rules, hooks).err()?;

@@ -1,5 +1,7 @@
 //! A parsed command line.
 
+use std::sync::Arc;
+
 use tidegate_ir::TableKind;
 
 use crate::{Counters, Spec};
@@ -43,7 +45,7 @@ pub enum Command {
         /// Chain.
         chain: String,
         /// The rules one line stands for, at least one.
-        rules: Vec<Spec>,
+        rules: Vec<Arc<Spec>>,
         /// `-c`.
         counters: Counters,
     },

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use tidegate_ir::{
-    Base, Chain, ChainId, Cond, Field, Hook, Rule, RuleId, Step, Table, TableKey, Verdict,
+    Base, Chain, ChainId, Cond, Field, Hook, Rule, RuleId, Rules, Step, Table, TableKey, Verdict,
 };
 use tidegate_wire::Family;
 use tidegate_xt::{LowerCtx, Outcome, Sockets, text};
 
-use crate::check::{self, Reach};
+use crate::check::Reach;
 use crate::{Failure, Iface, Net, Ruleset, Spec, Target, save};
 
 /// A lowered ruleset and where its rules come from.
@@ -173,7 +173,7 @@ impl Run {
         let mut chains = Vec::with_capacity(reach.chains.len());
         for (i, chain) in reach.chains.iter().enumerate() {
             let live = match reach.is_reached(i) {
-                true => check::live(chain),
+                true => reach.live(i),
                 false => 0,
             };
             if live == chain.rules.len() && reach.is_reached(i) {
@@ -200,7 +200,7 @@ impl Run {
         live: usize,
         reach: &Reach<'_>,
     ) -> Chain {
-        let mut rules = Vec::with_capacity(live);
+        let mut rules = Rules::default();
         for (n, rule) in chain.rules.iter().enumerate() {
             let text = |family| save::rule(&chain.name, &rule.spec, family, None);
             let id = self.id(|family| RuleOrigin {
@@ -217,7 +217,7 @@ impl Run {
             self.tracks |= lowered.needs_conntrack();
             self.of_conntrack |= lowered.is_of_conntrack();
             if n < live {
-                rules.push(lowered);
+                rules.extend([lowered]);
             }
         }
         let base = chain.base.as_ref().map(|b| Base {
@@ -233,7 +233,7 @@ impl Run {
         Chain {
             name: chain.name.clone(),
             base,
-            rules: rules.into(),
+            rules,
         }
     }
 

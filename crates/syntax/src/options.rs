@@ -101,10 +101,21 @@ pub(crate) const LONG: &[(&str, char, Takes)] = &[
     ("ipv6", '6', Takes::Nothing),
 ];
 
+/// What the options take, by letter.
+const SHORT: [Option<Takes>; 128] = {
+    let mut table = [None; 128];
+    let mut row = 0;
+    while row < LONG.len() {
+        let (_, letter, takes) = LONG[row];
+        if letter != LINE_NUMBERS {
+            table[letter as usize] = Some(takes);
+        }
+        row += 1;
+    }
+    table
+};
+
 /// What the option of this letter takes, if there is one.
 pub(crate) fn short(letter: char) -> Option<Takes> {
-    if letter == LINE_NUMBERS {
-        return None;
-    }
-    LONG.iter().find(|o| o.1 == letter).map(|o| o.2)
+    SHORT.get(letter as usize).copied().flatten()
 }

@@ -46,7 +46,8 @@ impl Reader<'_> {
     /// # Errors
     /// The tool's own texts.
     pub fn read(&self, words: &[&str]) -> Result<Invocation, Failure> {
-        if let Some(word) = words.iter().find(|w| w.contains(['\n', '\0'])) {
+        let unfit = |w: &&&str| w.bytes().any(|b| matches!(b, b'\n' | 0));
+        if let Some(word) = words.iter().find(unfit) {
             return Err(Failure::Usage(format!(
                 "Newlines and NUL bytes not allowed in arguments: `{}'",
                 word.escape_debug()

@@ -3,7 +3,12 @@
 use std::borrow::Cow;
 
 /// What separates words.
-const BLANKS: [char; 3] = [' ', '\t', '\n'];
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n')
+}
+
+/// More words than most lines have.
+const USUAL: usize = 24;
 
 /// One line's words, as restore cuts them: blanks separate; a double quote opens a
 /// quoted stretch in which blanks count and a backslash protects the next character;
@@ -12,16 +17,15 @@ const BLANKS: [char; 3] = [' ', '\t', '\n'];
 /// `line` includes its newline, if the file has one there.
 #[must_use]
 pub fn split(line: &str) -> Vec<Cow<'_, str>> {
-    let mut words = Vec::new();
+    let mut words = Vec::with_capacity(USUAL);
     let mut rest = line;
     loop {
-        rest = rest.trim_start_matches(BLANKS);
-        if rest.is_empty() {
+        let Some(start) = rest.bytes().position(|b| !is_blank(b)) else {
             return words;
-        }
-        let end = rest
-            .find(|c| BLANKS.contains(&c) || c == '"')
-            .unwrap_or(rest.len());
+        };
+        rest = &rest[start..];
+        let end = rest.bytes().position(|b| is_blank(b) || b == b'"');
+        let end = end.unwrap_or(rest.len());
         let (plain, after) = rest.split_at(end);
         rest = match after.strip_prefix('"') {
             Some(quoted) => {

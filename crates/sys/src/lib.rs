@@ -20,7 +20,9 @@ pub use memory::LargePages;
 pub use namespace::Namespace;
 pub use packet::{PacketOptions, PacketSocket};
 pub use port::{Frame, FramePort, OutFrame, PacketKind, Sent};
-pub use program::{SenderHook, SenderLink, SenderProgram, namespace_cookie};
+pub use program::{
+    FrontKind, FrontProgram, SenderHook, SenderLink, SenderProgram, namespace_cookie,
+};
 pub use shared::SharedWords;
 pub use vnet::{Gso, VnetHeader};
 pub use xdp::{XdpSocket, receive_queues};

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
@@ -40,12 +41,16 @@ impl Attr {
     fn new(numbers: &[(usize, u32)], addresses: &[(usize, u64)]) -> Self {
         let mut attr = Attr([0; 128]);
         for (at, number) in numbers {
-            attr.0[*at..at + 4].copy_from_slice(&number.to_ne_bytes());
+            attr.put(*at, &number.to_ne_bytes());
         }
         for (at, address) in addresses {
-            attr.0[*at..at + 8].copy_from_slice(&address.to_ne_bytes());
+            attr.put(*at, &address.to_ne_bytes());
         }
         attr
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     fn number(&self, at: usize) -> u32 {
@@ -77,6 +82,61 @@ impl Attr {
     }
 }
 
+/// A program's description to the kernel: its type, where it will be attached, its
+/// instructions of eight bytes each.
+fn description((kind, attach): (u32, u32), code: &[u8]) -> Attr {
+    Attr::new(
+        &[(0, kind), (4, (code.len() / 8) as u32), (68, attach)],
+        &[
+            (8, code.as_ptr() as u64),
+            (16, LICENSE.as_ptr() as u64),
+            // prog_name
+            (48, u64::from_ne_bytes(*b"tidegate")),
+        ],
+    )
+}
+
+fn load(kind: (u32, u32), code: &[u8]) -> io::Result<OwnedFd> {
+    // SAFETY: the addresses are of memory that outlives the call and is only read.
+    unsafe { description(kind, code).open(PROG_LOAD) }
+}
+
+/// The verifier's last words about a program that it does not take.
+fn objection(kind: (u32, u32), code: &[u8]) -> String {
+    let mut log = vec![0_u8; 1 << 20];
+    let mut attr = description(kind, code);
+    attr.put(24, &1_u32.to_ne_bytes());
+    attr.put(28, &(log.len() as u32).to_ne_bytes());
+    attr.put(32, &(log.as_mut_ptr() as u64).to_ne_bytes());
+    // SAFETY: as in `load`; the kernel writes to the log, of which it knows the length.
+    let loaded = unsafe { attr.call(PROG_LOAD) };
+    if let Ok(fd) = loaded {
+        // SAFETY: the kernel has just made it for us.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+    let text: Vec<u8> = log.into_iter().take_while(|b| *b != 0).collect();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
+/// What a program answers for a frame with a link-layer header, on this network namespace's
+/// loopback (`BPF_PROG_TEST_RUN`).
+fn run(program: &OwnedFd, frame: &[u8]) -> io::Result<u32> {
+    let mut attr = Attr::new(
+        &[
+            (0, program.as_raw_fd() as u32),
+            (8, frame.len() as u32),
+            (32, 1),
+        ],
+        &[(16, frame.as_ptr() as u64)],
+    );
+    // SAFETY: the frame is read only, as many bytes as it has; nothing is asked to be
+    // written but numbers in `attr`.
+    unsafe { attr.call(PROG_TEST_RUN) }?;
+    Ok(attr.number(4))
+}
+
 /// A program that sees what local sockets send, or that there are such.
 #[derive(Debug)]
 pub struct SenderProgram(OwnedFd, SenderHook);
@@ -87,49 +147,13 @@ impl SenderProgram {
     /// # Errors
     /// The kernel's verifier refuses, or a right is missing (`CAP_BPF`, `CAP_NET_ADMIN`).
     pub fn load(hook: SenderHook, code: &[u8]) -> io::Result<Self> {
-        let (kind, place) = hook.numbers();
-        let attr = Attr::new(
-            &[(0, kind), (4, (code.len() / 8) as u32), (68, place)],
-            &[
-                (8, code.as_ptr() as u64),
-                (16, LICENSE.as_ptr() as u64),
-                // prog_name
-                (48, u64::from_ne_bytes(*b"tidegate")),
-            ],
-        );
-        // SAFETY: the addresses are of memory that outlives the call and is only read.
-        unsafe { attr.open(PROG_LOAD) }.map(|fd| SenderProgram(fd, hook))
+        load(hook.numbers(), code).map(|fd| SenderProgram(fd, hook))
     }
 
     /// The verifier's last words about a program that it does not take.
     #[must_use]
     pub fn objection(hook: SenderHook, code: &[u8]) -> String {
-        let (kind, place) = hook.numbers();
-        let mut log = vec![0_u8; 1 << 20];
-        let mut attr = Attr::new(
-            &[
-                (0, kind),
-                (4, (code.len() / 8) as u32),
-                (24, 1),
-                (28, log.len() as u32),
-                (68, place),
-            ],
-            &[
-                (8, code.as_ptr() as u64),
-                (16, LICENSE.as_ptr() as u64),
-                (32, log.as_mut_ptr() as u64),
-            ],
-        );
-        // SAFETY: as in `load`; the kernel writes to the log, of which it knows the length.
-        let loaded = unsafe { attr.call(PROG_LOAD) };
-        if let Ok(fd) = loaded {
-            // SAFETY: the kernel has just made it for us.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-        let text: Vec<u8> = log.into_iter().take_while(|b| *b != 0).collect();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(12)..].join("\n")
+        objection(hook.numbers(), code)
     }
 
     /// What it answers for a frame with a link-layer header, on this network namespace's
@@ -138,18 +162,72 @@ impl SenderProgram {
     /// # Errors
     /// The frame is too short or too long.
     pub fn run(&self, frame: &[u8]) -> io::Result<u32> {
+        run(&self.0, frame)
+    }
+}
+
+/// Where a [`FrontProgram`] sees frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontKind {
+    /// In traffic control (`BPF_PROG_TYPE_SCHED_CLS`).
+    Classifier,
+    /// Before the kernel (`BPF_PROG_TYPE_XDP`).
+    Xdp,
+}
+
+impl FrontKind {
+    /// `enum bpf_prog_type` and `enum bpf_attach_type`.
+    const fn numbers(self) -> (u32, u32) {
+        match self {
+            FrontKind::Classifier => (3, 0),
+            FrontKind::Xdp => (6, 37),
+        }
+    }
+}
+
+/// A program that others go on to with a tail call.
+#[derive(Debug)]
+pub struct FrontProgram(OwnedFd);
+
+impl FrontProgram {
+    /// Loads it from its instructions, eight bytes each.
+    ///
+    /// # Errors
+    /// The kernel's verifier refuses, or a right is missing (`CAP_BPF`, `CAP_NET_ADMIN`).
+    pub fn load(kind: FrontKind, code: &[u8]) -> io::Result<Self> {
+        load(kind.numbers(), code).map(FrontProgram)
+    }
+
+    /// The verifier's last words about a program that it does not take.
+    #[must_use]
+    pub fn objection(kind: FrontKind, code: &[u8]) -> String {
+        objection(kind.numbers(), code)
+    }
+
+    /// Puts the program at the first place of a table of programs, from where tail calls
+    /// find it.
+    ///
+    /// # Errors
+    /// The table is for programs of another kind.
+    pub fn put(&self, table: BorrowedFd<'_>) -> io::Result<()> {
+        let (key, value) = (0_u32, self.0.as_raw_fd() as u32);
         let mut attr = Attr::new(
+            &[(0, table.as_raw_fd() as u32)],
             &[
-                (0, self.0.as_raw_fd() as u32),
-                (8, frame.len() as u32),
-                (32, 1),
+                (8, (&raw const key) as u64),
+                (16, (&raw const value) as u64),
             ],
-            &[(16, frame.as_ptr() as u64)],
         );
-        // SAFETY: the frame is read only, as many bytes as it has; nothing is asked to
-        // be written but numbers in `attr`.
-        unsafe { attr.call(PROG_TEST_RUN) }?;
-        Ok(attr.number(4))
+        // SAFETY: key and value of a table of programs have four bytes each, and are only read.
+        unsafe { attr.call(MAP_UPDATE_ELEM) }.map(|_| ())
+    }
+
+    /// What it answers for a frame (`BPF_PROG_TEST_RUN`).
+    ///
+    /// # Errors
+    /// The frame is too short or too long.
+    pub fn run(&self, frame: &[u8]) -> io::Result<u32> {
+        run(&self.0, frame)
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let after = Loaded::read(&args.after, family)?;
     let host = args.host.as_deref().map(Host::read).transpose()?;
     let found = compare(&before, &after, host.as_ref());
-    let same = found.differences.is_empty() && found.unknown.is_empty();
+    let same = found.is_same();
     let mut out = io::stdout().lock();
     match args.json {
         true => writeln!(out, "{}", serde_json::to_string_pretty(&json(&found))?)?,
@@ -84,7 +84,10 @@ fn json(found: &Comparison) -> serde_json::Value {
             })
         })
         .collect();
-    json!({ "differences": differences, "unknown": found.unknown })
+    let more = found.more.iter();
+    let more = more.map(|(path, what)| json!({ "path": path, "what": what }));
+    let more: Vec<serde_json::Value> = more.collect();
+    json!({ "differences": differences, "more": more, "unknown": found.unknown })
 }
 
 fn text(found: &Comparison, paint: Paint) -> String {
@@ -99,6 +102,9 @@ fn text(found: &Comparison, paint: Paint) -> String {
         };
         out += &format!("  for example: {}{untried}\n", d.example);
         out += &format!("  before: {}\n  after: {}\n", d.rules[0], d.rules[1]);
+    }
+    for (path, what) in &found.more {
+        out += &format!("{path}: {what}: there are more than these\n");
     }
     for text in &found.unknown {
         out += &format!("unknown: {text}\n");

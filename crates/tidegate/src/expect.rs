@@ -3,12 +3,13 @@
 mod file;
 mod junit;
 mod run;
+mod watch;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -18,6 +19,7 @@ use crate::replay::explain::origin_json;
 use crate::replay::paint::{Paint, Tone};
 use file::{File, shortened};
 use run::{Held, Ran};
+use watch::Watched;
 
 /// How often `--watch` looks for changes.
 const LOOK: Duration = Duration::from_millis(300);
@@ -99,17 +101,17 @@ struct Done {
 /// A file cannot be read or understood.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !args.watch {
-        return once(args, &mut Vec::new());
+        return once(args, &mut Watched::default());
     }
     loop {
-        // Those that were named are watched even when they cannot be read.
-        let mut reads = args.files.clone();
-        if let Err(e) = once(args, &mut reads) {
+        let mut watched = Watched::default();
+        // Those behind one that cannot be read are watched too.
+        args.files.iter().for_each(|path| watched.note(path));
+        if let Err(e) = once(args, &mut watched) {
             eprintln!("tidegate: {e:#}");
         }
-        let before = stamps(&reads);
-        eprintln!("watching {} files", reads.len());
-        while stamps(&reads) == before {
+        eprintln!("watching {} files", watched.len());
+        while !watched.changed() {
             std::thread::sleep(LOOK);
         }
         if io::stdout().is_terminal() {
@@ -118,20 +120,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-fn stamps(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {
-    let stamp = |path: &PathBuf| {
-        let meta = fs::metadata(path).ok()?;
-        Some((meta.modified().ok()?, meta.len()))
-    };
-    files.iter().map(stamp).collect()
-}
-
-fn once(args: &Args, reads: &mut Vec<PathBuf>) -> Result<ExitCode> {
+fn once(args: &Args, watched: &mut Watched) -> Result<ExitCode> {
     let mut all = Vec::new();
     for path in &args.files {
         let begun = Instant::now();
-        let file = File::read(path)?;
-        reads.extend(file.reads.iter().cloned());
+        let file = File::read(path, watched)?;
         let ran = run::run(&file).with_context(|| path.display().to_string())?;
         let seconds = begun.elapsed().as_secs_f64();
         let done = Done {

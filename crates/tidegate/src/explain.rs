@@ -1,11 +1,14 @@
 //! `tidegate explain`: what the rules do to a packet that somebody describes, and why.
 
+mod capture;
+mod connection;
 mod remedy;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
@@ -26,7 +29,11 @@ const HELP: &str = "\
 Several packets, each in quotes, are sent one after the other:
   tidegate explain --rules web.rules 'tcp 192.0.2.7:40000 > 203.0.113.5:22 in eth0 syn' \\
       'tcp 203.0.113.5:22 > 192.0.2.7:40000 out eth0 syn,ack'
+A connection that the kernel should forward:
+  tidegate explain --offload 'udp 192.0.2.7:40000 > 203.0.113.5:53'
 A packet of a capture: tidegate explain --rules web.rules --capture eth0.pcap --packet 30
+A connection of the running firewall, which rules let it in, and what its next packets meet:
+  tidegate explain --connection 'tcp 192.0.2.7:40000 > 203.0.113.5:22'
 
 Exit status: 0 the answer is printed, whatever it is; 1 rules, host or capture cannot be
 read; 2 the command line is wrong.";
@@ -40,15 +47,28 @@ pub(crate) struct Args {
     /// The whole connection that the packet opens, both directions.
     #[arg(long)]
     course: bool,
+    /// Say of a connection of the running firewall whether the kernel forwards its packets by
+    /// itself, and why not.
+    #[arg(long, conflicts_with_all = ["course", "capture", "rules", "rules6", "host"])]
+    pub(crate) offload: bool,
     /// One JSON object.
     #[arg(long)]
     json: bool,
     /// Explain a packet of this capture, in which those before it are decided first.
-    #[arg(long, value_name = "FILE", requires = "packet", conflicts_with_all = ["words", "course", "json"])]
+    #[arg(long, value_name = "FILE", requires = "packet", conflicts_with_all = ["words", "course"])]
     capture: Option<PathBuf>,
     /// Its number, from 1.
     #[arg(long, value_name = "N", requires = "capture")]
     packet: Option<u64>,
+    /// Explain a tracked connection: its number (`conntrack -L -o id`) or a packet of it in words.
+    #[arg(long, value_name = "CONNECTION", conflicts_with_all = ["words", "course", "capture"])]
+    connection: Option<String>,
+    /// Its zone.
+    #[arg(long, value_name = "N", requires = "connection", default_value_t = 0)]
+    zone: u16,
+    /// Look for it in this state file of the daemon instead of the running firewall.
+    #[arg(long, value_name = "FILE", requires = "connection")]
+    saved: Option<PathBuf>,
     /// The packet, as in `tcp 192.0.2.7:40000 > 203.0.113.5:22 in eth0 syn`.
     #[arg(value_name = "PACKET")]
     words: Vec<String>,
@@ -60,8 +80,10 @@ pub(crate) struct Args {
 /// A description cannot be understood; rules or host cannot be read.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let (Some(capture), Some(packet)) = (&args.capture, args.packet) {
-        let rules = args.given.rules()?;
-        return crate::replay::explain_packet(rules, args.given.host.as_deref(), capture, packet);
+        return capture::run(args, capture, packet);
+    }
+    if let Some(words) = &args.connection {
+        return connection::run(args, words);
     }
     let packets = described(&args.words)?;
     if args.course && packets.len() > 1 {
@@ -87,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let remedy = told
         .refused
         .as_ref()
-        .map(|_| remedy::find(&question, &rules));
+        .map(|_| remedy::find(&rules, |changed| question.refusal(changed)));
     let mut out = io::stdout().lock();
     if args.json {
         let all = json!({
@@ -109,6 +131,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     write!(out, "{}", told.text(remedy.as_ref(), paint)?)?;
     Ok(())
+}
+
+/// Asks the running firewall about a connection's packets (`--offload`).
+///
+/// # Errors
+/// The description cannot be understood.
+pub(crate) fn offload(args: &Args) -> Result<ExitCode> {
+    let packets = described(&args.words)?;
+    let [packet] = packets.as_slice() else {
+        bail!("--offload takes one packet: one of the connection's");
+    };
+    let ends = packet.ends();
+    let mut words = vec![
+        packet.proto.to_string(),
+        ends.src.to_string(),
+        ends.sport.to_string(),
+        ends.dst.to_string(),
+        ends.dport.to_string(),
+    ];
+    if args.json {
+        words.push("--json".to_owned());
+    }
+    Ok(crate::orders::send("offload", words))
 }
 
 const fn option(family: Family) -> &'static str {

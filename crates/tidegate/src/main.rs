@@ -92,6 +92,8 @@ enum Command {
     Idletimer(orders::Words),
     /// Show the lights of `-j LED`.
     Led(orders::Words),
+    /// Show what `-j SYNPROXY` did, as /proc/net/stat/synproxy.
+    Synproxy,
     /// Show the fingerprints of systems for `-m osf`, add those of a file (`-f pf.os`), or take them out (`-d -f pf.os`), as nfnl_osf(8).
     #[command(alias = "nfnl_osf")]
     Osf(orders::Words),
@@ -155,6 +157,7 @@ fn main() -> ExitCode {
         Command::Hashlimit(words) => return words.send("hashlimit"),
         Command::Idletimer(words) => return words.send("idletimer"),
         Command::Led(words) => return words.send("led"),
+        Command::Synproxy => return orders::send("synproxy", Vec::new()),
         Command::Osf(words) => return words.osf(),
         Command::Nfacct(words) => return words.nfacct(),
         Command::Doc(args) => doc::run(&args).map(done),
@@ -167,6 +170,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Query(args) => query::run(&args),
+        Command::Explain(args) if args.offload => explain::offload(&args),
         Command::Explain(args) => explain::run(&args).map(done),
         Command::Replay(args) => replay::run(&args).map(done),
     };

@@ -126,23 +126,42 @@ fn request(request: Request) -> ExitCode {
 /// # Errors
 /// It refuses, and says why; [`Unreachable`] where it does not answer.
 pub(crate) fn output_of(name: &str, words: &[&str]) -> anyhow::Result<String> {
-    let request = Request {
+    answer(&Request {
         name: name.to_owned(),
         words: words.iter().map(|&w| w.to_owned()).collect(),
         input: String::new(),
-    };
+    })
+}
+
+/// What the daemon answers to a command with this input.
+///
+/// # Errors
+/// As [`output_of`].
+pub(crate) fn ask(name: &str, input: String) -> anyhow::Result<String> {
+    answer(&Request {
+        name: name.to_owned(),
+        words: Vec::new(),
+        input,
+    })
+}
+
+fn answer(request: &Request) -> anyhow::Result<String> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let status = call(&socket_path(), &request, &mut |frame| {
+    let status = call(&socket_path(), request, &mut |frame| {
         match frame {
             Frame::Out(bytes) => out.extend_from_slice(bytes),
             Frame::Err(bytes) => err.extend_from_slice(bytes),
-            Frame::Request(_) | Frame::Exit(_) => {}
+            Frame::Request(_) | Frame::Input(_) | Frame::Exit(_) => {}
         }
         Ok(())
     })?;
     match status {
         0 => Ok(String::from_utf8(out)?),
-        _ => anyhow::bail!("{name}: {}", String::from_utf8_lossy(&err).trim_end()),
+        _ => {
+            let said = String::from_utf8_lossy(&err);
+            let said = said.trim_end();
+            anyhow::bail!("{}", said.strip_prefix("tidegate: ").unwrap_or(said))
+        }
     }
 }
 
@@ -172,6 +191,6 @@ pub(crate) fn print(frame: &Frame) -> io::Result<()> {
             out.flush()
         }
         Frame::Err(bytes) => io::stderr().write_all(bytes),
-        Frame::Request(_) | Frame::Exit(_) => Ok(()),
+        Frame::Request(_) | Frame::Input(_) | Frame::Exit(_) => Ok(()),
     }
 }

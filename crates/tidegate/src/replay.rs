@@ -16,9 +16,10 @@ pub(crate) mod paint;
 mod predict;
 mod record;
 pub(crate) mod rules;
-mod session;
+pub(crate) mod session;
 mod source;
 mod survey;
+pub(crate) mod told;
 mod totals;
 pub(crate) mod values;
 pub(crate) mod verdicts;
@@ -28,14 +29,13 @@ pub(crate) mod whatif;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{ArgGroup, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use tidegate_capture::{Direction, Frame};
 
-use explain::Show;
 use export::Export;
-use paint::{Paint, Tone};
+use paint::Paint;
 use record::Record;
 use rules::Rules;
 use session::Session;
@@ -113,10 +113,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     rules.meet(&host, false)?;
     let session = Session::new(host, rules, &args.captures);
-    let sources = Sources::open(&args.captures)?;
     let done = match args.explain {
-        Some(number) => explain_one(session, sources, number),
-        None => replay(args, session, sources),
+        Some(number) => explain_one(session, &args.captures, number),
+        None => replay(args, session, Sources::open(&args.captures)?),
     };
     match done {
         Err(error) if is_closed_pipe(&error) => Ok(()),
@@ -132,62 +131,22 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Explains packet `number` of a capture.
+/// The host that captures are of, when it is described or can be told from them.
 ///
 /// # Errors
-/// Host or capture cannot be read; there is no such packet.
-pub(crate) fn explain_packet(
-    rules: Rules,
-    host: Option<&Path>,
-    capture: &Path,
-    number: u64,
-) -> Result<()> {
-    let captures = [capture.to_owned()];
-    let host = match host {
-        Some(path) => Host::read(path)?,
-        None => infer::infer(&captures, &rules)?.host,
-    };
-    rules.meet(&host, false)?;
-    let session = Session::new(host, rules, &captures);
-    explain_one(session, Sources::open(&captures)?, number)
+/// The description or the captures cannot be read.
+pub(crate) fn host_of(path: Option<&Path>, captures: &[PathBuf], rules: &Rules) -> Result<Host> {
+    match path {
+        Some(path) => Host::read(path),
+        None => Ok(infer::infer(captures, rules)?.host),
+    }
 }
 
-fn explain_one(mut session: Session, mut sources: Sources, number: u64) -> Result<()> {
+fn explain_one(mut session: Session, captures: &[PathBuf], number: u64) -> Result<()> {
     let paint = Paint::for_stdout();
-    let mut at = 0;
-    while let Some((source, frame)) = sources.next_frame() {
-        at += 1;
-        if at < number {
-            // Reported, so that connections get the numbers that the listing has.
-            session.reported(source, &frame, |_| ());
-            continue;
-        }
-        let (mut head, mut advice) = (String::new(), None);
-        let explainer = session.explained(source, &frame, |record| {
-            // Writing to a String cannot fail.
-            let _ = record.line(&mut head, paint);
-            advice.clone_from(&record.advice);
-        });
-        let mut out = io::stdout().lock();
-        write!(out, "{head}")?;
-        match explainer {
-            Some(explainer) => {
-                let show = Show {
-                    rules: &session.rules,
-                    engine: &session.engine,
-                    paint,
-                };
-                write!(out, "{}", explainer.show(&show)?)?;
-            }
-            None => writeln!(out, "No rule sees this packet.")?,
-        }
-        if let Some(advice) = advice {
-            writeln!(out, "{}", paint.text(Tone::Doubtful, advice))?;
-        }
-        return Ok(());
-    }
-    fail_on_damage(&mut sources)?;
-    bail!("there are {at} packets only");
+    let told = session.told(captures, number, paint)?;
+    let text = session.text(&told, paint)?;
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 fn replay(args: &Args, mut session: Session, mut sources: Sources) -> Result<()> {

@@ -268,3 +268,28 @@ fn management_addresses_of_the_configuration_must_reach_their_ports() {
         Some(4)
     );
 }
+
+/// The terminal is closed, or the command killed, before anything is confirmed.
+#[test]
+fn a_command_that_dies_confirms_nothing() {
+    for signal in ["HUP", "KILL"] {
+        let d = daemon();
+        let line = format!("apply --force-lockout --timeout 3 {}", file(&d, "closed"));
+        let mut child = d
+            .command(&line)
+            .env("SSH_CONNECTION", "127.0.0.9 40000 127.0.0.1 22")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the rules are not put on trial", || d.rules().len() == 2);
+        let pid = child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.unwrap().success());
+        assert!(!child.wait().unwrap().success());
+        eventually("the rules before do not come back", || {
+            d.rules() == ["-A INPUT -i lo -j ACCEPT"]
+        });
+    }
+}

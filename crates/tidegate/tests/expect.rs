@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 fn scenario(name: &str) -> PathBuf {
@@ -245,34 +245,124 @@ fn captures_are_expectations_too() {
     );
 }
 
-#[test]
-fn watch_runs_again_when_the_rules_change() {
-    let files = Files::new();
-    let toml = files.router("[[test]]\nallow = \"tcp 192.0.2.7 > 203.0.113.5:22 in wan0\"\n");
-    let log = files.0.path().join("log");
-    let mut child = program()
-        .arg("--watch")
-        .arg(&toml)
-        .stdout(std::fs::File::create(&log).unwrap())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let wait = |wanted: &str| {
+/// A `tidegate test --watch` at work.
+struct Watch {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Watch {
+    fn start(files: &Files, toml: &Path) -> Self {
+        let log = files.0.path().join("log");
+        let out = std::fs::File::create(&log).unwrap();
+        let child = program()
+            .arg("--watch")
+            .arg(toml)
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        Watch { child, log }
+    }
+
+    /// Whether the program says this so many times and waits for changes afterwards.
+    fn says(&self, wanted: &str, times: usize) -> bool {
         let ends = Instant::now() + Duration::from_secs(20);
         loop {
-            let text = std::fs::read_to_string(&log).unwrap();
-            if text.contains(wanted) || Instant::now() > ends {
-                break text.contains(wanted);
+            let text = std::fs::read_to_string(&self.log).unwrap();
+            let said = text.matches(wanted).count() == times && text.ends_with(" files\n");
+            if said || Instant::now() > ends {
+                // Longer than a file's time stamp is exact.
+                std::thread::sleep(Duration::from_millis(50));
+                return said;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-    };
-    let first = wait("1 of 1 hold");
-    // Longer than a file's time stamp is exact.
-    std::thread::sleep(Duration::from_millis(50));
-    files.write("router.rules", "*filter\n:INPUT DROP [0:0]\nCOMMIT\n");
-    let second = wait("0 of 1 hold");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(first && second);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn watch_runs_again_when_any_of_its_files_changes() {
+    let files = Files::new();
+    let capture = scenario("captures/ftp-pasv-once.pcap");
+    let capture = std::fs::read(capture).unwrap();
+    std::fs::write(files.0.path().join("x.pcap"), &capture).unwrap();
+    let open = "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n";
+    files.write("x.rules", open);
+    let host = "[[interface]]\nname = \"eth0\"\naddresses = [\"192.168.114.20/24\"]\n";
+    files.write("x.host", host);
+    let tests = "rules = \"x.rules\"\nhost = \"x.host\"\n\
+        [[test]]\nallow = \"tcp 192.168.114.7 > 192.168.114.20:22 in eth0\"\n\
+        [[test]]\ncapture = \"x.pcap\"\n";
+    let toml = files.write("x.toml", tests);
+    let watch = Watch::start(&files, &toml);
+    assert!(watch.says("2 of 2 hold", 1));
+    files.write("x.rules", "*filter\n:INPUT DROP [0:0]\nCOMMIT\n");
+    assert!(watch.says("0 of 2 hold", 1), "the rules");
+    files.write("x.rules", "*filtre\n");
+    assert!(watch.says("tidegate: ", 1), "rules with a mistake");
+    files.write("x.rules", open);
+    assert!(watch.says("2 of 2 hold", 2), "rules mended");
+    files.write("x.host", "[[interface]]\nnome = 1\n");
+    assert!(watch.says("tidegate: ", 2), "a host with a mistake");
+    files.write("x.host", host);
+    assert!(watch.says("2 of 2 hold", 3), "a host mended");
+    std::fs::remove_file(files.0.path().join("x.pcap")).unwrap();
+    assert!(watch.says("x.pcap: no such file", 1), "a capture gone");
+    std::fs::write(files.0.path().join("x.pcap"), &capture).unwrap();
+    assert!(watch.says("2 of 2 hold", 4), "a capture back");
+    // As editors do it: another file in the same place.
+    let other = files.write("y.toml", &tests.replace("allow", "deny"));
+    std::fs::rename(other, &toml).unwrap();
+    assert!(watch.says("1 of 2 hold", 1), "the expectations");
+}
+
+/// What Jenkins, GitLab and GitHub's reporters read of JUnit's XML: well-formed, with counts
+/// that agree, and every attribute that Ant's and Jenkins' schemas ask for.
+#[test]
+fn junit_is_what_build_servers_read() {
+    let read = r#"
+import sys, xml.etree.ElementTree as tree
+root = tree.parse(sys.argv[1]).getroot()
+assert root.tag == "testsuites" and len(root) == 1
+suite, = root
+assert suite.tag == "testsuite" and {"name", "tests", "failures", "errors", "time"} <= set(suite.attrib), suite.attrib
+cases = list(suite)
+assert len(cases) == int(suite.get("tests")) == 2
+failed = [f for c in cases for f in c]
+assert len(failed) == int(suite.get("failures")) == 1 and suite.get("errors") == "0"
+for case in cases:
+    assert case.tag == "testcase" and {"name", "classname", "time"} <= set(case.attrib), case.attrib
+    float(case.get("time"))
+failure, = failed
+assert failure.tag == "failure" and {"message", "type"} <= set(failure.attrib), failure.attrib
+assert failure.get("message").startswith("was DROPPED"), failure.attrib
+assert cases[0].get("name").startswith("a <hole> & \"more\": allow tcp"), cases[0].attrib
+"#;
+    if Command::new("python3").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: no python3 here");
+        return;
+    }
+    let files = Files::new();
+    let toml = files.router(
+        "[[test]]\nname = \"a <hole> & \\\"more\\\"\"\n\
+         allow = [\"tcp 198.51.100.9 > 203.0.113.5:22 in wan0\", \"tcp 192.0.2.7 > 203.0.113.5:22 in wan0\"]\n",
+    );
+    let xml = files.0.path().join("junit.xml");
+    let run = program().arg("--junit").arg(&xml).arg(toml).output();
+    assert_eq!(run.unwrap().status.code(), Some(5));
+    let read = Command::new("python3").args(["-c", read]).arg(xml).output();
+    let read = read.unwrap();
+    assert!(
+        read.status.success(),
+        "{}",
+        String::from_utf8_lossy(&read.stderr)
+    );
 }

@@ -149,3 +149,35 @@ fn what_lets_it_live_is_applied_under_it() {
         ",
     );
 }
+
+/// Without `SSH_CONNECTION`, as after `su -`: what gives the order descends from the program
+/// that has accepted the connection, as a shell does from sshd.
+#[test]
+fn the_session_is_found_by_its_socket() {
+    succeeds(
+        r#"
+        unset SSH_CONNECTION
+        python3 -c '
+import os, socket, subprocess
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("192.0.2.1", 2222)); s.listen()
+open(os.environ["DIR"] + "/listens", "w").close()
+c, _ = s.accept()
+c.recv(100)
+done = subprocess.run(["sh", "-c", "$TIDEGATE apply $DIR/closed; echo $? > $DIR/code"],
+                      stdin=subprocess.DEVNULL, stderr=open(os.environ["DIR"] + "/err", "w"))
+c.sendall(b"done")
+' > $DIR/out &
+        for i in $(seq 100); do test -e $DIR/listens && break; sleep 0.05; done
+        there python3 -c '
+import socket
+c = socket.create_connection(("192.0.2.1", 2222), source_address=("192.0.2.2", 40022), timeout=60)
+c.sendall(b"order")
+assert c.recv(100) == b"done"
+'
+        test $(cat $DIR/code) = 3 || { cat $DIR/code $DIR/err; exit 2; }
+        grep -q 'TG001 lockout: your session 192.0.2.2:40022 → 192.0.2.1:2222 would be DROPPED' $DIR/err || { cat $DIR/err; exit 3; }
+        moves || exit 4
+        "#,
+    );
+}

@@ -13,11 +13,13 @@ pub fn prefix(text: &str) -> Option<(u64, &str)> {
         [b'0', ..] => (8, text),
         _ => (10, text),
     };
-    let end = digits
-        .find(|c: char| !c.is_digit(radix))
-        .unwrap_or(digits.len());
-    let (number, rest) = digits.split_at(end);
-    Some((u64::from_str_radix(number, radix).ok()?, rest))
+    let (mut number, mut len) = (0_u64, 0);
+    for digit in digits.chars().map_while(|c| c.to_digit(radix)) {
+        let shifted = number.checked_mul(u64::from(radix))?;
+        number = shifted.checked_add(u64::from(digit))?;
+        len += 1;
+    }
+    (len > 0).then(|| (number, &digits[len..]))
 }
 
 /// The number that `text` is as a whole, if it lies in `min..=max`.

@@ -1,5 +1,8 @@
 //! All extensions, and lookups by name.
 
+use std::sync::LazyLock;
+
+use hashbrown::HashMap;
 use tidegate_wire::{Family, proto};
 
 use crate::{Extension, Lower, matches, targets};
@@ -115,12 +118,20 @@ pub static ALL: &[&Extension] = &[
 /// Protocol number of IPComp.
 const IPCOMP: u8 = 108;
 
+/// By name and whether they are targets: a rules file asks twice or more per line.
+type Index = HashMap<(&'static str, bool), Vec<&'static Extension>>;
+
 fn find(name: &str, family: Family, target: bool) -> Option<&'static Extension> {
-    ALL.iter().copied().find(|e| {
-        e.name == name
-            && e.families.contains(family)
-            && matches!(e.lower, Lower::Target(_)) == target
-    })
+    static INDEX: LazyLock<Index> = LazyLock::new(|| {
+        let mut index = Index::new();
+        for ext in ALL {
+            let target = matches!(ext.lower, Lower::Target(_));
+            index.entry((ext.name, target)).or_default().push(ext);
+        }
+        index
+    });
+    let named = INDEX.get(&(name, target))?;
+    named.iter().copied().find(|e| e.families.contains(family))
 }
 
 /// The match of that name.

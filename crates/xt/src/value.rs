@@ -34,7 +34,7 @@ pub enum Value {
     /// An inclusive address range; IPv4 in the low 32 bits.
     Addrs(u128, u128),
     /// A translation's new addresses and ports.
-    Nat(NatTo),
+    Nat(Box<NatTo>),
     /// A value that belongs to the numbered part of what the options describe.
     At(u8, Box<Value>),
 }
@@ -87,13 +87,14 @@ impl Args {
     /// Puts the option in place, replacing an earlier one.
     pub fn set(&mut self, opt: usize, invert: bool, value: Value) {
         self.remove(opt);
-        let at = self.0.partition_point(|g| g.opt < opt);
-        self.0.insert(at, Given { opt, invert, value });
+        self.add(opt, invert, value);
     }
 
     /// Puts the option beside earlier ones of its kind.
     pub fn add(&mut self, opt: usize, invert: bool, value: Value) {
         let at = self.0.partition_point(|g| g.opt <= opt);
+        // Rules are many, and most have one option.
+        self.0.reserve_exact(1);
         self.0.insert(at, Given { opt, invert, value });
     }
 
@@ -237,9 +238,9 @@ impl Value {
     /// The translation, if it is that.
     #[must_use]
     pub fn nat(&self) -> Option<NatTo> {
-        let Value::Nat(to) = *self else {
+        let Value::Nat(to) = self else {
             return None;
         };
-        Some(to)
+        Some(**to)
     }
 }

@@ -9,19 +9,22 @@ use crate::bdd::{Set, TooBig};
 use crate::looks::{Code, place};
 
 impl Space {
-    /// The code of a packet's values, bit by bit.
-    pub(crate) fn codes(&self, mut load: impl FnMut(Field) -> Option<u128>) -> BTreeMap<u16, bool> {
-        let mut codes = BTreeMap::new();
+    /// The code of a packet's values: a bit for each variable.
+    pub(crate) fn codes(&self, mut load: impl FnMut(Field) -> Option<u128>) -> Vec<bool> {
+        let mut codes = Vec::new();
         for (&field, slot) in &self.slots {
+            let (first, bits) = (usize::from(slot.first), usize::from(slot.bits));
+            if codes.len() <= first + bits {
+                codes.resize(first + bits + 1, false);
+            }
             let value = load(field);
-            codes.insert(slot.first, value.is_some());
+            codes[first] = value.is_some();
             let code = match &slot.code {
                 Code::Bits => value.unwrap_or(0),
                 Code::Intervals(starts) => place(starts, value.unwrap_or(0)),
             };
-            for i in 0..slot.bits {
-                let bit = code >> (slot.bits - 1 - i) & 1 == 1;
-                codes.insert(slot.first + 1 + i, bit);
+            for i in 0..bits {
+                codes[first + 1 + i] = code >> (bits - 1 - i) & 1 == 1;
             }
         }
         codes

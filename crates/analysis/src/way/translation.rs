@@ -17,7 +17,7 @@ impl Trip<'_, '_> {
                 (_, Bound::Const(ctstate::NEW)) => first.push((seen, set)),
                 (_, Bound::Const(ctstate::ESTABLISHED)) => {
                     let next = self.as_before(hook, &lens);
-                    let next = self.space.name(next);
+                    let next = self.space.name(next)?;
                     join(self.space, &mut out, (next, set))?;
                 }
                 (Course::Any, Bound::Of { .. }) => {
@@ -118,10 +118,32 @@ impl Trip<'_, '_> {
             lens.set(Field::Dst, Bound::same(address));
             lens.set(Field::Dport, Bound::same(port));
             self.retype(&mut lens);
-            let next = self.space.name(lens);
-            join(self.space, out, (next, part))?;
+            for (kind, part) in self.kinds(address, part)? {
+                let mut lens = lens.clone();
+                lens.set(Field::DstType, kind);
+                let next = self.space.name(lens)?;
+                join(self.space, out, (next, part))?;
+            }
         }
         join(self.space, out, (seen, left))
+    }
+
+    /// Packets by what kind of address a field of theirs holds, as far as rules ask.
+    fn kinds(&mut self, address: Field, set: Set) -> Result<Vec<(Bound, Set)>, TooBig> {
+        let Some(host) = self.way.host.filter(|_| self.space.has(Field::DstType)) else {
+            return Ok(vec![(Bound::Unknown, set)]);
+        };
+        let mut kinds: Vec<(Bound, Set)> = Vec::new();
+        for area in &host.areas {
+            let of = self.space.within(address, area.first, area.last)?;
+            let of = self.space.bdd.and(of, set)?;
+            let kind = Bound::Const(area.kind);
+            match kinds.iter_mut().find(|k| k.0 == kind) {
+                Some(same) => same.1 = self.space.bdd.or(same.1, of)?,
+                None => kinds.push((kind, of)),
+            }
+        }
+        Ok(kinds)
     }
 
     /// What a translation makes of first packets.
@@ -187,14 +209,62 @@ impl Trip<'_, '_> {
                     ctstatus::DST_NAT
                 }
             };
-            if let Some(status) = next.value(Field::CtStatus) {
-                next.set(Field::CtStatus, Bound::Const(status | u128::from(bit)));
-            }
+            let same = self.unchanged(&lens, spec, target, set)?;
+            let status = next.value(Field::CtStatus);
+            let status = status.map_or(Bound::Unknown, |s| Bound::Const(s | u128::from(bit)));
+            let changed = self.space.bdd.minus(set, same)?;
             self.retype(&mut next);
-            let next = self.space.name(next);
-            join(self.space, out, (next, set))?;
+            // The connection is one of translated addresses only if they are others.
+            for (status, set) in [(status, changed), (Bound::Unknown, same)] {
+                next.set(Field::CtStatus, status);
+                let next = self.space.name(next.clone())?;
+                join(self.space, out, (next, set))?;
+            }
         }
         Ok(())
+    }
+
+    /// Packets among which are all that a translation leaves as they are (`nf_nat_setup_info`).
+    fn unchanged(
+        &mut self,
+        lens: &Lens,
+        spec: NatSpec,
+        target: Bound,
+        set: Set,
+    ) -> Result<Set, TooBig> {
+        if !self.space.has(Field::CtStatus) {
+            return Ok(Set::EMPTY);
+        }
+        let (address, port) = match spec.manip {
+            Manip::Src => (Field::Src, Field::Sport),
+            Manip::Dst => (Field::Dst, Field::Dport),
+        };
+        let own = lens.value(Field::InName) == Some(0);
+        let range = match target {
+            // Who is forwarded has no address of this host.
+            Bound::Unknown if spec.manip == Manip::Src && !own => return Ok(Set::EMPTY),
+            Bound::Const(to) => Some((to, to)),
+            Bound::Of { keep, xor, .. } => Some((xor & !keep, xor & !keep | keep)),
+            Bound::Absent | Bound::Unknown => None,
+        };
+        let mut same = set;
+        for (field, range) in [
+            (address, range),
+            (port, spec.ports.map(|p| (p.0.into(), p.1.into()))),
+        ] {
+            let Some((lo, hi)) = range else {
+                continue;
+            };
+            match lens.get(field) {
+                Bound::Const(old) if !(lo..=hi).contains(&old) => return Ok(Set::EMPTY),
+                bound @ Bound::Of { from, .. } if bound == Bound::same(from) => {
+                    let may = self.space.within(from, lo, hi)?;
+                    same = self.space.bdd.and(same, may)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(same)
     }
 
     /// This host's own address, where a packet came in.
@@ -257,7 +327,10 @@ impl Trip<'_, '_> {
                     .map_or(Bound::Unknown, |area| Bound::Const(area.kind)),
                 bound if bound == Bound::same(Field::Src) => Bound::same(Field::SrcType),
                 bound if bound == Bound::same(Field::Dst) => Bound::same(Field::DstType),
-                _ => Bound::Unknown,
+                bound => {
+                    let area = self.way.host.and_then(|h| h.around(bound));
+                    area.map_or(Bound::Unknown, |area| Bound::Const(area.kind))
+                }
             };
             lens.set(plain, kind);
             for field in others {

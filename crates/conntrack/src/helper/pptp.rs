@@ -117,7 +117,59 @@ enum Outcome {
     Over,
 }
 
+impl Session {
+    const ALL: [Session; 5] = [
+        Session::None,
+        Session::Error,
+        Session::StopRequested,
+        Session::Requested,
+        Session::Confirmed,
+    ];
+}
+
+impl Call {
+    const ALL: [Call; 7] = [
+        Call::None,
+        Call::OutRequested,
+        Call::OutConfirmed,
+        Call::InRequested,
+        Call::InReplied,
+        Call::InConfirmed,
+        Call::ClearRequested,
+    ];
+}
+
 impl PptpState {
+    /// As numbers: the states of session and call; the call ids of client and server as the
+    /// outside knows them, and those that they chose themselves.
+    pub(crate) fn numbers(&self) -> ([u8; 2], [u16; 4]) {
+        let states = [self.session as u8, self.call as u8];
+        (states, [self.pns, self.pac, self.own_pns, self.own_pac])
+    }
+
+    /// Out of [`PptpState::numbers`]; `None` when there are no such states.
+    pub(crate) fn from_numbers(states: [u8; 2], ids: [u16; 4]) -> Option<PptpState> {
+        let [session, call] = states.map(usize::from);
+        let [pns, pac, own_pns, own_pac] = ids;
+        Some(PptpState {
+            session: *Session::ALL.get(session)?,
+            call: *Call::ALL.get(call)?,
+            pns,
+            pac,
+            own_pns,
+            own_pac,
+        })
+    }
+
+    /// Source and destination call id of the tunnel's packets by the direction of the
+    /// control connection, before translation.
+    fn tunnel_ids(&self, translated: bool) -> [(u16, u16); 2] {
+        match translated {
+            false => [(self.pns, self.pac), (self.pac, self.pns)],
+            true => [(self.own_pns, self.pac), (self.own_pac, self.pns)],
+        }
+    }
+
     /// A message of the client (`pptp_outbound_pkt`).
     fn client(&mut self, m: &Message<'_>) -> Outcome {
         let confirmed = self.session == Session::Confirmed;
@@ -317,12 +369,11 @@ impl Conntrack {
             return;
         };
         let tuples = entry.tuples;
-        let mut ids = [(state.pns, state.pac), (state.pac, state.pns)];
         if translated {
             state.own_pac = state.pac;
             self.remember_pptp(master, state);
-            ids = [(state.own_pns, state.pac), (state.own_pac, state.pns)];
         }
+        let ids = state.tunnel_ids(translated);
         let mut both: [Option<Expectation>; 2] = [None, None];
         for dir in Dir::BOTH {
             let (src_id, dst_id) = ids[dir.ix()];
@@ -371,6 +422,33 @@ impl Conntrack {
             self.gre_keys.forget(master);
         }
         added
+    }
+
+    /// Tuples of the tunnel that a control connection has agreed upon, by its directions.
+    fn tunnel_tuples(&self, master: EntryId) -> Option<[Tuple; 2]> {
+        let entry = self.entry(master)?;
+        let ids = self
+            .pptp(master)
+            .tunnel_ids(entry.status.has(Status::NAT_MASK));
+        Some(Dir::BOTH.map(|dir| Tuple {
+            src_id: ids[dir.ix()].0,
+            dst_id: ids[dir.ix()].1,
+            proto: proto::GRE,
+            ..*entry.tuple(dir)
+        }))
+    }
+
+    /// Whether packets of the tunnel are known by the call id that they carry.
+    pub(crate) fn has_tunnel(&self, master: EntryId) -> bool {
+        let tuples = self.tunnel_tuples(master);
+        tuples.is_some_and(|both| both.iter().all(|t| self.gre_keys.holds(t, master)))
+    }
+
+    /// Makes packets of the tunnel known again, for a connection that comes from a record.
+    pub(crate) fn restore_tunnel(&mut self, master: EntryId) {
+        if let Some(tuples) = self.tunnel_tuples(master) {
+            self.add_keys(master, &tuples);
+        }
     }
 
     fn forget_own(&mut self, master: EntryId, tuple: &Tuple, zone: u16) {

@@ -75,15 +75,39 @@ fn retransmissions_do_not_register_twice() {
     assert_eq!(adj.dirs[0], way);
 }
 
+/// The kernel knows two offsets: it gives what came before the first correction that of
+/// the second.
 #[test]
-fn only_two_offsets_are_remembered() {
+fn every_retransmission_gets_the_offset_it_first_had() {
     let mut adj = SeqAdj::default();
-    for at in [1000, 2000, 3000] {
+    let places = [1000, 2000, 3000, 4000];
+    for at in places {
         adj.register(Dir::Original, at, 4);
     }
     let seq = |n| seq_of(&adjusted(&adj, Dir::Original, segment(n, 7, &[], &[])));
-    // What came before the first correction gets the offset before the last one.
-    assert_eq!([seq(500), seq(2500), seq(3001)], [508, 2508, 3013]);
+    let ack = |n| ack_of(&adjusted(&adj, Dir::Reply, segment(7, n, &[], &[])));
+    for (n, at) in places.into_iter().enumerate() {
+        let before = 4 * n as u32;
+        assert_eq!([seq(at - 500), seq(at)], [at - 500 + before, at + before]);
+        assert_eq!(seq(at + 1), at + 1 + before + 4);
+        assert_eq!([ack(at - 500 + before), ack(at + before)], [at - 500, at]);
+        assert_eq!(ack(at + 500 + before + 4), at + 500);
+    }
+}
+
+#[test]
+fn what_is_too_old_gets_the_oldest_offset_that_is_known() {
+    let mut adj = SeqAdj::default();
+    let most = OLDER as u32 + 1;
+    for n in 1..=most + 3 {
+        adj.register(Dir::Original, n * 1000, -1);
+    }
+    let seq = |n| seq_of(&adjusted(&adj, Dir::Original, segment(n, 7, &[], &[])));
+    assert_eq!(adj.dirs[0].older().len(), OLDER);
+    assert_eq!([seq(4000), seq(4001), seq(500)], [3997, 3997, 497]);
+    // A connection that begins anew forgets.
+    adj.shift(Dir::Original, 5);
+    assert_eq!(adj.offset(Dir::Original, 500), 5);
 }
 
 #[test]

@@ -15,9 +15,9 @@
 //!
 //! | record | bytes | |
 //! |---|---|---|
-//! | kind | 1 | 1 connection, 2 expectation, 3 end; of the connection before it: 4 timeout policy, 5 SYN proxy, 6 what its helper remembers |
+//! | kind | 1 | 1 connection, 2 expectation, 3 end; of the connection before it: 4 timeout policy, 5 SYN proxy, 6 what its helper remembers, 7 older corrections of sequence numbers |
 //! | length | 2 | of the body |
-//! | body | | see `record.rs` and `helped.rs`; a policy's is its name, a SYN proxy's the three numbers of [`Proxied`](crate::synproxy::Proxied), 4 bytes each, the end's is the number of connections and of expectations, 4 bytes each |
+//! | body | | see `record.rs`, `helped.rs` and `older.rs`; a policy's is its name, a SYN proxy's the three numbers of [`Proxied`](crate::synproxy::Proxied), 4 bytes each, the end's is the number of connections and of expectations, 4 bytes each |
 //! | checksum | 4 | CRC-32C of kind, length and body |
 //!
 //! Times are differences to the moment of writing, so that they mean something to another
@@ -26,6 +26,7 @@
 
 mod bytes;
 mod helped;
+mod older;
 mod record;
 mod restore;
 
@@ -33,8 +34,10 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::tuple::Dir;
 use crate::{Conntrack, EntryId, Time};
 use bytes::{In, put};
+use helped::Memory;
 use record::Stored;
 pub use restore::Restored;
 use tidegate_wire::crc32c;
@@ -49,6 +52,7 @@ const END: u8 = 3;
 const POLICY: u8 = 4;
 const PROXIED: u8 = 5;
 const HELPED: u8 = 6;
+const OLDER: u8 = 7;
 
 /// Writes a table in pieces, between which packets may pass: every entry is written whole,
 /// as it was in its piece; one that comes or goes meanwhile may be in or not.
@@ -132,8 +136,20 @@ impl Writer {
                     out.extend_from_slice(policy.name.as_bytes());
                 });
             }
-            if let Some(state) = entry.helper_state().filter(|s| helped::has(s)) {
-                framed(out, HELPED, |out| helped::write(out, state));
+            if let Some(&state) = entry.helper_state().filter(|s| helped::has(s)) {
+                let tunnel = table.has_tunnel(id);
+                framed(out, HELPED, |out| {
+                    helped::write(out, &Memory { state, tunnel })
+                });
+            }
+            for (dir, way) in entry
+                .seqadj()
+                .iter()
+                .flat_map(|s| Dir::BOTH.into_iter().zip(&s.dirs))
+            {
+                if !way.older().is_empty() {
+                    framed(out, OLDER, |out| older::write(out, dir, way.older()));
+                }
             }
         }
     }
@@ -253,7 +269,7 @@ impl<'a> Snapshot<'a> {
                     self.expectations += 1;
                     self.masters.insert(e.master);
                 }
-                Stored::Policy(_) | Stored::Proxied(_) | Stored::Helped(_) => {}
+                Stored::Policy(_) | Stored::Proxied(_) | Stored::Helped(_) | Stored::Older(_) => {}
                 Stored::End { counts } if counts != [self.connections, self.expectations] => {
                     return Err(Damage::Count);
                 }

@@ -31,9 +31,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::bytes::put;
+use super::helped::Memory;
+use super::older::OlderOf;
 use crate::entry::{Entry, EntryId, Extra, HelperKind, ProtoState, Status};
 use crate::expect::{Expectation, OnMatch};
-use crate::helper::HelperState;
 use crate::synproxy::Proxied;
 use crate::tuple::Tuple;
 use crate::{Family, SECOND, Time};
@@ -83,7 +84,9 @@ pub(super) enum Stored {
     /// What the connection before it remembers of its SYN proxy.
     Proxied(Proxied),
     /// What its helper remembers.
-    Helped(HelperState),
+    Helped(Memory),
+    /// Corrections of its sequence numbers before the last one.
+    Older(OlderOf),
     /// Connections and expectations before it.
     End {
         counts: [u32; 2],

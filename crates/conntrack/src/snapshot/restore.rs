@@ -3,6 +3,8 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use super::helped::Memory;
+use super::older::OlderOf;
 use super::record::{Stored, StoredEntry, StoredExpectation};
 use super::{Records, Snapshot};
 use crate::entry::{Entry, EntryId, ProtoState, Status, TcpConn, TcpSide, TcpState, tcp_flag};
@@ -99,7 +101,8 @@ impl Conntrack {
                         entry.extra_mut().proxied = Some(proxied);
                     }
                 }
-                Stored::Helped(state) => self.restore_helped(last, state),
+                Stored::Helped(memory) => self.restore_helped(last, &memory),
+                Stored::Older(older) => self.restore_older(last, older),
                 Stored::Expectation(e) => expectations.push(e),
                 Stored::End { .. } => break,
             }
@@ -115,15 +118,32 @@ impl Conntrack {
     }
 
     /// What a connection's helper remembers, if it is still one of that kind.
-    fn restore_helped(&mut self, id: Option<EntryId>, state: HelperState) {
-        let kinds: &[HelperKind] = match state {
+    fn restore_helped(&mut self, id: Option<EntryId>, memory: &Memory) {
+        let kinds: &[HelperKind] = match memory.state {
             HelperState::Sip(_) => &[HelperKind::Sip],
             HelperState::H323(_) => &[HelperKind::Ras, HelperKind::Q931, HelperKind::H245],
-            _ => &[],
+            HelperState::SaneAsked => &[HelperKind::Sane],
+            HelperState::Pptp(_) => &[HelperKind::Pptp],
+            HelperState::None | HelperState::Ftp(_) => &[],
         };
-        let entry = id.and_then(|id| self.slab.get_mut(id));
+        let Some(id) = id else { return };
+        let entry = self.slab.get_mut(id);
         if let Some(entry) = entry.filter(|e| e.helper.is_some_and(|h| kinds.contains(&h))) {
-            entry.extra_mut().helper = state;
+            entry.extra_mut().helper = memory.state;
+            if memory.tunnel {
+                self.restore_tunnel(id);
+            }
+        }
+    }
+
+    fn restore_older(&mut self, id: Option<EntryId>, older: OlderOf) {
+        let entry = id.and_then(|id| self.slab.get_mut(id));
+        let extra = entry.and_then(|e| e.extra.as_mut());
+        if let Some(seqadj) = extra.and_then(|x| x.seqadj.as_mut()) {
+            let way = &mut seqadj.dirs[older.dir.ix()];
+            for correction in older.corrections {
+                way.remember(correction);
+            }
         }
     }
 

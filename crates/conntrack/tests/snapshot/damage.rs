@@ -131,7 +131,7 @@ fn what_cannot_be_is_refused() {
         (tcp + 37, 2, "direction"),
         (tcp + 39, 6, "state"),
         (tcp + 56 + 7, 0x40, "counter"),
-        (first - 3, 7, "kind"),
+        (first - 3, 8, "kind"),
     ] {
         let mut bytes = sound.clone();
         bytes[at] = value;

@@ -65,8 +65,7 @@ impl Call {
             io::ErrorKind::PermissionDenied => Unreachable::Forbidden,
             _ => Unreachable::NotRunning(e),
         })?;
-        let body = serde_json::to_vec(request).map_err(|e| Unreachable::Broken(e.into()))?;
-        let sent = Frame::Request(body).write(&mut stream);
+        let sent = request.write(&mut stream);
         Ok(Call { stream, sent })
     }
 

@@ -1,6 +1,7 @@
 //! The control socket: how tools reach the running firewall.
 //!
-//! A client connects, sends one [`Request`] and gets [`Frame`]s until the exit status.
+//! A client connects, sends one [`Request`] and gets [`Frame`]s until the exit status. What
+//! was read where the command was typed may be long: it follows the request as it is.
 //! A frame is one byte for its kind, the payload's length as a big-endian 32-bit
 //! number, and the payload.
 
@@ -30,17 +31,75 @@ pub const MAX_REQUEST: usize = 128 << 20;
 const PIECE: usize = 64 << 10;
 
 /// What a client asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// Tool or command.
     pub name: String,
     /// Its arguments.
-    #[serde(default)]
     pub words: Vec<String>,
     /// What was read where the command was typed.
-    #[serde(default)]
     pub input: String,
+}
+
+/// A request's first frame, as JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    name: String,
+    #[serde(default)]
+    words: Vec<String>,
+    /// Short input can stand here.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    input: String,
+    /// Input follows in a frame of its own, as it is.
+    #[serde(default)]
+    follows: bool,
+}
+
+impl Request {
+    /// Writes the request.
+    ///
+    /// # Errors
+    /// As [`Frame::write`].
+    pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        let head = Head {
+            name: self.name.clone(),
+            words: self.words.clone(),
+            input: String::new(),
+            follows: !self.input.is_empty(),
+        };
+        Frame::Request(serde_json::to_vec(&head)?).write(to)?;
+        match head.follows {
+            true => send(b'I', self.input.as_bytes(), to),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// As [`Frame::read`]; it is no request, or not UTF-8.
+    pub fn read(from: &mut impl Read) -> io::Result<Self> {
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+        let Frame::Request(head) = Frame::read(from, MAX_REQUEST)? else {
+            return Err(invalid("not a request"));
+        };
+        let head: Head = serde_json::from_slice(&head)?;
+        let input = match head.follows {
+            false => head.input,
+            true => match Frame::read(from, MAX_REQUEST)? {
+                Frame::Input(bytes) => {
+                    String::from_utf8(bytes).map_err(|_| invalid("input that is not UTF-8"))?
+                }
+                _ => return Err(invalid("not the input of a request")),
+            },
+        };
+        Ok(Request {
+            name: head.name,
+            words: head.words,
+            input,
+        })
+    }
 }
 
 /// One piece of an exchange.
@@ -48,6 +107,8 @@ pub struct Request {
 pub enum Frame {
     /// A [`Request`] as JSON.
     Request(Vec<u8>),
+    /// What follows a request.
+    Input(Vec<u8>),
     /// For standard output.
     Out(Vec<u8>),
     /// For standard error.
@@ -64,16 +125,12 @@ impl Frame {
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let (kind, payload) = match self {
             Frame::Request(bytes) => (b'Q', bytes.as_slice()),
+            Frame::Input(bytes) => (b'I', bytes.as_slice()),
             Frame::Out(bytes) => (b'O', bytes.as_slice()),
             Frame::Err(bytes) => (b'E', bytes.as_slice()),
             Frame::Exit(status) => (b'X', std::slice::from_ref(status)),
         };
-        let len = u32::try_from(payload.len()).map_err(|_| too_long(payload.len()))?;
-        let mut head = [kind; 5];
-        head[1..].copy_from_slice(&len.to_be_bytes());
-        to.write_all(&head)?;
-        to.write_all(payload)?;
-        to.flush()
+        send(kind, payload, to)
     }
 
     /// Reads a frame of at most `limit` bytes.
@@ -96,6 +153,7 @@ impl Frame {
         }
         match (kind, payload.as_slice()) {
             (b'Q', _) => Ok(Frame::Request(payload)),
+            (b'I', _) => Ok(Frame::Input(payload)),
             (b'O', _) => Ok(Frame::Out(payload)),
             (b'E', _) => Ok(Frame::Err(payload)),
             (b'X', &[status]) => Ok(Frame::Exit(status)),
@@ -105,6 +163,15 @@ impl Frame {
             )),
         }
     }
+}
+
+fn send(kind: u8, payload: &[u8], to: &mut impl Write) -> io::Result<()> {
+    let len = u32::try_from(payload.len()).map_err(|_| too_long(payload.len()))?;
+    let mut head = [kind; 5];
+    head[1..].copy_from_slice(&len.to_be_bytes());
+    to.write_all(&head)?;
+    to.write_all(payload)?;
+    to.flush()
 }
 
 fn too_long(len: usize) -> io::Error {
@@ -143,6 +210,7 @@ mod tests {
         let bytes = || prop::collection::vec(any::<u8>(), 0..300);
         prop_oneof![
             bytes().prop_map(Frame::Request),
+            bytes().prop_map(Frame::Input),
             bytes().prop_map(Frame::Out),
             bytes().prop_map(Frame::Err),
             any::<u8>().prop_map(Frame::Exit),

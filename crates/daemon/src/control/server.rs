@@ -17,7 +17,7 @@ use nix::unistd::chown;
 use super::client::FORBIDDEN;
 use super::reply::{LOOK, Reply};
 use super::slots::Slots;
-use super::{Allowed, Frame, MAX_REQUEST, Request};
+use super::{Allowed, Frame, Request};
 
 /// How long a client may take between two pieces of its request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -127,7 +127,7 @@ fn serve(mut stream: UnixStream, answer: &Answer, stop: &AtomicBool, slots: &Slo
     let prepared = stream
         .set_read_timeout(Some(PATIENCE))
         .and_then(|()| stream.set_write_timeout(Some(LOOK)));
-    let request = prepared.and_then(|()| read_request(&mut stream));
+    let request = prepared.and_then(|()| Request::read(&mut stream));
     let request = match request {
         Ok(request) => request,
         Err(e) => {
@@ -154,13 +154,4 @@ fn serve(mut stream: UnixStream, answer: &Answer, stop: &AtomicBool, slots: &Slo
         }
     };
     let _ = Frame::Exit(status).write(&mut reply);
-}
-
-fn read_request(stream: &mut UnixStream) -> io::Result<Request> {
-    match Frame::read(stream, MAX_REQUEST)? {
-        Frame::Request(body) => serde_json::from_slice(&body).map_err(io::Error::from),
-        Frame::Out(_) | Frame::Err(_) | Frame::Exit(_) => {
-            Err(io::Error::new(ErrorKind::InvalidData, "not a request"))
-        }
-    }
 }

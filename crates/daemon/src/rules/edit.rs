@@ -1,10 +1,11 @@
 //! Changing one rule in its place, in time that hardly grows with the rules beside it.
 
-use tidegate_engine::{Counter, Edit, NotInPlace};
+use tidegate_engine::{Counter, Edit, Gone, NotInPlace};
 use tidegate_ir::{ChainId, RuleId};
 use tidegate_syntax::{Change, Failure, Invocation, Rule, fits, lower_one};
 
 use super::{LiveRules, Side, stopped};
+use crate::locked;
 
 impl LiveRules {
     /// Carries out a command line that changes one rule, if the engine can do it in place;
@@ -30,12 +31,13 @@ impl LiveRules {
             let id = engine.edit(family, place, edit)?;
             id.into_iter()
                 .for_each(|id| engine.set_counter(family, id, counter));
-            Ok(id)
+            Ok((id, engine.take_gone()))
         });
-        let edited: Result<Option<RuleId>, NotInPlace> = edited.map_err(stopped)?;
-        let Ok(id) = edited else {
+        let edited: Result<(Option<RuleId>, Vec<Gone>), NotInPlace> = edited.map_err(stopped)?;
+        let Ok((id, gone)) = edited else {
             return Ok(false);
         };
+        locked(&self.past).keep(&gone, &side.source);
         if let Some(rule) = &mut change.new {
             rule.was = id.map(|id| id.0);
         }

@@ -177,7 +177,7 @@ fn a_limit_goes_on_while_other_tables_change_and_starts_anew_with_its_own() {
 #[test]
 fn a_hundred_callers_lose_nothing() {
     let f = fixture();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for caller in 0..100 {
             let f = &f;
             scope.spawn(move || f.iptables(&format!("-A INPUT -s 10.0.0.{caller} -j DROP")));
@@ -331,4 +331,69 @@ fn edited_rules_are_those_of_a_restore() {
         }
         assert_eq!(edited.saved(), restored.saved());
     }
+}
+
+/// What let the only connection in: hook, number and text, whether that is gone, and the
+/// number of the same words now.
+fn passed(f: &Fixture) -> Vec<(String, u32, String, bool, Option<u32>)> {
+    let origin = f.plane.with(|engine, now| {
+        let (id, _) = engine.conntrack().iter().next()?;
+        engine.origin(id, now)
+    });
+    let origin = origin.unwrap().unwrap();
+    let told = f.rules.passed(Family::V4, &origin.passages).into_iter();
+    told.map(|p| {
+        let rule = p.rule.unwrap();
+        (p.hook, rule.number, rule.text, p.gone.is_some(), p.again)
+    })
+    .collect()
+}
+
+/// A policy that has been changed is another one, though its counter goes on; so is a rule in
+/// the place of another.
+#[test]
+fn what_let_a_connection_in_is_told_as_it_was() {
+    let f = fixture();
+    f.iptables("-A INPUT -m conntrack --ctstate INVALID -j DROP");
+    f.iptables("-A OUTPUT -p udp --dport 5 -j ACCEPT");
+    f.packets(1, 5);
+    let told = |input: (&str, bool, Option<u32>), output: (u32, &str, bool, Option<u32>)| {
+        vec![
+            (
+                "OUTPUT".to_owned(),
+                output.0,
+                output.1.to_owned(),
+                output.2,
+                output.3,
+            ),
+            ("INPUT".to_owned(), 0, input.0.to_owned(), input.1, input.2),
+        ]
+    };
+    let rule = "-A OUTPUT -p udp -m udp --dport 5 -j ACCEPT";
+    let accept = "-P INPUT ACCEPT";
+    assert_eq!(
+        passed(&f),
+        told((accept, false, None), (1, rule, false, None))
+    );
+    f.iptables("-P INPUT DROP");
+    assert_eq!(
+        passed(&f),
+        told((accept, true, None), (1, rule, false, None))
+    );
+    f.iptables("-I OUTPUT -p tcp -j ACCEPT");
+    assert_eq!(
+        passed(&f),
+        told((accept, true, None), (2, rule, false, None))
+    );
+    f.iptables("-R OUTPUT 2 -p udp --dport 6 -j ACCEPT");
+    assert_eq!(
+        passed(&f),
+        told((accept, true, None), (2, rule, true, None))
+    );
+    f.iptables("-A OUTPUT -p udp --dport 5 -j ACCEPT");
+    f.iptables("-P INPUT ACCEPT");
+    assert_eq!(
+        passed(&f),
+        told((accept, true, Some(0)), (2, rule, true, Some(3)))
+    );
 }

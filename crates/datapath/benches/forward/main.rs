@@ -1,6 +1,8 @@
 //! What it costs to forward a packet of an established flow, from its source to its sink on one
 //! core: the kernel alone, with iptables, and the fast path at both places, as ratios to the
-//! kernel alone, measured in turn. Needs root, `ip`, `ethtool`, and Debian's
+//! kernel alone, measured in turn. The cases `flood` are packets each from a source of its own,
+//! which the firewall drops and the kernel alone forwards; of the cases `fresh` every packet opens
+//! a connection. Needs root, `ip`, `ethtool`, and Debian's
 //! `iptables-legacy` and `iptables-nft` for the lines about them.
 //!
 //! `cargo bench -p tidegate-datapath --bench forward [-- WHAT]...` with WHAT of the names in
@@ -16,9 +18,11 @@ mod place;
 
 use std::env;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use net::able;
 use place::{Case, Firewall, Place};
@@ -28,7 +32,7 @@ const CORE: usize = 1;
 /// Packets of one measurement.
 const PACKETS: u32 = 1 << 20;
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 10] = [
     Case::new("4096", 4096, 1),
     Case::new("4096-1000", 4096, 1000),
     Case::new("4096-100000", 4096, 100_000),
@@ -37,6 +41,22 @@ const CASES: [Case; 6] = [
     Case {
         snat: true,
         ..Case::new("snat", 4096, 1)
+    },
+    Case {
+        flood: true,
+        ..Case::new("flood", 1 << 24, 1)
+    },
+    Case {
+        flood: true,
+        ..Case::new("flood-100", 1 << 24, 100)
+    },
+    Case {
+        fresh: true,
+        ..Case::new("fresh", 1 << 24, 1)
+    },
+    Case {
+        fresh: true,
+        ..Case::new("fresh-10000", 1 << 24, 10_000)
     },
 ];
 
@@ -50,31 +70,48 @@ fn pin(core: Option<usize>) {
     sched_setaffinity(None, &set).unwrap();
 }
 
-/// Nanoseconds that the core's `ksoftirqd` has run, for what softirqs leave over.
-fn deferred() -> u64 {
-    let name = format!("ksoftirqd/{CORE}\n");
-    let all = fs::read_dir("/proc").unwrap().flatten();
-    let mut found =
-        all.filter(|p| fs::read_to_string(p.path().join("comm")).is_ok_and(|c| c == name));
-    let Some(process) = found.next() else {
-        return 0;
+/// Nanoseconds that the tasks below `place` have run whose names begin so.
+fn has_run(place: &str, name: &str) -> u64 {
+    let ours =
+        |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|c| c.starts_with(name));
+    let time = |task: &Path| {
+        let text = fs::read_to_string(task.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
     };
-    let text = fs::read_to_string(process.path().join("schedstat")).unwrap_or_default();
-    text.split(' ')
-        .next()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
+    let all = fs::read_dir(place).unwrap().flatten().map(|p| p.path());
+    all.filter(|t| ours(t)).filter_map(|t| time(&t)).sum()
 }
 
-/// Nanoseconds a packet, and the share that arrived.
+/// Nanoseconds that the core's `ksoftirqd` has run, for what softirqs leave over.
+fn deferred() -> u64 {
+    has_run("/proc", &format!("ksoftirqd/{CORE}\n"))
+}
+
+/// As [`measure`], where every packet opens a connection: all that this process and the
+/// kernel's softirqs have run, on whatever core. The third is the datapath's thread alone.
+fn measure_fresh(place: &mut Place) -> (f64, f64, f64) {
+    let time = || {
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ProcessCPUTime);
+        let own = tv_sec as u64 * 1_000_000_000 + tv_nsec as u64 + has_run("/proc", "ksoftirqd/");
+        [own, has_run("/proc/self/task", "tidegate-datapa")]
+    };
+    let (count, before, began) = (PACKETS / 8, place.done(), time());
+    place.open_fresh(count);
+    let ended = time();
+    let arrived = (place.done() - before) as f64;
+    let each = |i: usize| (ended[i] - began[i]) as f64 / arrived;
+    (each(0), arrived / f64::from(count), each(1))
+}
+
+/// Nanoseconds a packet, and the share that arrived, or was dropped where it should be.
 fn measure(place: &mut Place) -> (f64, f64) {
-    let before = place.arrived();
+    let before = place.done();
     pin(Some(CORE));
     let before_deferred = deferred();
     let took = place.send(PACKETS) + Duration::from_nanos(deferred() - before_deferred);
     pin(None);
     std::thread::sleep(Duration::from_millis(20));
-    let arrived = (place.arrived() - before) as f64;
+    let arrived = (place.done() - before) as f64;
     (
         took.as_nanos() as f64 / arrived,
         arrived / f64::from(PACKETS),
@@ -99,7 +136,7 @@ fn main() {
         .and_then(|r| r.parse().ok())
         .unwrap_or(7);
     println!(
-        "| flows, rules | firewall | ns a packet | ratio to the kernel alone | from, to | arrived |"
+        "| flows, rules | firewall | ns a packet | ratio to the kernel alone | from, to | arrived, or dropped |"
     );
     println!("|---|---|--:|--:|---|--:|");
     for case in CASES {
@@ -124,9 +161,18 @@ fn main() {
 
 fn compare(case: &Case, firewall: Firewall, plain: &mut Place, place: &mut Place, rounds: usize) {
     let (mut each, mut ratios, mut share) = (Vec::new(), Vec::new(), 1f64);
+    let mut thread = Vec::new();
     for _ in 0..rounds {
-        let (base, _) = measure(plain);
-        let (took, arrived) = measure(place);
+        let (base, took, arrived) = if case.fresh {
+            let base = measure_fresh(plain).0;
+            let (took, arrived, own) = measure_fresh(place);
+            thread.push(own);
+            (base, took, arrived)
+        } else {
+            let base = measure(plain).0;
+            let (took, arrived) = measure(place);
+            (base, took, arrived)
+        };
         each.push(took);
         ratios.push(took / base);
         share = share.min(arrived);
@@ -141,5 +187,11 @@ fn compare(case: &Case, firewall: Firewall, plain: &mut Place, place: &mut Place
         ratios[rounds - 1],
         share * 100.0
     );
+    if thread.first().is_some_and(|t| *t > 0.0) {
+        println!(
+            "of that the datapath's thread: {:.0} ns",
+            median(&mut thread)
+        );
+    }
     place.explain();
 }

@@ -16,6 +16,10 @@ pub(crate) struct Case {
     pub(crate) flows: u32,
     pub(crate) rules: usize,
     pub(crate) snat: bool,
+    /// Nothing is let through.
+    pub(crate) flood: bool,
+    /// Every packet opens a connection.
+    pub(crate) fresh: bool,
 }
 
 impl Case {
@@ -25,7 +29,14 @@ impl Case {
             flows,
             rules,
             snat: false,
+            flood: false,
+            fresh: false,
         }
+    }
+
+    /// Its flows become established.
+    const fn settles(&self) -> bool {
+        !self.flood && !self.fresh
     }
 
     /// Known packets first, then rules that no packet matches, then who may begin.
@@ -39,7 +50,8 @@ impl Case {
                 n % 60_000
             )
         }));
-        rules.push("-A FORWARD -i eth0 -j ACCEPT".to_owned());
+        let last = if self.flood { "DROP" } else { "ACCEPT" };
+        rules.push(format!("-A FORWARD -i eth0 -j {last}"));
         let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
         let mut text = filter(&rules);
         if self.snat {
@@ -99,6 +111,8 @@ pub(crate) struct Place {
     sink: Sink,
     /// Packets of flows that the programs should have.
     fast: bool,
+    /// The firewall drops all.
+    drops: bool,
 }
 
 impl Place {
@@ -144,11 +158,28 @@ impl Place {
             guard,
             forth,
             sink,
+            drops: case.flood && firewall != Firewall::None,
         };
-        if firewall != Firewall::None {
-            place.open(case, &stream)?;
+        match firewall {
+            Firewall::None => {}
+            _ if case.flood => place.begin()?,
+            _ if case.fresh => {}
+            _ => place.open(case, &stream)?,
         }
         Ok(place)
+    }
+
+    /// Sends packets until the firewall drops them where it should.
+    fn begin(&mut self) -> Result<(), String> {
+        for _ in 0..200 {
+            let before = self.done();
+            self.forth.send(&self.inside, 64);
+            sleep(Duration::from_millis(20));
+            if self.done() - before >= 64 {
+                return Ok(());
+            }
+        }
+        Err(format!("not dropped: {:?}", self.fates()))
     }
 
     /// Opens all flows: questions, answers, and some time after them both once more.
@@ -209,8 +240,51 @@ impl Place {
         self.forth.send(&self.inside, count)
     }
 
-    pub(crate) fn arrived(&self) -> u64 {
-        self.sink.count()
+    /// Packets that have arrived; in a flood, those that the kernel has dropped.
+    pub(crate) fn done(&self) -> u64 {
+        if !self.drops {
+            return self.sink.count();
+        }
+        if self.fast {
+            let fates = self.fates();
+            return fates
+                .iter()
+                .filter(|f| f.0 == Fate::Stopped)
+                .map(|f| f.1)
+                .sum();
+        }
+        let counted =
+            "iptables-save -c -t filter 2>/dev/null; iptables-legacy-save -c -t filter 2>/dev/null";
+        let said = self.router.sh(&format!("{{ {counted}; }} || true"));
+        let last = said.lines().filter(|l| l.contains("-i eth0 -j DROP"));
+        let packets = |l: &str| l.strip_prefix('[')?.split(':').next()?.parse::<u64>().ok();
+        last.filter_map(packets).max().unwrap_or(0)
+    }
+
+    /// Opens so many connections, no faster than they can be decided, once those before are
+    /// forgotten.
+    pub(crate) fn open_fresh(&mut self, count: u32) {
+        match &self.guard {
+            Some(guard) => {
+                let flush =
+                    |engine: &mut tidegate_engine::Engine, _| engine.conntrack_mut().flush();
+                guard.datapath.with(flush).unwrap();
+            }
+            None => {
+                let _ = self.router.try_sh("conntrack -F 2>/dev/null");
+            }
+        }
+        let before = self.done();
+        let mut sent = 0;
+        while sent < count {
+            self.forth.send(&self.inside, STEP);
+            sent += STEP;
+            let there = || self.sink.count() - before >= u64::from(sent);
+            let until = std::time::Instant::now() + Duration::from_secs(2);
+            while !there() && std::time::Instant::now() < until {
+                sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// What became of the packets, where that is asked for.
@@ -245,7 +319,7 @@ fn guard(router: &Host, ring: Ring, case: &Case) -> Result<Guard, String> {
     let options = Options {
         ring,
         fast: true,
-        offloaded: case.flows * 2,
+        offloaded: if case.settles() { case.flows * 2 } else { 1024 },
         ..Options::default()
     };
     let guard = router.guard_with(options, &case.rules(), &filter(&[]));

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::links::FdLink;
 use tidegate_sys::{Namespace, PacketOptions, PacketSocket, XdpSocket, random, wire_filter};
 
-use crate::fast::{Attached, Kernel, remove_pins};
+use crate::fast::{Attached, Kernel, Predecessor};
 use crate::handing::Giver;
 use crate::{Ring, xdp};
 use filters::{Act, At, Ours, Place, Turn, Which};
@@ -372,7 +372,8 @@ pub(crate) fn open(device: &Device) -> Result<bool> {
 pub(crate) fn remove_all() -> Result<usize> {
     let mut opened = 0;
     let mut faults = Vec::new();
-    if let Err(e) = remove_pins() {
+    let left = Predecessor::find(None).and_then(|left| left.map_or(Ok(()), Predecessor::remove));
+    if let Err(e) = left {
         faults.push(format!("{e:#}"));
     }
     for device in list()? {

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
@@ -14,15 +15,23 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
-use tidegate_ebpf::layout::{GATE, GLOBAL, HOP, HOPS};
+use tidegate_ebpf::layout::{
+    CONNECTIONS, DOORS, FATES, FLOWS, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, SUMS, global,
+};
+use tidegate_ebpf::stop::{EARLY_STOPS, STOPS};
 use tidegate_sys::{Namespace, SharedWords, random};
 
+use crate::known::descriptor;
 use crate::{Options, Ring};
 
 /// Most connections.
 const MOST_PLACES: u32 = 1 << 24;
 /// Where links are kept alive for the time after a crash.
 const PINS: &str = "/sys/fs/bpf";
+/// The tables of [`Shared`].
+const SHARED: [&tidegate_ebpf::Map; 6] = [&GLOBALS, &DOORS, &FATES, &SUMS, &STOPS, &EARLY_STOPS];
+/// Tables that are pinned as well, for a successor.
+pub(super) const PINNED: [&str; 4] = [FLOWS.name, GATES.name, CONNECTIONS.name, GLOBALS.name];
 /// `BPF_FS_MAGIC`
 const BPF_FS: i64 = 0xcafe_4a11;
 
@@ -31,8 +40,51 @@ pub(crate) struct Kernel {
     programs: Ebpf,
     doors: HashMap<MapData, u32, u32>,
     secrets: Secrets,
-    /// Where links are pinned; `None`: there is no such file system.
-    pins: Option<PathBuf>,
+    globals: Arc<SharedWords>,
+    /// Where links and tables are pinned; `None`: there is no such file system.
+    pins: Option<Pins>,
+}
+
+/// Pins, all of which end in the same word.
+struct Pins {
+    place: PathBuf,
+    own: String,
+}
+
+impl Pins {
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.join(format!("{name}-{}", self.own))
+    }
+
+    /// Pins the tables.
+    fn keep(loaded: &Ebpf) -> Result<Option<Self>> {
+        if !statfs(PINS).is_ok_and(|s| s.f_type == BPF_FS) {
+            return Ok(None);
+        }
+        let [token] = words::<1>()?;
+        let pins = Pins {
+            place: place()?,
+            own: format!("{token:08x}"),
+        };
+        let there = fs::create_dir_all(&pins.place);
+        there.with_context(|| pins.place.display().to_string())?;
+        for name in PINNED {
+            let map = loaded.map(name).with_context(|| name.to_owned())?;
+            map.pin(pins.path(name))?;
+        }
+        Ok(Some(pins))
+    }
+}
+
+/// What an orderly end leaves: nothing.
+impl Drop for Pins {
+    fn drop(&mut self) {
+        for name in PINNED {
+            let _ = remove(&self.path(name));
+        }
+        // There may be a predecessor's.
+        let _ = fs::remove_dir(&self.place);
+    }
 }
 
 /// The tables that a running datapath writes.
@@ -40,11 +92,20 @@ pub(crate) struct Tables {
     pub(crate) flows: HashMap<MapData, [u8; tidegate_ebpf::layout::KEY], [u8; 8]>,
     pub(crate) connections: Array<MapData, [u8; tidegate_ebpf::layout::CONNECTION]>,
     pub(crate) gates: SharedWords,
-    pub(crate) globals: SharedWords,
+    pub(crate) globals: Arc<SharedWords>,
     pub(crate) hops: SharedWords,
     pub(crate) fates: PerCpuArray<MapData, u64>,
     pub(crate) places: u32,
     pub(crate) secrets: Secrets,
+}
+
+/// What programs that these go on to share with them.
+pub(crate) struct Shared {
+    pub(crate) tables: Vec<(&'static str, OwnedFd)>,
+    pub(crate) globals: Arc<SharedWords>,
+    pub(crate) secrets: Secrets,
+    /// One of them is for XDP.
+    pub(crate) early: bool,
 }
 
 /// Programs at work on an interface.
@@ -86,7 +147,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel is too old or built without what they need, or a right is missing.
-    pub(crate) fn load(injected: [u8; 6], options: &Options) -> Result<(Kernel, Tables)> {
+    pub(crate) fn load(injected: [u8; 6], options: &Options) -> Result<(Kernel, Tables, Shared)> {
         let [tag] = words::<1>()?;
         let [a, b, ..] = tag.to_ne_bytes();
         let secrets = Secrets {
@@ -115,14 +176,28 @@ impl Kernel {
                 .load()
                 .context("the kernel does not take the program for XDP")?;
         }
+        let known = SHARED.into_iter().map(|map| {
+            let found = loaded.map(map.name).context(map.name)?;
+            Ok((map.name, descriptor(found)?))
+        });
+        let known: Result<Vec<_>> = known.collect();
+        let known = known?;
+        let pins = Pins::keep(&loaded)?;
         let tables = Tables::take(&mut loaded, secrets, places)?;
+        let shared = Shared {
+            tables: known,
+            globals: Arc::clone(&tables.globals),
+            secrets,
+            early: options.ring == Ring::Xdp,
+        };
         let kernel = Kernel {
             doors: HashMap::try_from(map(&mut loaded, "doors")?)?,
             programs: loaded,
             secrets,
-            pins: pins()?,
+            globals: Arc::clone(&tables.globals),
+            pins,
         };
-        Ok((kernel, tables))
+        Ok((kernel, tables, shared))
     }
 
     /// What is lost when there is nowhere to keep links.
@@ -133,6 +208,16 @@ impl Kernel {
                  file system at {PINS}"
             )
         })
+    }
+
+    /// What our pins' names end in.
+    pub(crate) fn own_pins(&self) -> Option<&str> {
+        self.pins.as_ref().map(|p| p.own.as_str())
+    }
+
+    /// Whether the programs leave everything to those of a predecessor behind them.
+    pub(crate) fn wait(&self, waits: bool) {
+        self.globals.store(global::WAITS, u64::from(waits));
     }
 
     /// Ethernet source of frames that are let in.
@@ -184,15 +269,8 @@ impl Kernel {
             (EGRESS, TcAttachType::Egress),
             (INGRESS, TcAttachType::Ingress),
         ] {
-            let place = self
-                .pins
-                .as_ref()
-                .map(|p| p.join(format!("{index}-{which}")));
-            if let (Some(pins), Some(place)) = (&self.pins, &place) {
-                fs::create_dir_all(pins).with_context(|| pins.display().to_string())?;
-                // A predecessor's, which was killed.
-                remove(place)?;
-            }
+            let pins = self.pins.as_ref();
+            let place = pins.map(|p| p.path(&format!("{index}-{which}")));
             let made = link(program(&mut self.programs, which)?, name, at);
             let made = made.with_context(|| format!("attaching the program {which}"))?;
             attached.links.push(match place {
@@ -213,8 +291,6 @@ impl Kernel {
         }
         // Not there when the interface could not be guarded.
         let _ = self.doors.remove(&attached.index);
-        // The last one leaves no directory.
-        let _ = self.pins.as_ref().map(fs::remove_dir);
         Ok(())
     }
 }
@@ -225,7 +301,7 @@ impl Tables {
             flows: HashMap::try_from(map(loaded, "flows")?)?,
             connections: Array::try_from(map(loaded, "connections")?)?,
             gates: shared(map(loaded, "gates")?, places as usize * GATE)?,
-            globals: shared(map(loaded, "globals")?, GLOBAL)?,
+            globals: Arc::new(shared(map(loaded, "globals")?, GLOBAL)?),
             hops: shared(map(loaded, "hops")?, HOPS.entries as usize * HOP)?,
             fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
             places,
@@ -273,34 +349,15 @@ pub(crate) fn link(
 }
 
 /// The directory for this network namespace's links.
-fn place() -> Result<PathBuf> {
+pub(super) fn place() -> Result<PathBuf> {
     let own = fs::metadata("/proc/thread-self/ns/net").context("/proc")?;
     Ok(Path::new(PINS).join(format!("tidegate-{}", own.ino())))
 }
 
-fn pins() -> Result<Option<PathBuf>> {
-    if statfs(PINS).is_ok_and(|s| s.f_type == BPF_FS) {
-        return place().map(Some);
-    }
-    Ok(None)
-}
-
-fn remove(path: &Path) -> Result<bool> {
+pub(super) fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => bail!("{}: {e}", path.display()),
     }
-}
-
-/// Ends the programs that a killed datapath has left in this network namespace.
-pub(crate) fn remove_pins() -> Result<()> {
-    let place = place()?;
-    let Ok(entries) = fs::read_dir(&place) else {
-        return Ok(());
-    };
-    for entry in entries {
-        remove(&entry?.path())?;
-    }
-    fs::remove_dir(&place).with_context(|| place.display().to_string())
 }

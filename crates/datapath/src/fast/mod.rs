@@ -12,7 +12,9 @@
 
 mod hops;
 mod kernel;
+mod predecessor;
 mod table;
 
-pub(crate) use kernel::{Attached, Kernel, link, map, remove_pins, shared};
+pub(crate) use kernel::{Attached, Kernel, Shared, link, map, shared};
+pub(crate) use predecessor::{Predecessor, adopt};
 pub(crate) use table::{Fast, Table};

@@ -16,6 +16,7 @@ use tidegate_sys::{SenderHook, SenderLink, SenderProgram, namespace_cookie};
 use tidegate_wire::Family;
 
 use super::refused;
+use crate::known::descriptor;
 
 /// Longest programs to try; rules beyond are not looked at.
 const LENGTHS: [usize; 3] = [24_000, 6000, 1500];
@@ -28,17 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Tables([(&'static str, OwnedFd); 3]);
 
 impl Tables {
-    pub(super) fn new(known: &Map, now: &Map, copies: &Map) -> Result<Self> {
-        let fd = |map: &Map| -> Result<OwnedFd> {
-            let (Map::Array(data) | Map::RingBuf(data)) = map else {
-                bail!("a table of another kind");
-            };
-            Ok(data.fd().as_fd().try_clone_to_owned()?)
-        };
+    pub(super) fn new(known: &OwnedFd, now: &Map, copies: &Map) -> Result<Self> {
         Ok(Tables([
-            (KNOWN.name, fd(known)?),
-            (NOW.name, fd(now)?),
-            (DROPPED.name, fd(copies)?),
+            (KNOWN.name, known.try_clone()?),
+            (NOW.name, descriptor(now)?),
+            (DROPPED.name, descriptor(copies)?),
         ]))
     }
 

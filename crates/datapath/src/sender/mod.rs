@@ -3,7 +3,7 @@
 //! rules drop for certain, and the loop gets a copy and decides it like any other packet.
 //!
 //! Three parts: [`Heard`] is the loop's, which takes the copies; the engine tells a register
-//! which connections there are and which epoch it is before anything comes of either; and
+//! ([`Known`]) which connections there are, and which epoch it is, before anything comes of either; and
 //! [`Maker`], a thread, makes a new program from each change of the rules.
 
 mod maker;
@@ -17,13 +17,12 @@ use std::{fs, io};
 use anyhow::{Context, Result, anyhow, bail};
 use aya::EbpfLoader;
 use aya::maps::{MapData, RingBuf};
-use tidegate_ebpf::sender::{KNOWN, MAPS, NOW, PLACES, now, place, record};
-use tidegate_engine::conntrack::Tuple;
-use tidegate_engine::conntrack::register::Register;
+use tidegate_ebpf::sender::{DROPPED, NOW, now, record};
 use tidegate_engine::{Engine, Follower};
 use tidegate_sys::SharedWords;
 
 use crate::fast::{map, shared};
+use crate::known::Known;
 use maker::Job;
 pub(crate) use maker::Maker;
 
@@ -45,22 +44,7 @@ pub(crate) struct Heard {
 /// What the engine tells, where programs read it.
 #[derive(Clone, Debug)]
 struct Notice {
-    known: Arc<SharedWords>,
     now: Arc<SharedWords>,
-}
-
-impl Register for Notice {
-    fn enters(&mut self, tuples: &[Tuple; 2]) {
-        for at in tuples.iter().map(place) {
-            self.known.store(at, self.known.load(at).saturating_add(1));
-        }
-    }
-
-    fn leaves(&mut self, tuples: &[Tuple; 2]) {
-        for at in tuples.iter().map(place) {
-            self.known.store(at, self.known.load(at).saturating_sub(1));
-        }
-    }
 }
 
 impl Follower for Notice {
@@ -74,25 +58,26 @@ impl Follower for Notice {
 ///
 /// # Errors
 /// No such cgroup, the kernel is too old, or a right is missing.
-pub(crate) fn start(cgroup: Option<PathBuf>, engine: &mut Engine) -> Result<(Heard, Maker)> {
+pub(crate) fn start(
+    cgroup: Option<PathBuf>,
+    engine: &mut Engine,
+    known: &Known,
+) -> Result<(Heard, Maker)> {
     let cgroup = cgroup.map_or_else(root, Ok)?;
     let group = fs::File::open(&cgroup).with_context(|| cgroup.display().to_string())?;
-    let object = tidegate_ebpf::object(Vec::new(), &MAPS).context("tables for local senders")?;
+    let object =
+        tidegate_ebpf::object(Vec::new(), &[&NOW, &DROPPED]).context("tables for local senders")?;
     let mut loaded = EbpfLoader::new()
         .load(&object)
         .context("the kernel does not take the tables for local senders")?;
-    let (known, now) = (map(&mut loaded, KNOWN.name)?, map(&mut loaded, NOW.name)?);
-    let copies = map(&mut loaded, tidegate_ebpf::sender::DROPPED.name)?;
-    let fds = maker::Tables::new(&known, &now, &copies)?;
+    let now = map(&mut loaded, NOW.name)?;
+    let copies = map(&mut loaded, DROPPED.name)?;
+    let fds = maker::Tables::new(&known.table, &now, &copies)?;
     let notice = Notice {
-        known: Arc::new(shared(known, PLACES)?),
         now: Arc::new(shared(now, now::WORDS)?),
     };
     let (maker, jobs) = Maker::start(group, fds)?;
     engine.set_follower(Box::new(notice.clone()));
-    engine
-        .conntrack_mut()
-        .set_register(Box::new(notice.clone()));
     let heard = Heard {
         copies: RingBuf::try_from(copies)?,
         now: notice.now,

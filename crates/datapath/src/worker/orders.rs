@@ -12,6 +12,7 @@ use crate::divert::Device;
 use crate::fast::Fast;
 use crate::port::{Port, Side};
 use crate::report::{Guarded, Report};
+use crate::stop::Stops;
 
 /// How long commands from outside may take before packets get their turn, given that none
 /// takes longer itself.
@@ -69,6 +70,12 @@ impl Worker {
                     self.ask_lost();
                     let _ = to.send(self.report());
                 }
+                Command::Stops(ready) => {
+                    if let Some(stops) = &mut self.stops {
+                        stops.ready(&self.engine, ready);
+                        stops.follow(&self.engine);
+                    }
+                }
                 Command::Settle(to) => {
                     let _ = to.send(self.tell_maker());
                 }
@@ -109,7 +116,7 @@ impl Worker {
             interfaces,
             stray: self.stray,
             fates: self.fast.as_ref().map(Fast::fates).unwrap_or_default(),
-            notes: Vec::new(),
+            notes: self.stops.iter().filter_map(Stops::note).collect(),
         }
     }
 

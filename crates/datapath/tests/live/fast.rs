@@ -1,17 +1,13 @@
 //! The programs in the kernel in front of the datapath, on a router.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tidegate_datapath::{Fate, Options};
 use tidegate_engine::Engine;
 use tidegate_wire::Family;
 
-use crate::net::{Guard, Host, able, eventually, example_path, filter, nat, skipped};
+use crate::net::{Guard, Host, able, filter, nat, skipped};
 use crate::router::{Net, net};
 use crate::talk::{megabytes, reaches, udp};
 
@@ -44,7 +40,7 @@ pub(crate) fn may() -> bool {
     whole
 }
 
-fn guard(host: &Host, rules: &str) -> Guard {
+pub(crate) fn guard(host: &Host, rules: &str) -> Guard {
     let options = Options {
         fast: true,
         ..Options::default()
@@ -90,7 +86,7 @@ pub(crate) fn talk(from: &UdpSocket, to: &UdpSocket, there: SocketAddr, times: u
 /// Talks until `enough` packets have been forwarded in the kernel; returns how often. A
 /// flow is left to the kernel in a moment when none of its packets is on its way through
 /// the daemon, which on a busy machine may take a while to come.
-fn talk_until(
+pub(crate) fn talk_until(
     guard: &Guard,
     both: &(UdpSocket, UdpSocket),
     there: SocketAddr,
@@ -276,98 +272,4 @@ pub(crate) fn translated_go_by(guard: &Guard, which: Fate, net: &Net, enough: u6
     let both = stream(net, "10.1.0.2:7", "10.0.0.2:40000");
     talk_until_fate(guard, which, &both, at("10.1.0.2:7"), 100);
     assert_eq!(guard.counted(Family::V4, 3), 0);
-}
-
-/// A shell on a host with a BPF file system of its own, which starts the example program
-/// for each line of options that it reads, one after the other.
-struct Starter {
-    shell: Child,
-    said: BufReader<ChildStdout>,
-    running: Option<Pid>,
-}
-
-impl Starter {
-    fn new(host: &Host, rules: &str) -> Self {
-        let script = r#"mount -t bpf bpf /sys/fs/bpf
-            while read -r line; do "$0" $line "$1" "$1" & echo $!; wait $! || true; done"#;
-        let mut shell = Command::new("unshare");
-        shell.args(["-m", "sh", "-ec", script]);
-        shell.arg(example_path("guard")).arg(rules);
-        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut shell = host.run(|| shell.spawn()).unwrap();
-        let said = BufReader::new(shell.stdout.take().unwrap());
-        Starter {
-            shell,
-            said,
-            running: None,
-        }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-
-    /// Starts the program; returns its process when it guards.
-    fn start(&mut self, options: &str) -> Pid {
-        let mut orders = self.shell.stdin.as_ref().unwrap();
-        orders.write_all(format!("{options}\n").as_bytes()).unwrap();
-        let pid = Pid::from_raw(self.line().parse().unwrap());
-        self.running = Some(pid);
-        assert_eq!(self.line(), "guarding");
-        pid
-    }
-}
-
-impl Drop for Starter {
-    fn drop(&mut self) {
-        drop(self.shell.stdin.take());
-        let _ = self.running.map(|pid| kill(pid, Signal::SIGKILL));
-        let _ = self.shell.wait();
-    }
-}
-
-#[test]
-fn killed_it_leaves_known_connections_and_nothing_else() {
-    if !may() {
-        return;
-    }
-    let net = net();
-    net.routed();
-    let mut rules = tempfile::NamedTempFile::new().unwrap();
-    rules.write_all(filter(&STATEFUL).as_bytes()).unwrap();
-    let mut starter = Starter::new(&net.router, rules.path().to_str().unwrap());
-    let pid = starter.start("--fast");
-    let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
-    let there = at("10.1.0.2:7");
-    talk(&from, &to, there, 20);
-    // A silence in which nothing is on its way through the daemon.
-    std::thread::sleep(Duration::from_millis(200));
-    kill(pid, Signal::SIGKILL).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    talk(&from, &to, there, 20);
-    let other = udp(&net.inside, at("10.0.0.2:40001"));
-    let probe = udp(&net.outside, at("10.1.0.2:8"));
-    assert!(!reaches(&other, &probe, at("10.1.0.2:8")));
-    assert!(net.inside.silent("10.0.0.1"));
-    // One without programs takes away those of its predecessor, which would not know its
-    // own sockets' packets.
-    let pid_plain = starter.start("");
-    assert!(eventually(|| !net.inside.silent("10.0.0.1")));
-    kill(pid_plain, Signal::SIGKILL).unwrap();
-    // The next one begins with what it decides itself.
-    let pid = starter.start("--fast");
-    assert!(eventually(|| reaches(&other, &probe, at("10.1.0.2:8"))));
-    talk(&from, &to, there, 3);
-    // An orderly end opens everything.
-    kill(pid, Signal::SIGTERM).unwrap();
-    let third = udp(&net.outside, at("10.1.0.2:40002"));
-    let inner = udp(&net.inside, at("10.0.0.2:9"));
-    assert!(eventually(|| reaches(&third, &inner, at("10.0.0.2:9"))));
-    let clean = || {
-        let left = net.router.sh("ip -d link show");
-        !left.contains("tg-") && !left.contains("tcx")
-    };
-    assert!(eventually(clean));
 }

@@ -60,6 +60,42 @@ fn addresses_change() {
     assert!(guard.traffic("net0").received > 0);
 }
 
+/// Down and up with another name, again and again without a pause (`TIDEGATE_FLAPS`, 100 rounds of
+/// two), while packets come that rules drop: none of them reaches the host's sockets, and afterwards
+/// all is as before.
+#[test]
+fn an_interface_flaps() {
+    if !able() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    let rules = filter(&["-A INPUT -p udp -j DROP"]);
+    let guard = server.guard(&rules, &rules);
+    // Where nobody listens the kernel counts what came.
+    let arrived = || server.sh("nstat -asz UdpNoPorts | tail -n 1");
+    let before = arrived();
+    let rounds = std::env::var("TIDEGATE_FLAPS").unwrap_or("100".into());
+    let flaps = format!(
+        "for n in $(seq {rounds}); do
+            echo link set eth0 down; echo link set eth0 name net0; echo link set net0 up
+            echo link set net0 down; echo link set net0 name eth0; echo link set eth0 up
+        done | ip -batch -"
+    );
+    let rain =
+        "timeout 5 bash -c 'while echo x >/dev/udp/10.0.0.1/9 || true; do :; done' 2>/dev/null";
+    std::thread::scope(|scope| {
+        let raining = scope.spawn(|| client.try_sh(&format!("{rain} || true")));
+        server.sh(&flaps);
+        raining.join().unwrap().unwrap();
+    });
+    assert_eq!(arrived(), before, "packets came past the rules");
+    assert!(eventually(|| client.pings("10.0.0.1", 56)));
+    let dropped = guard.counted(Family::V4, 0);
+    client.sh("bash -c 'echo x >/dev/udp/10.0.0.1/9'");
+    assert!(eventually(|| guard.counted(Family::V4, 0) > dropped));
+    assert_eq!(guard.datapath.report().interfaces.len(), 2);
+}
+
 /// What an end must leave as it was.
 fn state(host: &Host) -> String {
     host.sh("

@@ -5,8 +5,13 @@
 
 mod early;
 mod fast;
+#[allow(dead_code, reason = "shared with the bench")]
+#[path = "../../benches/forward/frames.rs"]
+mod frames;
 mod handing;
+mod heirs;
 mod life;
+mod limits;
 mod links;
 mod net;
 mod owners;
@@ -15,6 +20,7 @@ mod ring;
 mod router;
 mod rules;
 mod senders;
+mod stops;
 mod talk;
 mod user;
 mod xdp;

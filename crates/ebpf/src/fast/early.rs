@@ -44,7 +44,7 @@ pub(super) fn early(secrets: &Secrets) -> Asm {
 }
 
 /// Reads the packet; what is not plain goes on to the kernel.
-fn read(a: &mut Asm, pass: Label) {
+pub(super) fn read(a: &mut Asm, pass: Label) {
     let exits = Exits {
         front: Front::Xdp,
         unusual: pass,

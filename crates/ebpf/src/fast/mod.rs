@@ -8,12 +8,15 @@
 //! `early` does the same before the kernel looks at a frame (XDP), for flows that go between
 //! interfaces which can do without it; it hands all other frames on to `ingress`.
 //!
+//! Packets of flows that nobody has heard of are handed to a program of [`crate::stop`], where
+//! there is one.
+//!
 //! `egress` lets out what `ingress` has sent on. `tail` ends the way of frames that the
 //! engine's socket has taken.
 
 mod early;
-mod frame;
-mod parse;
+pub(crate) mod frame;
+pub(crate) mod parse;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -22,9 +25,10 @@ mod window;
 use tidegate_conntrack::Dir;
 use tidegate_wire::proto;
 
+pub use self::frame::Front;
 use self::frame::{
-    DIR, DOUBT, ETHERNET, Front, HOP_PLACE, INDEX, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL, WAY,
-    answer, helper, note, skb, xdp,
+    DIR, DOUBT, ETHERNET, HOP_PLACE, INDEX, IP, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL, WAY,
+    answer, helper, note, skb,
 };
 pub(crate) use self::frame::{ETH_P_IP, ETH_P_IPV6};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
@@ -34,6 +38,7 @@ use crate::layout::{
 };
 use crate::maps::Map;
 use crate::object::{Program, object};
+use crate::stop::{EARLY_STOPS, STOPS};
 
 /// The packet that the program was started for.
 const CONTEXT: Reg = Reg::R6;
@@ -103,6 +108,7 @@ fn ingress(secrets: &Secrets) -> Asm {
     let (next, up, hold, noted) = (a.label(), a.label(), a.label(), a.label());
     a.mov(CONTEXT, Reg::R1);
     clear(&mut a);
+    waits(&mut a, next);
     judged(&mut a, secrets, noted);
     read(&mut a, secrets, next, up);
     find(&mut a, Front::Tcx, up);
@@ -134,6 +140,14 @@ fn clear(a: &mut Asm) {
     for at in (KEY..0).step_by(8) {
         a.store(Size::D, Reg::R10, at, 0);
     }
+}
+
+/// Goes to `next` while those behind are to do the work: a predecessor's.
+fn waits(a: &mut Asm, next: Label) {
+    look_up(a, &GLOBALS, INDEX);
+    a.jump_if(Cond::Eq, Reg::R0, 0, next);
+    a.load(Size::D, Reg::R1, Reg::R0, word(global::WAITS));
+    a.jump_if(Cond::Ne, Reg::R1, 0, next);
 }
 
 /// The packet is counted among those that go up; R1 is its number.
@@ -209,12 +223,8 @@ fn leave(a: &mut Asm, fate: Fate, to: Label) {
 /// Finds the packet's connection.
 fn find(a: &mut Asm, front: Front, up: Label) {
     use Reg as R;
-    let (unknown, found) = (a.label(), a.label());
-    let device = match front {
-        Front::Tcx => skb::DEVICE,
-        Front::Xdp => xdp::DEVICE,
-    };
-    a.load(Size::W, R::R1, CONTEXT, device);
+    let (stranger, unknown, found) = (a.label(), a.label(), a.label());
+    a.load(Size::W, R::R1, CONTEXT, front.device());
     a.store(Size::W, R::R10, KEY, R::R1);
     a.store(Size::H, R::R10, KEY + 6, Hook::Ingress as i32);
     a.store(Size::W, R::R10, INDEX, 0);
@@ -222,7 +232,7 @@ fn find(a: &mut Asm, front: Front, up: Label) {
     a.jump_if(Cond::Eq, R::R0, 0, unknown);
     a.mov(GLOBAL, R::R0);
     look_up(a, &FLOWS, KEY);
-    a.jump_if(Cond::Eq, R::R0, 0, unknown);
+    a.jump_if(Cond::Eq, R::R0, 0, stranger);
     a.load(Size::W, R::R1, R::R0, 0);
     a.store(Size::W, R::R10, KEY, R::R1);
     a.load(Size::W, R::R1, R::R0, 4);
@@ -242,9 +252,50 @@ fn find(a: &mut Asm, front: Front, up: Label) {
         a.mov(value, R::R0);
     }
     a.jump(found);
+    a.bind(stranger);
+    a.mov(R::R1, CONTEXT);
+    a.load_map(
+        R::R2,
+        match front {
+            Front::Tcx => &STOPS,
+            Front::Xdp => &EARLY_STOPS,
+        },
+    );
+    a.mov(R::R3, 0);
+    // Comes back only if there is no such program.
+    a.call(helper::TAIL_CALL);
     a.bind(unknown);
     leave(a, Fate::Unknown, up);
     a.bind(found);
+}
+
+/// Reads a packet as the programs here do, for those of [`crate::stop`]; what is not plain
+/// goes to `out`.
+pub(crate) fn look_for_packet(a: &mut Asm, secrets: &Secrets, front: Front, out: Label) {
+    clear(a);
+    for at in (IP..IP + 64).step_by(8) {
+        a.store(Size::D, Reg::R10, at, 0);
+    }
+    match front {
+        Front::Tcx => read(a, secrets, out, out),
+        Front::Xdp => early::read(a, out),
+    }
+}
+
+/// Goes to `out` with a packet that has been read and whose transport checksum is wrong, or
+/// could not be verified.
+pub(crate) fn verify(a: &mut Asm, front: Front, out: Label) {
+    a.store(Size::W, Reg::R10, DOUBT, 0);
+    a.store(Size::W, Reg::R10, INDEX, 0);
+    look_up(a, &GLOBALS, INDEX);
+    a.jump_if(Cond::Eq, Reg::R0, 0, out);
+    a.mov(GLOBAL, Reg::R0);
+    match front {
+        Front::Tcx => send::verify(a),
+        Front::Xdp => early::verify(a),
+    }
+    a.load(Size::W, Reg::R1, Reg::R10, DOUBT);
+    a.jump_if(Cond::Ne, Reg::R1, 0, out);
 }
 
 fn unlock(a: &mut Asm) {

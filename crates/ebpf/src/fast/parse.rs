@@ -41,7 +41,7 @@ pub(super) fn reach(a: &mut Asm, front: Front, offset: Src, len: i32, far: Label
 
 /// Cuts `len` bytes into words as `at`, a place on the stack, is aligned: where each
 /// begins, and its width.
-pub(super) fn pieces(at: i16, len: i32) -> impl Iterator<Item = (i16, Size)> {
+pub(crate) fn pieces(at: i16, len: i32) -> impl Iterator<Item = (i16, Size)> {
     const SIZES: [(i16, Size); 4] = [(8, Size::D), (4, Size::W), (2, Size::H), (1, Size::B)];
     let len = len as i16;
     let mut next = 0;

@@ -7,15 +7,14 @@
 //! are its work alone. All other packets go on to where they are decided without this
 //! program.
 //!
-//! What is certain: `reduce` takes every condition apart into what must hold and what may
+//! What is certain: `rules::reduce` takes every condition apart into what must hold and what may
 //! hold, given what can be read from the packet; `walk` lets a rule drop only if it must
 //! hold, and gives up where a rule that lets pass may hold.
 
-mod facts;
 mod read;
-mod reduce;
-mod test;
 mod walk;
+
+pub(crate) use read::is_registered;
 
 use tidegate_conntrack::Tuple;
 use tidegate_ir::Ruleset;
@@ -23,7 +22,7 @@ use tidegate_wire::{Family, proto};
 
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::maps::{Kind, Map};
-use facts::Facts;
+use crate::rules::{CONTEXT, Facts, Given, INDEX, LEAST, LENGTH, OUT_DEVICE};
 
 /// Places of [`KNOWN`].
 pub const PLACES: usize = 1 << PLACE_BITS;
@@ -136,22 +135,6 @@ mod skb {
     pub(super) const GSO_SIZE: i16 = 176;
 }
 
-const CONTEXT: Reg = Reg::R6;
-/// Bytes of the packet.
-const LENGTH: Reg = Reg::R7;
-/// Bytes from the transport header on, at least [`LEAST`].
-const REST: Reg = Reg::R8;
-/// Bytes of transport header that are always there.
-const LEAST: i32 = 8;
-
-/// On the stack: the network header.
-const IP: i16 = -64;
-/// The first bytes of the transport header, as many as there are.
-const L4: i16 = -24;
-const L4_LEN: i32 = 20;
-/// Index of a map.
-const INDEX: i16 = -4;
-
 /// Let pass, and drop (`cgroup_skb`).
 const PASS: i32 = 1;
 const DROP: i32 = 0;
@@ -203,6 +186,7 @@ fn concerns_us(a: &mut Asm, making: &Making<'_>, pass: Label) {
     a.jump_if(Cond::Ne, R::R1, 0, pass);
     let ours = a.label();
     a.load(Size::W, R::R1, CONTEXT, skb::DEVICE);
+    a.store(Size::W, R::R10, OUT_DEVICE, R::R1);
     for (index, _) in making.interfaces {
         a.constant(R::R2, u64::from(*index));
         a.jump_if(Cond::Eq, R::R1, R::R2, ours);
@@ -234,7 +218,12 @@ fn decide(a: &mut Asm, making: &Making<'_>, side: &Side<'_>, (certain, pass): (L
     if side.tracked {
         read::is_known(a, side.rules.family, known, pass);
     }
-    let mut facts = Facts::new(making, side);
+    let given = Given {
+        tracked: side.tracked,
+        translated: side.translated,
+        received: false,
+    };
+    let mut facts = Facts::new(side.rules, making.interfaces, given);
     // Those who have rules share the room.
     let walks = |side: &Side<'_>| match side.rules.tables.iter().flatten().count() {
         0 => 0,

@@ -3,11 +3,9 @@
 
 use tidegate_wire::{Family, proto};
 
-use super::{
-    CONTEXT, FACTOR, INDEX, IP, KNOWN, L4, L4_LEN, LEAST, LENGTH, PLACE_BITS, REST, helper,
-    look_up, now, skb, word,
-};
+use super::{FACTOR, KNOWN, PLACE_BITS, helper, look_up, now, skb, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::rules::{CONTEXT, IN_DEVICE, INDEX, IP, L4, L4_LEN, LEAST, LENGTH, REST};
 
 /// Ethernet types in the network's byte order.
 const ETH_P_IP: i32 = (0x0800_u16).to_be() as i32;
@@ -15,7 +13,7 @@ const ETH_P_IPV6: i32 = (0x86dd_u16).to_be() as i32;
 
 /// The verifier wants no byte of the stack to be read that was not written.
 pub(super) fn clear(a: &mut Asm) {
-    for at in (IP..0).step_by(8) {
+    for at in (IN_DEVICE..0).step_by(8) {
         a.store(Size::D, Reg::R10, at, 0);
     }
 }
@@ -116,10 +114,16 @@ fn ipv6(a: &mut Asm, pass: Label) {
 
 /// Goes to `known` when the packet may be of a known connection, or about one.
 pub(super) fn is_known(a: &mut Asm, family: Family, known: Label, pass: Label) {
+    word(a, now::EXPECTED, pass);
+    a.jump_if(Cond::Ne, Reg::R1, 0, known);
+    is_registered(a, family, known, pass);
+}
+
+/// Goes to `known` when a connection's packets look like this one, or when it is about
+/// another packet.
+pub(crate) fn is_registered(a: &mut Asm, family: Family, known: Label, pass: Label) {
     use Reg as R;
     let (ports, echo, ids) = (a.label(), a.label(), a.label());
-    word(a, now::EXPECTED, pass);
-    a.jump_if(Cond::Ne, R::R1, 0, known);
     let (proto_at, addresses, words, icmp) = match family {
         Family::V4 => (IP + 9, IP + 12, 2, proto::ICMP),
         Family::V6 => (IP + 6, IP + 8, 8, proto::ICMPV6),

@@ -4,10 +4,8 @@ use tidegate_ir::{
     Base, Chain, ChainId, Cond, Effect, Hook, Policy, Rule, Table, TableKind, Verdict,
 };
 
-use super::facts::Facts;
-use super::reduce::{Bound, all, reduce};
-use super::test::branch;
 use crate::asm::{Asm, Label};
+use crate::rules::{Bound, Facts, all, branch, reduce};
 
 /// Tables that can drop. In the table nat nothing may.
 const TABLES: [TableKind; 4] = [

@@ -1,6 +1,7 @@
 //! Making a tree: which cuts keep rules apart, and which lenses sort them out.
 
 use std::cmp::Reverse;
+use std::iter;
 
 use tidegate_ir::{Field, Rule, Rules, Test};
 use tidegate_wire::Family;
@@ -53,6 +54,13 @@ pub(super) type Tests<'r> = [Option<&'r Test>; DIMS];
 pub(super) struct Row<'r> {
     pub(super) slot: u32,
     pub(super) tests: Tests<'r>,
+}
+
+/// Where the cells of a test are put together.
+#[derive(Default)]
+pub(super) struct Scratch {
+    values: Vec<u128>,
+    hashes: Vec<u32>,
 }
 
 /// A cell in the making: hash, cut, number of a rule.
@@ -214,17 +222,21 @@ impl Tree {
     }
 
     /// The cells of a cut that a test needs, by hash; none if it needs too many.
-    pub(super) fn cells_of(&self, cut: &Cut, test: &Test, scratch: &mut Vec<u128>) -> Vec<u32> {
+    pub(super) fn cells_of<'s>(
+        &self,
+        cut: &Cut,
+        test: &Test,
+        scratch: &'s mut Scratch,
+    ) -> &'s [u32] {
+        let Scratch { values, hashes } = scratch;
+        hashes.clear();
         let narrow = cut.wide.is_none();
         let all = self.dims[usize::from(cut.dim)].bits();
         if narrow && hull(test, all).1 > all {
-            return Vec::new();
+            return hashes;
         }
-        cells(test, self.mask(cut), all, scratch);
-        let mut hashes: Vec<u32> = scratch
-            .iter()
-            .map(|&c| self.hash(cut, c as u32, c))
-            .collect();
+        cells(test, self.mask(cut), all, values);
+        hashes.extend(values.iter().map(|&c| self.hash(cut, c as u32, c)));
         hashes.sort_unstable();
         hashes.dedup();
         hashes
@@ -305,7 +317,10 @@ impl<'b> Builder<'b> {
         let only: Vec<Cut> = cuts.iter().map(|c| c.0).collect();
         let mut node = Node::new(&only, (cells as f64 / LOAD).ceil() as usize);
         self.depth += 1;
-        for cell in members.chunk_by(|a, b| a.0 == b.0) {
+        // In the order of their first rules, as rules stand in memory.
+        let mut cells: Vec<&[Member]> = members.chunk_by(|a, b| a.0 == b.0).collect();
+        cells.sort_unstable_by_key(|cell| cell[0].2);
+        for cell in cells {
             let (cut, mask) = cuts[usize::from(cell[0].1)];
             path.push((cut.dim, mask));
             let mut own: Vec<u32> = cell.iter().map(|m| m.2).collect();
@@ -331,7 +346,7 @@ impl<'b> Builder<'b> {
         left: &mut Vec<u32>,
         members: &mut Vec<Member>,
     ) {
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         left.retain(|&i| {
             let Some(test) = rows[i as usize].tests[usize::from(cut.dim)] else {
                 return true;
@@ -389,7 +404,10 @@ impl<'b> Builder<'b> {
     fn views(&self, rows: &[Row<'_>], path: &Path) -> Vec<View> {
         let step = rows.len().div_ceil(SAMPLE);
         let count = rows.len().div_ceil(step) as f64;
-        let view = |(dim, field): (usize, &Dim)| {
+        let mut views = Vec::new();
+        for (dim, field) in self.tree.dims.iter().enumerate() {
+            let mut tests = rows.iter().step_by(step).filter_map(|row| row.tests[dim]);
+            let Some(first) = tests.next() else { continue };
             let (bits, fixed) = (field.bits(), fixed(path, dim));
             let mut view = View {
                 share: 0.0,
@@ -397,7 +415,7 @@ impl<'b> Builder<'b> {
                 mask: bits,
                 fixed,
             };
-            for test in rows.iter().step_by(step).filter_map(|row| row.tests[dim]) {
+            for test in iter::once(first).chain(tests) {
                 let known = known(test) & bits;
                 let (lo, hi) = hull(test, bits);
                 let open = hi.saturating_sub(lo).checked_ilog2().map_or(0, |b| b + 1);
@@ -409,10 +427,10 @@ impl<'b> Builder<'b> {
                 }
             }
             view.mask = coarse(view.mask, field);
-            view
-        };
-        let mut views: Vec<View> = self.tree.dims.iter().enumerate().map(view).collect();
-        views.retain(|v| v.share >= LEAST && v.mask != 0);
+            if view.share >= LEAST && view.mask != 0 {
+                views.push(view);
+            }
+        }
         views.sort_by(|a, b| b.share.total_cmp(&a.share));
         views
     }

@@ -2,7 +2,7 @@
 
 use tidegate_ir::{Rule, Rules};
 
-use super::build::{Builder, LEAF, Path, Row};
+use super::build::{Builder, LEAF, Path, Row, Scratch};
 use super::leaf::BLOCK;
 use super::reading::Scope;
 use super::tree::{Bucket, Cell, Child, Node, Part, Tree};
@@ -142,13 +142,13 @@ impl Tree {
     fn seek_in_node(&mut self, number: u32, sought: &Sought<'_>) -> (Child, bool) {
         let at = number as usize;
         let tests = self.tests(sought.rule, sought.scope);
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         let mut found = false;
         for i in 0..usize::from(self.nodes[at].count) {
             let cut = self.nodes[at].cuts[i];
             let test = tests[usize::from(cut.dim)];
             let cells = test.map(|t| self.cells_of(&cut, t, &mut scratch));
-            for hash in cells.into_iter().flatten() {
+            for &hash in cells.into_iter().flatten() {
                 found |= self.seek_in_cell(at, hash, sought);
             }
             if found {
@@ -259,7 +259,7 @@ impl Builder<'_> {
 
     fn insert_in_node(&mut self, node: usize, slot: u32, path: &mut Path) {
         let Row { tests, .. } = self.row(slot);
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         for i in 0..usize::from(self.tree.nodes[node].count) {
             let cut = self.tree.nodes[node].cuts[i];
             let Some(test) = tests[usize::from(cut.dim)] else {
@@ -270,7 +270,7 @@ impl Builder<'_> {
                 continue;
             }
             path.push((cut.dim, self.tree.mask(&cut)));
-            for hash in cells {
+            for &hash in cells {
                 self.insert_in_cell(node, hash, slot, path);
             }
             path.pop();

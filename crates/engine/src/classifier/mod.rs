@@ -214,8 +214,13 @@ impl Trees {
             Tree::build(rules, active(rules, wanted), scope, family, seed)
         };
         let whole = || build(Scope::Whole, |_| true);
-        let prelude = || build(Scope::Prelude, is_guarded);
-        let (whole, prelude) = match rules.len() {
+        let prelude = || {
+            let mut all = Guards::default();
+            let guards = rules.iter().flat_map(guards);
+            guards.for_each(|guard| all.learn(guard));
+            (build(Scope::Prelude, is_guarded), all)
+        };
+        let (whole, (prelude, guards)) = match rules.len() {
             ..MANY => (whole(), prelude()),
             _ => thread::scope(|scope| {
                 // Without a thread it takes longer.
@@ -228,15 +233,11 @@ impl Trees {
                 (whole, prelude)
             }),
         };
-        let mut trees = Trees {
+        Trees {
             whole,
             prelude,
-            guards: Guards::default(),
-        };
-        for rule in rules.iter() {
-            trees.learn_guards(rule);
+            guards,
         }
-        trees
     }
 
     /// The slot and the key of the first rule with key `from` or more that may do
@@ -252,15 +253,11 @@ impl Trees {
         [found, guarded].into_iter().min_by_key(key)?
     }
 
-    fn learn_guards(&mut self, rule: &Rule) {
-        guards(rule).for_each(|guard| self.guards.learn(guard));
-    }
-
     fn insert(&mut self, rules: &Rules, slot: u32) {
         let Some(rule) = rules.at_slot(slot).filter(|r| !is_void(r)) else {
             return;
         };
-        self.learn_guards(rule);
+        guards(rule).for_each(|guard| self.guards.learn(guard));
         self.whole.insert(rules, slot, Scope::Whole);
         if is_guarded(rule) {
             self.prelude.insert(rules, slot, Scope::Prelude);

@@ -144,19 +144,22 @@ pub(super) fn common(test: &Test) -> u128 {
 
 /// The bits that all values in any one interval of a test share.
 pub(super) fn known(test: &Test) -> u128 {
-    match test.mask() {
-        Some((mask, _)) => mask,
-        None => test
-            .intervals()
-            .into_iter()
-            .flatten()
-            .fold(u128::MAX, |known, (lo, hi)| known & shared(lo, hi)),
+    if let Some((lo, hi)) = test.interval() {
+        return shared(lo, hi);
     }
+    if let Some((mask, _)) = test.mask() {
+        return mask;
+    }
+    let intervals = test.intervals().into_iter().flatten();
+    intervals.fold(u128::MAX, |known, (lo, hi)| known & shared(lo, hi))
 }
 
 /// The least and the greatest value that a test can want; empty (1, 0) when there is
 /// none. `all` are the bits that values can have.
 pub(super) fn hull(test: &Test, all: u128) -> (u128, u128) {
+    if let Some(interval) = test.interval() {
+        return interval;
+    }
     if let Some((mask, wanted)) = test.mask() {
         return (wanted, wanted | (all & !mask));
     }
@@ -176,6 +179,12 @@ const MOST_CELLS: u128 = 2;
 /// Without one the test says too little. `all` are the bits that values can have.
 pub(super) fn cells(test: &Test, mask: u128, all: u128, out: &mut Vec<u128>) {
     out.clear();
+    if let Some(interval) = test.interval() {
+        if !spread(interval, mask, all, out) {
+            out.clear();
+        }
+        return;
+    }
     if let Some((known, wanted)) = test.mask() {
         if known & mask == mask {
             out.push(wanted & mask);

@@ -80,6 +80,7 @@ impl<T: Trace> Run<'_, T> {
 
     /// `synproxy_send_client_synack`.
     fn answer_client(&mut self, seen: &Seen<'_>, spec: &SynProxySpec) {
+        self.engine.synproxy.syn_received += 1;
         let options = seen.options.answered(spec, self.now);
         let mss = seen.options.mss.unwrap_or(0);
         let cookies = self.engine.conntrack.cookies();
@@ -133,8 +134,10 @@ impl<T: Trace> Run<'_, T> {
         let isn = seen.ack.wrapping_sub(1);
         let cookies = self.engine.conntrack.cookies();
         let Some(mss) = cookies.read(&seen.client(syn), minute(self.now), isn) else {
+            self.engine.synproxy.cookie_invalid += 1;
             return false;
         };
+        self.engine.synproxy.cookie_valid += 1;
         let options = seen.options.remembered(mss);
         let ecn = if options.ecn {
             flags::ECE | flags::CWR
@@ -213,6 +216,7 @@ impl<T: Trace> Run<'_, T> {
             proxied.ahead = 0;
         }
         conntrack.shift_sequence(attached.id, Dir::Reply, 0);
+        self.engine.synproxy.conn_reopened += 1;
         self.opening(seen, attached)
     }
 
@@ -221,10 +225,10 @@ impl<T: Trace> Run<'_, T> {
         let probe = !seen.has(flags::SYN) && seen.has(flags::ACK);
         if probe && attached.dir == Dir::Original {
             // A client asks whether it may send with the number before its first byte.
-            return Err(match self.open(seen, seen.seq.wrapping_add(1)) {
-                true => TAKEN,
-                false => Stop::Drop(DropReason::SynProxy),
-            });
+            if self.open(seen, seen.seq.wrapping_add(1)) {
+                self.engine.synproxy.cookie_retrans += 1;
+            }
+            return Err(TAKEN);
         }
         if let Some(proxied) = self.engine.conntrack.proxied_mut(attached.id) {
             proxied.isn = seen.ack;

@@ -1,10 +1,12 @@
 //! What a line means, once all of it is read.
 
+use std::sync::Arc;
+
 use tidegate_ir::TableKind;
 
 use super::{CHAIN_MAX, Line, Verb};
 use crate::options::{self, BIT_NAMES, bit};
-use crate::{Action, Command, Failure, Invocation, Net, Spec, Target, View, address};
+use crate::{Action, Command, Failure, Invocation, Spec, Target, View, address};
 
 impl Line<'_, '_> {
     pub(super) fn finish(mut self) -> Result<Invocation, Failure> {
@@ -66,6 +68,8 @@ impl Line<'_, '_> {
             ..Spec::any()
         };
         let mut target = None;
+        let matches = self.drafts.len() - usize::from(self.target.is_some());
+        spec.matches.reserve_exact(matches);
         for (i, draft) in std::mem::take(&mut self.drafts).into_iter().enumerate() {
             if self.target == Some(i) {
                 target = Some(draft);
@@ -85,30 +89,21 @@ impl Line<'_, '_> {
     }
 
     /// One rule per source and destination.
-    fn expand(&self, spec: Spec) -> Result<Vec<Spec>, Failure> {
-        let side = |given: Option<(&str, bool)>| -> Result<Vec<Option<Net>>, Failure> {
-            match given {
-                Some((list, invert)) => {
-                    address::nets(list, invert, self.reader.family, self.reader.names)
-                }
-                None => Ok(vec![None]),
+    fn expand(&self, spec: Spec) -> Result<Vec<Arc<Spec>>, Failure> {
+        let side = |given: Option<(&str, bool)>| match given {
+            Some((list, invert)) => {
+                address::nets(list, invert, self.reader.family, self.reader.names)
             }
+            None => Ok(vec![None]),
         };
         let (sources, destinations) = (side(self.src)?, side(self.dst)?);
         let pairs = sources
             .iter()
-            .flat_map(|&s| destinations.iter().map(move |&d| (s, d)));
-        let (mut rules, mut spec) = (Vec::new(), Some(spec));
-        let last = sources.len() * destinations.len();
-        for (i, (src, dst)) in pairs.enumerate() {
-            let rule = if i + 1 == last {
-                spec.take()
-            } else {
-                spec.clone()
-            };
-            rules.extend(rule.map(|rule| Spec { src, dst, ..rule }));
-        }
-        Ok(rules)
+            .flat_map(|&src| destinations.iter().map(move |&dst| (src, dst)));
+        let specs = std::iter::repeat_n(spec, sources.len() * destinations.len());
+        let rules = pairs.zip(specs);
+        let rules = rules.map(|((src, dst), spec)| Arc::new(Spec { src, dst, ..spec }));
+        Ok(rules.collect())
     }
 
     fn check_options(&self, letter: char) -> Result<(), Failure> {
@@ -143,13 +138,13 @@ impl Line<'_, '_> {
         Err(Failure::Usage(format!("Can't use {wrong} with {chain}")))
     }
 
-    fn command(&self, verb: Verb<'_>, rules: Vec<Spec>) -> Command {
-        let chain = verb.chain.map(str::to_owned);
-        let named = chain.clone().unwrap_or_default();
+    fn command(&self, verb: Verb<'_>, rules: Vec<Arc<Spec>>) -> Command {
+        let chain = || verb.chain.map(str::to_owned);
+        let named = || chain().unwrap_or_default();
         let number = verb.number;
         let with_rules = |action| Command::Rules {
             action,
-            chain: named.clone(),
+            chain: named(),
             rules,
             counters: self.counters.unwrap_or_default(),
         };
@@ -160,25 +155,28 @@ impl Line<'_, '_> {
             'C' => with_rules(Action::Check),
             'D' => with_rules(Action::Delete),
             'd' => Command::DeleteNumber {
-                chain: named,
+                chain: named(),
                 number: number.unwrap_or(1),
             },
             'L' | 'S' => Command::Show {
                 as_rules: verb.letter == 'S',
-                chain,
+                chain: chain(),
                 number,
                 zero: self.zero,
             },
-            'F' => Command::Flush(chain),
-            'Z' => Command::Zero { chain, number },
-            'N' => Command::NewChain(named),
-            'X' => Command::DeleteChain(chain),
+            'F' => Command::Flush(chain()),
+            'Z' => Command::Zero {
+                chain: chain(),
+                number,
+            },
+            'N' => Command::NewChain(named()),
+            'X' => Command::DeleteChain(chain()),
             'E' => Command::Rename {
-                old: named,
+                old: named(),
                 new: verb.other.to_owned(),
             },
             _ => Command::Policy {
-                chain: named,
+                chain: named(),
                 policy: verb.other.to_owned(),
                 counters: self.counters,
             },

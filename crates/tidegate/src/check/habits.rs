@@ -2,6 +2,7 @@
 
 mod hours;
 mod late;
+mod local;
 mod tracking;
 
 use tidegate_analysis::{Set, TooBig};
@@ -17,7 +18,8 @@ use super::source::Place;
 use crate::whole::class;
 use hours::hours;
 use late::late;
-use tracking::{ftp, hidden, notrack};
+use local::sockets;
+use tracking::{ftp, hidden, notrack, unassigned};
 
 /// Intervals that the questions here tell apart.
 pub(super) fn questions() -> Vec<(Field, u128, u128)> {
@@ -40,11 +42,13 @@ pub(super) fn questions() -> Vec<(Field, u128, u128)> {
 type Lint = fn(&mut Subject<'_>, &mut Vec<Finding>) -> Result<(), TooBig>;
 
 /// Questions, and what is not known where one of them is too large.
-const LINTS: [(&str, Lint); 10] = [
+const LINTS: [(&str, Lint); 12] = [
     ("TG003", empty),
     ("TG020, TG021, TG071 or TG081", by_default),
     ("TG022", late),
+    ("TG023", sockets),
     ("TG040 or TG042", ftp),
+    ("TG043", unassigned),
     ("TG052 or TG053", notrack),
     ("TG090", hidden),
     ("TG120", limits),
@@ -170,7 +174,11 @@ fn by_default(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<
         let text = "INPUT refuses by default and lets nothing in over lo: local services \
                     (databases, resolvers, health checks) cannot be reached from this host";
         let help = subject.command(TableKind::Filter, "-I INPUT 1 -i lo -j ACCEPT");
-        findings.push(Finding::new("TG020", Some(place.clone()), text).help(help));
+        findings.push(
+            Finding::new("TG020", Some(place.clone()), text)
+                .help(help)
+                .note("what names a server `localhost` and goes by its unix socket works all the same; 127.0.0.1 does not"),
+        );
     }
     let answer = |number: u128, port: u128| {
         [

@@ -143,6 +143,15 @@ pub(crate) const LINTS: &[Lint] = &[
         ),
     },
     Lint {
+        code: "TG023",
+        level: Level::Note,
+        what: "A rule refuses a service over loopback that programs of this host reach by a unix socket as well, which no rule sees.",
+        silent: "Rules that also match what comes from elsewhere, that no packet reaches, or that name more than 16 ports; services that are not known to have such a socket.",
+        example: v4(
+            "*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -d 127.0.0.1/32 -p tcp -m tcp --dport 3306 -m owner ! --uid-owner 33 -j REJECT --reject-with tcp-reset\nCOMMIT\n",
+        ),
+    },
+    Lint {
         code: "TG040",
         level: Level::Warning,
         what: "FTP is let in or through, but no rule gives its connections the ftp helper: data connections are unknown.",
@@ -158,6 +167,15 @@ pub(crate) const LINTS: &[Lint] = &[
         silent: "Where the rule narrows RELATED by protocol, port or address.",
         example: v4(
             "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 21 -j CT --helper ftp\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 21 -j ACCEPT\nCOMMIT\n",
+        ),
+    },
+    Lint {
+        code: "TG043",
+        level: Level::Warning,
+        what: "A rule is about connections of a helper that no rule of the table raw gives to any connection.",
+        silent: "Inverted tests; rules for a helper whose module is loaded for a port are reported as well, since files do not say so: allow them.",
+        example: v4(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A INPUT -p icmp -j ACCEPT\n-A INPUT -m helper --helper ftp -m conntrack --ctstate RELATED -j ACCEPT\nCOMMIT\n",
         ),
     },
     Lint {

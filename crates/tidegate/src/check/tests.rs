@@ -123,6 +123,77 @@ fn safe_moves_are_proved_and_unsafe_ones_are_not_promised() {
 }
 
 #[test]
+fn a_helper_that_no_connection_gets() {
+    let lint = lints::lint("TG043").unwrap();
+    let raw = |helper: &str| {
+        let given =
+            format!("*raw\n-A PREROUTING -p tcp --dport 2121 -j CT --helper {helper}\nCOMMIT\n");
+        codes(&(given + lint.example.rules)).contains(&"TG043")
+    };
+    assert!(raw("sane"));
+    assert!(!raw("ftp"));
+    for (rule, wanted) in [
+        ("--helper ftp-2121", true),
+        ("! --helper ftp", false),
+        ("--helper \"\"", false),
+    ] {
+        let text = lint.example.rules.replace("--helper ftp", rule);
+        assert_eq!(codes(&text).contains(&"TG043"), wanted, "{rule}");
+    }
+}
+
+/// A state rule too early: it takes what later rules are for, and nothing of the states
+/// they mean is left for them.
+#[test]
+fn a_state_rule_too_early_hides_what_follows() {
+    let text = "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n\
+        -A INPUT -m state --state NEW,RELATED,ESTABLISHED -j ACCEPT\n\
+        -A INPUT -s 198.51.100.0/24 -p tcp -m tcp --dport 22 -j DROP\nCOMMIT\n";
+    let found = found(text, Family::V4);
+    let hidden: Vec<_> = found
+        .iter()
+        .filter(|f| matches!(f.code, "TG010" | "TG011" | "TG014"))
+        .collect();
+    assert_eq!(hidden.len(), 1, "{found:?}");
+    assert_eq!(hidden[0].place.as_ref().map(|p| p.number), Some(3));
+    assert!(
+        hidden[0].others.iter().any(|o| o.0.number == 2),
+        "{hidden:?}"
+    );
+}
+
+/// A unix socket is no interface: rules about loopback do not concern who comes by it.
+#[test]
+fn unix_sockets_go_around_rules_about_loopback() {
+    let with = |rule: &str, family| {
+        let text = format!("*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{rule}\nCOMMIT\n");
+        let found = found(&text, family);
+        found.iter().any(|f| f.code == "TG023")
+    };
+    for rule in [
+        "-A INPUT -i lo -p tcp -m tcp --dport 5432 -j DROP",
+        "-A INPUT -s 127.0.0.0/8 -p tcp -m tcp --dport 6379 -j REJECT",
+        "-A OUTPUT -o lo -p tcp -m multiport --dports 3306,33060 -j DROP",
+    ] {
+        assert!(with(rule, Family::V4), "{rule}");
+    }
+    let v6 = "-A OUTPUT -d ::1/128 -p tcp -m tcp --dport 3306 -j REJECT";
+    assert!(with(v6, Family::V6));
+    for rule in [
+        // From elsewhere too; let in; no such service; everything; nothing gets there.
+        "-A INPUT -p tcp -m tcp --dport 5432 -j DROP",
+        "-A INPUT ! -i lo -p tcp -m tcp --dport 5432 -j DROP",
+        "-A INPUT -i lo -p tcp -m tcp --dport 5432 -j ACCEPT",
+        "-A INPUT -i lo -p udp -m udp --dport 5432 -j DROP",
+        "-A INPUT -i lo -p tcp -m tcp --dport 8080 -j DROP",
+        "-A INPUT -i lo -p tcp -m tcp --dport 1024:65535 -j DROP",
+        "-A INPUT -i lo -j ACCEPT\n-A INPUT -i lo -p tcp -m tcp --dport 5432 -j DROP",
+    ] {
+        assert!(!with(rule, Family::V4), "{rule}");
+    }
+}
+
+#[test]
 fn ipv6_left_open_beside_ipv4_is_found() {
     let load = |text: &str, family| Loaded::parse(text, "rules", family).unwrap();
     let open = "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n";

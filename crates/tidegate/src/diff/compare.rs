@@ -4,7 +4,7 @@ mod decision;
 mod regions;
 mod written;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tidegate_analysis::{
@@ -32,10 +32,10 @@ const REGIONS: usize = 6_000;
 const FEW: usize = 60;
 /// Nodes after which diagrams are thrown away.
 const NODES: usize = 400_000;
-/// Steps of work for all packets at once, for one region, and for all of them.
-const ALL_STEPS: u64 = 20_000_000;
-const STEPS: u64 = 4_000_000;
-const MOST_STEPS: u64 = 200_000_000;
+/// Steps of work for all packets at once, for one region at first, and for everything: three seconds.
+const ALL_STEPS: u64 = 6_000_000;
+const STEPS: u64 = 300_000;
+const MOST_STEPS: u64 = 40_000_000;
 
 /// The way a packet takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,8 +85,17 @@ pub(crate) struct Difference {
 pub(crate) struct Comparison {
     /// All differences.
     pub(crate) differences: Vec<Difference>,
+    /// Ways and changes of which there are more than are told.
+    pub(crate) more: BTreeSet<(&'static str, &'static str)>,
     /// What is not known, a sentence each.
     pub(crate) unknown: BTreeSet<String>,
+}
+
+impl Comparison {
+    /// Whether it is proved that there is no difference.
+    pub(crate) fn is_same(&self) -> bool {
+        self.differences.is_empty() && self.unknown.is_empty()
+    }
 }
 
 /// What has changed, whether two classes are alike in it, and which classes it is about.
@@ -109,6 +118,8 @@ pub(super) struct Compared<'a> {
     pub(super) links: Vec<String>,
     found: Comparison,
     seen: BTreeSet<(Path, &'static str, [Option<RuleId>; 2])>,
+    /// How many differences have been told, by way and change.
+    told: BTreeMap<(&'static str, &'static str), usize>,
     starts: [Option<Set>; 2],
     /// Engines with the rules of the two sides, once some example has been tried.
     pub(super) runners: [Option<Runner>; 2],
@@ -153,6 +164,7 @@ impl<'a> Compared<'a> {
             links: links.into_iter().collect(),
             found: Comparison::default(),
             seen: BTreeSet::new(),
+            told: BTreeMap::new(),
             starts: [None; 2],
             runners: [None, None],
         }
@@ -164,31 +176,51 @@ impl<'a> Compared<'a> {
 
     fn run(&mut self) {
         let regions = self.regions();
+        let mut left = MOST_STEPS;
         if regions.len() > FEW {
-            self.space.bdd.allow(ALL_STEPS);
-            if self.region(&Window::ALL).is_ok() {
+            if self.within(&Window::ALL, ALL_STEPS, &mut left).is_ok() {
                 return;
             }
             self.found = Comparison::default();
             self.seen.clear();
+            self.told.clear();
         }
-        let (mut left, mut missed) = (MOST_STEPS, 0);
-        for (at, window) in regions.iter().enumerate() {
-            if self.space.bdd.size() > NODES {
-                self.space.clear();
-                self.starts = [None; 2];
+        // The narrowest first; what is too much comes again in halves and with more steps.
+        let mut todo: VecDeque<(Window, u64)> = regions.into_iter().map(|w| (w, STEPS)).collect();
+        todo.make_contiguous()
+            .sort_by_key(|w| w.0.width(&self.space));
+        let (mut missed, mut looked) = (0, 0);
+        while let Some((window, steps)) = todo.pop_front() {
+            looked += 1;
+            let share = left / (todo.len() as u64 + 4);
+            if left == 0 || looked > REGIONS {
+                missed += 1;
+            } else if self.within(&window, steps.max(share), &mut left).is_err() {
+                match window.halves(&self.space) {
+                    Some(halves) => todo.extend(halves.map(|half| (half, steps * 4))),
+                    None => missed += 1,
+                }
             }
-            let steps = STEPS.min(left);
-            self.space.bdd.allow(steps);
-            missed += usize::from(at >= REGIONS || self.region(window).is_err());
-            left -= steps - self.space.bdd.allowed().min(steps);
         }
         if missed > 0 {
             self.found.unknown.insert(format!(
-                "{missed} of {} places where the rules differ tell too many combinations of packets apart",
-                regions.len()
+                "{missed} of {looked} places where the rules differ have not been looked at: they tell too many \
+                 combinations of packets apart"
             ));
         }
+    }
+
+    /// Compares in a window with so many steps, out of those that are left.
+    fn within(&mut self, window: &Window, steps: u64, left: &mut u64) -> Result<(), TooBig> {
+        if self.space.bdd.size() > NODES {
+            self.space.clear();
+            self.starts = [None; 2];
+        }
+        let steps = steps.min(*left);
+        self.space.bdd.allow(steps);
+        let done = self.region(window);
+        *left -= steps - self.space.bdd.allowed().min(steps);
+        done
     }
 
     /// Compares what happens to packets in a window.
@@ -430,8 +462,11 @@ impl<'a> Compared<'a> {
         if set.is_empty() {
             return Ok(());
         }
-        let mut told = 0;
+        let key = (path.name(), what);
         for was in &both[0] {
+            if self.found.more.contains(&key) {
+                break;
+            }
             let part = self.space.bdd.and(set, was.set)?;
             if part.is_empty() {
                 continue;
@@ -441,14 +476,12 @@ impl<'a> Compared<'a> {
                 if part.is_empty() || !self.seen.insert((path, what, [was.by, is.by])) {
                     continue;
                 }
-                told += 1;
-                if told > TOLD {
-                    self.found.unknown.insert(format!(
-                        "{} {what}: there are more than {TOLD}",
-                        path.name()
-                    ));
-                    return Ok(());
+                let told = self.told.entry(key).or_default();
+                if *told == TOLD {
+                    self.found.more.insert(key);
+                    break;
                 }
+                *told += 1;
                 let certain = self.space.certain(part)?;
                 let certain = self.space.bdd.and(certain, part)?;
                 let shown = if certain.is_empty() { part } else { certain };

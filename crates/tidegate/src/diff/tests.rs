@@ -223,3 +223,107 @@ fn copies_and_queues_are_differences() {
     let found = compare(&load(""), &load(tee), None);
     assert!(!found.differences.is_empty(), "{found:?}");
 }
+
+/// A rule that stands there twice takes nothing the second time, unless packets have changed
+/// meanwhile.
+#[test]
+fn what_stands_there_twice_is_the_same_as_once() {
+    let ssh = "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n";
+    let other = "-A INPUT -s 10.0.0.0/8 -j DROP\n";
+    same(&diff(
+        &format!("{ssh}{other}"),
+        &format!("{ssh}{other}{ssh}{other}"),
+    ));
+    let load = |last: &str| {
+        load(&format!(
+            "*mangle\n:PREROUTING ACCEPT [0:0]\n\
+             -A PREROUTING -m mark --mark 0x1 -j DROP\n\
+             -A PREROUTING -p tcp -j MARK --set-xmark 0x1/0xffffffff\n{last}COMMIT\n"
+        ))
+    };
+    let again = "-A PREROUTING -m mark --mark 0x1 -j DROP\n";
+    let found = compare(&load(""), &load(again), None);
+    assert!(
+        found.differences.iter().any(|d| d.what == "newly dropped"),
+        "{found:?}"
+    );
+}
+
+/// Rules that have changed places are looked at where both are met: that some other rule stands there
+/// twice does not hide it.
+#[test]
+fn rules_that_change_places_are_seen_beside_repeated_ones() {
+    let (log, drop) = (
+        "-A INPUT -p tcp -m limit --limit 1/sec -j ACCEPT\n",
+        "-A INPUT -p tcp -m tcp --dport 23 -j DROP\n",
+    );
+    let found = diff(&format!("{log}{drop}{log}"), &format!("{drop}{log}{log}"));
+    assert!(!found.is_same(), "{found:?}");
+}
+
+/// Rules that ask for some of source, destination, protocol and port each, so that many meet.
+fn thousand(seed: u64) -> Vec<String> {
+    use crate::query::tests::world::Random;
+    let mut r = Random(seed);
+    r.below(7);
+    let network = |r: &mut Random| {
+        let len = r.of(&[32, 32, 24, 24, 16]);
+        let address = r.below(1 << 32) as u32 & u32::MAX << (32 - len);
+        format!("{}/{len}", std::net::Ipv4Addr::from(address))
+    };
+    let rule = |_| {
+        let mut text = "-A INPUT".to_owned();
+        if r.below(10) < 6 {
+            text += &format!(" -s {}", network(&mut r));
+        }
+        if r.below(10) < 4 {
+            text += &format!(" -d {}", network(&mut r));
+        }
+        let proto = r.of(&["tcp", "tcp", "udp"]);
+        text += &match r.below(3) {
+            // About everything from or to somewhere.
+            0 if text.len() > "-A INPUT".len() => format!(" -p {proto}"),
+            _ => format!(" -p {proto} -m {proto} --dport {}", 1 + r.below(65_000)),
+        };
+        format!("{text} -j {}\n", r.of(&["ACCEPT", "DROP"]))
+    };
+    (0..1_000).map(rule).collect()
+}
+
+/// A thousand rules: another order of those that do not meet is the same, which is proved; a change
+/// of one is found; and where all are others, it ends with differences and says that there are more.
+#[test]
+fn a_thousand_rules_are_compared_within_bounds() {
+    let rules = thousand(1);
+    // Rules for one protocol and port change places with those for another one.
+    let mut moved = rules.clone();
+    let port = |rule: &String| {
+        rule.split(" --dport ")
+            .nth(1)
+            .map(|p| p.split(' ').next().unwrap_or("").to_owned())
+    };
+    for at in 0..moved.len() - 1 {
+        let ports = (port(&moved[at]), port(&moved[at + 1]));
+        if at % 3 == 0 && ports.0.is_some() && ports.1.is_some() && ports.0 != ports.1 {
+            moved.swap(at, at + 1);
+        }
+    }
+    assert_ne!(rules, moved);
+    same(&diff(&rules.concat(), &moved.concat()));
+    let mut one = rules.clone();
+    one[500] = "-A INPUT -s 192.0.2.7/32 -p tcp -m tcp --dport 4711 -j ACCEPT\n".to_owned();
+    let found = diff(&rules.concat(), &one.concat());
+    let all = &found.differences;
+    assert!(
+        found.unknown.is_empty() && all.iter().any(|d| d.example.contains("192.0.2.7")),
+        "{found:#?}"
+    );
+    let found = diff(&rules.concat(), &thousand(2).concat());
+    let told = |what| found.differences.iter().any(|d| d.what == what && d.tried);
+    assert!(
+        told("newly accepted") && told("newly dropped"),
+        "{found:#?}"
+    );
+    // What there is beyond the first differences is not told one by one.
+    assert!(!found.more.is_empty(), "{found:#?}");
+}

@@ -10,6 +10,7 @@ use tidegate_host::Host;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::watch::Watched;
 use crate::packets::Described;
 
 /// What is expected of packets.
@@ -99,19 +100,18 @@ pub(super) struct File {
     pub(super) rules6: Option<PathBuf>,
     pub(super) host: Option<Host>,
     pub(super) cases: Vec<Case>,
-    /// All files that it depends on, itself included.
-    pub(super) reads: Vec<PathBuf>,
 }
 
 /// Keys of a file that are no part of a host's description.
 const OWN: [&str; 3] = ["rules", "rules6", "test"];
 
 impl File {
-    /// Reads it.
+    /// Reads it. All files that it depends on are noted, itself included.
     ///
     /// # Errors
     /// It cannot be read or understood; file and line are named.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(super) fn read(path: &Path, watched: &mut Watched) -> Result<Self> {
+        watched.note(path);
         let shown = path.display().to_string();
         let text = fs::read_to_string(path).with_context(|| shown.clone())?;
         let table =
@@ -122,7 +122,7 @@ impl File {
             ends: text.match_indices('\n').map(|n| n.0).collect(),
             text: &text,
             beside,
-            reads: vec![path.to_owned()],
+            watched,
         };
         reader.file(path, table.get_ref())
     }
@@ -136,7 +136,7 @@ struct Reader<'t> {
     /// Where its lines end.
     ends: Vec<usize>,
     beside: &'t Path,
-    reads: Vec<PathBuf>,
+    watched: &'t mut Watched,
 }
 
 impl Reader<'_> {
@@ -156,13 +156,13 @@ impl Reader<'_> {
     /// A path beside the file.
     fn path(&mut self, item: Item<'_>) -> Result<PathBuf> {
         let path = self.beside.join(self.text(item)?);
+        self.watched.note(&path);
         if !path.exists() {
             return Err(self.wrong(
                 item.span().start,
                 format!("{}: no such file", path.display()),
             ));
         }
-        self.reads.push(path.clone());
         Ok(path)
     }
 
@@ -209,7 +209,6 @@ impl Reader<'_> {
             rules6,
             host,
             cases,
-            reads: std::mem::take(&mut self.reads),
         })
     }
 

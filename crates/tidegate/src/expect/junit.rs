@@ -19,14 +19,14 @@ pub(super) fn text(all: &[Done]) -> String {
             let title = escaped(&format!("{}: {}", held.case, held.what));
             let _ = write!(
                 xml,
-                "    <testcase classname=\"{file}\" name=\"{title}\" file=\"{file}\" line=\"{}\"",
+                "    <testcase classname=\"{file}\" name=\"{title}\" file=\"{file}\" line=\"{}\" time=\"0\"",
                 held.line
             );
             let _ = match &held.failure {
                 None => writeln!(xml, "/>"),
                 Some(failure) => writeln!(
                     xml,
-                    ">\n      <failure message=\"{}\">{}</failure>\n    </testcase>",
+                    ">\n      <failure type=\"expectation\" message=\"{}\">{}</failure>\n    </testcase>",
                     escaped(&failure.why),
                     escaped(&failure.trace)
                 ),

@@ -8,7 +8,6 @@ use tidegate_syntax::{CounterMode, RestoreOptions, restore};
 use tidegate_tools::HostNames;
 use tidegate_wire::{Family, proto};
 
-use super::Question;
 use crate::course::{Passed, Place, ends_of};
 use crate::replay::explain::Explainer;
 use crate::replay::paint::{Paint, Tone};
@@ -25,11 +24,14 @@ pub(super) enum Remedy {
     None(String),
 }
 
-/// Looks for rules until everything passes.
-pub(super) fn find(question: &Question<'_>, rules: &Rules) -> Remedy {
+/// A packet that is refused, and what watched it.
+pub(super) type Refusal = (Passed, Explainer);
+
+/// Looks for rules until nothing is refused: `refusal` tries rules.
+pub(super) fn find(rules: &Rules, refusal: impl Fn(&Rules) -> Option<Refusal>) -> Remedy {
     let mut changed = Rules(rules.0.iter().map(Loaded::copy).collect());
     let mut commands = Vec::new();
-    while let Some((passed, explainer)) = question.refusal(&changed) {
+    while let Some((passed, explainer)) = refusal(&changed) {
         if commands.len() == MOST {
             return Remedy::None(format!("more than {MOST} rules stand in the way"));
         }

@@ -21,7 +21,9 @@ fn ask(text: &str, packets: &[&str], course: bool) -> (Answer, Option<Remedy>) {
         host: &host,
     };
     let answer = question.ask(&rules, Paint::for_stdout()).unwrap();
-    let remedy = answer.refused.map(|_| remedy::find(&question, &rules));
+    let remedy = answer
+        .refused
+        .map(|_| remedy::find(&rules, |changed| question.refusal(changed)));
     (answer, remedy)
 }
 

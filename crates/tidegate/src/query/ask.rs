@@ -55,7 +55,12 @@ pub(super) struct Asked<'a> {
     pub(super) space: Space,
     /// Interfaces that have a name, loopback not among them.
     pub(super) names: Vec<String>,
+    /// Steps of work that are left for all that is asked.
+    left: u64,
 }
+
+/// Steps of work for everything that is asked: some ten seconds.
+const MOST_STEPS: u64 = 120_000_000;
 
 /// Types of addresses as rules ask for them.
 const UNICAST: u128 = RouteType::Unicast as u128;
@@ -156,7 +161,30 @@ impl<'a> Asked<'a> {
             window: Window::ALL,
             space: Space::mirrored([&*loaded.lowered], &questions, MOST_NODES),
             names,
+            left: MOST_STEPS,
         }
+    }
+
+    /// Asks with so many steps of work, out of those that are left. Sets from before are forgotten.
+    ///
+    /// # Errors
+    /// They are not enough.
+    pub(super) fn within<T>(
+        &mut self,
+        steps: u64,
+        ask: impl FnOnce(&mut Self) -> Result<T, TooBig>,
+    ) -> Result<T, TooBig> {
+        let steps = steps.min(self.left);
+        self.space.clear();
+        self.space.bdd.allow(steps);
+        let answer = ask(self);
+        self.left -= steps - self.space.bdd.allowed().min(steps);
+        answer
+    }
+
+    /// A share of the steps that are left.
+    pub(super) const fn share(&self, of: u64) -> u64 {
+        self.left / of
     }
 
     /// The family.
@@ -408,7 +436,7 @@ fn marked(
         } else if seen.value(Field::HasCt) == Some(1) {
             seen.set(Field::CtState, Bound::Const(ctstate::UNTRACKED));
         }
-        let seen = space.name(seen);
+        let seen = space.name(seen)?;
         match found.iter_mut().find(|f| f.0 == seen) {
             Some(known) => known.1 = space.bdd.or(known.1, end.set)?,
             None => found.push((seen, end.set)),

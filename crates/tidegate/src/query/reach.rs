@@ -163,7 +163,11 @@ fn answer(asked: &mut Asked<'_>, id: RuleId) -> Answer {
         // Behind a rule for everything, or in a chain that nobody calls.
         return answer;
     }
-    if all_packets(asked, id, &mut answer).is_err() {
+    let steps = asked.share(2);
+    if asked
+        .within(steps, |asked| all_packets(asked, id, &mut answer))
+        .is_err()
+    {
         answer.unknown = Some(
             TooBig
                 .to_string()
@@ -188,7 +192,6 @@ fn answer(asked: &mut Asked<'_>, id: RuleId) -> Answer {
 
 /// What all packets, of whatever state, that match have in common.
 fn all_packets(asked: &mut Asked<'_>, id: RuleId, answer: &mut Answer) -> Result<(), TooBig> {
-    asked.space.clear();
     let (mut comes, mut matches, mut all) = (Set::EMPTY, Set::EMPTY, Set::EMPTY);
     for origin in [Origin::Received, Origin::Sent] {
         let set = asked.any_packet(origin)?;
@@ -258,8 +261,9 @@ fn in_words(asked: &mut Asked<'_>, set: Set, all: Set) -> Result<Vec<String>, To
 fn example(asked: &mut Asked<'_>, id: RuleId) -> Option<Tried> {
     for origin in [Origin::Received, Origin::Sent] {
         for protocol in asked.protocols() {
-            asked.space.clear();
-            if let Ok(Some(tried)) = example_of(asked, id, origin, protocol) {
+            let steps = asked.share(4);
+            let found = asked.within(steps, |asked| example_of(asked, id, origin, protocol));
+            if let Ok(Some(tried)) = found {
                 return Some(tried);
             }
         }

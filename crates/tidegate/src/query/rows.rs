@@ -12,8 +12,10 @@ use crate::replay::brief::ProtoName;
 
 /// Rules that are named as a reason.
 const NAMED: usize = 3;
-/// Pieces that ports are cut into at most, when they cannot be looked at all at once.
+/// Pieces that ports are cut into at most, when they cannot be looked at all at once, and steps of
+/// work for one at least, while there are any.
 const PIECES: usize = 4_000;
+const PIECE: u64 = 500_000;
 /// Destinations that are told apart at most.
 const DESTINATIONS: usize = 600;
 
@@ -87,8 +89,8 @@ struct Part {
 impl Asked<'_> {
     /// Which connections can be opened.
     pub(super) fn rows(&mut self, question: &Question) -> Vec<Row> {
-        self.space.clear();
-        match self.rows_of(question, &[]) {
+        let whole = self.share(4);
+        match self.within(whole, |asked| asked.rows_of(question, &[])) {
             Ok(rows) => rows,
             Err(TooBig) if has_ports(question.protocol) => self.pieces(question),
             Err(TooBig) => vec![left_out(question.protocol, Vec::new())],
@@ -100,17 +102,23 @@ impl Asked<'_> {
         let mut rows: Vec<Row> = Vec::new();
         let asked = question.only.iter().find(|o| o.0 == Field::Dport);
         let (lo, hi) = asked.map_or((1, u128::from(u16::MAX)), |o| (o.1, o.2));
-        let classes = self.space.classes(Field::Dport);
-        let inside = classes.iter().filter(|c| c.0 >= lo && c.1 <= hi);
-        for (at, class) in inside.enumerate() {
-            self.space.clear();
+        let mut inside = self.space.classes(Field::Dport);
+        inside.retain(|c| c.0 >= lo && c.1 <= hi);
+        // The rest is for the other questions.
+        let mut left = self.share(4) * 3;
+        for (at, class) in inside.iter().enumerate() {
             let ports = vec![(class.0 as u16, class.1.min(0xffff) as u16)];
             let mut piece = question.clone();
             piece.only.push((Field::Dport, class.0, class.1));
+            let steps = left.min(PIECE.max(left / (inside.len() - at) as u64));
+            let before = self.share(1);
             let found = match at < PIECES {
-                true => self.rows_of(&piece, &[(Field::Dport, class.0)]),
+                true => self.within(steps, |asked| {
+                    asked.rows_of(&piece, &[(Field::Dport, class.0)])
+                }),
                 false => Err(TooBig),
             };
+            left -= (before - self.share(1)).min(left);
             let found = found.unwrap_or_else(|TooBig| vec![left_out(question.protocol, ports)]);
             for row in found {
                 match rows.iter_mut().find(|r| r.is_like(&row)) {

@@ -3,6 +3,7 @@
 mod firewalls;
 mod published;
 pub(crate) mod random;
+pub(crate) mod world;
 
 use tidegate_host::Host;
 use tidegate_wire::Family;

@@ -48,7 +48,7 @@ impl Numbers {
 }
 
 /// A replay under way.
-pub(super) struct Session {
+pub(crate) struct Session {
     /// The engine.
     pub(super) engine: Engine,
     /// The rules, for their texts.
@@ -69,7 +69,7 @@ pub(super) struct Session {
     /// Buffer for the next packet.
     spare: Vec<u8>,
     /// The engine's surroundings; they stay as they are.
-    env: Arc<Env>,
+    pub(super) env: Arc<Env>,
 }
 
 /// What became of a packet, as far as two rulesets can differ in it.
@@ -121,7 +121,7 @@ impl Decided {
 
 impl Session {
     /// A replay of `paths` through `rules` on `host`.
-    pub(super) fn new(host: Host, rules: Rules, paths: &[PathBuf]) -> Self {
+    pub(crate) fn new(host: Host, rules: Rules, paths: &[PathBuf]) -> Self {
         let feed = Feed::new(&host.env, paths);
         let env = Arc::new(host.env);
         let mut engine = Engine::new(host.config, env.clone());

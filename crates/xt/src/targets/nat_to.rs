@@ -30,7 +30,7 @@ pub(super) fn parse(input: &Input<'_>, form: Form) -> Result<Value, Error> {
     if let Some(addrs) = addrs {
         to.addrs = Some(parse_addrs(addrs, input.ctx.family)?);
     }
-    Ok(Value::Nat(to))
+    Ok(Value::Nat(Box::new(to)))
 }
 
 /// Splits addresses from ports: a single colon parts them, several belong to an IPv6

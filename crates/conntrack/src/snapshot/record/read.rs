@@ -6,8 +6,8 @@ use alloc::string::String;
 use tidegate_wire::proto;
 
 use super::super::bytes::In;
-use super::super::helped;
-use super::super::{CONNECTION, END, EXPECTATION, HELPED, POLICY, PROXIED};
+use super::super::{CONNECTION, END, EXPECTATION, HELPED, OLDER, POLICY, PROXIED};
+use super::super::{helped, older};
 use super::{
     Absurd, LONGEST, MAX_WSCALE, STATUS, Stored, StoredEntry, StoredExpectation, part, state,
 };
@@ -38,6 +38,7 @@ pub(in super::super) fn read(kind: u8, body: &[u8]) -> Result<Stored, Absurd> {
             })
         }
         HELPED => return helped::read(body).map(Stored::Helped),
+        OLDER => return older::read(body).map(Stored::Older),
         END => {
             let mut count = || fields.u32().ok_or(LENGTH);
             Stored::End {
@@ -220,11 +221,8 @@ impl StoredEntry {
 
 fn read_seqadj(fields: &mut In<'_>) -> Result<SeqAdj, Absurd> {
     let mut way = || {
-        Some(SeqAdjDir {
-            correction_pos: fields.u32()?,
-            offset_before: fields.u32()? as i32,
-            offset_after: fields.u32()? as i32,
-        })
+        let (pos, before) = (fields.u32()?, fields.u32()? as i32);
+        Some(SeqAdjDir::of(pos, before, fields.u32()? as i32))
     };
     Ok(SeqAdj {
         dirs: [way().ok_or(LENGTH)?, way().ok_or(LENGTH)?],

@@ -1,20 +1,21 @@
 //! Habits around connection tracking: helpers, exemptions, translations that go around rules.
 
 use tidegate_analysis::{Set, TooBig};
+use tidegate_engine::conntrack::HelperKind;
 use tidegate_ir::{
     Cond, Conds, CtSpec, Effect, Field, Hook, Manip, NatSource, Rule, TableKind, Verdict,
 };
-use tidegate_wire::Family;
+use tidegate_wire::{Family, proto};
 
 use super::super::Subject;
 use super::super::finding::{Finding, name};
 use super::super::source::Place;
 use super::{intervals, rules};
 
-/// The helper that a rule of the table raw gives, if one does.
-fn helper(subject: &Subject<'_>) -> Option<String> {
-    let raw = rules(subject, TableKind::Raw);
-    raw.into_iter().find_map(|(place, r)| {
+/// The helpers that rules of the table raw give.
+fn given(subject: &Subject<'_>) -> Vec<String> {
+    let raw = rules(subject, TableKind::Raw).into_iter();
+    let names = raw.filter_map(|(place, r)| {
         let helps = |e: &Effect| {
             matches!(
                 e,
@@ -25,10 +26,60 @@ fn helper(subject: &Subject<'_>) -> Option<String> {
             )
         };
         let given = r.effects.iter().any(helps);
+        named(&subject.spec(&place, &[])).filter(|_| given)
+    });
+    names.collect()
+}
+
+/// The helper that a rule's words name.
+fn named(spec: &str) -> Option<String> {
+    let (_, rest) = spec.split_once("--helper ")?;
+    let name = rest.split(' ').next()?;
+    Some(name.trim_matches('"').to_owned())
+}
+
+/// The helper that `-m helper` means: its name, maybe with a port behind it.
+fn known(words: &str) -> Option<HelperKind> {
+    let bare = words.rsplit_once('-').map(|b| b.0);
+    HelperKind::by_name(words).or_else(|| HelperKind::by_name(bare?))
+}
+
+/// Rules about a helper's connections where no rule gives any connection that helper.
+pub(super) fn unassigned(
+    subject: &mut Subject<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), TooBig> {
+    let given = given(subject);
+    for (place, _) in rules(subject, TableKind::Filter) {
         let spec = subject.spec(&place, &[]);
-        let name = spec.split_once("--helper ")?.1.split(' ').next()?;
-        given.then(|| name.to_owned())
-    })
+        if !subject.uses(&place, "helper") || spec.contains("! --helper") {
+            continue;
+        }
+        let known = named(&spec).and_then(|words| known(&words));
+        // Without a port its connections are only announced by those of another one.
+        let Some(kind) = known.filter(|k| k.port() != 0) else {
+            continue;
+        };
+        let (helper, port) = (kind.name(), kind.port());
+        if given.iter().any(|g| g == helper) {
+            continue;
+        }
+        let text = format!(
+            "{} is about connections of the helper {helper}, but no rule gives any connection that helper",
+            name(&place)
+        );
+        let proto = match kind.protocols().contains(&proto::UDP) {
+            true => "udp",
+            false => "tcp",
+        };
+        let rule = format!("-A PREROUTING -p {proto} --dport {port} -j CT --helper {helper}");
+        findings.push(
+            Finding::new("TG043", Some(place), text)
+                .note("unless its module is loaded for a port, which no file of rules says: tidegate lsmod")
+                .help(subject.command(TableKind::Raw, &rule)),
+        );
+    }
+    Ok(())
 }
 
 /// The commands that accept only what is needed of RELATED, instead of the rule at `place`.
@@ -64,7 +115,7 @@ fn narrowed(subject: &Subject<'_>, place: &Place, helper: &str) -> String {
 pub(super) fn ftp(subject: &mut Subject<'_>, findings: &mut Vec<Finding>) -> Result<(), TooBig> {
     let all = rules(subject, TableKind::Filter);
     let accepts = || all.iter().filter(|(_, r)| r.verdict == Verdict::Accept);
-    if let Some(helper) = helper(subject) {
+    if let Some(helper) = given(subject).into_iter().next() {
         let related = subject.space.within(Field::CtState, 2, 2)?;
         let new = subject.space.within(Field::CtState, 3, 3)?;
         for (place, rule) in accepts() {

@@ -1,8 +1,8 @@
 //! Rules that are said to be dead against what the engine does: random rulesets, and all files of
 //! rules in the tree.
 //!
-//! `TIDEGATE_CHECK_CASES` is the number of rulesets, `TIDEGATE_CHECK_PACKETS` that of connections for
-//! each.
+//! `TIDEGATE_CHECK_CASES` is the number of rulesets, `TIDEGATE_CHECK_FIRST` the first of them,
+//! `TIDEGATE_CHECK_PACKETS` the number of connections for each.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use tidegate_wire::proto;
 use super::*;
 use crate::course::Runner;
 use crate::packets::Described;
-use crate::query::tests::random::{HOST, Random, connection, count, ruleset};
+use crate::query::tests::world::{Random, World, cases, count};
 use crate::replay::rules::Rules;
 
 /// Counters of rules that are said never to match.
@@ -38,10 +38,10 @@ fn dead(loaded: &Loaded, text: &str) -> BTreeSet<usize> {
 fn never_hit(
     name: &str,
     text: &str,
-    host: &Host,
+    (host, family): (&Host, Family),
     mut packet: impl FnMut(u64) -> Described,
 ) -> (usize, usize) {
-    let loaded = Loaded::parse(text, "rules", Family::V4).unwrap();
+    let loaded = Loaded::parse(text, "rules", family).unwrap();
     let dead = dead(&loaded, text);
     let rules = Rules(vec![loaded]);
     let mut runner = Runner::new(host, &rules);
@@ -54,7 +54,7 @@ fn never_hit(
             runner.forget();
         }
     }
-    let counters = runner.engine.counters(Family::V4);
+    let counters = runner.engine.counters(family);
     let origin = &rules.0[0].origin;
     for id in &dead {
         assert_eq!(
@@ -71,20 +71,23 @@ fn never_hit(
 
 #[test]
 fn rules_that_are_said_to_be_dead_are_never_hit() {
-    let host = Host::parse(HOST).unwrap();
     let (mut dead, mut hit) = (0, 0);
-    for case in 0..count("TIDEGATE_CHECK_CASES", 60) {
+    let range = cases("TIDEGATE_CHECK", 60);
+    for case in range.clone() {
+        let world = World::of(case);
         let mut r = Random(case * 2 + 900_001);
         r.below(7);
-        let text = ruleset(&mut r);
+        let text = world.ruleset(&mut r);
         let packet = |_| {
             let protocol = r.of(&[proto::TCP, proto::UDP]);
-            connection(&mut r, protocol)
+            world.connection(&mut r, protocol)
         };
-        let counts = never_hit(&format!("case {case}"), &text, &host, packet);
+        let place = (&world.host, world.family);
+        let counts = never_hit(&format!("case {case}"), &text, place, packet);
         dead += counts.0;
         hit += counts.1;
     }
+    eprintln!("rulesets {range:?}: {dead} rules said to be dead, {hit} hit");
     assert!(dead > 60 && hit > 200, "{dead} dead, {hit} hit");
 }
 
@@ -157,7 +160,7 @@ fn dead_rules_of_the_files_in_the_tree_are_never_hit() {
         let first: Vec<Described> = (0..6).map(|_| out_of(&mut r, &text)).collect();
         let (host, _) = given.host(&rules, &first).unwrap();
         let name = path.display().to_string();
-        let counts = never_hit(&name, &text, &host, |_| out_of(&mut r, &text));
+        let counts = never_hit(&name, &text, (&host, Family::V4), |_| out_of(&mut r, &text));
         tried += 1;
         dead += counts.0;
         hit += counts.1;

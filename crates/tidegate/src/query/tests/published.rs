@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use tidegate_analysis::Fate;
 
 use super::firewalls::dead;
-use super::random::{HOST, facts};
+use super::random::facts;
+use super::world::HOST;
 use super::*;
 use crate::packets::Described;
 
@@ -102,10 +103,10 @@ fn a_service_matrix_of_groups_written_out() {
                 let mut packet = Described::new(proto::TCP, ip(src), ip(dst));
                 (packet.sport, packet.dport) = (40_000, *port as u16);
                 packet.input = Some("eth0".to_owned());
-                let facts = facts(&packet, &host);
+                let point = asked.space.point(&facts(&packet, &host, "eth0"));
                 let through = |o: &&ask::Open| o.fate == Fate::Leaves;
                 let mut open = found.open.iter().filter(through);
-                let said = open.any(|o| asked.space.contains(o.set, &facts));
+                let said = open.any(|o| asked.space.contains(o.set, &point));
                 let known = allowed(server, network, at as u32);
                 assert_eq!(said, known, "10.{network}.77.7 to 10.99.{server}.10:{port}");
             }

@@ -1,217 +1,26 @@
 //! What answers say against what the engine does with random connections.
 //!
-//! `TIDEGATE_QUERY_CASES` is the number of rulesets, `TIDEGATE_QUERY_PACKETS` that of
-//! connections for each.
+//! `TIDEGATE_QUERY_CASES` is the number of rulesets, `TIDEGATE_QUERY_FIRST` the first of them,
+//! `TIDEGATE_QUERY_PACKETS` the number of connections for each.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
-use tidegate_analysis::{Facts, Fate, Set};
-use tidegate_host::address;
+use tidegate_analysis::{Facts, Fate, Point, Set};
 
+use super::world::{Random, World, cases, count};
 use super::*;
-use crate::course::{Place, Runner, steps};
+use crate::course::{Place, Runner, ends_of, steps};
 use crate::packets::Described;
 
-/// xorshift64*: the same numbers on every machine.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 8) % n
-    }
-
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    pub(crate) fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len() as u64) as usize]
-    }
-}
-
-pub(crate) const HOST: &str = "[host]\nforward = true\n\
-    [[interface]]\nname = \"eth0\"\naddresses = [\"203.0.113.5/24\"]\n\
-    [[interface]]\nname = \"eth1\"\naddresses = [\"192.168.1.1/24\"]\n\
-    [[interface]]\nname = \"eth2\"\naddresses = [\"10.0.0.1/8\"]\n\
-    [[route]]\nto = \"0.0.0.0/0\"\nvia = \"203.0.113.1\"\ndev = \"eth0\"\n";
-
-pub(crate) const NETWORKS: [&str; 8] = [
-    "10.0.0.0/8",
-    "10.1.2.3/32",
-    "192.168.1.0/24",
-    "192.168.1.20/32",
-    "203.0.113.5/32",
-    "198.51.100.0/24",
-    "198.51.100.7/32",
-    "203.0.113.0/24",
-];
-const ADDRESSES: [u32; 9] = [
-    0x0a01_0203,
-    0x0a00_0009,
-    0xc0a8_0114,
-    0xc0a8_0115,
-    0xc0a8_0101,
-    0xcb00_7105,
-    0xcb00_7109,
-    0xc633_6407,
-    0xc633_6408,
-];
-pub(crate) const PORTS: [u16; 6] = [22, 53, 80, 443, 8080, 40_000];
-
-fn conditions(r: &mut Random, chain: &str) -> String {
-    let mut text = String::new();
-    let not = |r: &mut Random| if r.one_in(6) { "! " } else { "" };
-    if r.one_in(3) {
-        let _ = write!(text, " {}-s {}", not(r), r.of(&NETWORKS));
-    }
-    if r.one_in(3) {
-        let _ = write!(text, " {}-d {}", not(r), r.of(&NETWORKS));
-    }
-    if matches!(chain, "INPUT" | "FORWARD" | "PREROUTING") && r.one_in(4) {
-        let _ = write!(
-            text,
-            " {}-i {}",
-            not(r),
-            r.of(&["eth0", "eth1", "eth2", "eth+"])
-        );
-    }
-    if matches!(chain, "OUTPUT" | "FORWARD" | "POSTROUTING") && r.one_in(4) {
-        let _ = write!(text, " {}-o {}", not(r), r.of(&["eth0", "eth1", "eth2"]));
-    }
-    if r.one_in(2) {
-        let proto = r.of(&["tcp", "tcp", "udp"]);
-        let _ = write!(text, " -p {proto}");
-        if r.one_in(2) {
-            let side = r.of(&["d", "d", "s"]);
-            let _ = write!(text, " -m {proto} {}--{side}port {}", not(r), r.of(&PORTS));
-        }
-        if proto == "tcp" && r.one_in(8) {
-            text += " --tcp-flags SYN,ACK SYN";
-        }
-    }
-    match r.below(16) {
-        0 => text += " -m conntrack --ctstate NEW",
-        1 | 2 => text += " -m conntrack --ctstate RELATED,ESTABLISHED",
-        3 => text += " -m mark --mark 0x1/0x3",
-        4 => text += " -m connmark --mark 0x1",
-        5 => text += " -m addrtype --dst-type LOCAL",
-        6 => text += " -m conntrack --ctstate DNAT",
-        7 => text += " -m conntrack --ctorigdstport 8080",
-        8 => text += " -m conntrack --ctdir ORIGINAL",
-        9 if r.one_in(4) => text += " -m length --length 0:60",
-        10 => text += " -m conntrack --ctorigdst 203.0.113.5",
-        _ => {}
-    }
-    text
-}
-
-fn chain(r: &mut Random, out: &mut String, name: &str, targets: &[&str], most: u64) {
-    for _ in 0..r.below(most) {
-        let conditions = conditions(r, name);
-        let target = r.of(targets);
-        let ports = conditions.contains("port");
-        let target = target.replace(
-            ":80",
-            if ports && conditions.contains("-p") {
-                ":80"
-            } else {
-                ""
-            },
-        );
-        let _ = writeln!(out, "-A {name}{conditions} -j {target}");
-    }
-}
-
-pub(crate) fn ruleset(r: &mut Random) -> String {
-    let mut text = String::new();
-    if r.one_in(6) {
-        text += "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n";
-        chain(r, &mut text, "PREROUTING", &["NOTRACK", "DROP"], 3);
-        chain(r, &mut text, "OUTPUT", &["NOTRACK"], 3);
-        text += "COMMIT\n";
-    }
-    if r.one_in(2) {
-        let marks = [
-            "MARK --set-xmark 0x1/0x3",
-            "MARK --set-xmark 0x2/0xffffffff",
-            "CONNMARK --save-mark",
-            "CONNMARK --restore-mark",
-            "CONNMARK --set-xmark 0x1/0xffffffff",
-            "DROP",
-        ];
-        text +=
-            "*mangle\n:PREROUTING ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n";
-        chain(r, &mut text, "PREROUTING", &marks, 5);
-        chain(r, &mut text, "FORWARD", &marks, 3);
-        chain(r, &mut text, "POSTROUTING", &marks[..5], 2);
-        text += "COMMIT\n";
-    }
-    if r.one_in(2) {
-        text += "*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n";
-        let to = [
-            "DNAT --to-destination 192.168.1.20",
-            "DNAT --to-destination 10.1.2.3:80",
-            "DNAT --to-destination 192.168.1.20-192.168.1.21",
-            "REDIRECT",
-            "NETMAP --to 10.7.0.0/24",
-            "ACCEPT",
-        ];
-        chain(r, &mut text, "PREROUTING", &to, 4);
-        let from = ["MASQUERADE", "SNAT --to-source 203.0.113.5", "ACCEPT"];
-        chain(r, &mut text, "POSTROUTING", &from, 3);
-        text += "COMMIT\n";
-    }
-    let policy = |r: &mut Random| if r.one_in(2) { "DROP" } else { "ACCEPT" };
-    let _ = write!(
-        text,
-        "*filter\n:INPUT {} [0:0]\n:FORWARD {} [0:0]\n:OUTPUT {} [0:0]\n:own - [0:0]\n:more - [0:0]\n",
-        policy(r),
-        policy(r),
-        policy(r)
-    );
-    let base = ["ACCEPT", "ACCEPT", "DROP", "REJECT", "own", "more"];
-    for name in ["INPUT", "FORWARD", "OUTPUT"] {
-        if r.one_in(2) {
-            let _ = writeln!(
-                text,
-                "-A {name} -m conntrack --ctstate ESTABLISHED -j ACCEPT"
-            );
-        }
-        chain(r, &mut text, name, &base, 8);
-    }
-    chain(
-        r,
-        &mut text,
-        "own",
-        &["ACCEPT", "DROP", "RETURN", "more"],
-        5,
-    );
-    chain(r, &mut text, "more", &["ACCEPT", "DROP", "RETURN"], 5);
-    text += "COMMIT\n";
-    text
-}
-
-pub(crate) fn connection(r: &mut Random, protocol: u8) -> Described {
-    let host = |a: u32| address(Family::V4, a.into());
-    let (src, dst) = (r.of(&ADDRESSES), r.of(&ADDRESSES));
-    let mut packet = Described::new(protocol, host(src), host(dst));
-    packet.sport = r.of(&PORTS);
-    packet.dport = r.of(&PORTS);
-    packet.input = Some(r.of(&["eth0", "eth1", "eth2"]).to_owned());
-    packet
-}
-
-/// The packet as conditions see it when it comes in.
-pub(super) fn facts(packet: &Described, host: &Host) -> Facts {
+/// The packet as conditions see it when it comes in, and leaves by `output` if it leaves.
+pub(super) fn facts(packet: &Described, host: &Host, output: &str) -> Facts {
+    let family = packet.family();
     let (_, src) = tidegate_host::number(packet.src);
     let (_, dst) = tidegate_host::number(packet.dst);
     let l4: u128 = if packet.proto == proto::TCP { 24 } else { 8 };
-    let kind = |a| host.env.address_type(Family::V4, a, None) as u128;
+    let header = if family == Family::V4 { 20 } else { 40 };
+    let kind = |a| host.env.address_type(family, a, None) as u128;
     let name = packet.input.as_deref().unwrap_or_default();
     let values = [
         (Field::Src, src),
@@ -220,11 +29,10 @@ pub(super) fn facts(packet: &Described, host: &Host) -> Facts {
         (Field::Sport, packet.sport.into()),
         (Field::Dport, packet.dport.into()),
         (Field::InName, interface_number(name)),
-        // Where it leaves is found on the way.
-        (Field::OutName, interface_number("eth0")),
+        (Field::OutName, interface_number(output)),
         (Field::FragOff, 0),
         (Field::L4Len, l4),
-        (Field::Length, 20 + l4),
+        (Field::Length, header + l4),
         (Field::Tos, 0),
         (Field::Ttl, 64),
         (Field::Mark, 0),
@@ -244,86 +52,218 @@ pub(super) fn facts(packet: &Described, host: &Host) -> Facts {
     }
 }
 
-/// Whether the whole connection gets through, and whether to this host.
-fn gets_through(rules: &Rules, host: &Host, packet: &Described) -> Option<bool> {
-    let mut runner = Runner::new(host, rules);
-    let (mut here, mut left) = (None, steps(packet).len());
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Got {
+    /// All its packets get through, the first of them to this host or not.
+    Through { here: bool },
+    /// Some do not.
+    Stopped,
+    /// The server that its first packet comes to is the client itself: its packets and their
+    /// answers are the same, and nobody can tell which is which.
+    Itself,
+}
+
+/// Sends a whole connection.
+pub(super) fn sent(runner: &mut Runner, packet: &Described) -> Got {
+    runner.forget();
+    let (mut here, mut left, mut itself) = (None, steps(packet).len(), false);
     let watch = |_: &Runner, _: &Described| ();
-    runner.drive([packet], true, watch, |runner, sent, passed, ()| {
-        if passed.arrived() {
-            left -= 1;
-        }
-        if sent.step.is_some_and(|s| !s.reply) {
-            here = runner.arrival(&passed).map(|a| a.0 == Place::Here);
+    runner.drive([packet], true, watch, |runner, step, passed, ()| {
+        let reply = step.step.is_some_and(|s| s.reply);
+        let back = runner.arrival(&passed).is_none_or(|a| a.0 != Place::Here);
+        // An answer to an address of this host's own stays here.
+        left -= usize::from(passed.arrived() && (back || !reply));
+        if here.is_none() && !reply {
+            let arrival = runner.arrival(&passed);
+            here = arrival.map(|a| a.0 == Place::Here);
+            let server = arrival.and_then(|a| ends_of(a.1));
+            itself = server.is_some_and(|s| (s.dst, s.dport) == (packet.src, packet.sport));
         }
         ControlFlow::Continue(())
     });
-    here.filter(|_| left == 0)
+    match here {
+        _ if itself => Got::Itself,
+        Some(here) if left == 0 => Got::Through { here },
+        _ => Got::Stopped,
+    }
 }
 
-pub(crate) fn count(variable: &str, default: u64) -> u64 {
-    let given = std::env::var(variable).ok();
-    given.and_then(|v| v.parse().ok()).unwrap_or(default)
+/// What is said about first packets of a protocol.
+struct Said<'a> {
+    asked: Asked<'a>,
+    /// Those there can be.
+    all: Set,
+    /// Those that get through, by whether to this host.
+    open: [Set; 2],
+    /// Those that depend on what nobody knows.
+    doubts: Set,
 }
 
-/// Whatever connection gets through was said to be open; and where nothing is in doubt,
-/// what was said to be open gets through.
+impl<'a> Said<'a> {
+    fn new(rules: &'a Rules, host: Option<&'a Host>, protocol: u8) -> Self {
+        let mut asked = Asked::new(rules, &rules.0[0], host, Vec::new());
+        let all = asked.openers(protocol, Origin::Received).unwrap();
+        let fixed = [(Field::Proto, protocol.into())];
+        let found = asked.openings(Origin::Received, all, &fixed).unwrap();
+        let bdd = &mut asked.space.bdd;
+        let mut any = |sets: Vec<Set>| {
+            let mut sets = sets.into_iter();
+            sets.try_fold(Set::EMPTY, |all, set| bdd.or(all, set))
+                .unwrap()
+        };
+        let open = [false, true].map(|here| {
+            let of = |o: &&ask::Open| (o.fate == Fate::Here) == here;
+            any(found.open.iter().filter(of).map(|o| o.set).collect())
+        });
+        let doubts = any(found.doubts.iter().map(|d| d.1).collect());
+        Said {
+            asked,
+            all,
+            open,
+            doubts,
+        }
+    }
+
+    /// Where the host is not known, packets may leave anywhere.
+    fn points(&self, packet: &Described, host: &Host) -> Vec<Point> {
+        let links = ["eth0", "eth1", "eth2"];
+        let links = match self.asked.host {
+            Some(_) => &links[..1],
+            None => &links[..],
+        };
+        let point = |link: &&str| self.asked.space.point(&facts(packet, host, link));
+        links.iter().map(point).collect()
+    }
+
+    fn any(&self, set: Set, points: &[Point]) -> bool {
+        points.iter().any(|p| self.asked.space.contains(set, p))
+    }
+}
+
+/// Whether answers leave where the packet came in, as is assumed of hosts that nobody describes.
+fn answered_alike(host: &Host, packet: &Described) -> bool {
+    let (family, src) = tidegate_host::number(packet.src);
+    let back = host.env.route(family, src, 0, 0).and_then(|r| r.dev);
+    let link = back.and_then(|dev| host.env.interface(dev));
+    link.is_some_and(|link| packet.input.as_ref() == Some(&link.name))
+}
+
+/// Whatever connection gets through was said to be open, with the host known or not; and where
+/// nothing is in doubt, what was said to be open gets through.
 #[test]
 fn answers_are_what_the_engine_does() {
-    let host = Host::parse(HOST).unwrap();
-    let (mut through, mut refused, mut loose) = (0, 0, 0);
-    for case in 0..count("TIDEGATE_QUERY_CASES", 60) {
+    let (mut through, mut refused, mut loose, mut doubtful) = (0u64, 0u64, 0u64, 0u64);
+    let range = cases("TIDEGATE_QUERY", 60);
+    for case in range.clone() {
+        let world = World::of(case);
+        let host = &world.host;
         let mut r = Random(case * 2 + 1);
         r.below(7);
-        let text = ruleset(&mut r);
-        let rules = rules(&text);
+        let text = world.ruleset(&mut r);
+        let rules = Rules(vec![world.load(&text)]);
+        let unsure = ["NETMAP", "192.168.1.21", "2001:db8:b::15"];
+        let unsure = unsure.iter().any(|w| text.contains(w));
+        let mut runner = Runner::new(host, &rules);
+        let known = (case % 8 < 6).then_some(host);
         for protocol in [proto::TCP, proto::UDP] {
-            let mut asked = Asked::new(&rules, &rules.0[0], Some(&host), Vec::new());
-            let all = asked.openers(protocol, Origin::Received).unwrap();
-            let found = asked
-                .openings(Origin::Received, all, &[(Field::Proto, protocol.into())])
-                .unwrap();
-            for _ in 0..count("TIDEGATE_QUERY_PACKETS", 40) {
-                let packet = connection(&mut r, protocol);
+            let said = Said::new(&rules, known, protocol);
+            for _ in 0..count("TIDEGATE_QUERY_PACKETS", 80) / 2 {
+                let packet = world.connection(&mut r, protocol);
                 if (packet.src, packet.sport) == (packet.dst, packet.dport) {
                     // Its answer is itself.
                     continue;
                 }
-                let facts = facts(&packet, &host);
-                let got = gets_through(&rules, &host, &packet);
-                let inside = |set: Set| asked.space.contains(set, &facts);
-                if !inside(all) {
-                    // What cannot come from there.
-                    assert_eq!(got, None, "case {case}: {packet:?}\n{text}");
+                if known.is_none() && !answered_alike(host, &packet) {
                     continue;
                 }
-                let said = |here: bool| {
-                    let mut open = found.open.iter();
-                    open.any(|o| (o.fate == Fate::Here) == here && inside(o.set))
-                };
-                if let Some(here) = got {
-                    through += 1;
-                    assert!(said(here), "case {case}: {packet:?} gets through\n{text}");
-                } else if said(true) || said(false) {
-                    let doubtful = found.doubts.iter().any(|d| inside(d.1));
-                    let unsure = text.contains("NETMAP") || text.contains("-21");
-                    loose += 1;
-                    assert!(
-                        doubtful || unsure,
-                        "case {case}: {packet:?} does not get through\n{text}"
-                    );
-                } else {
-                    refused += 1;
+                let points = said.points(&packet, host);
+                let got = sent(&mut runner, &packet);
+                let name = || format!("case {case}: {packet:?} {got:?}\n{text}");
+                if !said.any(said.all, &points) {
+                    // What cannot come from there.
+                    let through = matches!(got, Got::Through { .. });
+                    assert!(!through || known.is_none(), "{}", name());
+                    continue;
+                }
+                let open = said.open.map(|set| said.any(set, &points));
+                match got {
+                    Got::Through { here } => {
+                        through += 1;
+                        assert!(open[usize::from(here)], "{}", name());
+                    }
+                    Got::Stopped if open == [false; 2] => refused += 1,
+                    Got::Stopped => {
+                        let unknown = said.any(said.doubts, &points);
+                        doubtful += u64::from(unknown);
+                        loose += u64::from(!unknown);
+                        assert!(unknown || unsure || known.is_none(), "{}", name());
+                    }
+                    Got::Itself => {}
                 }
             }
         }
     }
-    assert!(
-        through > 300 && refused > 300,
-        "{through} {refused} {loose}"
+    eprintln!(
+        "rulesets {range:?}: {through} connections through, {refused} refused, {doubtful} stopped by what nobody knows, {loose} by routing or addresses drawn"
     );
+    assert!(through > 300 && refused > 300, "{through} {refused}");
     assert!(
-        loose * 20 < through + refused,
-        "{through} {refused} {loose}"
+        (loose + doubtful) * 10 < through + refused,
+        "{through} {refused} {loose} {doubtful}"
     );
+}
+
+/// A client that is translated to itself, port and all, opens no connection: what it sends and what
+/// it gets are the same addresses, and tracking takes one for the other. Every other client gets
+/// through.
+#[test]
+fn a_client_that_is_translated_to_itself_is_no_connection() {
+    let world = World::of(0);
+    let text = "*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
+        -A PREROUTING -d 203.0.113.5/32 -p tcp -j DNAT --to-destination 192.168.1.20\n\
+        -A POSTROUTING -p tcp -j SNAT --to-source 203.0.113.5\nCOMMIT\n\
+        *filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
+    let rules = Rules(vec![world.load(text)]);
+    let mut runner = Runner::new(&world.host, &rules);
+    let ip = |a: [u8; 4]| std::net::IpAddr::from(a);
+    let client = |sport| {
+        let mut packet = Described::new(proto::TCP, ip([192, 168, 1, 20]), ip([203, 0, 113, 5]));
+        (packet.sport, packet.dport) = (sport, 443);
+        packet.input = Some("eth1".to_owned());
+        packet
+    };
+    assert_eq!(sent(&mut runner, &client(443)), Got::Itself);
+    let others = Got::Through { here: false };
+    assert_eq!(sent(&mut runner, &client(40_000)), others);
+    let said = Said::new(&rules, Some(&world.host), proto::TCP);
+    let points = said.points(&client(40_000), &world.host);
+    assert!(said.any(said.open[0], &points) && !said.any(said.open[1], &points));
+}
+
+/// A translation to the address that a packet is sent to anyway makes no translated connection of it
+/// (`nf_nat_setup_info` compares): a rule against translated ones lets it pass.
+#[test]
+fn a_translation_that_changes_nothing_is_none() {
+    let world = World::of(0);
+    let text = "*nat\n:PREROUTING ACCEPT [0:0]\n\
+        -A PREROUTING -p tcp -m tcp --dport 443 -j DNAT --to-destination 192.168.1.20\nCOMMIT\n\
+        *filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+        -A FORWARD -m conntrack --ctstate DNAT -j DROP\nCOMMIT\n";
+    let rules = Rules(vec![world.load(text)]);
+    let mut runner = Runner::new(&world.host, &rules);
+    let said = Said::new(&rules, Some(&world.host), proto::TCP);
+    let through = Got::Through { here: false };
+    for (to, got) in [
+        ([192, 168, 1, 20], through),
+        ([203, 0, 113, 9], Got::Stopped),
+    ] {
+        let [from, to] = [[10, 1, 2, 3], to].map(std::net::IpAddr::from);
+        let mut packet = Described::new(proto::TCP, from, to);
+        (packet.sport, packet.dport) = (40_000, 443);
+        packet.input = Some("eth2".to_owned());
+        assert_eq!(sent(&mut runner, &packet), got);
+        let points = said.points(&packet, &world.host);
+        assert_eq!(said.any(said.open[0], &points), got != Got::Stopped);
+    }
 }

@@ -3,11 +3,9 @@
 use tidegate_ir::{Effect, Field, Hook, Ruleset, TableKind, ctstate};
 use tidegate_wire::Family;
 
-use super::{Making, Side};
-
 /// What is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grasp {
+pub(crate) enum Grasp {
     /// One of these values, whatever the packet.
     OneOf(&'static [u128]),
     /// The program can read it.
@@ -18,40 +16,53 @@ pub(super) enum Grasp {
 
 /// States of a packet that belongs to no known connection, and to no expected one.
 const FRESH: &[u128] = &[ctstate::INVALID, ctstate::NEW, ctstate::UNTRACKED];
+/// The state of one that opens a connection.
+const OPENS: &[u128] = &[ctstate::NEW];
 const NONE: &[u128] = &[0];
 
-pub(super) struct Facts<'a> {
-    pub(super) rules: &'a Ruleset,
-    pub(super) interfaces: &'a [(u32, u128)],
-    tracked: bool,
-    translated: bool,
+/// What is known of all packets that a program is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given {
+    /// Connections are tracked.
+    pub(crate) tracked: bool,
+    /// Connections may be translated.
+    pub(crate) translated: bool,
+    /// The packet was received, opens a connection if connections are tracked, and is not
+    /// translated; else this host sends it.
+    pub(crate) received: bool,
+}
+
+pub(crate) struct Facts<'a> {
+    pub(crate) rules: &'a Ruleset,
+    pub(crate) interfaces: &'a [(u32, u128)],
+    given: Given,
     /// The packet may be of a known connection.
-    pub(super) known: bool,
+    pub(crate) known: bool,
+    /// Where the packet is.
+    pub(crate) hook: Hook,
     effects: Vec<&'a Effect>,
 }
 
 impl<'a> Facts<'a> {
-    pub(super) fn new(making: &Making<'a>, side: &Side<'a>) -> Self {
-        let rules = side.rules;
+    pub(crate) fn new(rules: &'a Ruleset, interfaces: &'a [(u32, u128)], given: Given) -> Self {
         Facts {
             rules,
-            interfaces: making.interfaces,
-            tracked: side.tracked,
-            translated: side.translated,
+            interfaces,
+            given,
             known: false,
+            hook: Hook::Output,
             effects: rules.rules().flat_map(|(_, _, r)| &r.effects).collect(),
         }
     }
 
-    pub(super) fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         self.rules.family
     }
 
     /// What is known of `field` where a table sees the packet.
-    pub(super) fn grasp(&self, kind: TableKind, field: Field) -> Grasp {
-        // Whatever the raw table does about it.
+    pub(crate) fn grasp(&self, kind: TableKind, field: Field) -> Grasp {
         if field == Field::CtState && !self.known {
-            return Grasp::OneOf(FRESH);
+            return self.state(kind);
         }
         // Who reads a queue may change everything.
         let changes = |e: &&Effect| matches!(e, Effect::Queue(_)) || e.changes(field);
@@ -59,8 +70,14 @@ impl<'a> Facts<'a> {
             return Grasp::Unknown;
         }
         match field {
-            Field::InName | Field::FragOff | Field::Mark => Grasp::OneOf(NONE),
-            Field::HasCt if !self.tracked => Grasp::OneOf(NONE),
+            Field::FragOff | Field::Mark => Grasp::OneOf(NONE),
+            Field::InName if !self.given.received => Grasp::OneOf(NONE),
+            Field::OutName if matches!(self.hook, Hook::Prerouting | Hook::Input) => {
+                Grasp::OneOf(NONE)
+            }
+            // What is forwarded has lost one by then.
+            Field::Ttl if self.hook == Hook::Forward => Grasp::Unknown,
+            Field::HasCt if !self.given.tracked => Grasp::OneOf(NONE),
             Field::Dst | Field::Dport | Field::IcmpTypeCode
                 if after_nat(kind) && self.may_be_translated() =>
             {
@@ -77,8 +94,19 @@ impl<'a> Facts<'a> {
             | Field::Dport
             | Field::TcpFlags
             | Field::IcmpTypeCode
+            | Field::InName
             | Field::OutName => Grasp::Readable,
             _ => Grasp::Unknown,
+        }
+    }
+
+    /// What is known of the state of a packet of no known connection.
+    fn state(&self, kind: TableKind) -> Grasp {
+        match self.given.received {
+            // Whatever the raw table does about it.
+            false => Grasp::OneOf(FRESH),
+            true if self.given.tracked && kind != TableKind::Raw => Grasp::OneOf(OPENS),
+            true => Grasp::Unknown,
         }
     }
 
@@ -90,7 +118,8 @@ impl<'a> Facts<'a> {
             let chain = table.and_then(|t| t.chain(t.base_chain(hook)?));
             chain.is_some_and(|c| !c.rules.is_empty())
         };
-        self.translated && (self.known || has_rules(Hook::Output))
+        let fresh = self.known || has_rules(Hook::Output);
+        self.given.translated && !self.given.received && fresh
     }
 }
 

@@ -6,7 +6,7 @@ use super::facts::{Facts, Grasp};
 
 /// A condition of fields that can be read, in whose place another stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(crate) enum Bound {
     /// Whenever this holds, the other holds.
     Must,
     /// Whenever the other holds, this holds.
@@ -29,7 +29,7 @@ impl Bound {
 
 /// `cond`, as a table of `kind` tests it, bounded from one side. Where `cond` would drop
 /// the packet on the spot the result may be either way.
-pub(super) fn reduce(facts: &Facts<'_>, kind: TableKind, cond: &Cond, bound: Bound) -> Cond {
+pub(crate) fn reduce(facts: &Facts<'_>, kind: TableKind, cond: &Cond, bound: Bound) -> Cond {
     let each = |c: &Cond| reduce(facts, kind, c, bound);
     match cond {
         Cond::Const(held) => Cond::Const(*held),
@@ -60,7 +60,7 @@ fn leaf(grasp: Grasp, test: &Test, bound: Bound) -> Cond {
 }
 
 /// All of `conds`.
-pub(super) fn all(conds: impl Iterator<Item = Cond>) -> Cond {
+pub(crate) fn all(conds: impl Iterator<Item = Cond>) -> Cond {
     let mut list = Vec::new();
     for cond in conds {
         match cond {

@@ -4,7 +4,7 @@ use tidegate_ir::{Cond as Condition, Field, Test};
 use tidegate_wire::{Family, proto};
 
 use super::facts::Facts;
-use super::{CONTEXT, IP, L4, LENGTH, REST, skb};
+use super::{IN_DEVICE, IP, L4, LENGTH, OUT_DEVICE, REST};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 
 /// Where the value is, and above it, with 128 bits, its upper half.
@@ -13,7 +13,7 @@ const UPPER: Reg = Reg::R2;
 const CONSTANT: Reg = Reg::R3;
 
 /// Goes to `yes` or `no`. Only what [`super::reduce`] leaves is in `cond`.
-pub(super) fn branch(a: &mut Asm, facts: &Facts<'_>, cond: &Condition, yes: Label, no: Label) {
+pub(crate) fn branch(a: &mut Asm, facts: &Facts<'_>, cond: &Condition, yes: Label, no: Label) {
     match cond {
         Condition::All(list) => {
             for c in list {
@@ -41,7 +41,8 @@ pub(super) fn branch(a: &mut Asm, facts: &Facts<'_>, cond: &Condition, yes: Labe
 
 fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
     match (test.field(), facts.family()) {
-        (Field::OutName, _) => interface(a, facts, test, yes, no),
+        (Field::InName, _) => interface(a, facts, (test, IN_DEVICE), yes, no),
+        (Field::OutName, _) => interface(a, facts, (test, OUT_DEVICE), yes, no),
         (field @ (Field::Src | Field::Dst), Family::V6) => {
             address6(a, field);
             wide(a, test, yes, no);
@@ -54,8 +55,8 @@ fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
 }
 
 /// Names are tested now, the interface by its number.
-fn interface(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
-    a.load(Size::W, VALUE, CONTEXT, skb::DEVICE);
+fn interface(a: &mut Asm, facts: &Facts<'_>, (test, device): (&Test, i16), yes: Label, no: Label) {
+    a.load(Size::W, VALUE, Reg::R10, device);
     for (index, name) in facts.interfaces {
         if test.holds(*name) {
             a.constant(CONSTANT, u64::from(*index));

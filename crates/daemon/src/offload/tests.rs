@@ -1,0 +1,194 @@
+use std::sync::Arc;
+
+use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
+use tidegate_engine::conntrack::{Entry, SECOND};
+use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
+use tidegate_engine::{Config, Incoming, TrackWhen};
+use tidegate_syntax::{lower, parse_rules};
+use tidegate_wire::checksum;
+use tidegate_xt::NoNames;
+
+use super::*;
+
+/// Takes connections, and never sees a packet.
+#[derive(Debug)]
+struct Silent;
+
+impl Elsewhere for Silent {
+    fn look(&mut self, _: u32, _: &Entry, _: bool) -> Seen {
+        Seen::default()
+    }
+}
+
+fn interface(index: u32, name: &str, net: u8) -> Interface {
+    Interface {
+        index: IfIndex(index),
+        name: name.to_owned(),
+        addresses: vec![Prefix {
+            family: Family::V4,
+            addr: u128::from(0x0a00_0001 | u32::from(net) << 16),
+            len: 24,
+        }],
+        group: 0,
+        mtu: 1500,
+        mac: None,
+        loopback: false,
+    }
+}
+
+/// A router between 10.0.0.0/24 and 10.1.0.0/24.
+fn router(rules: &str) -> Engine {
+    let interfaces = vec![interface(2, "eth0", 0), interface(3, "eth1", 1)];
+    let settings = Settings {
+        forward4: true,
+        ..Settings::default()
+    };
+    let env = Env::new(interfaces, &[], &[], settings);
+    let config = Config {
+        track: TrackWhen::Always,
+        ..Config::default()
+    };
+    let mut engine = Engine::new(config, Arc::new(env));
+    engine.set_elsewhere(Box::new(Silent));
+    let source = parse_rules(rules, Family::V4, &NoNames).unwrap();
+    engine.load(Arc::new(lower(&source).unwrap().ruleset));
+    engine
+}
+
+/// 10.0.0.2:40000 to `server`:7, or back.
+fn datagram(server: [u8; 4], back: bool) -> Vec<u8> {
+    let (mut ends, mut ports) = ([[10, 0, 0, 2], server], [40_000u16, 7]);
+    if back {
+        ends.reverse();
+        ports.reverse();
+    }
+    let mut bytes = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, proto::UDP, 0, 0];
+    bytes.extend(ends.concat());
+    checksum::fix_ipv4(&mut bytes);
+    bytes.extend([ports[0], ports[1], 8, 0].map(u16::to_be_bytes).concat());
+    bytes
+}
+
+const SERVER: [u8; 4] = [10, 1, 0, 2];
+
+/// Says and answers, for as many seconds.
+fn talk(engine: &mut Engine, seconds: u64) {
+    for second in 1..=seconds {
+        for back in [false, true] {
+            let incoming = Incoming::on(IfIndex(if back { 3 } else { 2 }));
+            let packet = datagram(SERVER, back);
+            engine.receive((1000 + second) * SECOND, incoming, packet, &mut ());
+        }
+    }
+}
+
+fn place() -> Place {
+    Place {
+        programs: true,
+        guarded: ["eth0", "eth1"].map(str::to_owned).into(),
+        most: 8,
+    }
+}
+
+fn asked() -> Tuple {
+    flow(&["17", "10.0.0.2", "40000", "10.1.0.2", "7"]).unwrap()
+}
+
+fn codes(answer: &Answer) -> Vec<&'static str> {
+    let code = |d: &Direction| d.reason.as_ref().map_or("-", |r| r.code);
+    answer.directions.iter().map(code).collect()
+}
+
+#[test]
+fn a_connection_in_the_kernel_and_one_that_can_be() {
+    let mut engine = router("*filter\nCOMMIT\n");
+    talk(&mut engine, 5);
+    let ready = explain(&engine, &asked(), &place());
+    assert_eq!(codes(&ready), ["ready", "ready"]);
+    let full = Place { most: 0, ..place() };
+    assert_eq!(codes(&explain(&engine, &asked(), &full)), ["full", "full"]);
+    let (id, _) = engine.conntrack().find(&asked(), Zone::default()).unwrap();
+    engine.entrust(id, 0);
+    assert_eq!(
+        explain(&engine, &asked(), &place()).text(),
+        "udp 10.0.0.2:40000 > 10.1.0.2:7\n  left to the kernel\n\
+         udp 10.1.0.2:7 > 10.0.0.2:40000\n  left to the kernel\n"
+    );
+}
+
+#[test]
+fn who_is_not_in_the_kernel_hears_why() {
+    let rule = |rule: &str| format!("*filter\n-A FORWARD {rule}\nCOMMIT\n");
+    let cases = [
+        (rule("-m limit --limit 1000/sec -j ACCEPT"), 5, "stateful"),
+        (rule("-m length --length 28 -j ACCEPT"), 5, "field"),
+        (rule("-m ttl --ttl-eq 64 -j ACCEPT"), 5, "field"),
+        (rule("-j LOG"), 5, "effect"),
+        ("*raw\nCOMMIT\n".to_owned(), 5, "raw"),
+        (rule("-j ACCEPT"), 1, "young"),
+        (rule("-j ACCEPT"), 0, ""),
+    ];
+    for (rules, seconds, code) in cases {
+        let mut engine = router(&rules);
+        talk(&mut engine, seconds);
+        let answer = explain(&engine, &asked(), &place());
+        let wanted = if code.is_empty() {
+            vec![]
+        } else {
+            vec![code; 2]
+        };
+        assert_eq!(codes(&answer), wanted, "{rules}");
+        let unknown = answer.reason.map(|r| r.code);
+        assert_eq!(unknown, code.is_empty().then_some("no-connection"));
+    }
+}
+
+#[test]
+fn what_changed_since_and_who_drops_is_said() {
+    let mut engine = router("*filter\nCOMMIT\n");
+    talk(&mut engine, 5);
+    let load = |engine: &mut Engine, rules: &str| {
+        let source = parse_rules(rules, Family::V4, &NoNames).unwrap();
+        engine.load(Arc::new(lower(&source).unwrap().ruleset));
+    };
+    load(&mut engine, "*filter\n-A FORWARD -i eth1 -j DROP\nCOMMIT\n");
+    let answer = explain(&engine, &asked(), &place());
+    assert_eq!(codes(&answer), ["unseen", "unseen"]);
+    talk(&mut engine, 6);
+    let answer = explain(&engine, &asked(), &place());
+    assert_eq!(codes(&answer), ["ready", "dropped"]);
+}
+
+#[test]
+fn the_place_counts() {
+    let mut engine = router("*filter\nCOMMIT\n");
+    talk(&mut engine, 5);
+    let open = Place {
+        guarded: vec!["eth0".to_owned()],
+        ..place()
+    };
+    let answer = explain(&engine, &asked(), &open);
+    assert_eq!(codes(&answer), ["unguarded", "unguarded"]);
+    let slow = Place {
+        programs: false,
+        ..place()
+    };
+    let answer = explain(&engine, &asked(), &slow);
+    assert_eq!(codes(&answer), ["no-programs", "no-programs"]);
+    let ping = flow(&["1", "10.0.0.2", "0", "10.1.0.2", "0"]).unwrap();
+    let answer = explain(&engine, &ping, &place());
+    assert_eq!(answer.reason.map(|r| r.code), Some("protocol"));
+}
+
+#[test]
+fn what_is_no_flow_is_refused() {
+    for words in [
+        "17 10.0.0.2 40000 10.1.0.2",
+        "17 10.0.0.2 40000 fd00::1 7",
+        "17 10.0.0.2 70000 10.1.0.2 7",
+        "udp 10.0.0.2 1 10.1.0.2 7",
+    ] {
+        let words: Vec<&str> = words.split(' ').collect();
+        assert!(flow(&words).is_err());
+    }
+}

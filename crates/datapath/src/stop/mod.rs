@@ -1,0 +1,314 @@
+//! Floods end in the kernel: packets of no known connection that the rules drop are dropped
+//! by programs (`tidegate_ebpf::stop`), and counted for the same rules.
+//!
+//! Nothing of it exists until the engine has dropped a packet. Then [`maker`], a thread,
+//! makes the programs of the rules in force, and the loop tells them where the packet's
+//! destination leads. They work as long as the number of the rules in force, which this
+//! process writes, is theirs.
+
+mod maker;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use aya::EbpfLoader;
+use aya::maps::{HashMap, MapData, PerCpuArray};
+use tidegate_ebpf::layout::global;
+use tidegate_ebpf::stop::{self, COUNTS, Slot, TARGET, TARGET_KEY, TARGETS, TRAIL, target_key};
+use tidegate_engine::conntrack::{SECOND, Time};
+use tidegate_engine::env::IfIndex;
+use tidegate_engine::{DropKind, Engine, Stopped, Stopper, Towards};
+use tidegate_sys::SharedWords;
+use tidegate_wire::Family;
+
+use crate::fast::{Shared, map};
+use crate::known::{Known, descriptor};
+use crate::wires::Wires;
+use maker::{Job, Tables};
+
+/// Destinations that are remembered to have been told.
+const MOST_TOLD: usize = 4096;
+/// How long.
+const TOLD_FOR: Time = SECOND;
+/// Words of [`TRAIL`].
+const TRAIL_WORDS: usize = 14;
+/// How long programs are waited for that are about to count.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Programs are in place.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// The epoch of their rules, as programs have it.
+    epoch: u64,
+    /// What they count, or why there are none.
+    slots: Result<Vec<Slot>, String>,
+}
+
+/// The loop's part.
+pub(crate) struct Stops {
+    book: Arc<Mutex<Book>>,
+    targets: HashMap<MapData, [u8; TARGET_KEY], [u8; TARGET]>,
+    jobs: Sender<Job>,
+    /// The epoch for which programs have been asked for.
+    asked: u64,
+    told: HashSet<[u8; TARGET_KEY]>,
+    told_since: Time,
+    failed: Option<String>,
+}
+
+/// What has been counted, and told.
+struct Book {
+    globals: Arc<SharedWords>,
+    counts: PerCpuArray<MapData, [u64; 2]>,
+    trail: PerCpuArray<MapData, [u64; TRAIL_WORDS]>,
+    /// The epoch of `slots`; 0: there are none.
+    epoch: u64,
+    slots: Vec<Slot>,
+    told: Vec<[u64; 2]>,
+}
+
+impl std::fmt::Debug for Book {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Book")
+            .field("epoch", &self.epoch)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The engine's part.
+#[derive(Debug)]
+struct Counting(Arc<Mutex<Book>>);
+
+fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The number of the engine's rules as programs have it.
+fn epoch_of(engine: &Engine) -> u64 {
+    engine.epoch() + 1
+}
+
+impl Book {
+    fn is_at_work(&self) -> bool {
+        self.globals.load(global::STOP) != 0
+    }
+
+    fn set(&self, epoch: u64) {
+        self.globals.store(global::STOP, epoch);
+    }
+
+    /// No program works any more, and all that did have counted.
+    fn end(&self) {
+        self.set(0);
+        fence(Ordering::SeqCst);
+        let until = Instant::now() + PATIENCE;
+        let inside = || {
+            let all = self.trail.get(&0, 0);
+            all.is_ok_and(|cpus| cpus.iter().any(|cpu| cpu[0] != 0))
+        };
+        while inside() && Instant::now() < until {
+            std::thread::yield_now();
+        }
+    }
+
+    fn count(&self, slot: usize) -> [u64; 2] {
+        let cpus = self.counts.get(&(slot as u32), 0);
+        let all = cpus.iter().flat_map(|cpus| cpus.iter());
+        all.fold([0, 0], |sum, cpu| [sum[0] + cpu[0], sum[1] + cpu[1]])
+    }
+
+    fn begin(&mut self, epoch: u64, slots: Vec<Slot>) {
+        self.told = (0..slots.len()).map(|slot| self.count(slot)).collect();
+        self.slots = slots;
+        self.epoch = epoch;
+    }
+
+    fn take(&mut self) -> Vec<Stopped> {
+        let mut stopped = Vec::new();
+        for at in 0..self.slots.len() {
+            let now = self.count(at);
+            let before = std::mem::replace(&mut self.told[at], now);
+            let slot = &self.slots[at];
+            let packets = now[0].wrapping_sub(before[0]);
+            if packets > 0 {
+                stopped.push(Stopped {
+                    family: slot.family,
+                    rule: slot.rule,
+                    kind: slot.end.map(|end| match end {
+                        stop::End::Rule => DropKind::Rule,
+                        stop::End::Policy => DropKind::Policy,
+                    }),
+                    packets,
+                    bytes: now[1].wrapping_sub(before[1]),
+                });
+            }
+        }
+        stopped
+    }
+}
+
+impl Stopper for Counting {
+    fn stopped(&mut self, end: bool) -> Vec<Stopped> {
+        let mut book = lock(&self.0);
+        if book.epoch == 0 {
+            return Vec::new();
+        }
+        if end {
+            book.end();
+        }
+        book.take()
+    }
+}
+
+/// Makes the tables and starts a maker.
+///
+/// # Errors
+/// The kernel is too old, or a right is missing.
+pub(crate) fn start(
+    engine: &mut Engine,
+    shared: Shared,
+    known: &Known,
+    wires: Wires,
+) -> Result<Stops> {
+    let (stops, tables, jobs) = prepare(engine, shared, known)?;
+    maker::start(tables, jobs, wires)?;
+    Ok(stops)
+}
+
+/// The loop's part, and what a maker needs.
+fn prepare(
+    engine: &mut Engine,
+    shared: Shared,
+    known: &Known,
+) -> Result<(Stops, Tables, Receiver<Job>)> {
+    let object = tidegate_ebpf::object(Vec::new(), &[&TARGETS, &COUNTS, &TRAIL]);
+    let mut loaded = EbpfLoader::new()
+        .load(&object.context("tables for floods")?)
+        .context("the kernel does not take the tables for floods")?;
+    let mut fds = shared.tables;
+    fds.push((
+        tidegate_ebpf::sender::KNOWN.name,
+        known.table.try_clone().context("a table")?,
+    ));
+    let mut table = |name: &'static str| {
+        let map = map(&mut loaded, name)?;
+        fds.push((name, descriptor(&map)?));
+        anyhow::Ok(map)
+    };
+    let (targets, counts) = (table(TARGETS.name)?, table(COUNTS.name)?);
+    let book = Arc::new(Mutex::new(Book {
+        globals: shared.globals,
+        counts: PerCpuArray::try_from(counts)?,
+        trail: PerCpuArray::try_from(table(TRAIL.name)?)?,
+        epoch: 0,
+        slots: Vec::new(),
+        told: Vec::new(),
+    }));
+    let tables = Tables {
+        fds,
+        secrets: shared.secrets,
+        early: shared.early,
+    };
+    engine.set_stopper(Box::new(Counting(Arc::clone(&book))));
+    let (jobs, taken) = channel();
+    let stops = Stops {
+        book,
+        targets: HashMap::try_from(targets)?,
+        jobs,
+        asked: 0,
+        told: HashSet::new(),
+        told_since: 0,
+        failed: None,
+    };
+    Ok((stops, tables, taken))
+}
+
+/// Nobody counts any more what programs drop.
+impl Drop for Stops {
+    fn drop(&mut self) {
+        lock(&self.book).set(0);
+    }
+}
+
+impl Stops {
+    /// The rules have dropped a packet to `dst`, which came by `dev` to the Ethernet address
+    /// `own`: others like it can end in the kernel.
+    pub(crate) fn offer(
+        &mut self,
+        engine: &Engine,
+        (dev, own): (IfIndex, [u8; 6]),
+        (family, dst): (Family, u128),
+        now: Time,
+    ) {
+        let epoch = epoch_of(engine);
+        if self.asked != epoch {
+            self.asked = epoch;
+            self.told.clear();
+            self.failed = None;
+            // A maker that has ended makes none.
+            let _ = self.jobs.send(Job::new(engine, epoch));
+        }
+        let old = now.saturating_sub(self.told_since) > TOLD_FOR;
+        if old || self.told.len() >= MOST_TOLD {
+            self.told.clear();
+            self.told_since = now;
+        }
+        let key = target_key(dev.0, family, dst);
+        if !self.told.insert(key) {
+            return;
+        }
+        let Some(towards) = engine.towards(family, dev, dst) else {
+            return;
+        };
+        let towards = match towards {
+            Towards::Here => stop::Towards::Here,
+            Towards::Out { dev, mtu } => stop::Towards::Out(dev.0, mtu),
+        };
+        let value = stop::target(epoch, towards, own);
+        // Where that is refused packets go on coming up.
+        let _ = self.targets.insert(key, value, 0);
+    }
+
+    /// Programs have been made, or could not be.
+    pub(crate) fn ready(&mut self, engine: &Engine, ready: Ready) {
+        if ready.epoch != epoch_of(engine) {
+            return;
+        }
+        match ready.slots {
+            Ok(slots) => lock(&self.book).begin(ready.epoch, slots),
+            Err(why) => self.failed = Some(why),
+        }
+    }
+
+    /// A packet has been decided, and nothing has come of it yet.
+    pub(crate) fn decided(&self, engine: &Engine) {
+        let book = lock(&self.book);
+        if book.is_at_work() && !engine.may_be_stopped() {
+            book.set(0);
+        }
+    }
+
+    /// Everything that has been decided was sent.
+    pub(crate) fn follow(&self, engine: &Engine) {
+        let book = lock(&self.book);
+        let epoch = epoch_of(engine);
+        if !book.is_at_work() && book.epoch == epoch && engine.may_be_stopped() {
+            book.set(epoch);
+        }
+    }
+
+    /// Why no packets are dropped in the kernel.
+    pub(crate) fn note(&self) -> Option<String> {
+        let why = self.failed.as_ref()?;
+        Some(format!(
+            "floods are dropped by the daemon, not in the kernel: {why}"
+        ))
+    }
+}

@@ -1,0 +1,233 @@
+//! Programs that go on when the daemon is killed, and who takes over from them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::fast::{STATEFUL, at, masquerading, may, stream, talk};
+use crate::net::{Host, eventually, example_path, filter};
+use crate::router::{Net, net};
+use crate::talk::{reaches, udp};
+
+/// A shell on a host with a BPF file system of its own, which starts the example program
+/// for each line of options that it reads, one after the other.
+struct Starter {
+    shell: Child,
+    said: BufReader<ChildStdout>,
+    running: Option<Pid>,
+}
+
+impl Starter {
+    fn new(host: &Host, rules: &str) -> Self {
+        let script = r#"mount -t bpf bpf /sys/fs/bpf
+            while read -r line; do "$0" $line "$1" "$1" & echo $!; wait $! || true; done"#;
+        let mut shell = Command::new("unshare");
+        shell.args(["-m", "sh", "-ec", script]);
+        shell.arg(example_path("guard")).arg(rules);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = host.run(|| shell.spawn()).unwrap();
+        let said = BufReader::new(shell.stdout.take().unwrap());
+        Starter {
+            shell,
+            said,
+            running: None,
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// Starts the program; returns its process when it guards.
+    fn start(&mut self, options: &str) -> Pid {
+        let mut orders = self.shell.stdin.as_ref().unwrap();
+        orders.write_all(format!("{options}\n").as_bytes()).unwrap();
+        let pid = Pid::from_raw(self.line().parse().unwrap());
+        self.running = Some(pid);
+        assert_eq!(self.line(), "guarding");
+        pid
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.running.map(|pid| kill(pid, Signal::SIGKILL));
+        let _ = self.shell.wait();
+    }
+}
+
+#[test]
+fn killed_it_leaves_known_connections_and_nothing_else() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let mut rules = tempfile::NamedTempFile::new().unwrap();
+    rules.write_all(filter(&STATEFUL).as_bytes()).unwrap();
+    let mut starter = Starter::new(&net.router, rules.path().to_str().unwrap());
+    let pid = starter.start("--fast");
+    let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    let there = at("10.1.0.2:7");
+    talk(&from, &to, there, 20);
+    // A silence in which nothing is on its way through the daemon.
+    std::thread::sleep(Duration::from_millis(200));
+    kill(pid, Signal::SIGKILL).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    talk(&from, &to, there, 20);
+    let other = udp(&net.inside, at("10.0.0.2:40001"));
+    let probe = udp(&net.outside, at("10.1.0.2:8"));
+    assert!(!reaches(&other, &probe, at("10.1.0.2:8")));
+    assert!(net.inside.silent("10.0.0.1"));
+    // One without programs takes away those of its predecessor, which would not know its
+    // own sockets' packets.
+    let pid_plain = starter.start("");
+    assert!(eventually(|| !net.inside.silent("10.0.0.1")));
+    kill(pid_plain, Signal::SIGKILL).unwrap();
+    // The next one begins with what it decides itself.
+    let pid = starter.start("--fast");
+    assert!(eventually(|| reaches(&other, &probe, at("10.1.0.2:8"))));
+    talk(&from, &to, there, 3);
+    // An orderly end opens everything.
+    kill(pid, Signal::SIGTERM).unwrap();
+    let third = udp(&net.outside, at("10.1.0.2:40002"));
+    let inner = udp(&net.inside, at("10.0.0.2:9"));
+    assert!(eventually(|| reaches(&third, &inner, at("10.0.0.2:9"))));
+    let clean = || {
+        let left = net.router.sh("ip -d link show");
+        !left.contains("tg-") && !left.contains("tcx")
+    };
+    assert!(eventually(clean));
+}
+
+/// Asks a question every other millisecond and hears the answers to those before.
+struct Asker {
+    thread: JoinHandle<(u32, u32)>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Asker {
+    /// Questions with numbers from `from` to `there`, where `to` answers them.
+    fn start(from: UdpSocket, to: UdpSocket, there: SocketAddr) -> Self {
+        let [ends, done] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (asked, heard) = (ends.clone(), done.clone());
+        to.set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 8];
+            while !heard.load(Ordering::Relaxed) {
+                if let Ok((len, peer)) = to.recv_from(&mut buffer) {
+                    let _ = to.send_to(&buffer[..len], peer);
+                }
+            }
+        });
+        let work = move || {
+            from.set_nonblocking(true).unwrap();
+            let (mut sent, mut answers, mut buffer) = (0_u32, 0, [0; 8]);
+            let mut hear = |answers: &mut u32| {
+                while from.recv(&mut buffer).is_ok() {
+                    *answers += 1;
+                }
+            };
+            while !asked.load(Ordering::Relaxed) {
+                from.send_to(&sent.to_be_bytes(), there).unwrap();
+                sent += 1;
+                std::thread::sleep(Duration::from_millis(2));
+                hear(&mut answers);
+            }
+            std::thread::sleep(Duration::from_millis(200));
+            hear(&mut answers);
+            done.store(true, Ordering::Relaxed);
+            (sent, answers)
+        };
+        let thread = std::thread::spawn(work);
+        Asker { thread, ends }
+    }
+
+    /// How many were asked, and answered.
+    fn end(self) -> (u32, u32) {
+        self.ends.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Both ends of a TCP connection through the router.
+fn connected(net: &Net) -> [TcpStream; 2] {
+    let there = at("10.1.0.2:80");
+    let listener = net.outside.run(|| TcpListener::bind(there)).unwrap();
+    let client = net.inside.run(|| TcpStream::connect(there)).unwrap();
+    let ends = [client, listener.accept().unwrap().0];
+    for end in &ends {
+        end.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    }
+    ends
+}
+
+/// Says something there and back, `times`.
+fn exchange([client, server]: &mut [TcpStream; 2], times: usize) {
+    let mut buffer = [0; 5];
+    for _ in 0..times {
+        client.write_all(b"there").unwrap();
+        server.read_exact(&mut buffer).unwrap();
+        server.write_all(b"again").unwrap();
+        client.read_exact(&mut buffer).unwrap();
+    }
+}
+
+/// Killed and started again three times, with packets on their way all the time: those of a
+/// translated connection that the kernel had all arrive, whoever knows it.
+#[test]
+fn a_successor_takes_connections_over_without_losing_a_packet() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    let mut rules = tempfile::NamedTempFile::new().unwrap();
+    rules.write_all(masquerading().as_bytes()).unwrap();
+    for options in ["--fast", "--fast --xdp"] {
+        let mut starter = Starter::new(&net.router, rules.path().to_str().unwrap());
+        let mut pid = starter.start(options);
+        let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+        let there = at("10.1.0.2:7");
+        talk(&from, &to, there, 20);
+        let mut tcp = connected(&net);
+        let other = udp(&net.inside, at("10.0.0.2:40001"));
+        let probe = udp(&net.outside, at("10.1.0.2:8"));
+        for _ in 0..3 {
+            exchange(&mut tcp, 20);
+            // A silence in which nothing is on its way through the daemon.
+            std::thread::sleep(Duration::from_millis(300));
+            talk(&from, &to, there, 20);
+            let asker = Asker::start(from.try_clone().unwrap(), to.try_clone().unwrap(), there);
+            std::thread::sleep(Duration::from_millis(200));
+            kill(pid, Signal::SIGKILL).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!reaches(&other, &probe, at("10.1.0.2:8")));
+            pid = starter.start(options);
+            std::thread::sleep(Duration::from_millis(300));
+            let (asked, answered) = asker.end();
+            assert_eq!(asked, answered, "{options}");
+            assert!(asked > 200);
+            exchange(&mut tcp, 20);
+            from.set_nonblocking(false).unwrap();
+        }
+        let pins = format!("ls -A /proc/{}/root/sys/fs/bpf", starter.shell.id());
+        assert!(!net.router.sh(&pins).is_empty());
+        kill(pid, Signal::SIGTERM).unwrap();
+        let clean = || {
+            let left = net.router.sh(&format!("ip -d link show; {pins}"));
+            !left.contains("tg-") && !left.contains("tcx") && !left.contains("tidegate")
+        };
+        assert!(eventually(clean), "{}", net.router.sh(&pins));
+    }
+}

@@ -1,0 +1,190 @@
+//! Floods of packets that rules drop, from sources that nobody has heard of: they end in the
+//! kernel, are counted for the rules that drop them, and harm nobody.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use tidegate_datapath::{Fate, Options, Ring};
+use tidegate_wire::Family;
+
+use crate::fast::{STATEFUL, at, fate, may, stream, talk, talk_until_fate};
+use crate::frames::{Source, Stream};
+use crate::net::{Guard, Host, eventually, filter, nat};
+use crate::router::{Net, net};
+use crate::talk::{reaches, udp};
+
+/// Packets of a flood, each from a source of its own.
+const FLOOD: u32 = 100_000;
+/// Packets at a time.
+const STEP: u32 = 1000;
+
+/// The router's address towards the outside.
+const MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+
+fn flood_net() -> Net {
+    let net = net();
+    for host in [&net.inside, &net.outside] {
+        host.sh("ethtool -K eth0 gro on");
+    }
+    // It takes what a program sends there, as a card does.
+    net.router
+        .sh("ip link set eth1 address 02:00:00:00:01:01; ethtool -K eth1 gro on");
+    net.routed();
+    net
+}
+
+fn guard(host: &Host, ring: Ring, rules: &str) -> Guard {
+    let options = Options {
+        fast: true,
+        ring,
+        ..Options::default()
+    };
+    host.guard_with(options, rules, &filter(&STATEFUL))
+}
+
+/// Packets to `dst` by the router's `eth1`.
+fn source(net: &Net, dst: [u8; 4]) -> Source {
+    let stream = Stream {
+        to: MAC,
+        src: [100, 64, 0, 1],
+        dst,
+        port: 7000,
+        back: false,
+        one_address: false,
+        flows: 1 << 24,
+    };
+    Source::new(&net.outside, &stream)
+}
+
+fn send(net: &Net, source: &mut Source, count: u32) {
+    for _ in 0..count / STEP {
+        source.send(&net.outside, STEP);
+        sleep(Duration::from_millis(3));
+    }
+}
+
+/// Sends a few until programs drop them; how many that were.
+fn begin(guard: &Guard, net: &Net, source: &mut Source) -> u32 {
+    let mut sent = 0;
+    let begun = eventually(|| {
+        source.send(&net.outside, 10);
+        sent += 10;
+        sleep(Duration::from_millis(20));
+        fate(guard, Fate::Stopped) > 0
+    });
+    assert!(begun, "{:?}", guard.datapath.report());
+    sent
+}
+
+const RINGS: [Ring; 2] = [Ring::Packet, Ring::Xdp];
+
+#[test]
+fn a_flood_ends_in_the_kernel_and_is_counted() {
+    if !may() {
+        return;
+    }
+    for ring in RINGS {
+        for dst in [[10, 0, 0, 2], [10, 1, 0, 1]] {
+            let net = flood_net();
+            let rules = [
+                &STATEFUL[..],
+                &["-A INPUT -j ACCEPT -p tcp", "-A INPUT -j DROP"],
+            ]
+            .concat();
+            let rules = filter(&rules) + &nat(&["-A POSTROUTING -o eth9 -j MASQUERADE"]);
+            let guard = guard(&net.router, ring, &rules);
+            // A connection beside it, in the kernel and afterwards.
+            let both = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+            talk_until_fate(&guard, forwards(ring), &both, at("10.1.0.2:7"), 20);
+            let mut source = source(&net, dst);
+            let mut sent = begin(&guard, &net, &mut source);
+            for _ in 0..10 {
+                send(&net, &mut source, FLOOD / 10);
+                sent += FLOOD / 10;
+                talk(&both.0, &both.1, at("10.1.0.2:7"), 20);
+            }
+            // The table nat comes first, and INPUT before FORWARD.
+            let rule = if dst == [10, 1, 0, 1] { 2 } else { 5 };
+            let all = || guard.counted(Family::V4, rule) == u64::from(sent);
+            assert!(
+                eventually(all),
+                "{} of {sent}",
+                guard.counted(Family::V4, rule)
+            );
+            let stopped = fate(&guard, Fate::Stopped);
+            assert!(stopped >= u64::from(FLOOD), "{stopped} in the kernel");
+            assert_eq!(guard.counted(Family::V4, 0), 0);
+            let dropped = guard
+                .datapath
+                .with(|engine, _| engine.drops().dropped(tidegate_engine::DropKind::Rule));
+            assert_eq!(dropped.unwrap(), u64::from(sent));
+        }
+    }
+}
+
+const fn forwards(ring: Ring) -> Fate {
+    match ring {
+        Ring::Packet => Fate::Forwarded,
+        Ring::Xdp => Fate::Early,
+    }
+}
+
+/// Rules that change in the middle count what is theirs, packet for packet.
+#[test]
+fn a_change_of_rules_in_a_flood_loses_no_count() {
+    if !may() {
+        return;
+    }
+    for ring in RINGS {
+        let net = flood_net();
+        let guard = guard(&net.router, ring, &filter(&STATEFUL));
+        let mut source = source(&net, [10, 0, 0, 2]);
+        let mut counted = 0;
+        let mut sent = begin(&guard, &net, &mut source);
+        for turn in 0..8 {
+            send(&net, &mut source, 4 * STEP);
+            sent += 4 * STEP;
+            // The last packets of the turn have been looked at when no more are counted.
+            let until = u64::from(sent) - counted;
+            let all = || guard.counted(Family::V4, 2) == until;
+            assert!(
+                eventually(all),
+                "turn {turn}: {} of {until}",
+                guard.counted(Family::V4, 2)
+            );
+            counted += guard.counted(Family::V4, 2);
+            guard.load(Family::V4, &filter(&STATEFUL));
+        }
+        // Each time the first ones come up, until programs have been made anew.
+        assert!(fate(&guard, Fate::Stopped) > 1000);
+    }
+}
+
+/// What the rules let in from one moment on gets in from that moment on, and back.
+#[test]
+fn new_rules_hold_from_their_acknowledgement_on() {
+    if !may() {
+        return;
+    }
+    let net = flood_net();
+    let guard = guard(&net.router, Ring::Xdp, &filter(&STATEFUL));
+    let mut source = source(&net, [10, 0, 0, 2]);
+    let open = [&["-A FORWARD -p udp --dport 9 -j ACCEPT"], &STATEFUL[..]].concat();
+    let there = at("10.0.0.2:9");
+    let to = udp(&net.inside, there);
+    for port in 0..6 {
+        begin(&guard, &net, &mut source);
+        let from = udp(&net.outside, at(&format!("10.1.0.2:{}", 5000 + port)));
+        assert!(!reaches(&from, &to, there));
+        guard.load(Family::V4, &filter(&open));
+        talk(&from, &to, there, 1);
+        // One that is known stays, whatever is dropped.
+        guard.load(Family::V4, &filter(&STATEFUL));
+        let before = fate(&guard, Fate::Stopped);
+        assert!(eventually(|| {
+            source.send(&net.outside, 10);
+            fate(&guard, Fate::Stopped) > before
+        }));
+        talk(&from, &to, there, 1);
+    }
+}

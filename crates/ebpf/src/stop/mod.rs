@@ -1,0 +1,407 @@
+//! The programs that drop what the rules drop, before anything else is asked.
+//!
+//! A flood of packets from sources that nobody has heard of costs a walk of the rules for
+//! each of them, and leaves no connection by which the next one would be known. These
+//! programs, made from the rules that received packets meet, run for packets of no known
+//! flow. They drop those that the engine would drop and count them for the same rules; all
+//! others go on their way.
+//!
+//! What a program must be sure of:
+//! - **The way.** User space has seen the engine drop a packet to the same address at the
+//!   same interface, and says for how long that stands for others ([`TARGETS`]): to which
+//!   hook it leads, out of which interface. Sources are those that routing takes whatever
+//!   it knows of them.
+//! - **The connection.** The packet belongs to none that the tracker knows
+//!   ([`crate::sender::KNOWN`]), none is expected, and it opens one for certain: a UDP
+//!   datagram, or a SYN, with a good checksum.
+//! - **The rules.** `walk` gives up where a condition cannot be read off the packet, and
+//!   where a rule does more than to count.
+//! - **The moment.** The number of the rules in force is the program's own, from before the
+//!   look at the rules until all is counted ([`trail::INSIDE`]).
+
+mod read;
+mod walk;
+
+use std::collections::HashMap;
+
+use tidegate_ir::{Hook, RuleId, Ruleset, TableKind};
+use tidegate_wire::Family;
+
+use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::fast::{Front, Secrets};
+use crate::layout::{DOORS, FATES, GLOBALS, SUMS, global};
+use crate::maps::{Kind, Map};
+use crate::rules::{Facts, Given, INDEX, LENGTH};
+use crate::sender::{KNOWN, is_registered};
+
+/// Rules and policies that programs may count for.
+pub const SLOTS: u32 = 4096;
+/// Most rules that one packet is counted for.
+pub const LONGEST_TRAIL: i32 = 24;
+/// Most addresses of this host; one with more has no such programs.
+pub const MOST_ADDRESSES: usize = 64;
+
+/// Where packets of an interface to an address go: [`target`].
+pub static TARGETS: Map = Map {
+    name: "targets",
+    kind: Kind::Recent,
+    key: TARGET_KEY as u32,
+    value: TARGET as u32,
+    entries: 4096,
+    locked: false,
+    shared: false,
+};
+
+/// Packets and bytes by slot.
+pub static COUNTS: Map = Map {
+    name: "counts",
+    kind: Kind::PerCpuArray,
+    key: 4,
+    value: 16,
+    entries: SLOTS,
+    locked: false,
+    shared: false,
+};
+
+/// Which rules a packet has met so far.
+pub static TRAIL: Map = Map {
+    name: "trail",
+    kind: Kind::PerCpuArray,
+    key: 4,
+    value: trail::SLOTS as u32 + 4 * LONGEST_TRAIL as u32,
+    entries: 1,
+    locked: false,
+    shared: false,
+};
+
+/// The program in front of which [`crate::fast`] stands in traffic control.
+pub static STOPS: Map = programs_of("stops");
+/// The same for XDP.
+pub static EARLY_STOPS: Map = programs_of("early_stops");
+
+const fn programs_of(name: &'static str) -> Map {
+    Map {
+        name,
+        kind: Kind::Programs,
+        key: 4,
+        value: 4,
+        entries: 1,
+        locked: false,
+        shared: false,
+    }
+}
+
+/// The maps that the programs use beside those of [`crate::layout`] and
+/// [`crate::sender::KNOWN`].
+pub static MAPS: [&Map; 5] = [&TARGETS, &COUNTS, &TRAIL, &STOPS, &EARLY_STOPS];
+
+/// Every map that a program may name.
+pub static USED: [&Map; 8] = [
+    &TARGETS, &COUNTS, &TRAIL, &KNOWN, &GLOBALS, &DOORS, &FATES, &SUMS,
+];
+
+/// Offsets in the value of [`TRAIL`].
+pub mod trail {
+    /// Programs of this processor that are between looking whether their rules are in force
+    /// and having counted.
+    pub const INSIDE: i16 = 0;
+    /// How many slots follow.
+    pub(super) const COUNT: i16 = 8;
+    pub(super) const SLOTS: i16 = 16;
+}
+
+/// Bytes of a key of [`TARGETS`].
+pub const TARGET_KEY: usize = 24;
+/// Bytes of a value of [`TARGETS`].
+pub const TARGET: usize = 32;
+
+/// Offsets in a value of [`TARGETS`].
+mod at {
+    pub(super) const EPOCH: i16 = 0;
+    pub(super) const HOOK: i16 = 8;
+    pub(super) const OUT: i16 = 12;
+    pub(super) const MTU: i16 = 16;
+    pub(super) const OWN: i16 = 20;
+}
+
+/// Where packets to an address go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Towards {
+    /// To this host.
+    Here,
+    /// Out of an interface, which takes packets of so many bytes.
+    Out(u32, u32),
+}
+
+impl Towards {
+    const fn number(self) -> u32 {
+        match self {
+            Towards::Here => HERE as u32,
+            Towards::Out(..) => OUT as u32,
+        }
+    }
+}
+
+const HERE: i32 = 1;
+const OUT: i32 = 2;
+
+/// The key of packets to `dst` at an interface.
+#[must_use]
+pub fn target_key(dev: u32, family: Family, dst: u128) -> [u8; TARGET_KEY] {
+    let mut bytes = [0; TARGET_KEY];
+    bytes[..4].copy_from_slice(&dev.to_ne_bytes());
+    match family {
+        Family::V4 => bytes[8..12].copy_from_slice(&(dst as u32).to_be_bytes()),
+        Family::V6 => {
+            bytes[4] = 6;
+            bytes[8..].copy_from_slice(&dst.to_be_bytes());
+        }
+    }
+    bytes
+}
+
+/// Where they go in one epoch, when their Ethernet destination is `own`.
+#[must_use]
+pub fn target(epoch: u64, towards: Towards, own: [u8; 6]) -> [u8; TARGET] {
+    let mut bytes = [0; TARGET];
+    let mut put = |at: i16, value: &[u8]| {
+        bytes[at as usize..at as usize + value.len()].copy_from_slice(value);
+    };
+    put(at::EPOCH, &epoch.to_ne_bytes());
+    put(at::HOOK, &towards.number().to_ne_bytes());
+    if let Towards::Out(dev, mtu) = towards {
+        put(at::OUT, &dev.to_ne_bytes());
+        put(at::MTU, &mtu.to_ne_bytes());
+    }
+    put(at::OWN, &own);
+    bytes
+}
+
+/// Rules of one family.
+#[derive(Clone, Debug)]
+pub struct Side<'a> {
+    /// Rules.
+    pub rules: &'a Ruleset,
+    /// Connections are tracked.
+    pub tracked: bool,
+    /// Those that open meet the nat table.
+    pub translated: bool,
+    /// Addresses of this host, and those with which a packet goes to everybody on a link:
+    /// nobody else sends from them.
+    pub own: &'a [u128],
+}
+
+/// What a program is made from.
+#[derive(Clone, Debug)]
+pub struct Making<'a> {
+    /// Both families.
+    pub sides: [Side<'a>; 2],
+    /// Interfaces and the numbers that their names are in conditions: all there are.
+    pub interfaces: &'a [(u32, u128)],
+    /// Of the fast path.
+    pub secrets: &'a Secrets,
+    /// For [`global::STOP`] and [`TARGETS`]; not 0.
+    pub epoch: u64,
+    /// Most instructions for each family's rules at each hook; rules beyond that are not
+    /// looked at.
+    pub longest: usize,
+}
+
+/// How a rule ends a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It says DROP.
+    Rule,
+    /// It is a policy of DROP.
+    Policy,
+}
+
+/// What a slot counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Family of the rule.
+    pub family: Family,
+    /// The rule or policy.
+    pub rule: RuleId,
+    /// Whether packets end there.
+    pub end: Option<End>,
+}
+
+/// A program, and for which rule each slot counts.
+#[derive(Debug)]
+pub struct Made {
+    /// Its code.
+    pub code: Asm,
+    /// By number.
+    pub slots: Vec<Slot>,
+    /// Whether it can drop anything.
+    pub drops: bool,
+}
+
+/// Where a packet goes that the program is done with.
+#[derive(Clone, Copy)]
+struct Ends {
+    /// Nobody knows, and no look at the rules has begun.
+    out: Label,
+    /// Nobody knows.
+    open: Label,
+    /// Dropped for certain.
+    certain: Label,
+}
+
+/// What a walk counts.
+#[derive(Debug, Default)]
+struct Slots {
+    all: Vec<Slot>,
+    numbers: HashMap<(Family, RuleId), usize>,
+}
+
+impl Slots {
+    /// The number of a slot, unless there are too many.
+    fn of(&mut self, slot: Slot) -> Option<usize> {
+        let next = self.all.len();
+        let number = *self.numbers.entry((slot.family, slot.rule)).or_insert(next);
+        if number == next && next < SLOTS as usize {
+            self.all.push(slot);
+        }
+        (number < SLOTS as usize).then_some(number)
+    }
+}
+
+/// Numbers of helpers (`__BPF_FUNC_MAPPER`).
+mod helper {
+    pub(super) const MAP_LOOKUP: i32 = 1;
+    pub(super) const REDIRECT_PEER: i32 = 155;
+}
+
+/// The value of [`TRAIL`].
+const TRAIL_AT: Reg = Reg::R9;
+
+const FIRST: [TableKind; 3] = [TableKind::Raw, TableKind::Mangle, TableKind::Nat];
+const SECOND: [TableKind; 3] = [TableKind::Mangle, TableKind::Filter, TableKind::Security];
+
+/// The program that stands behind `front`'s look for a flow.
+#[must_use]
+pub fn program(making: &Making<'_>, front: Front) -> Made {
+    let mut a = Asm::new();
+    let ends = Ends {
+        out: a.label(),
+        open: a.label(),
+        certain: a.label(),
+    };
+    let mut slots = Slots::default();
+    read::packet(&mut a, making, front, ends.out);
+    enter(&mut a, making.epoch, ends);
+    let v6 = a.label();
+    read::is_v6(&mut a, v6);
+    let [side4, side6] = &making.sides;
+    decide(&mut a, making, side4, &mut slots, ends);
+    a.bind(v6);
+    decide(&mut a, making, side6, &mut slots, ends);
+    let drops = a.jumps_to(ends.certain);
+    a.bind(ends.certain);
+    if drops {
+        count(&mut a);
+        leave(&mut a);
+        read::drop(&mut a, front);
+    }
+    a.bind(ends.open);
+    leave(&mut a);
+    a.bind(ends.out);
+    read::go_on(&mut a, front);
+    a.prune();
+    Made {
+        code: a,
+        slots: slots.all,
+        drops,
+    }
+}
+
+/// R0: the value of `map` under the key at [`INDEX`].
+fn look_up(a: &mut Asm, map: &'static Map) {
+    a.load_map(Reg::R1, map);
+    a.mov(Reg::R2, Reg::R10);
+    a.alu(Op::Add, Reg::R2, i32::from(INDEX));
+    a.call(helper::MAP_LOOKUP);
+}
+
+/// From here on, as user space sees, this processor counts for the rules of `epoch`, if
+/// those are in force.
+fn enter(a: &mut Asm, epoch: u64, ends: Ends) {
+    use Reg as R;
+    a.store(Size::W, R::R10, INDEX, 0);
+    look_up(a, &TRAIL);
+    a.jump_if(Cond::Eq, R::R0, 0, ends.out);
+    a.mov(TRAIL_AT, R::R0);
+    a.store(Size::D, TRAIL_AT, trail::COUNT, 0);
+    // A barrier as well: what comes is not read before this is seen.
+    a.mov(R::R1, 1);
+    a.fetch_add(TRAIL_AT, trail::INSIDE, R::R1);
+    look_up(a, &GLOBALS);
+    a.jump_if(Cond::Eq, R::R0, 0, ends.open);
+    a.load(Size::D, R::R1, R::R0, 8 * global::STOP as i16);
+    a.constant(R::R2, epoch);
+    a.jump_if(Cond::Ne, R::R1, R::R2, ends.open);
+}
+
+fn leave(a: &mut Asm) {
+    a.load(Size::D, Reg::R1, TRAIL_AT, trail::INSIDE);
+    a.alu(Op::Sub, Reg::R1, 1);
+    a.store(Size::D, TRAIL_AT, trail::INSIDE, Reg::R1);
+}
+
+/// One family's packets.
+fn decide(a: &mut Asm, making: &Making<'_>, side: &Side<'_>, slots: &mut Slots, ends: Ends) {
+    let family = side.rules.family;
+    if side.rules.tables.iter().flatten().next().is_none() {
+        return a.jump(ends.open);
+    }
+    read::source(a, side, ends.open);
+    if side.tracked {
+        is_registered(a, family, ends.open, ends.open);
+    }
+    let given = Given {
+        tracked: side.tracked,
+        translated: false,
+        received: true,
+    };
+    let mut facts = Facts::new(side.rules, making.interfaces, given);
+    let mut hook = |a: &mut Asm, hook, tables: &[TableKind]| {
+        facts.hook = hook;
+        let most = a.len() + making.longest;
+        walk::tables(a, &facts, tables, (slots, most), ends);
+    };
+    let first = match side.tracked && side.translated {
+        true => &FIRST[..],
+        false => &FIRST[..2],
+    };
+    hook(a, Hook::Prerouting, first);
+    let forward = a.label();
+    read::is_forwarded(a, forward);
+    hook(a, Hook::Input, &SECOND);
+    a.jump(ends.open);
+    a.bind(forward);
+    hook(a, Hook::Forward, &SECOND);
+    a.jump(ends.open);
+}
+
+/// Counts the packet for the rules it has met.
+fn count(a: &mut Asm) {
+    use Reg as R;
+    let done = a.label();
+    for i in 0..LONGEST_TRAIL {
+        a.load(Size::D, R::R1, TRAIL_AT, trail::COUNT);
+        a.jump_if(Cond::Le, R::R1, i, done);
+        a.load(Size::W, R::R1, TRAIL_AT, trail::SLOTS + 4 * i as i16);
+        a.store(Size::W, R::R10, INDEX, R::R1);
+        look_up(a, &COUNTS);
+        a.jump_if(Cond::Eq, R::R0, 0, done);
+        a.load(Size::D, R::R1, R::R0, 0);
+        a.alu(Op::Add, R::R1, 1);
+        a.store(Size::D, R::R0, 0, R::R1);
+        a.load(Size::D, R::R1, R::R0, 8);
+        a.alu(Op::Add, R::R1, LENGTH);
+        a.store(Size::D, R::R0, 8, R::R1);
+    }
+    a.bind(done);
+}

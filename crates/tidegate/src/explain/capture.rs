@@ -1,0 +1,88 @@
+//! A packet of a capture: what it meets after those before it.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+use tidegate_host::Host;
+
+use super::Args;
+use super::remedy::{self, Refusal, Remedy};
+use crate::course::{Passed, Place};
+use crate::replay::explain::origin_json;
+use crate::replay::fate::Fate;
+use crate::replay::host_of;
+use crate::replay::paint::Paint;
+use crate::replay::rules::{Loaded, Rules};
+use crate::replay::session::Session;
+use crate::replay::told::Told;
+
+/// Runs the command for packet `number`.
+///
+/// # Errors
+/// Rules, host or capture cannot be read; there is no such packet.
+pub(super) fn run(args: &Args, capture: &Path, number: u64) -> Result<()> {
+    let captures = [capture.to_owned()];
+    let rules = args.given.rules()?;
+    let host = host_of(args.given.host.as_deref(), &captures, &rules)?;
+    rules.meet(&host, false)?;
+    let paint = Paint::for_stdout();
+    let begin = |rules: &Rules, host: Host| {
+        let copy = Rules(rules.0.iter().map(Loaded::copy).collect());
+        Session::new(host, copy, &captures)
+    };
+    let mut session = begin(&rules, host.clone());
+    let told = session.told(&captures, number, paint)?;
+    let again = |changed: &Rules| {
+        let told = begin(changed, host.clone()).told(&captures, number, paint);
+        told.ok().and_then(refusal)
+    };
+    let refused = told.fate.rule().is_some();
+    let remedy = refused.then(|| remedy::find(&rules, again));
+    let mut out = io::stdout().lock();
+    if args.json {
+        let all = json!({
+            "packets": [packet(&session, &told, number, paint)],
+            "verdict": match (refused, &told.fate) {
+                (true, _) => "REFUSED",
+                (false, Fate::Accept) => "ACCEPT",
+                (false, _) => "STOPPED",
+            },
+            "findings": told.advice.iter().collect::<Vec<_>>(),
+            "remedy": remedy.as_ref().map(Remedy::json),
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+        return Ok(());
+    }
+    write!(out, "{}", session.text(&told, paint)?)?;
+    if let Some(remedy) = remedy {
+        write!(out, "{}", remedy.text(paint))?;
+    }
+    Ok(())
+}
+
+/// The packet as one that rules refused.
+fn refusal(told: Told) -> Option<Refusal> {
+    told.fate.rule()?;
+    let passed = Passed {
+        fate: told.fate,
+        outputs: Vec::new(),
+        bytes: told.bytes,
+        from: told.input.map_or(Place::Here, Place::At),
+    };
+    Some((passed, told.explainer?))
+}
+
+fn packet(session: &Session, told: &Told, number: u64, paint: Paint) -> serde_json::Value {
+    let watched = told.explainer.as_ref();
+    json!({
+        "number": number,
+        "packet": told.brief.as_ref().map(ToString::to_string),
+        "verdict": told.fate.word(),
+        "why": told.fate.why(),
+        "ctstate": watched.map(|e| e.walk.state.name()),
+        "rule": told.origin.as_ref().map(origin_json),
+        "steps": watched.map(|e| e.json(&session.show(paint))),
+    })
+}
