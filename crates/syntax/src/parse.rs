@@ -46,9 +46,10 @@ impl Reader<'_> {
     /// # Errors
     /// The tool's own texts.
     pub fn read(&self, words: &[&str]) -> Result<Invocation, Failure> {
-        if let Some(word) = words.iter().find(|w| w.bytes().any(|b| b == b'\n')) {
+        let unfit = |w: &&&str| w.bytes().any(|b| matches!(b, b'\n' | 0));
+        if let Some(word) = words.iter().find(unfit) {
             return Err(Failure::Usage(format!(
-                "Newlines not allowed in arguments: `{}'",
+                "Newlines and NUL bytes not allowed in arguments: `{}'",
                 word.escape_debug()
             )));
         }
