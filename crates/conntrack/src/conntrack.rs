@@ -7,8 +7,8 @@ use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, 
 use crate::event::{Event, EventKind, ExpectEvent};
 use crate::expect::Expectations;
 use crate::helper::pptp::KeyMap;
-use crate::nat::{BySource, Leaving};
 use crate::nat::blocks::{Binding, Blocks};
+use crate::nat::{BySource, Leaving};
 use crate::policy::PolicyId;
 use crate::reason::{DropReason, InvalidReason, Note};
 use crate::register::Register;

@@ -37,7 +37,10 @@ impl Leaving {
     fn takes(&self, entry: &Entry) -> bool {
         let own = entry.confirmed() && !entry.status.has(Status::DYING);
         let there = entry.masq_index == self.ifindex;
-        own && there && self.addr.is_none_or(|a| a == { entry.tuple(Dir::Reply).dst })
+        own && there
+            && self
+                .addr
+                .is_none_or(|a| a == { entry.tuple(Dir::Reply).dst })
     }
 }
 
