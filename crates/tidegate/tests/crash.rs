@@ -2,7 +2,10 @@
 //! user and network namespace of its own: needs `unshare`, `ip` and `ping`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::process::{Command, Output, Stdio};
+#[path = "support/namespace.rs"]
+mod namespace;
+
+use namespace::Script;
 
 /// Starts the daemon, kills it, and defines what can be asked afterwards.
 const BEGIN: &str = r#"
@@ -19,39 +22,15 @@ up() {
 }
 "#;
 
-fn run(script: &str) -> Option<Output> {
-    let directory = tempfile::tempdir().unwrap();
-    let rules = "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n";
-    std::fs::write(directory.path().join("rules"), rules).unwrap();
-    let inside = |script: &str| {
-        let mut command = Command::new("timeout");
-        command.args(["60", "unshare", "-Urn", "sh", "-ec", script]);
-        command
-            .env("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))
-            .env("TIDEGATE_SOCKET", directory.path().join("sock"))
-            .env("DIR", directory.path())
-            .stdin(Stdio::null());
-        command.output()
-    };
-    let tried = inside("ip link set lo up && ping -V");
-    if !tried.as_ref().is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: no user namespace, ip or ping here: {tried:?}");
-        return None;
-    }
-    Some(inside(&format!("{BEGIN}{script}")).unwrap())
-}
-
-fn succeeds(script: &str) {
-    if let Some(run) = run(script) {
-        let out = String::from_utf8_lossy(&run.stdout);
-        let err = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "{}\n{out}{err}", run.status);
-    }
-}
+const INSIDE: Script<'_> = Script {
+    files: &[("rules", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")],
+    needs: "ip link set lo up && ping -V",
+    prelude: BEGIN,
+};
 
 #[test]
 fn closed_until_released() {
-    succeeds(
+    INSIDE.succeeds(
         "
         up closed
         passes || exit 2
@@ -67,7 +46,7 @@ fn closed_until_released() {
 
 #[test]
 fn open_where_wished() {
-    succeeds(
+    INSIDE.succeeds(
         "
         up open
         passes || exit 2
@@ -81,7 +60,7 @@ fn open_where_wished() {
 /// An end in order leaves no guardian and nothing closed.
 #[test]
 fn down() {
-    succeeds(
+    INSIDE.succeeds(
         "
         up open
         $TIDEGATE down

@@ -3,8 +3,13 @@
 //! `unshare`, `ip`, `nsenter` and Python, no root.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "support/namespace.rs"]
+mod namespace;
+
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
+
+use namespace::Script;
 
 /// The guarded host is 192.0.2.1; a client at 192.0.2.2 has sent a line to its port 22,
 /// which is redirected to 2200, has got it back, and keeps the connection.
@@ -58,38 +63,15 @@ const RULES: &str = "*nat\n\
     -A INPUT -p tcp --dport 2200 -j SERVICES\n\
     -A SERVICES -s 192.0.2.0/24 -j ACCEPT\nCOMMIT\n";
 
-fn inside(script: &str) -> Option<Output> {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("rules"), RULES).unwrap();
-    let run = |script: &str| {
-        let mut command = Command::new("timeout");
-        command
-            .args(["120", "unshare", "-Urn", "sh", "-ec", script])
-            .env("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))
-            .env("TIDEGATE_SOCKET", directory.path().join("sock"))
-            .env("DIR", directory.path())
-            .stdin(Stdio::null());
-        command.output()
-    };
-    let tried = run("ip link add x0 type veth peer name x1 && nsenter -V && python3 -c ''");
-    if !tried.as_ref().is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: no user namespace, ip, nsenter or python3 here: {tried:?}");
-        return None;
-    }
-    Some(run(&format!("{SCRIPT}{script}")).unwrap())
-}
-
-fn succeeds(script: &str) {
-    if let Some(run) = inside(script) {
-        let out = String::from_utf8_lossy(&run.stdout);
-        let err = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "{}\n{out}{err}", run.status);
-    }
-}
+const INSIDE: Script<'_> = Script {
+    files: &[("rules", RULES)],
+    needs: "ip link add x0 type veth peer name x1 && nsenter -V && python3 -c ''",
+    prelude: SCRIPT,
+};
 
 #[test]
 fn a_connection_is_explained_and_nothing_changes_by_it() {
-    succeeds(
+    INSIDE.succeeds(
         r#"
         state() { for tool in iptables-save conntrack; do case $tool in
             iptables-save) $TIDEGATE iptables-save -c | grep -v '^#';;
@@ -133,7 +115,7 @@ assert all["next"]["client"]["passes"] and all["next"]["server"]["passes"], all[
 
 #[test]
 fn rules_that_change_are_told_as_they_were() {
-    succeeds(
+    INSIDE.succeeds(
         r#"
         # A rule before it: another number, the same rule.
         $TIDEGATE iptables -I SERVICES -s 192.0.2.99 -j DROP
@@ -177,7 +159,7 @@ assert all["remedy"]["commands"] == ["iptables -A INPUT -m conntrack --ctstate R
 
 #[test]
 fn a_saved_state_is_explained_without_a_daemon() {
-    succeeds(
+    INSIDE.succeeds(
         r#"
         $TIDEGATE down
         wait $daemon || true

@@ -2,7 +2,10 @@
 //! one, and rules that would cut it. Needs `unshare`, `ip`, `nsenter` and Python, no root.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::process::{Command, Output, Stdio};
+#[path = "support/namespace.rs"]
+mod namespace;
+
+use namespace::Script;
 
 /// The guarded host is this namespace (192.0.2.1), the administrator's machine another
 /// (192.0.2.2). A program there writes a line every 50 ms over one connection and notes
@@ -66,47 +69,22 @@ const ELSEWHERE: &str = "*nat\n-A PREROUTING -p tcp --dport 2200 -j REDIRECT --t
 const GOOD: &str =
     "*filter\n:INPUT DROP [0:0]\n-A INPUT -s 192.0.2.2 -p tcp --dport 2200 -j ACCEPT\nCOMMIT\n";
 
-fn inside(script: &str) -> Option<Output> {
-    let directory = tempfile::tempdir().unwrap();
-    for (name, rules) in [
+const INSIDE: Script<'_> = Script {
+    files: &[
         ("open", OPEN),
         ("closed", CLOSED),
         ("no-new", NO_NEW),
         ("dumb", DUMB),
         ("elsewhere", ELSEWHERE),
         ("good", GOOD),
-    ] {
-        std::fs::write(directory.path().join(name), rules).unwrap();
-    }
-    let run = |script: &str| {
-        let mut command = Command::new("timeout");
-        command
-            .args(["120", "unshare", "-Urn", "sh", "-ec", script])
-            .env("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))
-            .env("TIDEGATE_SOCKET", directory.path().join("sock"))
-            .env("DIR", directory.path())
-            .stdin(Stdio::null());
-        command.output()
-    };
-    let tried = run("ip link add x0 type veth peer name x1 && nsenter -V && python3 -c ''");
-    if !tried.as_ref().is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: no user namespace, ip, nsenter or python3 here: {tried:?}");
-        return None;
-    }
-    Some(run(&format!("{SCRIPT}{script}")).unwrap())
-}
-
-fn succeeds(script: &str) {
-    if let Some(run) = inside(script) {
-        let out = String::from_utf8_lossy(&run.stdout);
-        let err = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "{}\n{out}{err}", run.status);
-    }
-}
+    ],
+    needs: "ip link add x0 type veth peer name x1 && nsenter -V && python3 -c ''",
+    prelude: SCRIPT,
+};
 
 #[test]
 fn rules_that_would_cut_the_connection_are_refused() {
-    succeeds(
+    INSIDE.succeeds(
         "
         for rules in closed no-new dumb elsewhere; do
             apply $DIR/$rules
@@ -126,7 +104,7 @@ fn rules_that_would_cut_the_connection_are_refused() {
 
 #[test]
 fn forced_the_connection_is_cut_and_lives_again_when_the_rules_roll_back() {
-    succeeds(
+    INSIDE.succeeds(
         "
         apply --force-lockout --no-wait --timeout 4 $DIR/closed
         test $code = 0 || { cat $DIR/err; exit 2; }
@@ -141,7 +119,7 @@ fn forced_the_connection_is_cut_and_lives_again_when_the_rules_roll_back() {
 
 #[test]
 fn what_lets_it_live_is_applied_under_it() {
-    succeeds(
+    INSIDE.succeeds(
         "
         echo y | $TIDEGATE apply --timeout 30 $DIR/good >$DIR/out 2>$DIR/err || { cat $DIR/err; exit 2; }
         moves || exit 3
@@ -154,7 +132,7 @@ fn what_lets_it_live_is_applied_under_it() {
 /// that has accepted the connection, as a shell does from sshd.
 #[test]
 fn the_session_is_found_by_its_socket() {
-    succeeds(
+    INSIDE.succeeds(
         r#"
         unset SSH_CONNECTION
         python3 -c '

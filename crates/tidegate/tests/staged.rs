@@ -2,7 +2,10 @@
 //! `ip` and Python, no root.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::process::{Command, Stdio};
+#[path = "support/namespace.rs"]
+mod namespace;
+
+use namespace::Script;
 
 const SCRIPT: &str = r#"
 ip link set lo up
@@ -48,25 +51,10 @@ $TIDEGATE iptables -S INPUT | grep -q 9999 || exit 17
 
 #[test]
 fn rules_on_stage_see_packets_and_do_nothing_until_promoted() {
-    let directory = tempfile::tempdir().unwrap();
-    let run = |script: &str| {
-        let mut command = Command::new("timeout");
-        command
-            .args(["90", "unshare", "-Urn", "sh", "-ec", script])
-            .env("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))
-            .env("TIDEGATE_SOCKET", directory.path().join("sock"))
-            .env("DIR", directory.path())
-            .env_remove("SSH_CONNECTION")
-            .stdin(Stdio::null());
-        command.output()
+    let inside = Script {
+        files: &[],
+        needs: "ip link set lo up && python3 -c ''",
+        prelude: "",
     };
-    let tried = run("ip link set lo up && python3 -c ''");
-    if !tried.as_ref().is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: no user namespace, ip or python3 here: {tried:?}");
-        return;
-    }
-    let run = run(SCRIPT).unwrap();
-    let out = String::from_utf8_lossy(&run.stdout);
-    let err = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{}\n{out}{err}", run.status);
+    inside.succeeds(SCRIPT);
 }
