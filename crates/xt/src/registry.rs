@@ -107,6 +107,7 @@ pub static ALL: &[&Extension] = &[
     &targets::standard::RETURN,
     &targets::synproxy::SYNPROXY,
     &targets::tcpmss::TCPMSS,
+    &targets::tcpmss::TCPMSS6,
     &targets::tcpoptstrip::TCPOPTSTRIP,
     &targets::tee::TEE,
     &targets::tos::TOS,

@@ -67,12 +67,12 @@ const OPTIONS: &[Opt] = &[
     Opt::new("save-mark", Arg::Flag)
         .excludes(&[SET_XMARK, SET_MARK, AND, OR, XOR, RESTORE])
         .help(
-            "  --save-mark [--ctmask mask] [--nfmask mask]\n                                Copy nfmark to ctmark using masks\n",
+            "  --save-mark [--ctmask mask] [--nfmask mask]\n                                Copy ctmark to nfmark using masks\n",
         ),
     Opt::new("restore-mark", Arg::Flag)
         .excludes(&[SET_XMARK, SET_MARK, AND, OR, XOR, SAVE])
         .help(
-            "  --restore-mark [--ctmask mask] [--nfmask mask]\n                                Copy ctmark to nfmark using masks\n",
+            "  --restore-mark [--ctmask mask] [--nfmask mask]\n                                Copy nfmark to ctmark using masks\n",
         ),
     Opt::new("nfmask", MASK_ARG).excludes(&[MASK]),
     Opt::new("ctmask", MASK_ARG).excludes(&[MASK]),

@@ -31,16 +31,16 @@ const OPTIONS: &[Opt] = &[
             show: |v, _| text::quote(v.text().unwrap_or("")),
         },
     )
-    .help(" --log-prefix prefix\t\tPrefix log messages with this prefix.\n\n"),
+    .help(" --log-prefix prefix\t\tPrefix log messages with this prefix.\n"),
     Opt::new("log-level", Arg::SyslogLevel)
-        .help("--log-level level\t\tLevel of logging (numeric or see syslog.conf)\n"),
+        .help(" --log-level level\t\tLevel of logging (numeric or see syslog.conf)\n"),
     Opt::new("log-tcp-sequence", Arg::Flag)
-        .help(" --log-tcp-sequence\t\tLog TCP sequence numbers.\n\n"),
-    Opt::new("log-tcp-options", Arg::Flag).help(" --log-tcp-options\t\tLog TCP options.\n\n"),
-    Opt::new("log-ip-options", Arg::Flag).help(" --log-ip-options\t\tLog IP options.\n\n"),
-    Opt::new("log-uid", Arg::Flag).help(" --log-uid\t\t\tLog UID owning the local socket.\n\n"),
+        .help(" --log-tcp-sequence\t\tLog TCP sequence numbers.\n"),
+    Opt::new("log-tcp-options", Arg::Flag).help(" --log-tcp-options\t\tLog TCP options.\n"),
+    Opt::new("log-ip-options", Arg::Flag).help(" --log-ip-options\t\tLog IP options.\n"),
+    Opt::new("log-uid", Arg::Flag).help(" --log-uid\t\t\tLog UID owning the local socket.\n"),
     Opt::new("log-macdecode", Arg::Flag)
-        .help(" --log-macdecode\t\tDecode MAC addresses and protocol.\n\n"),
+        .help(" --log-macdecode\t\tDecode MAC addresses and protocol.\n"),
 ];
 
 /// `-j LOG`.

@@ -21,7 +21,7 @@ const OPTIONS: &[Opt] = &[Opt::new(
     },
 )
 .mandatory()
-.help("  --to address[/mask]\n\t\t\t\tNetwork address to map to.\n")];
+.help("  --to address[/mask]\n\t\t\t\tNetwork address to map to.\n\n")];
 
 /// `-j NETMAP`.
 pub static NETMAP: Extension = Extension {

@@ -191,8 +191,10 @@ const HELP4: &str = "    icmp-net-unreachable     \tICMP network unreachable
     host-prohib              \talias
     tcp-reset                \tTCP RST packet
     tcp-rst                  \talias
-    icmp-admin-prohibited    \tICMP administratively prohibited
+    icmp-admin-prohibited    \tICMP administratively prohibited (*)
     admin-prohib             \talias
+
+(*) See man page or read the INCOMPATIBILITES file for compatibility issues.
 ";
 
 const HELP6: &str = "    icmp6-no-route           \tICMPv6 no route
@@ -209,6 +211,7 @@ const HELP6: &str = "    icmp6-no-route           \tICMPv6 no route
     policy-fail              \talias
     icmp6-reject-route       \tICMPv6 reject route
     reject-route             \talias
+
 ";
 
 const CASES4: &[Case] = &[

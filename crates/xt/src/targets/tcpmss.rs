@@ -3,7 +3,7 @@
 //! the last one counts.
 
 use tidegate_ir::{Effect, Hook, Mss, TableKind, Verdict};
-use tidegate_wire::proto;
+use tidegate_wire::{Family, proto};
 
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Families, Help, Instance, Legal, ListCtx, Lower,
@@ -16,28 +16,41 @@ const CLAMP: usize = 1;
 /// Largest value of `--set-mss`: what fits a packet after the network header.
 const MAX_MSS: u64 = 65535 - 20;
 
-const OPTIONS: &[Opt] = &[
-    Opt::new(
-        "set-mss",
-        Arg::Int {
-            min: 0,
-            max: MAX_MSS,
-            hex: 0,
-        },
-    )
-    .replaces(&[CLAMP])
-    .help("  --set-mss value               explicitly set MSS option to specified value\n"),
-    Opt::new("clamp-mss-to-pmtu", Arg::Flag)
-        .replaces(&[SET])
-        .help("  --clamp-mss-to-pmtu           automatically clamp MSS value to (path_MTU - 20)\n"),
-];
+const fn options(clamp: &'static str) -> [Opt; 2] {
+    let value = Arg::Int {
+        min: 0,
+        max: MAX_MSS,
+        hex: 0,
+    };
+    [
+        Opt::new("set-mss", value)
+            .replaces(&[CLAMP])
+            .help("  --set-mss value               explicitly set MSS option to specified value\n"),
+        Opt::new("clamp-mss-to-pmtu", Arg::Flag)
+            .replaces(&[SET])
+            .help(clamp),
+    ]
+}
 
-/// `-j TCPMSS`.
+const OPTIONS4: [Opt; 2] =
+    options("  --clamp-mss-to-pmtu           automatically clamp MSS value to (path_MTU - 20)\n");
+const OPTIONS6: [Opt; 2] =
+    options("  --clamp-mss-to-pmtu           automatically clamp MSS value to (path_MTU - 40)\n");
+
+/// `-j TCPMSS` of IPv6.
+pub static TCPMSS6: Extension = Extension {
+    families: Families::Only(Family::V6),
+    options: &OPTIONS6,
+    cases: &[ok("-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1000").v6()],
+    ..TCPMSS
+};
+
+/// `-j TCPMSS` of IPv4.
 pub static TCPMSS: Extension = Extension {
     name: "TCPMSS",
     lower: Lower::Target(lower),
-    families: Families::Both,
-    options: OPTIONS,
+    families: Families::Only(Family::V4),
+    options: &OPTIONS4,
     help: Help::TABLE.titled("TCPMSS target mutually-exclusive options:"),
     legal: Legal {
         protos: &[proto::TCP],
@@ -102,7 +115,6 @@ const CASES: &[Case] = &[
         "-p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK -j TCPMSS --set-mss 0x100",
         "-p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK -j TCPMSS --set-mss 256",
     )),
-    ok("-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1000").v6(),
     forward(bad("-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS")),
     forward(saved(
         "-p tcp -m tcp --tcp-flags SYN SYN -j TCPMSS --clamp-mss-to-pmtu --set-mss 9",

@@ -68,7 +68,7 @@ pub static TOS: Extension = Extension {
     }),
     families: Families::Both,
     options: OPTIONS,
-    help: Help::TABLE,
+    help: Help::TABLE.titled("TOS target vlibxtables.so.12 options:"),
     legal: Legal::tables(&[TableKind::Mangle]),
     finish,
     save: crate::save_all,

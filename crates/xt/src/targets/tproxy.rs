@@ -46,7 +46,7 @@ pub static TPROXY: Extension = Extension {
     lower: Lower::Target(lower),
     families: Families::Both,
     options: OPTIONS,
-    help: Help::tail("\n").titled("TPROXY target options"),
+    help: Help::tail("\n").titled("TPROXY target options:"),
     legal: Legal {
         tables: &[TableKind::Mangle],
         hooks: &[Hook::Prerouting],

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, fs, io::Write, process};
 
 use tidegate_wire::Family;
-use tidegate_xt::{ALL, Case, Expect, Instance, ListCtx, Names};
+use tidegate_xt::{ALL, Case, Expect, Extension, Instance, ListCtx, Lower, Names, help};
 
 use crate::common;
 
@@ -205,4 +205,41 @@ fn the_tool_agrees_with_the_cases() {
         faults.len(),
         faults.join("\n")
     );
+}
+
+/// Where 1.8.13 knows more types than the installed tool.
+const OTHER_HELP: &[&str] = &["icmp", "icmp6"];
+
+#[test]
+#[ignore = "needs iptables-legacy"]
+fn the_tool_helps_in_the_same_words() {
+    let families = |ext: &Extension| {
+        let all = [
+            (Family::V4, "iptables-legacy"),
+            (Family::V6, "ip6tables-legacy"),
+        ];
+        all.into_iter()
+            .filter(|f| ext.families.contains(f.0))
+            .collect::<Vec<_>>()
+    };
+    let mut compared = 0;
+    for ext in ALL.iter().filter(|e| !OTHER_HELP.contains(&e.name)) {
+        let option = match ext.lower {
+            Lower::Match(_) => "-m",
+            Lower::Target(_) => "-j",
+        };
+        for (_, tool) in families(ext) {
+            let mut command = process::Command::new(tool);
+            let output = command.args([option, ext.name, "-h"]).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let own = help(ext);
+            assert!(
+                text.ends_with(&format!("\n{own}")),
+                "{tool} {}:\n{text}\n{own}",
+                ext.name
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 100, "{compared}");
 }
