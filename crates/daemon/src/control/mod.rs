@@ -247,4 +247,31 @@ mod tests {
         let refused = Frame::read(&mut wire, MAX_REQUEST).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::UnexpectedEof);
     }
+
+    #[test]
+    fn input_follows_a_request_as_it_is() {
+        for input in ["", "*filter\n\"COMMIT\"\n\u{e9}"] {
+            let request = Request {
+                name: "iptables-restore".to_owned(),
+                words: vec!["-n".to_owned()],
+                input: input.to_owned(),
+            };
+            let mut wire = Vec::new();
+            request.write(&mut wire).unwrap();
+            assert!(wire.ends_with(input.as_bytes()));
+            assert_eq!(Request::read(&mut wire.as_slice()).unwrap(), request);
+            // Half of it is nothing.
+            let half = &wire[..wire.len() - 1];
+            assert!(Request::read(&mut { half }).is_err());
+        }
+        let mut wire = Vec::new();
+        let short = br#"{"name":"ipset","input":"list"}"#.to_vec();
+        Frame::Request(short).write(&mut wire).unwrap();
+        assert_eq!(Request::read(&mut wire.as_slice()).unwrap().input, "list");
+        let mut wire = Vec::new();
+        let promised = br#"{"name":"ipset","follows":true}"#.to_vec();
+        Frame::Request(promised).write(&mut wire).unwrap();
+        Frame::Exit(0).write(&mut wire).unwrap();
+        assert!(Request::read(&mut wire.as_slice()).is_err());
+    }
 }
