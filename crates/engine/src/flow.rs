@@ -26,7 +26,7 @@ use crate::packet::Packet;
 use crate::routing::Path;
 
 /// Most plans of one epoch; beyond, packets walk the tables.
-const MAX_PLANS: usize = (1 << PLAN_BITS) - MAX_REASONS;
+const MAX_PLANS: usize = 1 << 16;
 /// Most tests that a plan depends on.
 const MAX_GUARDS: usize = 16;
 /// Most counters that a plan raises.
@@ -36,10 +36,11 @@ const MAX_TRAIL: usize = 256;
 const PLAN_BITS: u32 = 20;
 /// Epochs after which their numbers come round.
 const EPOCHS: u64 = (BELOW + 1) >> PLAN_BITS;
-/// Number of the first reason for having none.
+/// Number of the first reason for having none; the others are below it.
 const NO_PLAN: u64 = (1 << PLAN_BITS) - 1;
 /// Most reasons that are kept.
 const MAX_REASONS: usize = 256;
+const _: () = assert!(MAX_PLANS + MAX_REASONS <= 1 << PLAN_BITS);
 /// Ends the part of a trail that belongs to one table.
 const END: u32 = u32::MAX;
 

@@ -25,6 +25,7 @@ up() {
 const INSIDE: Script<'_> = Script {
     files: &[("rules", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")],
     needs: "ip link set lo up && ping -V",
+    far: false,
     prelude: BEGIN,
 };
 

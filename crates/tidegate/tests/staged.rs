@@ -54,6 +54,7 @@ fn rules_on_stage_see_packets_and_do_nothing_until_promoted() {
     let inside = Script {
         files: &[],
         needs: "ip link set lo up && python3 -c ''",
+        far: false,
         prelude: "",
     };
     inside.succeeds(SCRIPT);

@@ -202,7 +202,7 @@ impl Env {
     pub(crate) fn lost(&self, new: &Env) -> Vec<(IfIndex, Option<u128>)> {
         let mut lost = Vec::new();
         for old in &self.interfaces {
-            let Some(now) = new.interfaces.iter().find(|i| i.index == old.index) else {
+            let Some(now) = new.interface(old.index) else {
                 lost.push((old.index, None));
                 continue;
             };

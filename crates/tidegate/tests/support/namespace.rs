@@ -2,12 +2,32 @@
 
 use std::process::{Command, Output, Stdio};
 
+/// This namespace is a host (192.0.2.1), `there` runs programs on another (192.0.2.2). What is
+/// noted as `far`, `server`, `client` and `daemon` is ended with the script.
+const FAR: &str = r#"
+trap 'kill $far $server $client $daemon 2>/dev/null || true' EXIT
+unshare -n sleep 120 & far=$!
+for i in $(seq 100); do
+    test "$(readlink /proc/$far/ns/net)" = "$(readlink /proc/self/ns/net)" || break
+    sleep 0.05
+done
+ip link set lo up
+ip link add eth0 type veth peer name eth1 netns $far
+ip addr add 192.0.2.1/24 dev eth0
+ip link set eth0 up
+there() { nsenter -t $far -n "$@"; }
+there ip addr add 192.0.2.2/24 dev eth1
+there ip link set eth1 up
+"#;
+
 /// A script, what it needs, and what it finds in `$DIR`.
 pub(crate) struct Script<'a> {
     /// Names and contents of files.
     pub(crate) files: &'a [(&'a str, &'a str)],
     /// Commands that can only succeed where the script can.
     pub(crate) needs: &'a str,
+    /// Whether there is another host, at the end of a cable.
+    pub(crate) far: bool,
     /// What comes before each script.
     pub(crate) prelude: &'a str,
 }
@@ -31,13 +51,20 @@ impl Script<'_> {
                 .stdin(Stdio::null());
             command.output()
         };
-        let tried = run(self.needs);
+        let (cable, far) = match self.far {
+            true => (
+                "ip link add x0 type veth peer name x1 && nsenter -V && ",
+                FAR,
+            ),
+            false => ("", ""),
+        };
+        let needs = format!("{cable}{}", self.needs);
+        let tried = run(&needs);
         if !tried.as_ref().is_ok_and(|o| o.status.success()) {
-            let needs = self.needs;
             eprintln!("SKIPPED: no user namespace here, or not all of `{needs}`: {tried:?}");
             return None;
         }
-        Some(run(&format!("{}{script}", self.prelude)).unwrap())
+        Some(run(&format!("{far}{}{script}", self.prelude)).unwrap())
     }
 
     /// Runs it; it must succeed.
