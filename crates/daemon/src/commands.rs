@@ -24,7 +24,7 @@ use tidegate_xt::matches::nfacct as accounts;
 
 use crate::apply::{self, Trials};
 use crate::config::Config;
-use crate::connection;
+use crate::connection::{self, Which};
 use crate::control::{Reply, Request};
 use crate::files;
 use crate::forecast::{Forecast, History};
@@ -326,12 +326,7 @@ impl Commands {
     }
 
     fn offload(&self, request: &Request) -> Result<Printed> {
-        let (json, words): (Vec<_>, Vec<_>) = request
-            .words
-            .iter()
-            .map(String::as_str)
-            .partition(|w| *w == "--json");
-        let tuple = offload::flow(&words)?;
+        let which: Which = serde_json::from_str(&request.input)?;
         let report = self.plane.report();
         let place = offload::Place {
             programs: report.kind == "ebpf",
@@ -340,10 +335,10 @@ impl Commands {
         };
         let answer = self
             .plane
-            .with(move |engine, _| offload::explain(engine, &tuple, &place))?;
-        let out = match json.is_empty() {
-            true => answer.text(),
-            false => serde_json::to_string_pretty(&answer)? + "\n",
+            .with(move |engine, _| offload::explain(engine, which, &place))?;
+        let out = match request.words.iter().any(|w| w == "--json") {
+            true => serde_json::to_string_pretty(&answer)? + "\n",
+            false => answer.text(),
         };
         Ok(Printed {
             out,

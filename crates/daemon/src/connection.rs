@@ -46,17 +46,24 @@ impl Which {
         match self {
             Which::Id(number) => ct.by_number(*number),
             Which::Ends(ends) => {
-                let ((family, src), (_, dst)) = (number(ends.src), number(ends.dst));
-                let tuple = Tuple {
-                    src,
-                    dst,
-                    src_id: ends.src_id,
-                    dst_id: ends.dst_id,
-                    family,
-                    proto: ends.proto,
-                };
-                ct.find(&tuple, Zone::both(ends.zone)).map(|(id, _)| id)
+                let found = ct.find(&ends.tuple(), Zone::both(ends.zone));
+                found.map(|(id, _)| id)
             }
+        }
+    }
+}
+
+impl Ends {
+    /// As the tracker knows them.
+    pub(crate) fn tuple(&self) -> Tuple {
+        let ((family, src), (_, dst)) = (number(self.src), number(self.dst));
+        Tuple {
+            src,
+            dst,
+            src_id: self.src_id,
+            dst_id: self.dst_id,
+            family,
+            proto: self.proto,
         }
     }
 }
@@ -105,6 +112,8 @@ impl Connection {
 /// # Errors
 /// There is none; the datapath has stopped.
 pub(crate) fn look(which: Which, plane: &dyn Plane, rules: &LiveRules) -> Result<Connection> {
+    // The numbers of rules mean these rules.
+    let rules = rules.unchanging();
     let found = plane.with(move |engine, now| {
         let id = which.find(engine.conntrack())?;
         let connection = Connection::take(engine, now, id)?;

@@ -2,15 +2,16 @@
 //! packets, and why not.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
-use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tidegate_engine::conntrack::elsewhere::Unsettled;
-use tidegate_engine::conntrack::entry::Zone;
-use tidegate_engine::conntrack::{Dir, Tuple};
+use tidegate_engine::conntrack::{Dir, EntryId, Tuple};
 use tidegate_engine::{Engine, Goes, Unplanned, Withheld};
-use tidegate_wire::{Family, proto};
+use tidegate_host::address;
+use tidegate_wire::proto;
+
+use crate::connection::Which;
 
 /// What the datapath says about itself.
 #[derive(Clone, Debug)]
@@ -65,47 +66,18 @@ impl Reason {
     }
 }
 
-/// Reads `PROTOCOL SOURCE PORT DESTINATION PORT`, the protocol by its number.
-///
-/// # Errors
-/// Something else was given.
-pub(crate) fn flow(words: &[&str]) -> Result<Tuple> {
-    let [protocol, src, src_id, dst, dst_id] = words else {
-        bail!("a flow is PROTOCOL SOURCE PORT DESTINATION PORT");
+/// Looks at a connection.
+pub(crate) fn explain(engine: &Engine, which: Which, place: &Place) -> Answer {
+    let asked = match which {
+        Which::Id(number) => format!("connection {number}"),
+        Which::Ends(ends) => words_of(&ends.tuple()),
     };
-    let port = |word: &str| word.parse().with_context(|| word.to_owned());
-    let (src, dst): (IpAddr, IpAddr) = (src.parse()?, dst.parse()?);
-    let (family, src, dst) = match (src, dst) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (Family::V4, u32::from(a).into(), u32::from(b).into()),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (Family::V6, a.into(), b.into()),
-        _ => bail!("{src} and {dst} are of two families"),
-    };
-    Ok(Tuple {
-        src,
-        dst,
-        src_id: port(src_id)?,
-        dst_id: port(dst_id)?,
-        family,
-        proto: protocol.parse().with_context(|| (*protocol).to_owned())?,
-    })
-}
-
-/// Looks at the connection of packets with `tuple`.
-pub(crate) fn explain(engine: &Engine, tuple: &Tuple, place: &Place) -> Answer {
-    let asked = words_of(tuple);
-    let found = engine.conntrack().find(tuple, Zone::default());
-    let (Some((id, _)), proto::TCP | proto::UDP) = (found, tuple.proto) else {
-        let reason = match tuple.proto {
-            proto::TCP | proto::UDP => Reason::new(
-                "no-connection",
-                "no such connection is tracked (tidegate ct list)",
-            ),
-            _ => connection(Unsettled::Protocol),
-        };
+    let Some(id) = which.find(engine.conntrack()) else {
+        let text = "no such connection is tracked (tidegate ct list)";
         return Answer {
             flow: asked,
             directions: Vec::new(),
-            reason: Some(reason),
+            reason: Some(Reason::new("no-connection", text)),
         };
     };
     let entry = engine.conntrack().entry(id);
@@ -128,12 +100,7 @@ pub(crate) fn explain(engine: &Engine, tuple: &Tuple, place: &Place) -> Answer {
     }
 }
 
-fn why_not(
-    engine: &Engine,
-    id: tidegate_engine::conntrack::EntryId,
-    dir: Dir,
-    place: &Place,
-) -> Option<Reason> {
+fn why_not(engine: &Engine, id: EntryId, dir: Dir, place: &Place) -> Option<Reason> {
     if !place.programs {
         let text = "there are no programs: it takes the datapath \"ebpf\" (tidegate status)";
         return Some(Reason::new("no-programs", text));
@@ -164,8 +131,8 @@ fn why_not(
         );
         return Some(Reason::new("full", text));
     }
-    let text = "it can be: its next packets hand it over, when none of them is on its way \
-                through the daemon";
+    let text = "it can be: its next packets hand it over, when there is a place and none of them \
+                is on its way through the daemon";
     Some(Reason::new("ready", text))
 }
 
@@ -248,10 +215,7 @@ fn words_of(tuple: &Tuple) -> String {
         proto::UDP => "udp".to_owned(),
         other => other.to_string(),
     };
-    let end = |addr: u128, port: u16| match tuple.family {
-        Family::V4 => format!("{}:{port}", std::net::Ipv4Addr::from(addr as u32)),
-        Family::V6 => format!("[{}]:{port}", std::net::Ipv6Addr::from(addr)),
-    };
+    let end = |addr, port| SocketAddr::new(address(tuple.family, addr), port);
     let (src, dst) = (tuple.src, tuple.dst);
     let (src, dst) = (end(src, tuple.src_id), end(dst, tuple.dst_id));
     format!("{protocol} {src} > {dst}")

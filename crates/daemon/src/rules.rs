@@ -6,7 +6,7 @@ mod past;
 
 use std::mem;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use anyhow::Result;
@@ -64,6 +64,19 @@ pub struct LiveRules {
     past: Mutex<Past>,
     /// Called after each change with the family.
     changed: Box<dyn Fn(Family) + Send + Sync>,
+}
+
+/// The rules while they do not change.
+pub(crate) struct Unchanging<'r> {
+    sides: [MutexGuard<'r, Side>; 2],
+    past: &'r Mutex<Past>,
+}
+
+impl Unchanging<'_> {
+    /// The rules and policies by which a connection's first packet passed.
+    pub(crate) fn passed(&self, family: Family, passages: &[Passage]) -> Vec<PassedBy> {
+        locked(self.past).told(passages, &self.sides[index(family)].source)
+    }
 }
 
 fn index(family: Family) -> usize {
@@ -215,10 +228,13 @@ impl LiveRules {
         Ok(look.map_err(stopped)?.unwrap_or_default())
     }
 
-    /// The rules and policies by which a connection's first packet passed.
-    pub(crate) fn passed(&self, family: Family, passages: &[Passage]) -> Vec<PassedBy> {
-        let side = locked(&self.sides[index(family)]);
-        locked(&self.past).told(passages, &side.source)
+    /// Keeps all rules as they are.
+    pub(crate) fn unchanging(&self) -> Unchanging<'_> {
+        let [v4, v6] = &self.sides;
+        Unchanging {
+            sides: [locked(v4), locked(v6)],
+            past: &self.past,
+        }
     }
 
     /// Name of an interface.

@@ -29,7 +29,7 @@ const HELP: &str = "\
 Several packets, each in quotes, are sent one after the other:
   tidegate explain --rules web.rules 'tcp 192.0.2.7:40000 > 203.0.113.5:22 in eth0 syn' \\
       'tcp 203.0.113.5:22 > 192.0.2.7:40000 out eth0 syn,ack'
-A connection that the kernel should forward:
+A connection that the kernel should forward (--connection NUMBER, --zone N work as well):
   tidegate explain --offload 'udp 192.0.2.7:40000 > 203.0.113.5:53'
 A packet of a capture: tidegate explain --rules web.rules --capture eth0.pcap --packet 30
 A connection of the running firewall, which rules let it in, and what its next packets meet:
@@ -106,10 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         host: &host,
     };
     let told = question.ask(&rules, paint)?;
-    let remedy = told
-        .refused
-        .as_ref()
-        .map(|_| remedy::find(&rules, |changed| question.refusal(changed)));
+    let remedy = question.remedy(&rules, &told)?;
     let mut out = io::stdout().lock();
     if args.json {
         let all = json!({
@@ -138,22 +135,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// # Errors
 /// The description cannot be understood.
 pub(crate) fn offload(args: &Args) -> Result<ExitCode> {
-    let packets = described(&args.words)?;
-    let [packet] = packets.as_slice() else {
-        bail!("--offload takes one packet: one of the connection's");
+    let words = match &args.connection {
+        Some(words) => words.clone(),
+        None if described(&args.words)?.len() == 1 => args.words.join(" "),
+        None => bail!("--offload takes one packet: one of the connection's"),
     };
-    let ends = packet.ends();
-    let mut words = vec![
-        packet.proto.to_string(),
-        ends.src.to_string(),
-        ends.sport.to_string(),
-        ends.dst.to_string(),
-        ends.dport.to_string(),
-    ];
-    if args.json {
-        words.push("--json".to_owned());
-    }
-    Ok(crate::orders::send("offload", words))
+    let which = connection::which(&words, args.zone)?;
+    let json = args.json.then(|| "--json".to_owned());
+    let input = serde_json::to_string(&which)?;
+    Ok(crate::orders::send_with(
+        "offload",
+        json.into_iter().collect(),
+        input,
+    ))
 }
 
 const fn option(family: Family) -> &'static str {
@@ -241,6 +235,15 @@ impl Question<'_> {
             },
         );
         done.map(|()| answer)
+    }
+
+    /// What would help, where rules refuse a packet.
+    fn remedy(&self, rules: &Rules, told: &Answer) -> Result<Option<Remedy>> {
+        let first = told.refused.and_then(|_| self.refusal(rules));
+        let again = |changed: &Rules| Ok(self.refusal(changed));
+        first
+            .map(|first| remedy::find(rules, first, again))
+            .transpose()
     }
 
     /// The first packet that is stopped: by what, and what it was there.

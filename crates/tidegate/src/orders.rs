@@ -100,10 +100,15 @@ impl Status {
 
 /// Sends an order and prints the answer.
 pub(crate) fn send(name: &str, words: Vec<String>) -> ExitCode {
+    send_with(name, words, String::new())
+}
+
+/// The same with input.
+pub(crate) fn send_with(name: &str, words: Vec<String>, input: String) -> ExitCode {
     request(Request {
         name: name.to_owned(),
         words,
-        input: String::new(),
+        input,
     })
 }
 

@@ -51,8 +51,9 @@ struct Head {
     /// Short input can stand here.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     input: String,
-    /// Input follows in a frame of its own, as it is.
-    #[serde(default)]
+    /// Input follows in a frame of its own, as it is. Daemons from before know requests
+    /// without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     follows: bool,
 }
 
@@ -81,13 +82,13 @@ impl Request {
     /// As [`Frame::read`]; it is no request, or not UTF-8.
     pub fn read(from: &mut impl Read) -> io::Result<Self> {
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
-        let Frame::Request(head) = Frame::read(from, MAX_REQUEST)? else {
+        let Frame::Request(body) = Frame::read(from, MAX_REQUEST)? else {
             return Err(invalid("not a request"));
         };
-        let head: Head = serde_json::from_slice(&head)?;
+        let head: Head = serde_json::from_slice(&body)?;
         let input = match head.follows {
             false => head.input,
-            true => match Frame::read(from, MAX_REQUEST)? {
+            true => match Frame::read(from, MAX_REQUEST - body.len())? {
                 Frame::Input(bytes) => {
                     String::from_utf8(bytes).map_err(|_| invalid("input that is not UTF-8"))?
                 }

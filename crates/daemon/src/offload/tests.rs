@@ -5,10 +5,11 @@ use tidegate_engine::conntrack::{Entry, SECOND};
 use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
 use tidegate_engine::{Config, Incoming, TrackWhen};
 use tidegate_syntax::{lower, parse_rules};
-use tidegate_wire::checksum;
+use tidegate_wire::{Family, checksum};
 use tidegate_xt::NoNames;
 
 use super::*;
+use crate::connection::Ends;
 
 /// Takes connections, and never sees a packet.
 #[derive(Debug)]
@@ -90,8 +91,15 @@ fn place() -> Place {
     }
 }
 
-fn asked() -> Tuple {
-    flow(&["17", "10.0.0.2", "40000", "10.1.0.2", "7"]).unwrap()
+fn asked() -> Which {
+    Which::Ends(Ends {
+        proto: proto::UDP,
+        src: [10, 0, 0, 2].into(),
+        dst: SERVER.into(),
+        src_id: 40_000,
+        dst_id: 7,
+        zone: 0,
+    })
 }
 
 fn codes(answer: &Answer) -> Vec<&'static str> {
@@ -103,14 +111,14 @@ fn codes(answer: &Answer) -> Vec<&'static str> {
 fn a_connection_in_the_kernel_and_one_that_can_be() {
     let mut engine = router("*filter\nCOMMIT\n");
     talk(&mut engine, 5);
-    let ready = explain(&engine, &asked(), &place());
+    let ready = explain(&engine, asked(), &place());
     assert_eq!(codes(&ready), ["ready", "ready"]);
     let full = Place { most: 0, ..place() };
-    assert_eq!(codes(&explain(&engine, &asked(), &full)), ["full", "full"]);
-    let (id, _) = engine.conntrack().find(&asked(), Zone::default()).unwrap();
+    assert_eq!(codes(&explain(&engine, asked(), &full)), ["full", "full"]);
+    let id = asked().find(engine.conntrack()).unwrap();
     engine.entrust(id, 0);
     assert_eq!(
-        explain(&engine, &asked(), &place()).text(),
+        explain(&engine, asked(), &place()).text(),
         "udp 10.0.0.2:40000 > 10.1.0.2:7\n  left to the kernel\n\
          udp 10.1.0.2:7 > 10.0.0.2:40000\n  left to the kernel\n"
     );
@@ -131,7 +139,7 @@ fn who_is_not_in_the_kernel_hears_why() {
     for (rules, seconds, code) in cases {
         let mut engine = router(&rules);
         talk(&mut engine, seconds);
-        let answer = explain(&engine, &asked(), &place());
+        let answer = explain(&engine, asked(), &place());
         let wanted = if code.is_empty() {
             vec![]
         } else {
@@ -152,10 +160,10 @@ fn what_changed_since_and_who_drops_is_said() {
         engine.load(Arc::new(lower(&source).unwrap().ruleset));
     };
     load(&mut engine, "*filter\n-A FORWARD -i eth1 -j DROP\nCOMMIT\n");
-    let answer = explain(&engine, &asked(), &place());
+    let answer = explain(&engine, asked(), &place());
     assert_eq!(codes(&answer), ["unseen", "unseen"]);
     talk(&mut engine, 6);
-    let answer = explain(&engine, &asked(), &place());
+    let answer = explain(&engine, asked(), &place());
     assert_eq!(codes(&answer), ["ready", "dropped"]);
 }
 
@@ -167,28 +175,43 @@ fn the_place_counts() {
         guarded: vec!["eth0".to_owned()],
         ..place()
     };
-    let answer = explain(&engine, &asked(), &open);
+    let answer = explain(&engine, asked(), &open);
     assert_eq!(codes(&answer), ["unguarded", "unguarded"]);
     let slow = Place {
         programs: false,
         ..place()
     };
-    let answer = explain(&engine, &asked(), &slow);
+    let answer = explain(&engine, asked(), &slow);
     assert_eq!(codes(&answer), ["no-programs", "no-programs"]);
-    let ping = flow(&["1", "10.0.0.2", "0", "10.1.0.2", "0"]).unwrap();
-    let answer = explain(&engine, &ping, &place());
-    assert_eq!(answer.reason.map(|r| r.code), Some("protocol"));
 }
 
+/// Connections that programs never have are found like others, by number too.
 #[test]
-fn what_is_no_flow_is_refused() {
-    for words in [
-        "17 10.0.0.2 40000 10.1.0.2",
-        "17 10.0.0.2 40000 fd00::1 7",
-        "17 10.0.0.2 70000 10.1.0.2 7",
-        "udp 10.0.0.2 1 10.1.0.2 7",
-    ] {
-        let words: Vec<&str> = words.split(' ').collect();
-        assert!(flow(&words).is_err());
-    }
+fn every_connection_can_be_asked_about() {
+    let zone = "*raw\n-A PREROUTING -j CT --zone 7\nCOMMIT\n";
+    let mut engine = router(zone);
+    talk(&mut engine, 5);
+    let answer = explain(&engine, asked(), &place());
+    assert_eq!(answer.reason.map(|r| r.code), Some("no-connection"));
+    let Which::Ends(ends) = asked() else {
+        unreachable!()
+    };
+    let there = Which::Ends(Ends { zone: 7, ..ends });
+    assert_eq!(codes(&explain(&engine, there, &place())), ["zone", "zone"]);
+    let id = there.find(engine.conntrack()).unwrap();
+    let numbered = explain(&engine, Which::Id(id.number()), &place());
+    assert_eq!(codes(&numbered), ["zone", "zone"]);
+    let mut engine = router("*filter\nCOMMIT\n");
+    let mut other = datagram(SERVER, false);
+    other[9] = proto::ESP;
+    checksum::fix_ipv4(&mut other);
+    engine.receive(1000 * SECOND, Incoming::on(IfIndex(2)), other, &mut ());
+    let esp = Which::Ends(Ends {
+        proto: proto::ESP,
+        src_id: 0,
+        dst_id: 0,
+        ..ends
+    });
+    let answer = explain(&engine, esp, &place());
+    assert_eq!(codes(&answer), ["protocol", "protocol"]);
 }

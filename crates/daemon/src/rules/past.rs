@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_engine::{By, Gone, Passage};
-use tidegate_ir::RuleId;
+use tidegate_ir::{RuleId, TableKind};
 use tidegate_syntax::{RuleOrigin, Ruleset, save};
 
 /// Most rules that are kept. Beyond, all of them are forgotten.
@@ -53,7 +53,7 @@ impl Past {
             self.0.clear();
         }
         let now = Timestamp::now();
-        each(rules, |was, origin| {
+        each(rules, |was, _, origin| {
             if let Some(number) = was.and_then(|was| wanted.get(&was)) {
                 self.0.insert(*number, (named(&origin()), now));
             }
@@ -63,20 +63,22 @@ impl Past {
     /// What a connection passed, now that `rules` are in force.
     pub(super) fn told(&self, passages: &[Passage], rules: &Ruleset) -> Vec<PassedBy> {
         let mut told: Vec<PassedBy> = passages.iter().map(|p| self.remembered(p)).collect();
-        each(rules, |was, origin| {
+        each(rules, |was, (table, chain), origin| {
             let by = was.map(|was| By::Rule(RuleId(was)));
-            let here = passages.iter().position(|p| Some(p.by) == by);
-            let gone = told.iter().any(|t| t.gone.is_some());
-            if here.is_none() && !gone {
+            let is_it = |passage: &Passage| Some(passage.by) == by;
+            let seeks = |told: &PassedBy| {
+                let there = |r: &Named| told.table == table.name() && r.chain == chain;
+                told.gone.is_some() && told.again.is_none() && told.rule.as_ref().is_some_and(there)
+            };
+            if !passages.iter().any(is_it) && !told.iter().any(seeks) {
                 return;
             }
             let origin = origin();
             for (passage, told) in passages.iter().zip(&mut told) {
-                if Some(passage.by) == by {
+                if is_it(passage) {
                     told.rule = Some(named(&origin));
-                } else if told.gone.is_some() && told.again.is_none() {
-                    let same = told.table == origin.table.name()
-                        && told.rule.as_ref().is_some_and(|r| r.text == origin.text);
+                } else if seeks(told) {
+                    let same = told.rule.as_ref().is_some_and(|r| r.text == origin.text);
                     told.again = same.then_some(origin.number);
                 }
             }
@@ -108,10 +110,15 @@ fn named(origin: &RuleOrigin) -> Named {
     }
 }
 
-/// Calls `seen` with the counter of every rule and policy, and what makes its words.
-fn each(rules: &Ruleset, mut seen: impl FnMut(Option<u32>, &dyn Fn() -> RuleOrigin)) {
+/// Calls `seen` with the counter of every rule and policy, its table and chain, and what
+/// makes its words.
+fn each(
+    rules: &Ruleset,
+    mut seen: impl FnMut(Option<u32>, (TableKind, &str), &dyn Fn() -> RuleOrigin),
+) {
     for table in &rules.tables {
         for chain in table.chains() {
+            let place = (table.kind, chain.name.as_str());
             let origin = |number, text| RuleOrigin {
                 table: table.kind,
                 chain: chain.name.clone(),
@@ -120,10 +127,12 @@ fn each(rules: &Ruleset, mut seen: impl FnMut(Option<u32>, &dyn Fn() -> RuleOrig
             };
             for (rule, number) in chain.rules.iter().zip(1..) {
                 let text = || save::rule(&chain.name, &rule.spec, rules.family, None);
-                seen(rule.was, &|| origin(number, text()));
+                seen(rule.was, place, &|| origin(number, text()));
             }
             if let Some(base) = &chain.base {
-                seen(base.was, &|| origin(0, save::chain_line(chain, false)));
+                seen(base.was, place, &|| {
+                    origin(0, save::chain_line(chain, false))
+                });
             }
         }
     }

@@ -341,7 +341,11 @@ fn passed(f: &Fixture) -> Vec<(String, u32, String, bool, Option<u32>)> {
         engine.origin(id, now)
     });
     let origin = origin.unwrap().unwrap();
-    let told = f.rules.passed(Family::V4, &origin.passages).into_iter();
+    let told = f
+        .rules
+        .unchanging()
+        .passed(Family::V4, &origin.passages)
+        .into_iter();
     told.map(|p| {
         let rule = p.rule.unwrap();
         (p.hook, rule.number, rule.text, p.gone.is_some(), p.again)

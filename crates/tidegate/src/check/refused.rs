@@ -118,8 +118,19 @@ fn place(text: &str, said: &str) -> Range<usize> {
             let (word, _) = rest.split_once(*end)?;
             (!word.is_empty()).then_some(word)
         });
-    let found = quoted.and_then(|word| Some((text.find(word)?, word.len())));
-    found.map_or(0..text.len(), |(at, len)| at..at + len)
+    quoted
+        .and_then(|word| whole(text, word))
+        .unwrap_or(0..text.len())
+}
+
+/// Where `word` stands by itself, and not within another.
+fn whole(text: &str, word: &str) -> Option<Range<usize>> {
+    let is_end = |c: Option<char>| c.is_none_or(|c| c.is_whitespace() || "\",=!".contains(c));
+    let mut places = text.match_indices(word).map(|(at, w)| at..at + w.len());
+    places.find(|place| {
+        let (before, after) = (&text[..place.start], &text[place.end..]);
+        is_end(before.chars().next_back()) && is_end(after.chars().next())
+    })
 }
 
 fn said(refused: &Refused, family: Family) -> String {
@@ -143,7 +154,7 @@ pub(super) fn json(source: &Source, refused: &Refused, family: Family) -> Value 
         "error": said,
         "file": source.name,
         "line": number,
-        "column": place(text, &said).start + 1,
+        "column": text[..place(text, &said).start].chars().count() + 1,
         "code": known.map(|k| k.code),
         "help": known.and_then(|k| k.command(text, family)),
     })

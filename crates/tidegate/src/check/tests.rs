@@ -227,6 +227,13 @@ fn refused_files_are_blamed_by_line_and_column() {
         ("-A INPUT -p tcp --dport 70000 -j DROP", 25, "70000"),
         ("-A INPUT -j NOSUCH", 13, "NOSUCH"),
         ("-A INPUT -s 300.1.1.1 -j DROP", 13, "300.1.1.1"),
+        // A word, and not a part of another.
+        ("-A INPUT -s 10.0.0.1 -p tcp --dport t -j DROP", 37, "t"),
+        (
+            "-A INPUT -m comment --comment \u{e9}\u{e9} --bogus 3 -j DROP",
+            34,
+            "--bogus",
+        ),
     ] {
         let text = format!("*filter\n:INPUT ACCEPT [0:0]\n{rule}\nCOMMIT\n");
         let refused = parse_rules(&text, Family::V4, &HostNames::default()).unwrap_err();

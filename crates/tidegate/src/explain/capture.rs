@@ -36,26 +36,32 @@ pub(super) fn run(args: &Args, capture: &Path, number: u64) -> Result<()> {
     let told = session.told(&captures, number, paint)?;
     let again = |changed: &Rules| {
         let told = begin(changed, host.clone()).told(&captures, number, paint);
-        told.ok().and_then(refusal)
+        told.map(refusal)
     };
     let refused = told.fate.rule().is_some();
-    let remedy = refused.then(|| remedy::find(&rules, again));
+    let text = session.text(&told, paint)?;
+    let shown = packet(&session, &told, number, paint);
+    let findings: Vec<_> = told.advice.iter().cloned().collect();
+    let accepted = matches!(told.fate, Fate::Accept);
+    let first = refusal(told);
+    let remedy = first.map(|first| remedy::find(&rules, first, again));
+    let remedy = remedy.transpose()?;
     let mut out = io::stdout().lock();
     if args.json {
         let all = json!({
-            "packets": [packet(&session, &told, number, paint)],
-            "verdict": match (refused, &told.fate) {
+            "packets": [shown],
+            "verdict": match (refused, accepted) {
                 (true, _) => "REFUSED",
-                (false, Fate::Accept) => "ACCEPT",
-                (false, _) => "STOPPED",
+                (false, true) => "ACCEPT",
+                (false, false) => "STOPPED",
             },
-            "findings": told.advice.iter().collect::<Vec<_>>(),
+            "findings": findings,
             "remedy": remedy.as_ref().map(Remedy::json),
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(());
     }
-    write!(out, "{}", session.text(&told, paint)?)?;
+    write!(out, "{text}")?;
     if let Some(remedy) = remedy {
         write!(out, "{}", remedy.text(paint))?;
     }

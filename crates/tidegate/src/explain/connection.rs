@@ -61,11 +61,15 @@ pub(super) fn run(args: &Args, words: &str) -> Result<()> {
         Err(why) => Err(why.to_string()),
     };
     let refusal = |changed: &Rules| {
-        let refused = |packet| refusal(&found, packet, changed, &host);
-        next.iter().find_map(refused)
+        let refused = |packet| refusal(&found, packet, changed, &host).transpose();
+        next.iter().find_map(refused).transpose()
     };
-    let refused = met.is_ok() && refusal(&rules).is_some();
-    let remedy = refused.then(|| remedy::find(&rules, refusal));
+    let first = match &met {
+        Ok(_) => refusal(&rules)?,
+        Err(_) => None,
+    };
+    let remedy = first.map(|first| remedy::find(&rules, first, refusal));
+    let remedy = remedy.transpose()?;
     let mut out = std::io::stdout().lock();
     if args.json {
         let mut all = facts.json(&reasons, met)?;
@@ -84,7 +88,7 @@ pub(super) fn run(args: &Args, words: &str) -> Result<()> {
 }
 
 /// Which connection is meant: a number as listings have it, or a packet of it in words.
-fn which(words: &str, zone: u16) -> Result<Which> {
+pub(super) fn which(words: &str, zone: u16) -> Result<Which> {
     if let Ok(number) = words.trim().parse() {
         return Ok(Which::Id(number));
     }
@@ -209,10 +213,14 @@ fn pass(
 }
 
 /// What refuses a packet of the connection.
-fn refusal(found: &Connection, packet: &Described, rules: &Rules, host: &Host) -> Option<Refusal> {
-    let (_, passed, seen) = pass(found, packet, rules, host).ok()?;
-    passed.fate.rule()?;
-    Some((passed, seen))
+fn refusal(
+    found: &Connection,
+    packet: &Described,
+    rules: &Rules,
+    host: &Host,
+) -> Result<Option<Refusal>> {
+    let (_, passed, seen) = pass(found, packet, rules, host)?;
+    Ok(passed.fate.rule().map(|_| (passed, seen)))
 }
 
 /// What is known of a connection.
@@ -252,7 +260,7 @@ impl Facts {
         let client = end(original.src, original.src_id);
         let server = end(original.dst, original.dst_id);
         let changed = |is: String, was: &String| (is != *was).then_some(is);
-        let since = found.since.or(entry.start());
+        let since = found.since;
         let of = |value: fn(&Counters) -> u64| {
             let counters = entry.counters.as_deref();
             counters.map(|c| [value(&c[0]), value(&c[1])])
@@ -265,7 +273,7 @@ impl Facts {
             answered: entry.status.has(Status::SEEN_REPLY),
             seconds_left: entry.remaining(found.now),
             since: since.and_then(moment),
-            exact: found.exact || found.since.is_none(),
+            exact: found.exact,
             seconds_old: since.map(|at| found.now.saturating_sub(at) / SECOND),
             passed: found.passed.clone(),
             client_translated: changed(end(reply.dst, reply.dst_id), &client).filter(|_| !icmp),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use anyhow::Result;
 use serde_json::{Value, json};
 use tidegate_ir::{Hook, TableKind};
 use tidegate_syntax::{CounterMode, RestoreOptions, restore};
@@ -27,21 +28,32 @@ pub(super) enum Remedy {
 /// A packet that is refused, and what watched it.
 pub(super) type Refusal = (Passed, Explainer);
 
-/// Looks for rules until nothing is refused: `refusal` tries rules.
-pub(super) fn find(rules: &Rules, refusal: impl Fn(&Rules) -> Option<Refusal>) -> Remedy {
+/// Looks for rules until nothing is refused, `first` being what `rules` refuse: `refusal`
+/// tries rules.
+///
+/// # Errors
+/// Rules cannot be tried.
+pub(super) fn find(
+    rules: &Rules,
+    first: Refusal,
+    refusal: impl Fn(&Rules) -> Result<Option<Refusal>>,
+) -> Result<Remedy> {
     let mut changed = Rules(rules.0.iter().map(Loaded::copy).collect());
     let mut commands = Vec::new();
-    while let Some((passed, explainer)) = refusal(&changed) {
+    let mut next = Some(first);
+    while let Some((passed, explainer)) = next {
         if commands.len() == MOST {
-            return Remedy::None(format!("more than {MOST} rules stand in the way"));
+            let why = format!("more than {MOST} rules stand in the way");
+            return Ok(Remedy::None(why));
         }
         let family = explainer.family();
         let Some(found) = one(&changed, &passed, &explainer) else {
             let why = passed.fate.why();
-            return Remedy::None(why.unwrap_or_else(|| "no rule can help there".to_owned()));
+            let why = why.unwrap_or_else(|| "no rule can help there".to_owned());
+            return Ok(Remedy::None(why));
         };
         if let Err(why) = add(&mut changed, family, &found) {
-            return Remedy::None(why);
+            return Ok(Remedy::None(why));
         }
         let tool = match family {
             Family::V4 => "iptables",
@@ -52,8 +64,9 @@ pub(super) fn find(rules: &Rules, refusal: impl Fn(&Rules) -> Option<Refusal>) -
             other => format!(" -t {}", other.name()),
         };
         commands.push(format!("{tool}{table} {}", found.rule));
+        next = refusal(&changed)?;
     }
-    Remedy::Rules(commands)
+    Ok(Remedy::Rules(commands))
 }
 
 /// A rule to be added.

@@ -21,9 +21,7 @@ fn ask(text: &str, packets: &[&str], course: bool) -> (Answer, Option<Remedy>) {
         host: &host,
     };
     let answer = question.ask(&rules, Paint::for_stdout()).unwrap();
-    let remedy = answer
-        .refused
-        .map(|_| remedy::find(&rules, |changed| question.refusal(changed)));
+    let remedy = question.remedy(&rules, &answer).unwrap();
     (answer, remedy)
 }
 
