@@ -171,8 +171,9 @@ impl Bdd {
     /// # Errors
     /// There are not so many left.
     pub(crate) fn spend(&mut self, steps: u64) -> Result<(), TooBig> {
-        self.steps = self.steps.checked_sub(steps).ok_or(TooBig)?;
-        Ok(())
+        let left = self.steps.checked_sub(steps);
+        self.steps = left.unwrap_or(0);
+        left.map(drop).ok_or(TooBig)
     }
 
     fn node(&self, set: Set) -> Node {

@@ -20,6 +20,9 @@ pub(crate) const FIELDS: [Field; 10] = [
     Field::FragOff,
 ];
 
+/// No restriction of a field.
+const OPEN: (u128, u128) = (0, u128::MAX);
+
 /// The first of them are those that windows are cut by.
 const CUT: usize = 6;
 
@@ -30,24 +33,32 @@ pub(crate) fn place(field: Field) -> Option<usize> {
 
 /// An interval of values for each of some fields: where packets are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Window([(u128, u128); FIELDS.len()]);
+pub struct Window {
+    /// All values also stand for packets that do not have the field.
+    spans: [(u128, u128); FIELDS.len()],
+    /// Fields, by their bits, that packets do not have.
+    without: u16,
+}
 
 impl Window {
     /// All packets.
-    pub const ALL: Window = Window([(0, u128::MAX); FIELDS.len()]);
+    pub const ALL: Window = Window {
+        spans: [OPEN; FIELDS.len()],
+        without: 0,
+    };
 
     /// Restricts a field to values that rules can tell from others, at least `lo..=hi`.
     pub fn narrow(&mut self, space: &Space, field: Field, lo: u128, hi: u128) {
         if let Some(at) = place(field) {
             let (lo, hi) = space.widened(field, lo, hi);
-            let old = self.0[at];
-            self.0[at] = (old.0.max(lo), old.1.min(hi));
+            let old = self.spans[at];
+            self.spans[at] = (old.0.max(lo), old.1.min(hi));
         }
     }
 
     /// The interval of one of [`FIELDS`].
     pub(crate) const fn interval(&self, at: usize) -> (u128, u128) {
-        self.0[at]
+        self.spans[at]
     }
 
     /// The packets in it.
@@ -55,23 +66,35 @@ impl Window {
     /// # Errors
     /// The limit is reached.
     pub fn packets(&self, space: &mut Space, of: Set) -> Result<Set, TooBig> {
-        let narrow = |f: &(Field, (u128, u128))| f.1 != (0, u128::MAX);
-        let fields = FIELDS.into_iter().zip(self.0).filter(narrow);
+        let narrow = |f: &(Field, (u128, u128))| f.1 != OPEN;
+        let fields = FIELDS.into_iter().zip(self.spans).filter(narrow);
         let fields: Vec<(Field, u128, u128)> = fields.map(|(f, (lo, hi))| (f, lo, hi)).collect();
         if fields.iter().any(|f| f.1 > f.2) {
             return Ok(Set::EMPTY);
         }
         let cube = space.cube(&fields)?;
-        space.bdd.and(cube, of)
+        let mut set = space.bdd.and(cube, of)?;
+        for (at, field) in FIELDS.into_iter().enumerate() {
+            if self.lacks(at) {
+                let with = space.present(field)?;
+                set = space.bdd.minus(set, with)?;
+            }
+        }
+        Ok(set)
+    }
+
+    const fn lacks(&self, at: usize) -> bool {
+        self.without >> at & 1 == 1
     }
 
     /// Where packets are that are in both, if there can be any.
     #[must_use]
     pub fn meet(&self, other: &Window) -> Option<Window> {
         let mut both = *self;
-        for (one, two) in both.0.iter_mut().zip(other.0) {
+        both.without |= other.without;
+        for (at, (one, two)) in both.spans.iter_mut().zip(other.spans).enumerate() {
             *one = (one.0.max(two.0), one.1.min(two.1));
-            if one.0 > one.1 {
+            if one.0 > one.1 || *one != OPEN && both.without >> at & 1 == 1 {
                 return None;
             }
         }
@@ -81,20 +104,24 @@ impl Window {
     /// How many fields it leaves open, and how many values rules tell apart in the others.
     #[must_use]
     pub fn width(&self, space: &Space) -> (usize, u64) {
-        let open = self.0.iter().filter(|i| **i == (0, u128::MAX)).count();
-        let spans = FIELDS.into_iter().zip(self.0).map(|(field, (lo, hi))| {
+        let open = self.spans.iter().filter(|i| **i == OPEN).count();
+        let spans = FIELDS.into_iter().zip(self.spans).map(|(field, (lo, hi))| {
             let (first, last) = space.coded(field, lo, hi);
             u64::from(last.saturating_sub(first))
         });
         (open, spans.fold(0, u64::saturating_add))
     }
 
-    /// Cut in two where rules tell the most values apart; `None` where they tell none.
+    /// Cut in two where rules tell the most values apart, and what does not have the field
+    /// by itself; `None` where they tell none.
     #[must_use]
-    pub fn halves(&self, space: &Space) -> Option<[Window; 2]> {
+    pub fn parts(&self, space: &Space) -> Option<Vec<Window>> {
         let mut widest: Option<(usize, Vec<(u128, u128)>)> = None;
         for (at, field) in FIELDS.into_iter().enumerate().take(CUT) {
-            let (lo, hi) = self.0[at];
+            if self.lacks(at) {
+                continue;
+            }
+            let (lo, hi) = self.spans[at];
             let mut classes = space.classes(field);
             classes.retain(|c| c.0 >= lo && c.1 <= hi);
             if classes.len() > widest.as_ref().map_or(1, |w| w.1.len()) {
@@ -104,20 +131,26 @@ impl Window {
         let (at, classes) = widest?;
         let cut = classes[classes.len() / 2].0;
         let (mut low, mut high) = (*self, *self);
-        (low.0[at].1, high.0[at].0) = (cut - 1, cut);
-        Some([low, high])
+        (low.spans[at].1, high.spans[at].0) = (cut - 1, cut);
+        let mut parts = vec![low, high];
+        if self.spans[at] == OPEN {
+            let mut rest = *self;
+            rest.without |= 1 << at;
+            parts.push(rest);
+        }
+        Some(parts)
     }
 
     /// The window through which rules see the packets of a window.
     pub(crate) fn through(&self, lens: &Lens) -> Window {
-        let mut seen = *self;
+        let mut seen = Window::ALL;
         for (at, field) in FIELDS.into_iter().enumerate() {
-            seen.0[at] = match lens.get(field) {
+            seen.spans[at] = match lens.get(field) {
                 Bound::Const(v) => (v, v),
                 Bound::Of { from, keep, xor: 0 } if keep == full(from) => {
-                    place(from).map_or((0, u128::MAX), |p| self.0[p])
+                    place(from).map_or(OPEN, |p| self.spans[p])
                 }
-                Bound::Of { .. } | Bound::Absent | Bound::Unknown => (0, u128::MAX),
+                Bound::Of { .. } | Bound::Absent | Bound::Unknown => OPEN,
             };
         }
         seen
@@ -175,10 +208,12 @@ impl Asks {
     pub(crate) fn misses(&self, window: &Window) -> bool {
         for ask in &self.0 {
             match *ask {
-                Ask::In(at, lo, hi) if hi < window.0[at].0 || window.0[at].1 < lo => return true,
+                Ask::In(at, lo, hi) if hi < window.spans[at].0 || window.spans[at].1 < lo => {
+                    return true;
+                }
                 Ask::In(..) => {}
-                Ask::Guard(at, lo, hi) if lo <= window.0[at].0 && window.0[at].1 <= hi => {}
-                Ask::Never(at, lo, hi) if hi < window.0[at].0 || window.0[at].1 < lo => {}
+                Ask::Guard(at, lo, hi) if lo <= window.spans[at].0 && window.spans[at].1 <= hi => {}
+                Ask::Never(at, lo, hi) if hi < window.spans[at].0 || window.spans[at].1 < lo => {}
                 Ask::Guard(..) | Ask::Never(..) | Ask::Other => return false,
             }
         }

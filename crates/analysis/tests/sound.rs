@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tidegate_analysis::{Ending, Facts, Piece, Pieces, Space, Walk, possible};
+use tidegate_analysis::{Ending, Facts, Piece, Pieces, Set, Space, Walk, Window, possible};
 use tidegate_ir::{
     Base, Chain, ChainId, Cond, Effect, Expr, Field, Hook, Policy, Ranges, RejectKind, Rule,
     RuleId, Ruleset, StepId, Table, TableKind, Truth, Verdict, ctstate,
@@ -403,6 +403,35 @@ fn nothing_happens_that_was_not_thought_possible() {
         unreached > 20,
         "the rulesets shadow too little to test anything: {unreached}"
     );
+}
+
+/// No packet of a window is missing from its parts, those without the field it is cut by
+/// least of all, and none is in two.
+#[test]
+fn the_parts_of_a_window_are_the_window() {
+    for case in 0..count("TIDEGATE_ANALYSIS_CASES", 150) {
+        let mut r = Random(case * 2 + 1);
+        let rules = ruleset(&mut r, false);
+        let mut space = Space::new([&rules], &[], 1 << 20);
+        let all = possible(&mut space, Family::V6, None).unwrap();
+        let mut windows = vec![Window::ALL];
+        for _ in 0..12 {
+            let Some(window) = windows.pop() else { break };
+            let Some(parts) = window.parts(&space) else {
+                continue;
+            };
+            let whole = window.packets(&mut space, all).unwrap();
+            let mut together = Set::EMPTY;
+            for part in &parts {
+                let packets = part.packets(&mut space, all).unwrap();
+                let twice = space.bdd.and(together, packets).unwrap();
+                assert!(twice.is_empty(), "case {case}: {part:?} of {window:?}");
+                together = space.bdd.or(together, packets).unwrap();
+            }
+            assert_eq!(together, whole, "case {case}: {parts:?} of {window:?}");
+            windows.extend(parts);
+        }
+    }
 }
 
 /// Without state and writes the sets are exact: every example does what is said of it.

@@ -185,7 +185,7 @@ impl<'a> Compared<'a> {
             self.seen.clear();
             self.told.clear();
         }
-        // The narrowest first; what is too much comes again in halves and with more steps.
+        // The narrowest first; what is too much comes again in parts and with more steps.
         let mut todo: VecDeque<(Window, u64)> = regions.into_iter().map(|w| (w, STEPS)).collect();
         todo.make_contiguous()
             .sort_by_key(|w| w.0.width(&self.space));
@@ -196,8 +196,9 @@ impl<'a> Compared<'a> {
             if left == 0 || looked > REGIONS {
                 missed += 1;
             } else if self.within(&window, steps.max(share), &mut left).is_err() {
-                match window.halves(&self.space) {
-                    Some(halves) => todo.extend(halves.map(|half| (half, steps * 4))),
+                let steps = steps.saturating_mul(4);
+                match window.parts(&self.space) {
+                    Some(parts) => todo.extend(parts.into_iter().map(|part| (part, steps))),
                     None => missed += 1,
                 }
             }
@@ -346,16 +347,19 @@ impl<'a> Compared<'a> {
         for journey in journeys {
             both.push(self.decisions(path, journey)?);
         }
-        // What one side sends another way is not among its decisions on this one.
-        let all = [
-            self.union(&both[0], |_| true)?,
-            self.union(&both[1], |_| true)?,
-        ];
+        // What one side sends another way is not among its decisions on this one. What the
+        // other stops before routing goes no way at all there.
+        let mut away = Vec::new();
         for (side, other) in [(0, 1), (1, 0)] {
-            let set = self.space.bdd.minus(all[other], all[side])?;
-            both[side].push(Decision {
+            let own = self.sum(&both[side], |_| true)?;
+            let there = self.sum(&both[other], |d| !d.early)?;
+            away.push(self.space.bdd.minus(there, own)?);
+        }
+        for (list, set) in both.iter_mut().zip(away) {
+            list.push(Decision {
                 class: Class::Elsewhere,
                 by: None,
+                early: false,
                 set,
             });
         }

@@ -347,3 +347,31 @@ fn what_goes_another_way_is_told() {
         "{found:#?}"
     );
 }
+
+/// What is stopped before routing is told of on the way that it took, and there alone.
+#[test]
+fn what_is_stopped_before_routing_goes_no_other_way() {
+    use crate::query::tests::world::World;
+    let open = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\nCOMMIT\n";
+    let raw = "*raw\n:PREROUTING ACCEPT [0:0]\n\
+               -A PREROUTING -d 203.0.113.5/32 -p tcp --dport 8080 -j DROP\nCOMMIT\n";
+    let host = World::of(0).host;
+    let found = compare(&load(open), &load(&format!("{raw}{open}")), Some(&host));
+    assert_eq!(told(&found), ["to this host: newly dropped"], "{found:#?}");
+    let found = compare(&load(&format!("{raw}{open}")), &load(open), Some(&host));
+    assert_eq!(told(&found), ["to this host: newly accepted"], "{found:#?}");
+}
+
+/// A rule that no packet gets to changes nothing, wherever it stands.
+#[test]
+fn rules_that_nobody_gets_to_are_no_difference() {
+    let with = |source: &str| {
+        load(&format!(
+            "*filter\n:INPUT ACCEPT [0:0]\n:uncalled - [0:0]\n\
+             -A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -j DROP\n\
+             -A INPUT -s {source} -j ACCEPT\n-A uncalled -s {source} -j DROP\nCOMMIT\n"
+        ))
+    };
+    let [a, b] = ["192.0.2.1", "192.0.2.2"].map(with);
+    same(&compare(&a, &b, None));
+}

@@ -1,7 +1,7 @@
 //! How packets end, as far as rulesets are compared.
 
 use tidegate_analysis::{Bound, Ending, Fate, Journey, Set, TooBig};
-use tidegate_ir::{Field, NatSpec, RuleId, TableKind, ctstate};
+use tidegate_ir::{Field, Hook, NatSpec, RuleId, TableKind, ctstate};
 
 use super::{Compared, Path};
 
@@ -47,6 +47,8 @@ impl Class {
 pub(super) struct Decision {
     pub(super) class: Class,
     pub(super) by: Option<RuleId>,
+    /// Before they were routed.
+    pub(super) early: bool,
     pub(super) set: Set,
 }
 
@@ -56,8 +58,16 @@ impl Compared<'_> {
         list: &[Decision],
         of: impl Fn(Class) -> bool,
     ) -> Result<Set, TooBig> {
+        self.sum(list, |d| of(d.class))
+    }
+
+    pub(super) fn sum(
+        &mut self,
+        list: &[Decision],
+        of: impl Fn(&Decision) -> bool,
+    ) -> Result<Set, TooBig> {
         let mut set = Set::EMPTY;
-        for decision in list.iter().filter(|d| of(d.class)) {
+        for decision in list.iter().filter(|d| of(d)) {
             set = self.space.bdd.or(set, decision.set)?;
         }
         Ok(set)
@@ -88,6 +98,7 @@ impl Compared<'_> {
                 all.push(Decision {
                     class,
                     by: Some(by),
+                    early: end.hook == Hook::Prerouting,
                     set: end.set,
                 });
                 continue;
@@ -104,6 +115,7 @@ impl Compared<'_> {
                     all.push(Decision {
                         class,
                         by: Some(exit.by),
+                        early: false,
                         set,
                     });
                 }
@@ -112,6 +124,7 @@ impl Compared<'_> {
                 all.push(Decision {
                     class,
                     by: None,
+                    early: false,
                     set: left,
                 });
             }

@@ -10,13 +10,31 @@ use super::{Compared, Side};
 
 /// Pairs of rules in one chain that are looked at one by one when rules have changed places.
 const PAIRS: usize = 4_000;
+/// Pairs up to which there is a look at which of them have changed places: a fraction of a second.
+const MOST_PAIRS: usize = 100_000_000;
 
 /// A rule of a chain as it is written and as it is run.
 #[derive(Clone, Copy)]
 struct Line<'a> {
     text: &'a str,
-    /// `None`: a policy.
-    rule: Option<&'a Rule>,
+    what: What<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum What<'a> {
+    Policy,
+    Rule(&'a Rule),
+    /// A rule that no packet gets to.
+    Dead,
+}
+
+impl<'a> Line<'a> {
+    const fn rule(&self) -> Option<&'a Rule> {
+        match self.what {
+            What::Rule(rule) => Some(rule),
+            What::Policy | What::Dead => None,
+        }
+    }
 }
 
 impl Compared<'_> {
@@ -54,11 +72,13 @@ fn chains<'a>(side: &'a Side<'_>, kind: TableKind) -> BTreeMap<&'a str, Vec<Line
     for (id, origin) in (0u32..).zip(&side.loaded.origin) {
         if origin.table == kind {
             let rule = by_id.get(&RuleId(id)).copied();
-            let policy = origin.text.starts_with("-P");
-            chains.entry(&origin.chain).or_default().push(Line {
-                text: &origin.text,
-                rule: rule.filter(|_| !policy),
-            });
+            let what = match origin.number {
+                0 => What::Policy,
+                _ => rule.map_or(What::Dead, What::Rule),
+            };
+            let text = &origin.text;
+            let chain = chains.entry(&origin.chain).or_default();
+            chain.push(Line { text, what });
         }
     }
     chains
@@ -72,11 +92,11 @@ struct Places<'a> {
 
 impl Places<'_> {
     fn of(&self, line: Line<'_>) -> Vec<Window> {
-        // A policy is for everybody.
-        line.rule.map_or_else(
-            || vec![Window::ALL],
-            |r| regions(&r.cond, self.space, self.trusted),
-        )
+        match line.what {
+            What::Policy => vec![Window::ALL],
+            What::Rule(rule) => regions(&rule.cond, self.space, self.trusted),
+            What::Dead => Vec::new(),
+        }
     }
 
     /// Where packets are that two versions of a chain may treat differently.
@@ -90,12 +110,13 @@ impl Places<'_> {
             return;
         }
         let places = positions(&texts);
+        let live = |at: &[usize; 2]| (0..2).all(|side| lists[side][at[side]].rule().is_some());
         let mut moved = Vec::new();
         for side in [0, 1] {
             for at in &differ[side] {
                 let line = lists[side][*at];
                 match places.get(line.text) {
-                    Some(both) if line.rule.is_some() => moved.push((line, *both)),
+                    Some(both) if live(both) => moved.push((line, *both)),
                     _ => all.extend(self.of(line)),
                 }
             }
@@ -116,14 +137,21 @@ impl Places<'_> {
         places: &BTreeMap<&str, [usize; 2]>,
         moved: &[(Line<'_>, [usize; 2])],
     ) -> Option<BTreeSet<Window>> {
+        if moved.len().saturating_mul(list.len()) > MOST_PAIRS {
+            return None;
+        }
+        let windows: Vec<_> = list.iter().map(|l| self.of(*l)).collect();
+        let in_both: Vec<_> = list.iter().map(|l| places.get(l.text)).collect();
+        let decided: Vec<_> = list.iter().map(|l| l.rule().and_then(decides)).collect();
         let mut found = BTreeSet::new();
-        let (mut pairs, windows) = (0, list.iter().map(|l| self.of(*l)).collect::<Vec<_>>());
-        for (line, [a, b]) in moved {
-            for (at, other) in list.iter().enumerate() {
+        let mut pairs = 0;
+        for (_, [a, b]) in moved {
+            for at in 0..list.len() {
                 // Of what stands there more than once nobody knows which is which.
-                let same = places.get(other.text);
-                let same = same.is_some_and(|[x, y]| a.cmp(x) == b.cmp(y));
-                if same || commute(*line, *other) {
+                let same = in_both[at].is_some_and(|[x, y]| a.cmp(x) == b.cmp(y));
+                // It is all the same which of two rules comes first that decide alike.
+                let commute = decided[*a].is_some() && decided[*a] == decided[at];
+                if same || commute {
                     continue;
                 }
                 for one in &windows[*a] {
@@ -161,7 +189,7 @@ fn positions<'a>(texts: &[Vec<&'a str>; 2]) -> BTreeMap<&'a str, [usize; 2]> {
 fn without_repeats<'a>(list: &[Line<'a>]) -> Vec<Line<'a>> {
     let mut seen = BTreeSet::new();
     let mut kept = list.to_vec();
-    kept.retain(|line| match line.rule.and_then(decides) {
+    kept.retain(|line| match line.rule().and_then(decides) {
         Some(_) => seen.insert(line.text),
         None => {
             // From here on packets may be others.
@@ -188,12 +216,6 @@ fn decides(rule: &Rule) -> Option<Verdict> {
         Verdict::Accept | Verdict::Drop | Verdict::Reject(_) | Verdict::Return
     );
     (plain && ends).then_some(rule.verdict)
-}
-
-/// Whether it is all the same which of two rules comes first.
-fn commute(one: Line<'_>, other: Line<'_>) -> bool {
-    let [one, other] = [one, other].map(|l| l.rule.and_then(decides));
-    one.is_some() && one == other
 }
 
 /// Whether rules see the same value of a field at all hooks.
