@@ -119,11 +119,12 @@ def main():
     limit = int(open("/proc/sys/net/netfilter/nf_conntrack_max").read())
     count = min(int(sys.argv[1]) if sys.argv[1:] else 250_000, limit)
     os.sched_setaffinity(0, {0})
-    wire()
-    listener = subprocess.Popen(["ip", "netns", "exec", THEIRS, sys.executable, "-c", "import socket, time\n"
-                                 "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 53))\n"
-                                 "s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)\ntime.sleep(600)"])
+    listener = None
     try:
+        wire()
+        listener = subprocess.Popen(["ip", "netns", "exec", THEIRS, sys.executable, "-c", "import socket, time\n"
+                                     "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 53))\n"
+                                     "s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)\ntime.sleep(600)"])
         time.sleep(1)
         before, size = objects()
         first = timed("packets of new connections", count, sender(count, 0))
@@ -147,8 +148,9 @@ def main():
         have = tracked()
         timed("conntrack -F", have, lambda: within(THEIRS, "conntrack", "-F"))
     finally:
-        listener.terminate()
-        listener.wait()
+        if listener:
+            listener.terminate()
+            listener.wait()
         for namespace in (OURS, THEIRS):
             subprocess.run(["ip", "netns", "delete", namespace], check=False)
 

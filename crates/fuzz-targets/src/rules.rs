@@ -1,6 +1,8 @@
 //! Any text as a rules file, or as command lines.
 
-use tidegate_syntax::{Printer, Reader, Ruleset, lower, parse_rules, run, save, words};
+use tidegate_syntax::{
+    Chain, Printer, Reader, Ruleset, Spec, lower, parse_rules, run, save, words,
+};
 use tidegate_wire::Family;
 use tidegate_xt::NoNames;
 
@@ -45,8 +47,9 @@ fn stays_itself(rules: &Ruleset) {
     assert_eq!(save::plain(&again), saved, "saved, read and saved again");
     for (a, b) in rules.tables.iter().zip(&again.tables) {
         for (a, b) in a.chains().zip(b.chains()) {
-            let specs = |c: &tidegate_syntax::Chain| -> Vec<_> {
-                c.rules.iter().map(|r| r.spec.clone()).collect()
+            let specs = |c: &Chain| -> Vec<_> {
+                let specs = c.rules.iter().map(|r| r.spec.clone());
+                specs.filter(|s| !is_rounded(s, rules.family)).collect()
             };
             assert_eq!(specs(a), specs(b), "the rules changed\n{saved}");
         }
@@ -54,6 +57,13 @@ fn stays_itself(rules: &Ruleset) {
     if let Ok(lowered) = lower(rules) {
         assert_eq!(lowered.ruleset.rule_ids as usize, lowered.origin.len());
     }
+}
+
+/// Whether the rule has a rate, which iptables may print rounded: what is read again is then
+/// another one, of the same text.
+fn is_rounded(spec: &Spec, family: Family) -> bool {
+    let text = save::rule("", spec, family, None);
+    text.contains("--limit ") || text.contains("--hashlimit-")
 }
 
 /// Every table listed as `-L -n -v --line-numbers` does.

@@ -93,6 +93,33 @@ fn file(path: &Path, rules: &[String]) {
     fs::write(path, text).expect("a file in a directory of our own");
 }
 
+/// What becomes of a list of mixed rules.
+type Change = fn(&mut Vec<String>, &mut Random);
+
+/// Changes that touch much.
+const CHANGES: [(&str, Change); 4] = [
+    ("200 have changed places", |list, r| {
+        for _ in 0..100 {
+            let [a, b] = [(); 2].map(|()| r.below(list.len() as u64) as usize);
+            list.swap(a, b);
+        }
+    }),
+    ("500 doubled elsewhere", |list, r| {
+        for at in 0..500 {
+            let rule = list[at].clone();
+            list.insert(r.below(list.len() as u64) as usize, rule);
+        }
+    }),
+    ("all in another order", |list, r| {
+        for at in (1..list.len()).rev() {
+            list.swap(at, r.below(at as u64 + 1) as usize);
+        }
+    }),
+    ("every other one is another", |list, r| {
+        list.iter_mut().step_by(2).for_each(|rule| *rule = mixed(r));
+    }),
+];
+
 /// Asks, unless words on the command line are about other questions.
 fn time(what: &str, args: &[&str]) {
     let mut words = std::env::args()
@@ -146,6 +173,15 @@ fn main() {
                 file(&b, &rules(count + 1, rule));
                 time(
                     &format!("diff, {kind}, {count} rules, all changed"),
+                    &["diff", &a_name, &b_name],
+                );
+            }
+            for (what, change) in CHANGES.iter().filter(|_| kind == "mixed" && count == 1_000) {
+                let mut other = list.clone();
+                change(&mut other, &mut Random(5));
+                file(&b, &other);
+                time(
+                    &format!("diff, mixed, 1000 rules, {what}"),
                     &["diff", &a_name, &b_name],
                 );
             }

@@ -1,12 +1,15 @@
 //! Sets and named counters: in the running firewall, in files, and for packets.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "support/namespace.rs"]
+mod namespace;
 #[path = "support/daemon.rs"]
 mod support;
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use namespace::Script;
 use support::{Daemon, PROGRAM};
 
 fn members(d: &Daemon, set: &str) -> Vec<String> {
@@ -159,25 +162,11 @@ fn packets_meet_what_the_set_says_now() {
         $t down
         wait
     "#;
-    let dir = tempfile::tempdir().unwrap();
-    let inside = |script: &str| {
-        let mut command = Command::new("timeout");
-        command.args(["60", "unshare", "-Urn", "sh", "-ec", script]);
-        command
-            .env("TIDEGATE", PROGRAM)
-            .env("TIDEGATE_SOCKET", dir.path().join("sock"))
-            .env("DIR", dir.path())
-            .env_remove("TIDEGATE_STATE")
-            .stdin(Stdio::null());
-        command.output()
+    let inside = Script {
+        files: &[],
+        needs: "ip link set lo up && ping -V",
+        far: false,
+        prelude: "",
     };
-    let tried = inside("ip link set lo up && ping -V");
-    if !tried.as_ref().is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: no user namespace, ip or ping here: {tried:?}");
-        return;
-    }
-    let run = inside(SCRIPT).unwrap();
-    let said = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
-    let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
-    assert!(run.status.success(), "{}\n{said}\n{log}", run.status);
+    inside.succeeds(SCRIPT);
 }

@@ -49,9 +49,12 @@ fn without_set(
     let (Command::Rules { action, rules, .. }, Some(sets)) = (&asked.command, store.sets()) else {
         return Ok(None);
     };
+    if matches!(action, Action::Delete | Action::Check) {
+        return Ok(None);
+    }
     let named = rules.iter().flat_map(|rule| tables_of(rule, tool.family));
     let named: Vec<_> = named.filter(|key| key.kind == sets::KIND).collect();
-    if named.is_empty() || matches!(action, Action::Delete | Action::Check) {
+    if named.is_empty() {
         return Ok(None);
     }
     let (tell, told) = channel();

@@ -116,9 +116,6 @@ pub static ALL: &[&Extension] = &[
     &targets::ttl::TTL,
 ];
 
-/// Protocol number of IPComp.
-const IPCOMP: u8 = 108;
-
 /// By name and whether they are targets: a rules file asks twice or more per line.
 type Index = HashMap<(&'static str, bool), Vec<&'static Extension>>;
 
@@ -157,7 +154,7 @@ pub fn protocol_match(number: u8, family: Family) -> Option<&'static Extension> 
         (proto::DCCP, _) => "dccp",
         (proto::ESP, _) => "esp",
         (proto::AH, _) => "ah",
-        (IPCOMP, _) => "ipcomp",
+        (proto::IPCOMP, _) => "ipcomp",
         (proto::MH, Family::V6) => "mh",
         (proto::ICMP, Family::V4) => "icmp",
         (proto::ICMPV6, Family::V6) => "icmp6",

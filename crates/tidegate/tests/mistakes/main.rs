@@ -3,6 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
+#[path = "../support/namespace.rs"]
+mod namespace;
 mod packets;
 mod rules;
 mod running;

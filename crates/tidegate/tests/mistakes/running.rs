@@ -4,6 +4,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
+use crate::namespace::Script;
 use crate::support::{Daemon, PROGRAM};
 
 /// A daemon, and a shell whose tools are its.
@@ -203,42 +204,20 @@ fn remedies_for_lists_and_windows_are_orders() {
     host.out("tidegate sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1");
 }
 
-/// A command in a network namespace of its own with loopback up; `None` where there is
-/// none to be had.
-fn alone(needs: &str, script: &str) -> Option<Output> {
-    let directory = tempfile::tempdir().unwrap();
-    let run = |script: &str| {
-        let mut command = std::process::Command::new("timeout");
-        command
-            .args(["60", "unshare", "-Urn", "sh", "-ec", script])
-            .env("TIDEGATE", PROGRAM)
-            .env("TIDEGATE_SOCKET", directory.path().join("sock"))
-            .env("DIR", directory.path())
-            .env_remove("SSH_CONNECTION")
-            .stdin(std::process::Stdio::null());
-        command.output()
-    };
-    let tried = run(&format!("ip link set lo up && {needs}"));
-    if !tried.as_ref().is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: no user namespace or tool for `{needs}` here: {tried:?}");
-        return None;
-    }
-    Some(run(script).unwrap())
-}
-
-fn succeeds(run: Option<Output>) {
-    if let Some(run) = run {
-        let out = String::from_utf8_lossy(&run.stdout);
-        let err = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "{}\n{out}{err}", run.status);
+/// A host by itself.
+const fn alone(needs: &str) -> Script<'_> {
+    Script {
+        files: &[],
+        needs,
+        far: false,
+        prelude: "",
     }
 }
 
 /// cilium#28260: two packet filters at once.
 #[test]
 fn packet_filters_of_the_kernel_beside_this_one() {
-    succeeds(alone(
-        "nft add table inet x",
+    alone("ip link set lo up && nft add table inet x").succeeds(
         r#"
         ip link set lo up
         printf '[datapath]\nkind = "none"\n[rules]\nv4 = "%s/a"\nv6 = "%s/b"\n' $DIR $DIR > $DIR/conf
@@ -255,14 +234,13 @@ fn packet_filters_of_the_kernel_beside_this_one() {
         grep 'Do: nft' $DIR/out | sed 's/.*Do: //' | sh -e
         ! $TIDEGATE status | grep TG110 || exit 4
         "#,
-    ));
+    );
 }
 
 /// A connection from before a firewall that adopts none, over which nothing is said now.
 #[test]
 fn connections_from_before_the_firewall() {
-    succeeds(alone(
-        "python3 -c ''",
+    alone("ip link set lo up && python3 -c ''").succeeds(
         r#"
         ip link set lo up
         python3 -c '
@@ -286,5 +264,5 @@ time.sleep(50)
         $TIDEGATE apply --dry-run $DIR/new 2>$DIR/err >/dev/null || exit 4
         ! grep TG002 $DIR/err || exit 5
         "#,
-    ));
+    );
 }

@@ -33,7 +33,8 @@ pub(crate) struct Script<'a> {
 }
 
 impl Script<'_> {
-    /// Runs it with `$TIDEGATE` for the program. Where that cannot be done, it says so and
+    /// Runs it with `$TIDEGATE` for the program; what stands in `$DIR/log` in the end is
+    /// added to the errors. Where that cannot be done, it says so and
     /// returns nothing.
     pub(crate) fn run(&self, script: &str) -> Option<Output> {
         let directory = tempfile::tempdir().unwrap();
@@ -48,6 +49,7 @@ impl Script<'_> {
                 .env("TIDEGATE_SOCKET", directory.path().join("sock"))
                 .env("DIR", directory.path())
                 .env_remove("SSH_CONNECTION")
+                .env_remove("TIDEGATE_STATE")
                 .stdin(Stdio::null());
             command.output()
         };
@@ -64,7 +66,10 @@ impl Script<'_> {
             eprintln!("SKIPPED: no user namespace here, or not all of `{needs}`: {tried:?}");
             return None;
         }
-        Some(run(&format!("{far}{}{script}", self.prelude)).unwrap())
+        let mut done = run(&format!("{far}{}{script}", self.prelude)).unwrap();
+        let log = std::fs::read(directory.path().join("log"));
+        done.stderr.extend(log.unwrap_or_default());
+        Some(done)
     }
 
     /// Runs it; it must succeed.

@@ -24,7 +24,6 @@ const NEXT: usize = 9;
 const ELEMENT: [usize; 6] = [REQID, SPI, PROTO, MODE, DST, SRC];
 /// Most elements.
 const DEPTH: usize = 4;
-const COMP: u64 = 108;
 
 const IN: u64 = 0;
 const NONE: u64 = 0;
@@ -185,7 +184,7 @@ fn protocol_name(n: u64) -> &'static str {
     match n {
         n if n == u64::from(proto::ESP) => "esp",
         n if n == u64::from(proto::AH) => "ah",
-        COMP => "ipcomp",
+        n if n == u64::from(proto::IPCOMP) => "ipcomp",
         _ => "",
     }
 }

@@ -1,5 +1,5 @@
-# A call between a real client and a real server, and what goes through its tunnel. Where the kernel has no PPP, what
-# speaks PPP is replaced: the client's end sends frames and the server's sends them back.
+# A call between a real client and a real server, and what goes through its tunnel. A script stands for what speaks PPP,
+# so that the kernel needs none: the client's end sends frames and the server's sends them back.
 begin pptp
 if has pptp pptpd; then
   cat >"$dir/pptp/pptpd.conf" <<CONF
