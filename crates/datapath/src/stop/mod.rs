@@ -135,6 +135,8 @@ impl Book {
         while inside() && Instant::now() < until {
             std::thread::yield_now();
         }
+        // Counts are not read before.
+        fence(Ordering::SeqCst);
     }
 
     fn count(&self, slot: usize) -> [u64; 2] {
