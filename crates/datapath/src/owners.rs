@@ -25,7 +25,7 @@ use tidegate_host::diag::{Diag, Found};
 use tidegate_sys::{SenderHook, SenderLink, SenderProgram, SharedWords, namespace_cookie};
 
 use crate::fast::{map, shared};
-use crate::sender::refused;
+use crate::sender::{objected, refused};
 
 /// Most control groups whose names are kept, and most directories looked at for one.
 const MOST_GROUPS: usize = 4096;
@@ -152,8 +152,7 @@ fn put(hook: SenderHook, code: Option<Vec<u8>>, group: &fs::File) -> Result<Send
     let code = code.ok_or_else(|| anyhow!("a table is missing"))?;
     let program = SenderProgram::load(hook, &code).map_err(|e| {
         let said = SenderProgram::objection(hook, &code);
-        let last = said.lines().last().unwrap_or_default();
-        refused(&format!("a program that notes senders ({last})"), &e)
+        objected("a program that notes senders", &said, &e)
     })?;
     SenderLink::attach(&program, group.as_fd())
         .map_err(|e| refused("attaching a program to the cgroup", &e))

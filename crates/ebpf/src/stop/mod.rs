@@ -38,7 +38,8 @@ use crate::sender::is_registered;
 pub const SLOTS: u32 = 4096;
 /// Most rules that one packet is counted for.
 pub const LONGEST_TRAIL: i32 = 24;
-/// Most addresses of this host; one with more has no such programs.
+/// Most addresses of this host, those of its networks and broadcasts counted; one with more
+/// has no such programs.
 pub const MOST_ADDRESSES: usize = 64;
 
 /// Where packets of an interface to an address go: [`target`].
