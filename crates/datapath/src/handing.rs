@@ -12,11 +12,15 @@ use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfLoader};
 use tidegate_ebpf::handing::{GIFT, GIVEN, Gift, KEY, MOST, NAME, key, program};
 use tidegate_engine::Engine;
-use tidegate_wire::{Family, be16, parse, proto};
+use tidegate_wire::{be16, parse, proto};
 
 use crate::fast::{link, map};
 
 type Key = [u8; KEY];
+
+/// How many make room at once. A flow that goes on without its gift is told again by its next
+/// packet.
+const ROOM: usize = 64;
 
 /// The loop's part.
 pub(crate) struct Gifts {
@@ -101,10 +105,8 @@ impl Gifts {
 
     fn tell(&mut self, key: Key, gift: Gift) {
         if self.told.len() >= MOST {
-            for old in std::mem::take(&mut self.told).keys() {
-                // Gone is what it was to be.
-                let _ = self.table.remove(old);
-            }
+            let some: Vec<Key> = self.told.keys().take(ROOM).copied().collect();
+            some.iter().for_each(|old| self.forget(old));
         }
         // Without it the kernel decides alone, and has no socket for the packet.
         if self.table.insert(key, gift.bytes(), 0).is_ok() {
@@ -113,6 +115,7 @@ impl Gifts {
     }
 
     fn forget(&mut self, key: &Key) {
+        // Gone is what it was to be.
         let _ = self.table.remove(key);
         self.told.remove(key);
     }
@@ -124,12 +127,51 @@ fn ends(engine: &Engine, packet: &[u8]) -> Option<(Key, bool)> {
     if !matches!(layout.proto, proto::TCP | proto::UDP) || layout.frag_off != 0 {
         return None;
     }
-    let family = match packet.first()? >> 4 {
-        6 => Family::V6,
-        _ => Family::V4,
-    };
     let l4 = layout.l4(packet);
     let (src, dst) = (layout.src(packet), layout.dst(packet));
     let key = key(layout.proto, (src, be16(l4, 0)?), (dst, be16(l4, 2)?));
-    Some((key, !engine.env().is_local(family, dst)))
+    Some((key, !engine.env().is_local(layout.family, dst)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tidegate_sys::Namespace;
+
+    use super::*;
+
+    /// The table stays as full as it may be, and holds what is remembered.
+    #[test]
+    fn a_full_table_makes_room_for_some() {
+        let run = || {
+            let Ok((_giver, mut gifts)) = start() else {
+                let _ = writeln!(std::io::stderr(), "SKIPPED: programs cannot be loaded here");
+                return Ok(());
+            };
+            let gift = Gift {
+                mark: 1,
+                socket: None,
+            };
+            let of = |i: usize| key(proto::UDP, (i as u128, 1), (2, 3));
+            (0..MOST + 1).for_each(|i| gifts.tell(of(i), gift));
+            assert_eq!(gifts.told.len(), MOST + 1 - ROOM);
+            assert_eq!(gifts.told.get(&of(MOST)), Some(&gift));
+            let there = gifts.table.keys().filter_map(Result::ok);
+            assert_eq!(
+                there.filter(|k| gifts.told.contains_key(k)).count(),
+                gifts.told.len()
+            );
+            assert_eq!(gifts.table.keys().count(), gifts.told.len());
+            Ok(())
+        };
+        let Ok(place) = Namespace::new() else {
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: no network namespace can be made here"
+            );
+            return;
+        };
+        place.run(run).unwrap();
+    }
 }

@@ -157,6 +157,8 @@ pub trait Observer: Send {
 pub struct Datapath {
     worker: Wires,
     notes: Arc<Mutex<Vec<String>>>,
+    /// What could not be taken over from a predecessor.
+    lost: Mutex<Vec<String>>,
     stop_watcher: Arc<OwnedFd>,
     /// What [`Datapath::guard`] sets to work.
     waiting: Mutex<Option<Watcher>>,
@@ -251,6 +253,7 @@ impl Datapath {
         Ok(Datapath {
             worker,
             notes,
+            lost: Mutex::default(),
             stop_watcher: Arc::new(event()?),
             waiting: Mutex::new(Some(watcher)),
             threads: Mutex::new(Threads {
@@ -310,11 +313,15 @@ impl Datapath {
             predecessor.remove()?;
             return Ok(None);
         };
+        let legacy = predecessor.connections();
+        let clock = Clock::new();
+        self.with(move |engine, now| adopt(engine, now, clock, &legacy.connections))?;
         // One of another version may have tables that cannot be read.
-        if let Ok(left) = predecessor.connections() {
-            let clock = Clock::new();
-            self.with(move |engine, now| adopt(engine, now, clock, &left))?;
-        }
+        lock(&self.lost).extend(
+            legacy.lost.into_iter().map(|why| {
+                format!("connections of a killed predecessor were not taken over ({why})")
+            }),
+        );
         kernel.wait(true);
         Ok(Some(predecessor))
     }
@@ -381,6 +388,7 @@ impl Datapath {
             .and_then(|()| wait.recv().ok())
             .unwrap_or_default();
         report.notes.extend_from_slice(&lock(&self.notes));
+        report.notes.extend_from_slice(&lock(&self.lost));
         if lock(&self.guardian).as_mut().is_some_and(|g| !g.waits()) {
             let note = "nobody will open the interfaces if the daemon is killed: the guardian \
                         process has ended";

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
+use std::hash::Hash;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,14 +25,23 @@ use tidegate_host::diag::{Diag, Found};
 use tidegate_sys::{SenderHook, SenderLink, SenderProgram, SharedWords, namespace_cookie};
 
 use crate::fast::{map, shared};
-use crate::sender::refused;
+use crate::sender::{objected, refused};
 
 /// Most control groups whose names are kept, and most directories looked at for one.
 const MOST_GROUPS: usize = 4096;
 const MOST_DIRECTORIES: usize = 20_000;
 
-/// How long what a process is said to be holds.
+/// How long what a process is said to be holds, and who has a socket.
 const A_MOMENT: Duration = Duration::from_secs(1);
+/// Most answers of a kind that are remembered.
+const MOST_RECENT: usize = 4096;
+
+/// Who has a socket of which nothing is known.
+const NOBODY: Creator = Creator {
+    gid: u32::MAX,
+    class: 0,
+    process: 0,
+};
 
 /// Says whether rules ask; the program does nothing otherwise.
 #[derive(Clone)]
@@ -53,17 +63,35 @@ pub(crate) struct Known {
     groups: HashMap<u64, String>,
     /// By the inodes of sockets: processes that have had them at the start, and groups.
     before: HashMap<u32, (u32, u32)>,
-    /// The process that was looked at last.
-    seen: Option<Seen>,
+    /// Who has had sockets from the start, by what they send.
+    creators: Recent<[u8; KEY], Creator>,
+    /// Further groups of processes and users.
+    further: Recent<(u32, u32), Vec<u32>>,
     /// End the programs' work when they go.
     links: (SenderLink, Option<SenderLink>),
 }
 
-/// Further groups of a process and user, and when they were looked up.
-struct Seen {
-    who: (u32, u32),
-    at: Instant,
-    groups: Vec<u32>,
+/// Answers that hold for [`A_MOMENT`], [`MOST_RECENT`] at most.
+struct Recent<K, V>(HashMap<K, (Instant, V)>);
+
+impl<K: Copy + Eq + Hash, V: Clone> Recent<K, V> {
+    fn new() -> Self {
+        Recent(HashMap::new())
+    }
+
+    /// What is remembered, or else found.
+    fn get(&mut self, now: Instant, key: K, find: impl FnOnce() -> V) -> V {
+        let holds = |at: Instant| now.saturating_duration_since(at) < A_MOMENT;
+        if let Some((_, found)) = self.0.get(&key).filter(|(at, _)| holds(*at)) {
+            return found.clone();
+        }
+        if self.0.len() >= MOST_RECENT {
+            self.0.clear();
+        }
+        let found = find();
+        self.0.insert(key, (now, found.clone()));
+        found
+    }
 }
 
 impl fmt::Debug for Known {
@@ -112,7 +140,8 @@ pub(crate) fn start(root: PathBuf, cgroup: &Path) -> Result<(Known, Asked)> {
         root,
         groups: HashMap::new(),
         before,
-        seen: None,
+        creators: Recent::new(),
+        further: Recent::new(),
         links: (link, creations.ok()),
     };
     Ok((known, asked))
@@ -123,8 +152,7 @@ fn put(hook: SenderHook, code: Option<Vec<u8>>, group: &fs::File) -> Result<Send
     let code = code.ok_or_else(|| anyhow!("a table is missing"))?;
     let program = SenderProgram::load(hook, &code).map_err(|e| {
         let said = SenderProgram::objection(hook, &code);
-        let last = said.lines().last().unwrap_or_default();
-        refused(&format!("a program that notes senders ({last})"), &e)
+        objected("a program that notes senders", &said, &e)
     })?;
     SenderLink::attach(&program, group.as_fd())
         .map_err(|e| refused("attaching a program to the cgroup", &e))
@@ -141,11 +169,12 @@ impl Sockets for Known {
     fn sender(&mut self, ends: &SocketEnds) -> Option<Arc<Socket>> {
         let key = key(ends.proto, ends.local, ends.remote);
         let note = Note::read(self.owners.get(&key, 0).ok()?);
+        let now = Instant::now();
         let creator = match note.creator {
             Some(creator) => creator,
-            None => self.creator(ends),
+            None => self.creator(now, key, ends),
         };
-        let groups = self.further_groups(creator.process, note.uid);
+        let groups = self.further_groups(now, creator.process, note.uid);
         let mut socket = Socket::of(Some(Owner {
             uid: note.uid,
             gid: creator.gid,
@@ -180,42 +209,30 @@ impl Sockets for Known {
 
 impl Known {
     /// Who has had a socket from the start; nobody where that is not known.
-    fn creator(&mut self, ends: &SocketEnds) -> Creator {
-        let nobody = Creator {
-            gid: u32::MAX,
-            class: 0,
-            process: 0,
-        };
+    fn creator(&mut self, now: Instant, key: [u8; KEY], ends: &SocketEnds) -> Creator {
         if self.before.is_empty() {
-            return nobody;
+            return NOBODY;
         }
-        let found = self.diag.receiver(ends).ok().flatten();
-        let known = found.and_then(|socket| {
-            let &(process, gid) = self.before.get(&socket.inode)?;
+        let (diag, before) = (&mut self.diag, &self.before);
+        let find = |diag: &mut Diag| {
+            let socket = diag.receiver(ends).ok().flatten()?;
+            let &(process, gid) = before.get(&socket.inode)?;
             Some(Creator {
                 gid,
                 class: socket.class,
                 process,
             })
-        });
-        known.unwrap_or(nobody)
+        };
+        self.creators.get(now, key, || find(diag).unwrap_or(NOBODY))
     }
 
     /// The further groups of a process; where it is gone, those that its user has.
-    fn further_groups(&mut self, process: u32, uid: u32) -> Vec<u32> {
-        let recent = |seen: &&Seen| seen.who == (process, uid) && seen.at.elapsed() < A_MOMENT;
-        if let Some(seen) = self.seen.as_ref().filter(recent) {
-            return seen.groups.clone();
-        }
-        let status = fs::read_to_string(format!("/proc/{process}/status"));
-        let told = status.ok().and_then(|text| numbers(&text, "Groups:"));
-        let groups = told.unwrap_or_else(|| groups_of_user(uid));
-        self.seen = Some(Seen {
-            who: (process, uid),
-            at: Instant::now(),
-            groups: groups.clone(),
-        });
-        groups
+    fn further_groups(&mut self, now: Instant, process: u32, uid: u32) -> Vec<u32> {
+        self.further.get(now, (process, uid), || {
+            let status = fs::read_to_string(format!("/proc/{process}/status"));
+            let told = status.ok().and_then(|text| numbers(&text, "Groups:"));
+            told.unwrap_or_else(|| groups_of_user(uid))
+        })
     }
 
     /// Whether group and class of senders are known.
@@ -301,4 +318,37 @@ fn groups(root: &Path) -> HashMap<u64, String> {
         waiting.extend(directories.map(|e| e.path()));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_found_once_in_a_moment_for_each_that_asks() {
+        let begin = Instant::now();
+        let mut recent = Recent::new();
+        let mut found = 0;
+        let mut ask = |key: u32, now| {
+            recent.get(now, key, || {
+                found += 1;
+                found
+            })
+        };
+        assert_eq!([ask(1, begin), ask(2, begin)], [1, 2]);
+        let soon = begin + A_MOMENT / 2;
+        assert_eq!([ask(1, soon), ask(2, soon)], [1, 2]);
+        let later = begin + A_MOMENT;
+        assert_eq!([ask(1, later), ask(2, soon)], [3, 2]);
+    }
+
+    #[test]
+    fn answers_are_remembered_within_bounds() {
+        let now = Instant::now();
+        let mut recent = Recent::new();
+        for key in 0..3 * MOST_RECENT {
+            recent.get(now, key, || ());
+            assert!(recent.0.len() <= MOST_RECENT);
+        }
+    }
 }

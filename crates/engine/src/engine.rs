@@ -1,7 +1,7 @@
 //! The engine's state and its entry points.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tidegate_conntrack::snapshot::{Restored, Snapshot};
 use tidegate_conntrack::{self as ct, Conntrack, Time};
@@ -219,6 +219,8 @@ pub struct Engine {
     pub(crate) staged: Option<Box<Staged>>,
     /// Who drops packets in its stead.
     pub(crate) stopper: Option<Box<dyn Stopper>>,
+    /// Of the surroundings, once it has been asked: whether routing takes all sources.
+    pub(crate) all_sources: OnceLock<bool>,
     /// An empty list for the outputs of the next packet.
     pub(crate) spare: Vec<Output>,
 }
@@ -252,6 +254,7 @@ impl Engine {
             last: None,
             staged: None,
             stopper: None,
+            all_sources: OnceLock::new(),
             spare: Vec::new(),
             env,
             config,
@@ -401,6 +404,7 @@ impl Engine {
             self.conntrack.flush_masqueraded(dev.0, addr);
         }
         self.env = env;
+        self.all_sources = OnceLock::new();
         self.begin_epoch();
     }
 

@@ -92,7 +92,8 @@ impl Engine {
         let route = match family {
             Family::V4 => {
                 let usual = dst >> 24 != 127 && dst >> 24 != 0;
-                let sources = usual && takes_all_sources(env);
+                let all_sources = || self.all_sources.get_or_init(|| takes_all_sources(env));
+                let sources = usual && *all_sources();
                 sources.then(|| env.route(family, dst, 0, 0))??
             }
             Family::V6 => {
@@ -112,7 +113,8 @@ impl Engine {
     }
 }
 
-/// Whether no source is refused but those that [`Engine::towards`] excepts.
+/// Whether no source is refused but those that [`Engine::towards`] excepts. With many routes
+/// and `RpFilter::Loose` that takes long.
 fn takes_all_sources(env: &Env) -> bool {
     let back = |addr: u128| env.route(Family::V4, addr, 0, 0).map(|r| r.kind);
     let fits = |addr: u128| {
@@ -127,5 +129,67 @@ fn takes_all_sources(env: &Env) -> bool {
         // Between two boundaries all addresses have one way.
         RpFilter::Loose => fits(1 << 24) && env.boundaries(Family::V4).into_iter().all(fits),
         RpFilter::Strict => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Config;
+    use crate::env::{Interface, Prefix, Route, Settings};
+
+    const DEV: IfIndex = IfIndex(2);
+
+    fn env(routes: &[Route]) -> Arc<Env> {
+        let settings = Settings {
+            rp_filter: RpFilter::Loose,
+            ..Settings::default()
+        };
+        let interface = Interface {
+            index: DEV,
+            name: "eth0".to_owned(),
+            addresses: vec![Prefix {
+                family: Family::V4,
+                addr: 0x0a00_0001,
+                len: 24,
+            }],
+            group: 0,
+            mtu: 1500,
+            mac: None,
+            loopback: false,
+        };
+        Arc::new(Env::new(vec![interface], routes, &[], settings))
+    }
+
+    /// A source that no route leads to is refused, so one to everywhere makes the difference.
+    #[test]
+    fn whether_all_sources_are_taken_is_asked_of_each_surroundings() {
+        let everywhere = Route {
+            to: Prefix {
+                family: Family::V4,
+                addr: 0,
+                len: 0,
+            },
+            table: 254,
+            kind: RouteType::Unicast,
+            dev: Some(DEV),
+            via: Some(0x0a00_0002),
+            src: None,
+            realm: 0,
+            metric: 0,
+        };
+        let (narrow, wide) = (env(&[]), env(&[everywhere]));
+        let mut engine = Engine::new(Config::default(), Arc::clone(&narrow));
+        let towards = |engine: &Engine| engine.towards(Family::V4, DEV, 0x0a00_0001);
+        for _ in 0..2 {
+            engine.set_env(Arc::clone(&narrow));
+            assert_eq!(towards(&engine), None);
+            assert_eq!(towards(&engine), None);
+            engine.set_env(Arc::clone(&wide));
+            assert_eq!(towards(&engine), Some(Towards::Here));
+            assert_eq!(towards(&engine), Some(Towards::Here));
+        }
     }
 }

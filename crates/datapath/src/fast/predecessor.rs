@@ -4,12 +4,13 @@
 //! Its successor takes these connections over before its own programs, which are in place
 //! in front of those by then, begin to work. So no packet of theirs finds nobody who knows it.
 
-use std::collections::HashMap as Map;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap as Map, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData};
 use tidegate_ebpf::layout::{
     CONNECTION, FLOW, GATE, GLOBAL, KEY, after, gate, global, place_of, tuple_of,
@@ -26,12 +27,15 @@ use super::kernel::{PINNED, place, remove};
 /// Programs that have begun on a packet have ended after that.
 const TURN: Duration = Duration::from_millis(20);
 
-/// A predecessor's pins in this network namespace.
+/// Pins in this network namespace that others have left.
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     place: PathBuf,
     files: Vec<PathBuf>,
 }
+
+/// The pins of one process, by the first part of their names.
+type Group<'a> = Map<&'a str, &'a Path>;
 
 /// A connection that its programs have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,14 @@ pub(crate) struct Left {
     original: [Tuple; 2],
     /// When the last one passed, nanoseconds of `CLOCK_BOOTTIME`.
     last: u64,
+}
+
+/// What predecessors have left.
+#[derive(Debug, Default)]
+pub(crate) struct Legacy {
+    pub(crate) connections: Vec<Left>,
+    /// Why connections of some are not among them.
+    pub(crate) lost: Vec<String>,
 }
 
 impl Predecessor {
@@ -62,58 +74,32 @@ impl Predecessor {
         Ok(any.then_some(Predecessor { place, files }))
     }
 
-    /// Where it has pinned a table. Of several predecessors only the last one's programs
-    /// can be at work, for each takes away what was before.
-    fn pinned(&self, name: &str) -> Result<&Path> {
-        let named = |p: &&PathBuf| {
-            let file = p.file_name().and_then(|n| n.to_str());
-            file.is_some_and(|f| f.split_once('-').is_some_and(|(first, _)| first == name))
-        };
-        let mut found = self.files.iter().filter(named);
-        match (found.next(), found.next()) {
-            (Some(one), None) => Ok(one),
-            (None, _) => bail!("no table {name}"),
-            (Some(_), Some(_)) => bail!("several tables {name}"),
-        }
-    }
-
-    fn open(&self, name: &str) -> Result<MapData> {
-        let path = self.pinned(name)?;
-        MapData::from_pin(path).with_context(|| path.display().to_string())
-    }
-
-    /// The connections that its programs have.
-    ///
-    /// # Errors
-    /// Its tables are not there, or are others.
-    pub(crate) fn connections(&self) -> Result<Vec<Left>> {
-        let [flows, gates, connections, globals] = PINNED;
-        let flows = self.open(flows)?;
-        let flows: HashMap<_, [u8; KEY], [u8; FLOW]> =
-            HashMap::try_from(aya::maps::Map::HashMap(flows))?;
-        let gates: Array<_, [u64; GATE]> = array(self.open(gates)?)?;
-        let ways: Array<_, [u8; CONNECTION]> = array(self.open(connections)?)?;
-        let globals: Array<_, [u64; GLOBAL]> = array(self.open(globals)?)?;
-        let epoch = globals.get(&0, 0)?[global::EPOCH];
-        let mut places: Map<u32, [Option<Tuple>; 2]> = Map::new();
-        for flow in flows.iter() {
-            let (key, value) = flow?;
-            let (at, dir) = place_of(&value);
-            places.entry(at).or_default()[dir as usize] = tuple_of(&key);
-        }
-        let mut left = Vec::new();
-        for (at, before) in places {
-            let gate = gates.get(&at, 0)?;
-            if gate[gate::EPOCH] != epoch || gate[gate::SENT] != gate[gate::DONE] {
-                continue;
+    /// By the word in which the names of a process's pins end.
+    fn groups(&self) -> BTreeMap<&str, Group<'_>> {
+        let mut groups: BTreeMap<&str, Group<'_>> = BTreeMap::new();
+        for file in &self.files {
+            let name = file.file_name().and_then(|n| n.to_str());
+            if let Some((first, owner)) = name.and_then(|n| n.rsplit_once('-')) {
+                groups.entry(owner).or_default().insert(first, file);
             }
-            let bytes = ways.get(&at, 0)?;
-            left.extend(connection(&bytes, before).map(|original| Left {
-                original,
-                last: gate[gate::LAST],
-            }));
         }
-        Ok(left)
+        groups
+    }
+
+    /// The connections that programs have. There are several predecessors where one was
+    /// killed before it had taken away what was before it: both may have some then.
+    pub(crate) fn connections(&self) -> Legacy {
+        let mut legacy = Legacy::default();
+        for (owner, group) in self.groups() {
+            match connections(&group) {
+                Ok(left) => legacy.connections.extend(left),
+                // One that had no program in place yet had no connections.
+                Err(_) if group.keys().all(|name| PINNED.contains(name)) => {}
+                Err(e) => legacy.lost.push(format!("{owner}: {e:#}")),
+            }
+        }
+        legacy.connections = newest(std::mem::take(&mut legacy.connections));
+        legacy
     }
 
     /// Takes its programs and tables away, once nothing is on its way by them.
@@ -126,6 +112,55 @@ impl Predecessor {
         let _ = fs::remove_dir(&self.place);
         Ok(())
     }
+}
+
+fn open(group: &Group<'_>, name: &str) -> Result<MapData> {
+    let path = group
+        .get(name)
+        .with_context(|| format!("no table {name}"))?;
+    MapData::from_pin(path).with_context(|| path.display().to_string())
+}
+
+/// The connections that the programs of one process have.
+///
+/// # Errors
+/// Its tables are not there, or are others.
+fn connections(group: &Group<'_>) -> Result<Vec<Left>> {
+    let [flows, gates, connections, globals] = PINNED;
+    let flows = open(group, flows)?;
+    let flows: HashMap<_, [u8; KEY], [u8; FLOW]> =
+        HashMap::try_from(aya::maps::Map::HashMap(flows))?;
+    let gates: Array<_, [u64; GATE]> = array(open(group, gates)?)?;
+    let ways: Array<_, [u8; CONNECTION]> = array(open(group, connections)?)?;
+    let globals: Array<_, [u64; GLOBAL]> = array(open(group, globals)?)?;
+    let epoch = globals.get(&0, 0)?[global::EPOCH];
+    let mut places: Map<u32, [Option<Tuple>; 2]> = Map::new();
+    for flow in flows.iter() {
+        let (key, value) = flow?;
+        let (at, dir) = place_of(&value);
+        places.entry(at).or_default()[dir as usize] = tuple_of(&key);
+    }
+    let mut left = Vec::new();
+    for (at, before) in places {
+        let gate = gates.get(&at, 0)?;
+        if gate[gate::EPOCH] != epoch || gate[gate::SENT] != gate[gate::DONE] {
+            continue;
+        }
+        let bytes = ways.get(&at, 0)?;
+        left.extend(connection(&bytes, before).map(|original| Left {
+            original,
+            last: gate[gate::LAST],
+        }));
+    }
+    Ok(left)
+}
+
+/// Each connection once, as it is known to whose programs saw it last.
+fn newest(mut left: Vec<Left>) -> Vec<Left> {
+    left.sort_by_key(|one| Reverse(one.last));
+    let mut seen = HashSet::new();
+    left.retain(|one| seen.insert(one.original[0]));
+    left
 }
 
 fn array<V: aya::Pod>(data: MapData) -> Result<Array<MapData, V>> {
@@ -221,6 +256,47 @@ mod tests {
             family: Family::V4,
             proto: proto::UDP,
         }
+    }
+
+    /// One was killed before it had taken away another's: names tell whose a pin is.
+    #[test]
+    fn pins_belong_to_the_process_whose_word_they_end_in() {
+        let names = [
+            "flows-0000000a",
+            "2-ingress-0000000a",
+            "flows-0000000b",
+            "gates-0000000b",
+        ];
+        let predecessor = Predecessor {
+            place: PathBuf::from("/pins"),
+            files: names.map(|name| Path::new("/pins").join(name)).into(),
+        };
+        let groups = predecessor.groups();
+        let of = |owner, first| groups.get(owner).and_then(|g: &Group<'_>| g.get(first));
+        let file = |at: usize| predecessor.files[at].as_path();
+        assert_eq!(groups.len(), 2);
+        assert_eq!(of("0000000a", "flows"), Some(&file(0)));
+        assert_eq!(of("0000000a", "2-ingress"), Some(&file(1)));
+        assert_eq!(of("0000000b", "flows"), Some(&file(2)));
+        assert_eq!(of("0000000b", "gates"), Some(&file(3)));
+    }
+
+    #[test]
+    fn of_a_connection_that_two_know_the_last_to_see_it_is_believed() {
+        let comes = tuple((1, 1), (2, 2));
+        let left = |after, last| Left {
+            original: [comes, after],
+            last,
+        };
+        let (old, new) = (
+            left(tuple((3, 3), (2, 2)), 5),
+            left(tuple((4, 4), (2, 2)), 9),
+        );
+        let other = Left {
+            original: [tuple((7, 7), (2, 2)); 2],
+            last: 1,
+        };
+        assert_eq!(newest(vec![old, other, new]), [new, other]);
     }
 
     /// Translated at both ends, it is the same connection whichever direction tells of it.

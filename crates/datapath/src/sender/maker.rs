@@ -15,7 +15,7 @@ use tidegate_engine::{Engine, Rules, interface_number};
 use tidegate_sys::{SenderHook, SenderLink, SenderProgram, namespace_cookie};
 use tidegate_wire::Family;
 
-use super::refused;
+use super::{objected, refused};
 use crate::known::descriptor;
 
 /// Longest programs to try; rules beyond are not looked at.
@@ -237,13 +237,7 @@ impl Bench {
         let Some((e, code)) = last else {
             bail!("no length to try");
         };
-        let what = match SenderProgram::objection(SenderHook::Egress, &code)
-            .lines()
-            .last()
-        {
-            Some(said) => format!("a program for local senders ({said})"),
-            None => "a program for local senders".to_owned(),
-        };
-        Err(refused(&what, &e))
+        let said = SenderProgram::objection(SenderHook::Egress, &code);
+        Err(objected("a program for local senders", &said, &e))
     }
 }

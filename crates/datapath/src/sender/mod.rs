@@ -162,6 +162,14 @@ impl Heard {
     }
 }
 
+/// Why the kernel does not take a program, of which its verifier has `said` something.
+pub(crate) fn objected(what: &str, said: &str, e: &io::Error) -> anyhow::Error {
+    match said.lines().last() {
+        Some(last) => refused(&format!("{what} ({last})"), e),
+        None => refused(what, e),
+    }
+}
+
 /// An error of the operating system in few words.
 pub(crate) fn refused(what: &str, e: &io::Error) -> anyhow::Error {
     match e.raw_os_error() {

@@ -13,6 +13,7 @@ use tidegate_sys::{FrontKind, FrontProgram};
 use tidegate_wire::Family;
 
 use super::Ready;
+use crate::sender::objected;
 use crate::wires::Wires;
 use crate::worker::Command;
 
@@ -124,7 +125,10 @@ impl Tables {
             bail!("there are more than {MOST_INTERFACES} interfaces");
         }
         if job.sides.iter().any(|s| s.own.len() > MOST_ADDRESSES) {
-            bail!("this host has more than {MOST_ADDRESSES} addresses");
+            bail!(
+                "this host has more than {MOST_ADDRESSES} addresses, those of its networks and \
+                 broadcasts among them"
+            );
         }
         let mut last = None;
         for longest in LENGTHS {
@@ -170,8 +174,7 @@ impl Tables {
         let code = code.context("a table is missing")?;
         FrontProgram::load(kind, &code).map_err(|e| {
             let said = FrontProgram::objection(kind, &code);
-            let said = said.lines().last().unwrap_or_default().to_owned();
-            crate::sender::refused(&format!("a program for floods ({said})"), &e)
+            objected("a program for floods", &said, &e)
         })
     }
 

@@ -32,9 +32,9 @@ use crate::known::{Known, descriptor};
 use crate::wires::Wires;
 use maker::{Job, Tables};
 
-/// Destinations that are remembered to have been told.
+/// Most destinations that are told within [`TOLD_FOR`].
 const MOST_TOLD: usize = 4096;
-/// How long.
+/// How long one that has been told is not told again.
 const TOLD_FOR: Time = SECOND;
 /// Words of [`TRAIL`].
 const TRAIL_WORDS: usize = 14;
@@ -57,9 +57,28 @@ pub(crate) struct Stops {
     jobs: Sender<Job>,
     /// The epoch for which programs have been asked for.
     asked: u64,
-    told: HashSet<[u8; TARGET_KEY]>,
-    told_since: Time,
+    told: Told,
     failed: Option<String>,
+}
+
+/// What programs have been told lately.
+#[derive(Debug, Default)]
+struct Told {
+    /// Destinations by the epoch that was told of them.
+    all: HashSet<(u64, [u8; TARGET_KEY])>,
+    since: Time,
+}
+
+impl Told {
+    /// Whether a destination is to be told now: a flood over many of them costs no more than
+    /// [`MOST_TOLD`] in each [`TOLD_FOR`], whatever becomes of the rules meanwhile.
+    fn is_due(&mut self, epoch: u64, key: [u8; TARGET_KEY], now: Time) -> bool {
+        if now.saturating_sub(self.since) > TOLD_FOR {
+            self.all.clear();
+            self.since = now;
+        }
+        self.all.len() < MOST_TOLD && self.all.insert((epoch, key))
+    }
 }
 
 /// What has been counted, and told.
@@ -116,6 +135,8 @@ impl Book {
         while inside() && Instant::now() < until {
             std::thread::yield_now();
         }
+        // Counts are not read before.
+        fence(Ordering::SeqCst);
     }
 
     fn count(&self, slot: usize) -> [u64; 2] {
@@ -223,8 +244,7 @@ fn prepare(
         targets: HashMap::try_from(targets)?,
         jobs,
         asked: 0,
-        told: HashSet::new(),
-        told_since: 0,
+        told: Told::default(),
         failed: None,
     };
     Ok((stops, tables, taken))
@@ -250,18 +270,12 @@ impl Stops {
         let epoch = epoch_of(engine);
         if self.asked != epoch {
             self.asked = epoch;
-            self.told.clear();
             self.failed = None;
             // A maker that has ended makes none.
             let _ = self.jobs.send(Job::new(engine, epoch));
         }
-        let old = now.saturating_sub(self.told_since) > TOLD_FOR;
-        if old || self.told.len() >= MOST_TOLD {
-            self.told.clear();
-            self.told_since = now;
-        }
         let key = target_key(dev.0, family, dst);
-        if !self.told.insert(key) {
+        if self.failed.is_some() || !self.told.is_due(epoch, key, now) {
             return;
         }
         let Some(towards) = engine.towards(family, dev, dst) else {

@@ -393,7 +393,7 @@ fn agree(bench: &mut Bench, dice: &mut Dice, (family, front): (Family, Front)) -
         let packet = packet(dice, family);
         let (_, dst) = destination(&packet);
         bench.stops.asked = epoch;
-        bench.stops.told.clear();
+        bench.stops.told = Told::default();
         bench
             .stops
             .offer(&bench.engine, (DEV, MAC), (family, dst), now);
@@ -436,6 +436,39 @@ fn destination(packet: &[u8]) -> (Family, u128) {
             Family::V6,
             u128::from_be_bytes(packet[24..40].try_into().unwrap()),
         ),
+    }
+}
+
+#[test]
+fn a_flood_over_many_destinations_is_told_of_within_bounds() {
+    let key = |i: u32| target_key(1, Family::V4, i.into());
+    let begin = 1000 * SECOND;
+    let mut told = Told::default();
+    let mut due = |epoch, from: u32, now| {
+        let asked = 3 * MOST_TOLD as u32;
+        let keys = (from..from + asked).map(key);
+        keys.filter(|key| told.is_due(epoch, *key, now)).count()
+    };
+    assert_eq!(due(1, 0, begin), MOST_TOLD);
+    assert_eq!(due(1, 1 << 20, begin + SECOND), 0, "the time is not over");
+    assert_eq!(due(2, 0, begin + SECOND), 0, "nor is it for other rules");
+    let later = begin + TOLD_FOR + 1;
+    assert_eq!(due(2, 0, later), MOST_TOLD);
+}
+
+#[test]
+fn a_destination_is_told_once_for_each_epoch_and_time() {
+    let key = target_key(1, Family::V4, 7);
+    let mut told = Told::default();
+    let later = 1000 * SECOND + TOLD_FOR + 1;
+    for (epoch, now, due) in [
+        (1, 1000 * SECOND, true),
+        (1, 1001 * SECOND, false),
+        (2, 1001 * SECOND, true),
+        (2, later, true),
+        (2, later, false),
+    ] {
+        assert_eq!(told.is_due(epoch, key, now), due, "{epoch} {now}");
     }
 }
 

@@ -110,6 +110,36 @@ fn killed_it_leaves_known_connections_and_nothing_else() {
     assert!(eventually(clean));
 }
 
+/// A daemon that was killed while it pinned its tables leaves what another before it has:
+/// the next one takes over what that one's programs forward.
+#[test]
+fn connections_survive_a_predecessor_that_was_killed_while_starting() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let mut rules = tempfile::NamedTempFile::new().unwrap();
+    rules.write_all(filter(&STATEFUL).as_bytes()).unwrap();
+    let mut starter = Starter::new(&net.router, rules.path().to_str().unwrap());
+    let pid = starter.start("--fast");
+    let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    let there = at("10.1.0.2:7");
+    talk(&from, &to, there, 20);
+    std::thread::sleep(Duration::from_millis(300));
+    kill(pid, Signal::SIGKILL).unwrap();
+    let pins = format!("/proc/{}/root/sys/fs/bpf/tidegate-*", starter.shell.id());
+    let half = format!("cd {pins} && for t in flows gates; do ln $t-* $t-00000000; done");
+    net.router.sh(&half);
+    starter.start("--fast");
+    // Its first packet comes from where nobody may open a connection.
+    for _ in 0..3 {
+        assert!(reaches(&to, &from, at("10.0.0.2:40000")));
+    }
+    let all = net.router.sh(&format!("ls {pins}"));
+    assert!(!all.contains("00000000"), "{all}");
+}
+
 /// Asks a question every other millisecond and hears the answers to those before.
 struct Asker {
     thread: JoinHandle<(u32, u32)>,

@@ -405,7 +405,7 @@ fn count(a: &mut Asm) {
 }
 
 /// Counts the packet by the fate at [`DOUBT`].
-fn count_fate(a: &mut Asm) {
+pub(crate) fn count_fate(a: &mut Asm) {
     let none = a.label();
     look_up(a, &FATES, DOUBT);
     a.jump_if(Cond::Eq, Reg::R0, 0, none);
@@ -444,7 +444,7 @@ pub fn known(secrets: &Secrets, destination: [u8; 6]) -> Option<(u32, Dir)> {
 }
 
 /// Sends the packet up to the engine: out of the far end of its interface's door.
-fn go_up(a: &mut Asm, next: Label) {
+pub(crate) fn go_up(a: &mut Asm, next: Label) {
     use Reg as R;
     count_fate(a);
     a.load(Size::W, R::R1, CONTEXT, skb::DEVICE);

@@ -28,17 +28,18 @@ use tidegate_ir::{Hook, RuleId, Ruleset, TableKind};
 use tidegate_wire::Family;
 
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::fast::{Front, Secrets};
-use crate::layout::{DOORS, FATES, GLOBALS, SUMS, global};
+use crate::fast::{Front, Secrets, frame::helper};
+use crate::layout::{GLOBALS, global};
 use crate::maps::{Kind, Map};
 use crate::rules::{Facts, Given, INDEX, LENGTH};
-use crate::sender::{KNOWN, is_registered};
+use crate::sender::is_registered;
 
 /// Rules and policies that programs may count for.
 pub const SLOTS: u32 = 4096;
 /// Most rules that one packet is counted for.
 pub const LONGEST_TRAIL: i32 = 24;
-/// Most addresses of this host; one with more has no such programs.
+/// Most addresses of this host, those of its networks and broadcasts counted; one with more
+/// has no such programs.
 pub const MOST_ADDRESSES: usize = 64;
 
 /// Where packets of an interface to an address go: [`target`].
@@ -90,15 +91,6 @@ const fn programs_of(name: &'static str) -> Map {
         shared: false,
     }
 }
-
-/// The maps that the programs use beside those of [`crate::layout`] and
-/// [`crate::sender::KNOWN`].
-pub static MAPS: [&Map; 5] = [&TARGETS, &COUNTS, &TRAIL, &STOPS, &EARLY_STOPS];
-
-/// Every map that a program may name.
-pub static USED: [&Map; 8] = [
-    &TARGETS, &COUNTS, &TRAIL, &KNOWN, &GLOBALS, &DOORS, &FATES, &SUMS,
-];
 
 /// Offsets in the value of [`TRAIL`].
 pub mod trail {
@@ -234,8 +226,6 @@ pub struct Made {
     pub code: Asm,
     /// By number.
     pub slots: Vec<Slot>,
-    /// Whether it can drop anything.
-    pub drops: bool,
 }
 
 /// Where a packet goes that the program is done with.
@@ -266,12 +256,6 @@ impl Slots {
         }
         (number < SLOTS as usize).then_some(number)
     }
-}
-
-/// Numbers of helpers (`__BPF_FUNC_MAPPER`).
-mod helper {
-    pub(super) const MAP_LOOKUP: i32 = 1;
-    pub(super) const REDIRECT_PEER: i32 = 155;
 }
 
 /// The value of [`TRAIL`].
@@ -313,7 +297,6 @@ pub fn program(making: &Making<'_>, front: Front) -> Made {
     Made {
         code: a,
         slots: slots.all,
-        drops,
     }
 }
 
@@ -344,10 +327,10 @@ fn enter(a: &mut Asm, epoch: u64, ends: Ends) {
     a.jump_if(Cond::Ne, R::R1, R::R2, ends.open);
 }
 
+/// A barrier too: user space sees this no sooner than the counts.
 fn leave(a: &mut Asm) {
-    a.load(Size::D, Reg::R1, TRAIL_AT, trail::INSIDE);
-    a.alu(Op::Sub, Reg::R1, 1);
-    a.store(Size::D, TRAIL_AT, trail::INSIDE, Reg::R1);
+    a.mov(Reg::R1, -1);
+    a.fetch_add(TRAIL_AT, trail::INSIDE, Reg::R1);
 }
 
 /// One family's packets.

@@ -3,11 +3,11 @@
 use tidegate_wire::tcp::flags;
 use tidegate_wire::{Family, proto};
 
-use super::{HERE, Making, OUT, Side, TARGETS, at, helper, look_up};
+use super::{HERE, Making, OUT, Side, TARGETS, at};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::fast::{Front, frame, look_for_packet, parse, verify};
-use crate::layout::{DOORS, FATES, Fate};
-use crate::rules::{CONTEXT, IN_DEVICE, INDEX, IP, L4, L4_LEN, LENGTH, OUT_DEVICE, REST};
+use crate::fast::{Front, count_fate, frame, go_up, look_for_packet, parse, verify};
+use crate::layout::Fate;
+use crate::rules::{CONTEXT, IN_DEVICE, IP, L4, L4_LEN, LENGTH, OUT_DEVICE, REST};
 
 /// On the stack: [`HERE`] or [`OUT`].
 const HOOK: i16 = -76;
@@ -82,7 +82,7 @@ fn target(a: &mut Asm, epoch: u64, front: Front, out: Label) {
     a.load_map(R::R1, &TARGETS);
     a.mov(R::R2, R::R10);
     a.alu(Op::Add, R::R2, i32::from(KEY));
-    a.call(helper::MAP_LOOKUP);
+    a.call(frame::helper::MAP_LOOKUP);
     a.jump_if(Cond::Eq, R::R0, 0, out);
     a.load(Size::D, R::R1, R::R0, at::EPOCH);
     a.constant(R::R2, epoch);
@@ -159,43 +159,24 @@ pub(super) fn source(a: &mut Asm, side: &Side<'_>, open: Label) {
     }
 }
 
-/// Counts the packet among those with a fate.
-fn fate(a: &mut Asm, fate: Fate) {
-    let none = a.label();
-    a.store(Size::W, Reg::R10, INDEX, fate as i32);
-    look_up(a, &FATES);
-    a.jump_if(Cond::Eq, Reg::R0, 0, none);
-    a.load(Size::D, Reg::R1, Reg::R0, 0);
-    a.alu(Op::Add, Reg::R1, 1);
-    a.store(Size::D, Reg::R0, 0, Reg::R1);
-    a.bind(none);
-}
-
 /// The end of a packet.
 pub(super) fn drop(a: &mut Asm, front: Front) {
-    fate(a, Fate::Stopped);
+    a.store(Size::W, Reg::R10, frame::DOUBT, Fate::Stopped as i32);
+    count_fate(a);
     a.mov(Reg::R0, front.drop());
     a.exit();
 }
 
 /// The way of a packet of an unknown flow: from XDP to traffic control, from there up.
 pub(super) fn go_on(a: &mut Asm, front: Front) {
-    use Reg as R;
     if front == Front::Xdp {
-        a.mov(R::R0, frame::answer::XDP_PASS);
+        a.mov(Reg::R0, frame::answer::XDP_PASS);
         return a.exit();
     }
     let next = a.label();
-    fate(a, Fate::Unknown);
-    a.load(Size::W, R::R1, CONTEXT, frame::skb::DEVICE);
-    a.store(Size::W, R::R10, INDEX, R::R1);
-    look_up(a, &DOORS);
-    a.jump_if(Cond::Eq, R::R0, 0, next);
-    a.load(Size::W, R::R1, R::R0, 0);
-    a.mov(R::R2, 0);
-    a.call(helper::REDIRECT_PEER);
-    a.exit();
+    a.store(Size::W, Reg::R10, frame::DOUBT, Fate::Unknown as i32);
+    go_up(a, next);
     a.bind(next);
-    a.mov(R::R0, frame::answer::NEXT);
+    a.mov(Reg::R0, frame::answer::NEXT);
     a.exit();
 }
