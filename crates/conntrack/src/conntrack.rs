@@ -21,7 +21,7 @@ use crate::timer::Wheel;
 use crate::tuple::{Dir, Tuple};
 use crate::{SECOND, Time};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use tidegate_wire::proto;
 
@@ -88,6 +88,8 @@ pub struct Conntrack {
     pub(crate) count: u32,
     /// Removed entries that the packet in flight may still hold.
     pub(crate) dying: Vec<EntryId>,
+    /// Entries of packets that wait, and how many do.
+    pub(crate) pinned: BTreeMap<EntryId, u32>,
     /// Entries whose packets pass elsewhere.
     pub(crate) away: Away,
     /// Who has all tuples of the table.
@@ -131,6 +133,7 @@ impl Conntrack {
             note: None,
             count: 0,
             dying: Vec::new(),
+            pinned: BTreeMap::new(),
             away: Away::default(),
             register: None,
             gc_at: None,
@@ -419,7 +422,7 @@ impl Conntrack {
     pub(crate) fn reap(&mut self) {
         for _ in 0..self.at_once() {
             let Some(id) = self.dying.pop() else { break };
-            self.slab.remove(id);
+            self.vacate(id);
         }
     }
 
@@ -474,7 +477,7 @@ impl Conntrack {
             if deadline > now {
                 self.wheel.arm(&mut self.slab, index, deadline, now);
             } else if self.end(id) {
-                self.slab.remove(id);
+                self.vacate(id);
             }
         }
         self.due = due;
@@ -531,7 +534,7 @@ impl Conntrack {
         let mut found = self.find_by(tuple, zone, hash);
         while let Some((id, _)) = found.filter(|(id, _)| self.has_run_out(*id, now)) {
             self.end(id);
-            self.slab.remove(id);
+            self.vacate(id);
             found = self.find_by(tuple, zone, hash);
         }
         found

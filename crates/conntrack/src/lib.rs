@@ -32,6 +32,7 @@ mod confirm;
 mod conntrack;
 mod create;
 mod logged;
+mod pinned;
 mod rng;
 mod slab;
 mod state;

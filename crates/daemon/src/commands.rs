@@ -31,6 +31,7 @@ use crate::forecast::{Forecast, History};
 use crate::locked;
 use crate::offload::{self, Offloaded};
 use crate::plane::Plane;
+use crate::queue::{self, Readers};
 use crate::rules::{FAMILIES, LiveRules};
 use crate::service::Wake;
 use crate::sets::{self, LiveSets};
@@ -53,6 +54,8 @@ pub(crate) struct Commands {
     pub(crate) wake: Mutex<Sender<Wake>>,
     /// How many connections there were.
     pub(crate) history: Mutex<History>,
+    /// Who reads queues.
+    pub(crate) readers: Readers,
 }
 
 type Command = fn(&Commands, &Request) -> Result<Printed>;
@@ -89,6 +92,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("osf", Commands::osf),
     ("nfacct", Commands::nfacct),
     ("offload", Commands::offload),
+    ("queue", Commands::queue),
 ];
 
 impl Commands {
@@ -118,6 +122,15 @@ impl Commands {
             let env = env.map_err(io::Error::other)?;
             let is_local: IsLocal = Arc::new(move |family, addr| env.is_local(family, addr));
             return Ok(views::run(view, &words, &tracker, &is_local, reply));
+        }
+        if request.name == "queue"
+            && let Some((_, binding)) = request.words.split_first().filter(|(w, _)| *w == "bind")
+        {
+            let served = queue::serve(&self.plane, &self.readers, binding, reply);
+            if let Err(e) = &served {
+                reply.err(&format!("tidegate: {e:#}\n"))?;
+            }
+            return Ok(u8::from(served.is_err()));
         }
         let command = COMMANDS.iter().find(|c| c.0 == request.name);
         let done = match command {
@@ -344,6 +357,15 @@ impl Commands {
             out,
             ..Printed::default()
         })
+    }
+
+    fn queue(&self, request: &Request) -> Result<Printed> {
+        let words: Vec<&str> = request.words.iter().map(String::as_str).collect();
+        match words[..] {
+            ["list"] => self.readers.list(&*self.plane, false),
+            ["list", "--json"] => self.readers.list(&*self.plane, true),
+            _ => Err(anyhow!("queue: `list` or `bind`")),
+        }
     }
 
     fn apply(&self, request: &Request) -> Result<Printed> {

@@ -14,6 +14,7 @@ mod files;
 mod forecast;
 mod offload;
 pub mod plane;
+pub mod queue;
 mod rules;
 mod service;
 mod sets;

@@ -26,6 +26,7 @@ use crate::connections::ConnectionFile;
 use crate::control::{Allowed, Server};
 use crate::files;
 use crate::plane::{Ears, Plane};
+use crate::queue::Readers;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::sets;
 use crate::tracker::LiveTracker;
@@ -207,6 +208,7 @@ fn serve(
         changed,
         wake: Mutex::new(wake),
         history: Mutex::default(),
+        readers: Readers::default(),
     });
     let answering = commands.clone();
     let server = Server::start(

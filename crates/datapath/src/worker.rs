@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use rustix::event::{Timespec, epoll};
 use tidegate_engine::conntrack::{AHEAD, SECOND, Time};
 use tidegate_engine::env::{Env, IfIndex, RouteType};
-use tidegate_engine::{Disposition, Engine, Incoming, LinkHeader, Outgoing, Output};
+use tidegate_engine::{Disposition, Engine, Incoming, LinkHeader, Outgoing, Output, Ticket};
 use tidegate_sys::{Clock, Frame, Gso, PacketKind};
 use tidegate_wire::{Family, parse};
 
@@ -125,6 +125,8 @@ pub(crate) struct Worker {
     spare: Vec<Vec<u8>>,
     /// Packets of the batch that is being received.
     waiting: Vec<Waiting>,
+    /// Where packets came from that wait for the readers of queues, and by which interface.
+    parked: HashMap<Ticket, (Source, IfIndex)>,
     stray: u64,
     lost_asked: Time,
     /// There are interfaces that are left to the kernel.
@@ -172,6 +174,7 @@ impl Worker {
             poll,
             spare: Vec::new(),
             waiting: Vec::new(),
+            parked: HashMap::new(),
             stray: 0,
             lost_asked: 0,
             partial,
@@ -231,6 +234,7 @@ impl Worker {
             if told && self.obey()? {
                 return Ok(());
             }
+            self.carry_on();
             self.observer.after_batch(&mut self.engine, self.now);
         }
     }

@@ -1,8 +1,6 @@
 //! What the rarer targets do to a packet in a table.
 
-use tidegate_ir::{
-    Chain, Effect, Hook, LogSpec, Manip, QueueSpec, RuleId, TableKind, TeeSpec, TproxySpec,
-};
+use tidegate_ir::{Chain, Effect, Hook, LogSpec, Manip, RuleId, TableKind, TeeSpec, TproxySpec};
 use tidegate_wire::{Family, be16, checksum};
 
 use crate::at_table::AtTable;
@@ -10,7 +8,6 @@ use crate::env::IfIndex;
 use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{LinkHeader, Packet, Tracking};
-use crate::queue::{self, Queued, Verdict};
 use crate::rewrite;
 use crate::sockets::{self, Whose};
 use crate::synproxy::part;
@@ -35,7 +32,7 @@ impl<T: Trace> AtTable<'_, T> {
     pub(crate) fn act(&mut self, effect: &Effect, rule: RuleId) -> Option<Decision> {
         let drop = |_| Decision::Drop(DropReason::Target(rule));
         match effect {
-            Effect::Queue(spec) => return Some(self.queue(*spec, rule)),
+            Effect::Queue(spec) => return Some(Decision::Queue(*spec, rule)),
             Effect::Tproxy(spec) => return Some(self.hand_over(*spec, rule)),
             Effect::SynProxy(spec) => {
                 return part(self.packet).map(|_| Decision::SynProxy(*spec, rule));
@@ -67,28 +64,6 @@ impl<T: Trace> AtTable<'_, T> {
             _ => {}
         }
         None
-    }
-
-    fn queue(&mut self, spec: QueueSpec, rule: RuleId) -> Decision {
-        let dropped = Decision::Drop(DropReason::Queue(rule));
-        let queued = Queued {
-            queue: queue::number(self.packet, spec),
-            hook: self.hook,
-            mark: self.packet.mark,
-            bytes: &self.packet.bytes,
-        };
-        let verdict = self.queues.as_mut().and_then(|q| q.decide(&queued));
-        match verdict {
-            None if spec.bypass => Decision::Accept,
-            None | Some(Verdict::Drop) => dropped,
-            Some(Verdict::Accept { mark, bytes }) => {
-                self.packet.mark = mark.unwrap_or(self.packet.mark);
-                match bytes.is_none_or(|bytes| self.packet.replace(bytes)) {
-                    true => Decision::Accept,
-                    false => dropped,
-                }
-            }
-        }
     }
 
     /// `tproxy_tg4`, `tproxy_tg6_v1`

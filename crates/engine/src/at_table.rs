@@ -15,7 +15,6 @@ use crate::flow::Recorder;
 use crate::log;
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
-use crate::queue::Queues;
 use crate::random::Random;
 use crate::tables::{Continue, Counter, Decision, Host, counter_of};
 use crate::trace::{Trace, TraceEvent, Watch};
@@ -33,7 +32,6 @@ pub(crate) struct AtTable<'r, T> {
     pub(crate) trace: &'r mut T,
     pub(crate) recorder: &'r mut Recorder,
     pub(crate) outputs: &'r mut Vec<Output>,
-    pub(crate) queues: &'r mut Option<Box<dyn Queues>>,
     /// Copies to be sent once the table has decided.
     pub(crate) copies: Vec<Copy>,
     pub(crate) now: Time,

@@ -17,7 +17,7 @@ use crate::offload::Followed;
 use crate::origin::{BELOW, Origins, policies};
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
-use crate::queue::Queues;
+use crate::queue::{QUEUE_BYTES, Queues};
 use crate::random::Random;
 use crate::run::Run;
 use crate::sockets::{Sockets, Whose};
@@ -40,7 +40,7 @@ pub enum TrackWhen {
 }
 
 /// What the engine is made with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Connection-tracking settings.
     pub conntrack: ct::Config,
@@ -48,8 +48,23 @@ pub struct Config {
     pub track: TrackWhen,
     /// Limits of reassembly.
     pub defrag: DefragLimits,
+    /// Most bytes of packets that wait for the answers of queues' readers, with what keeping
+    /// them costs.
+    pub queue_bytes: usize,
     /// Seed of everything random (`-m statistic`, IPv6 fragment ids).
     pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            conntrack: ct::Config::default(),
+            track: TrackWhen::default(),
+            defrag: DefragLimits::default(),
+            queue_bytes: QUEUE_BYTES,
+            seed: 0,
+        }
+    }
 }
 
 /// One family's rules at work.
@@ -209,7 +224,7 @@ pub struct Engine {
     pub(crate) flows: FlowCache,
     pub(crate) origins: Origins,
     pub(crate) shared: Shared,
-    pub(crate) queues: Option<Box<dyn Queues>>,
+    pub(crate) queues: Queues,
     pub(crate) outside: Outside,
     pub(crate) drops: DropCounters,
     pub(crate) synproxy: SynProxyCounts,
@@ -247,7 +262,7 @@ impl Engine {
             flows: FlowCache::default(),
             origins: Origins::default(),
             shared: Shared::default(),
-            queues: None,
+            queues: Queues::default(),
             outside: Outside::default(),
             drops: DropCounters::default(),
             synproxy: SynProxyCounts::default(),
@@ -354,11 +369,6 @@ impl Engine {
         self.outside.cpu = cpu;
     }
 
-    /// Who decides packets of queues (NFQUEUE); `None` for nobody.
-    pub fn set_queues(&mut self, queues: Option<Box<dyn Queues>>) {
-        self.queues = queues;
-    }
-
     /// The tables that rules share, such as the lists of `-m recent`.
     #[must_use]
     pub fn shared(&self) -> &Shared {
@@ -405,6 +415,7 @@ impl Engine {
         }
         self.env = env;
         self.all_sources = OnceLock::new();
+        self.forsake_interfaces();
         self.begin_epoch();
     }
 

@@ -52,7 +52,10 @@ pub use offload::{Follower, Goes, Offer, Withheld};
 pub use origin::{By, Gone, Origin, Passage};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};
-pub use queue::{Queued, Queues, Verdict as QueueVerdict};
+pub use queue::{
+    Answer, QUEUE_BYTES, QUEUE_LEN, QUEUE_LEN_MAX, QueueCounts, QueueError, QueueReader,
+    QueueSettings, QueueVerdict, Queued, Taken, Ticket,
+};
 pub use sockets::{Listed, SocketEnds, SocketList, Sockets};
 pub use staged::{ByRule, Differing, Judged, Otherwise, Staged};
 pub use stop::{Stopped, Stopper, Towards};

@@ -125,6 +125,19 @@ impl Origins {
         }
     }
 
+    /// The packet is to wait: what has been noted of it.
+    pub(crate) fn pause(&mut self, packet: &Packet) -> Option<(EntryId, Vec<Passage>)> {
+        let id = packet.tracking.connection()?.id;
+        self.at_work.take_if(|at_work| *at_work == id)?;
+        Some((id, std::mem::take(&mut self.passed)))
+    }
+
+    /// A packet that has waited goes on.
+    pub(crate) fn go_on(&mut self, id: EntryId, passed: Vec<Passage>) {
+        self.at_work = Some(id);
+        self.passed = passed;
+    }
+
     /// The packet has come to its end: its connection, if it has got one, remembers.
     #[inline]
     pub(crate) fn end(&mut self, now: Time, packet: &Packet, conntrack: &mut Conntrack) {

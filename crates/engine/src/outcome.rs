@@ -26,8 +26,11 @@ pub enum DropReason {
     JumpDepth,
     /// Connection tracking refused it.
     Conntrack(tidegate_conntrack::DropReason),
-    /// Nobody reads the queue it was for, or who reads it said so.
+    /// The queue that a rule sent it to has no reader, or no room.
     Queue(RuleId),
+    /// Who reads this queue said so, made no packet of it, sent it on to a queue without
+    /// reader or room, or went away.
+    QueueReader(u16),
     /// A target could not do its work (MASQUERADE without an address, TCPMSS on a
     /// damaged header).
     Target(RuleId),
@@ -76,6 +79,8 @@ pub enum Disposition {
     Dropped(DropReason),
     /// A fragment kept until its packet is whole.
     Held,
+    /// Waits for the answer of who reads its queue.
+    Queued,
 }
 
 /// Why a packet is in the outputs.

@@ -1,6 +1,7 @@
 //! The way of a packet between the hooks: in, through, out, around.
 
 mod made;
+mod queued;
 mod synproxy;
 
 use tidegate_ir::Hook;
@@ -26,6 +27,32 @@ use crate::{fragment, options4, options6};
 /// many levels are followed.
 const MAX_DEPTH: u8 = 4;
 
+/// Why a packet is on its way, and what awaits it behind its hooks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) role: Role,
+    pub(crate) then: Then,
+}
+
+/// What awaits a packet behind its hooks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Then {
+    /// Nothing special.
+    Onwards,
+    /// Behind OUTPUT it goes on as if it had come in by the device that the packet was at
+    /// of which it is a copy.
+    Copied(Option<IfIndex>),
+    /// Behind POSTROUTING it comes back in by this interface.
+    Heard(IfIndex),
+}
+
+impl From<Role> for Way {
+    fn from(role: Role) -> Self {
+        let then = Then::Onwards;
+        Way { role, then }
+    }
+}
+
 impl<T: Trace> Run<'_, T> {
     pub(crate) fn receive(mut self, incoming: Incoming, bytes: Vec<u8>) -> Outcome {
         let disposition = match parse(&bytes) {
@@ -47,7 +74,7 @@ impl<T: Trace> Run<'_, T> {
                     role: Role::Forwarded,
                 });
                 self.set_input(&mut packet, incoming.dev);
-                let done = self.finish(&mut packet, |run, p| {
+                let done = self.finish(&mut packet, Role::Forwarded, |run, p| {
                     run.hop_by_hop_options(p)?;
                     run.input_path(p, Role::Forwarded)
                 });
@@ -80,7 +107,9 @@ impl<T: Trace> Run<'_, T> {
                     bytes: &packet.bytes,
                     role: Role::Own,
                 });
-                let done = self.finish(&mut packet, |run, p| run.output_path(p, Role::Own, on));
+                let done = self.finish(&mut packet, Role::Own, |run, p| {
+                    run.output_path(p, Role::Own, on)
+                });
                 self.keep_plan(&packet, done);
                 done
             }
@@ -146,21 +175,27 @@ impl<T: Trace> Run<'_, T> {
     fn finish(
         &mut self,
         packet: &mut Packet,
+        way: impl Into<Way>,
         path: impl FnOnce(&mut Self, &mut Packet) -> Result<Disposition, Stop>,
     ) -> Disposition {
         match path(self, packet) {
             Ok(done) => done,
             Err(Stop::Held) => Disposition::Held,
-            Err(Stop::Drop(reason)) => {
-                if let Tracking::Connection(a) = &packet.tracking
-                    && !packet.borrows_connection
-                {
-                    self.engine.conntrack.release(a.id);
-                }
-                self.event(TraceEvent::Dropped(reason));
-                self.dropped(reason)
-            }
+            Err(Stop::Parked) => self.park(packet, way.into()),
+            // Stages send packets to their queues.
+            Err(Stop::Queue(_, rule)) => self.gone(packet, DropReason::Queue(rule)),
+            Err(Stop::Drop(reason)) => self.gone(packet, reason),
         }
+    }
+
+    fn gone(&mut self, packet: &Packet, reason: DropReason) -> Disposition {
+        if let Tracking::Connection(a) = &packet.tracking
+            && !packet.borrows_connection
+        {
+            self.engine.conntrack.release(a.id);
+        }
+        self.event(TraceEvent::Dropped(reason));
+        self.dropped(reason)
     }
 
     fn set_input(&mut self, packet: &mut Packet, dev: IfIndex) {
@@ -192,6 +227,11 @@ impl<T: Trace> Run<'_, T> {
     /// From an interface: PREROUTING, routing, then to a socket or onwards.
     fn input_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
         self.hook(packet, Hook::Prerouting)?;
+        self.received(packet, role)
+    }
+
+    /// Behind PREROUTING.
+    fn received(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
         let planned = packet.follow.and_then(|f| self.engine.flows.path(f));
         let path = match planned {
             _ if packet.looped => Path::Local,
@@ -211,15 +251,7 @@ impl<T: Trace> Run<'_, T> {
                 self.event(TraceEvent::Routed { output: None });
                 self.reassemble_for_delivery(packet)?;
                 self.hook(packet, Hook::Input)?;
-                let dev = packet.in_dev.unwrap_or(self.engine.env.loopback());
-                let bytes = std::mem::take(&mut packet.bytes);
-                self.outputs.push(Output::Deliver {
-                    dev,
-                    bytes,
-                    mark: packet.mark,
-                    given: packet.whose.as_ref().and_then(|w| w.given()),
-                });
-                Ok(Disposition::Delivered)
+                Ok(self.deliver(packet))
             }
             Path::Forward { dev, via } => self.forward_path(packet, dev, via, role),
             Path::Stop(reason, error) => {
@@ -229,6 +261,19 @@ impl<T: Trace> Run<'_, T> {
                 Err(Stop::Drop(reason))
             }
         }
+    }
+
+    /// Behind INPUT.
+    fn deliver(&mut self, packet: &mut Packet) -> Disposition {
+        let dev = packet.in_dev.unwrap_or(self.engine.env.loopback());
+        let bytes = std::mem::take(&mut packet.bytes);
+        self.outputs.push(Output::Deliver {
+            dev,
+            bytes,
+            mark: packet.mark,
+            given: packet.whose.as_ref().and_then(|w| w.given()),
+        });
+        Disposition::Delivered
     }
 
     /// `ip_forward`, `ip6_forward`: what must hold before FORWARD, then out.
@@ -262,6 +307,11 @@ impl<T: Trace> Run<'_, T> {
         );
         packet.set_ttl(packet.ttl() - 1);
         self.hook(packet, Hook::Forward)?;
+        self.forwarded(packet, role)
+    }
+
+    /// Behind FORWARD.
+    fn forwarded(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
         options4::forward(packet, &self.engine.env);
         self.postrouting_path(packet, role)
     }
@@ -281,6 +331,11 @@ impl<T: Trace> Run<'_, T> {
         self.set_output(packet, way);
         self.set_realm(packet, false);
         self.hook(packet, Hook::Output)?;
+        self.sent(packet, role)
+    }
+
+    /// Behind OUTPUT.
+    fn sent(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
         if let Some(way) = packet.rerouted.take() {
             packet.as_sent = false;
             self.set_output(packet, way);
@@ -344,6 +399,12 @@ impl<T: Trace> Run<'_, T> {
             self.hear_own_broadcast(packet, dev, role);
         }
         self.hook(packet, Hook::Postrouting)?;
+        self.transmit(packet, role)
+    }
+
+    /// Behind POSTROUTING.
+    fn transmit(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
+        let dev = packet.out_dev.ok_or(Stop::Drop(DropReason::NoRoute))?;
         if dev == self.engine.env.loopback() {
             return self.loop_back(packet, dev, role);
         }
@@ -404,7 +465,8 @@ impl<T: Trace> Run<'_, T> {
             whose: packet.whose.as_ref().map(|_| Box::new(Whose::of(None))),
             ..packet.clone()
         };
-        self.finish(&mut copy, |run, p| {
+        let then = Then::Heard(dev);
+        self.finish(&mut copy, Way { role, then }, |run, p| {
             run.hook(p, Hook::Postrouting)?;
             run.loop_back(p, dev, role)
         });

@@ -1,7 +1,7 @@
 //! One packet at one hook: the stages in order.
 
 use tidegate_conntrack::{self as ct, Attached, CtInfo, InHook, Time, Tracked};
-use tidegate_ir::{Hook, RuleId, TableKind};
+use tidegate_ir::{Hook, QueueSpec, RuleId, TableKind};
 use tidegate_wire::Family;
 
 use crate::act::Copy;
@@ -15,6 +15,7 @@ use crate::hooks::{Stage, stages};
 use crate::origin::{By, Passage};
 use crate::outcome::{DropReason, Output};
 use crate::packet::{Packet, Tracking};
+use crate::queue::Held;
 use crate::staged::Otherwise;
 use crate::tables::{self, Decision};
 use crate::trace::{Trace, TraceEvent};
@@ -26,6 +27,33 @@ pub(crate) enum Stop {
     Drop(DropReason),
     /// Kept as a fragment.
     Held,
+    /// A rule said NFQUEUE.
+    Queue(QueueSpec, RuleId),
+    /// It waits for the answer of a queue's reader, in the place that [`Run::parking`] says.
+    Parked,
+}
+
+/// Where a packet was when a rule said NFQUEUE.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) hook: Hook,
+    /// Which of the hook's stages.
+    pub(crate) at: usize,
+    /// What its route was made with.
+    pub(crate) routed: RoutingInputs,
+}
+
+impl Place {
+    pub(crate) fn stage(&self) -> Stage {
+        stages(self.hook)[self.at]
+    }
+}
+
+/// Where a packet waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parking {
+    pub(crate) held: Held,
+    pub(crate) place: Place,
 }
 
 impl From<ct::DropReason> for Stop {
@@ -41,6 +69,8 @@ pub(crate) struct Run<'e, T> {
     pub(crate) now: Time,
     pub(crate) outputs: Vec<Output>,
     pub(crate) looped: bool,
+    /// Where the packet that is on its way out of the hooks is to wait.
+    pub(crate) parking: Option<Parking>,
 }
 
 impl<'e, T: Trace> Run<'e, T> {
@@ -54,6 +84,7 @@ impl<'e, T: Trace> Run<'e, T> {
             trace,
             now,
             looped: false,
+            parking: None,
         }
     }
 
@@ -71,27 +102,55 @@ impl<'e, T: Trace> Run<'e, T> {
             input: packet.in_dev,
             output: packet.out_dev,
         });
-        for &stage in stages(hook) {
-            match stage {
-                Stage::Table(kind)
-                    if self.family(packet).rules.table(kind).is_none()
-                        && !self.is_staged(packet, kind) => {}
-                Stage::Table(_) if packet.follow.is_some() => self.follow_table(packet),
-                Stage::Defrag => self.defrag(packet, hook)?,
-                Stage::Table(TableKind::Mangle) if hook == Hook::Output => {
-                    self.mangle_output(packet)?;
-                    self.engine.flows.recorder.table_passed();
+        self.stages(packet, hook, 0)
+    }
+
+    /// Takes `packet` through the stages of `hook` from the one at `from` on.
+    pub(crate) fn stages(
+        &mut self,
+        packet: &mut Packet,
+        hook: Hook,
+        from: usize,
+    ) -> Result<(), Stop> {
+        for (at, &stage) in stages(hook).iter().enumerate().skip(from) {
+            match self.stage(packet, hook, stage) {
+                Err(Stop::Queue(spec, rule)) => {
+                    let routed = routing_inputs(packet);
+                    self.queue(packet, Place { hook, at, routed }, spec, rule)?;
                 }
-                Stage::Table(kind) => {
-                    self.table(packet, kind, hook)?;
-                    self.engine.flows.recorder.table_passed();
-                }
-                Stage::Conntrack => self.conntrack(packet, hook)?,
-                Stage::Nat(manip) => self.nat(packet, hook, manip)?,
-                Stage::Confirm => {
-                    self.splice(packet)?;
-                    self.confirm(packet)?;
-                }
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes `packet` through one stage.
+    #[inline]
+    pub(crate) fn stage(
+        &mut self,
+        packet: &mut Packet,
+        hook: Hook,
+        stage: Stage,
+    ) -> Result<(), Stop> {
+        match stage {
+            Stage::Table(kind)
+                if self.family(packet).rules.table(kind).is_none()
+                    && !self.is_staged(packet, kind) => {}
+            Stage::Table(_) if packet.follow.is_some() => self.follow_table(packet),
+            Stage::Defrag => self.defrag(packet, hook)?,
+            Stage::Table(TableKind::Mangle) if hook == Hook::Output => {
+                self.mangle_output(packet)?;
+                self.engine.flows.recorder.table_passed();
+            }
+            Stage::Table(kind) => {
+                self.table(packet, kind, hook)?;
+                self.engine.flows.recorder.table_passed();
+            }
+            Stage::Conntrack => self.conntrack(packet, hook)?,
+            Stage::Nat(manip) => self.nat(packet, hook, manip)?,
+            Stage::Confirm => {
+                self.splice(packet)?;
+                self.confirm(packet)?;
             }
         }
         Ok(())
@@ -185,6 +244,7 @@ impl<'e, T: Trace> Run<'e, T> {
                 self.reject(packet, kind);
                 Err(Stop::Drop(DropReason::Reject(id)))
             }
+            Decision::Queue(spec, id) => Err(Stop::Queue(spec, id)),
             Decision::SynProxy(spec, id) => self.syn_proxy(packet, &spec, id),
             Decision::Problem(pointer, id) => {
                 self.emit_problem(packet, pointer);
@@ -208,7 +268,6 @@ impl<'e, T: Trace> Run<'e, T> {
             stack,
             flows,
             shared,
-            queues,
             ..
         } = &mut *self.engine;
         let Family4Or6 {
@@ -222,7 +281,6 @@ impl<'e, T: Trace> Run<'e, T> {
             return (Decision::Accept, Vec::new(), None);
         };
         let mut at = AtTable {
-            queues,
             copies: Vec::new(),
             packet,
             conntrack,
@@ -248,11 +306,12 @@ impl<'e, T: Trace> Run<'e, T> {
     /// at (`ipt_mangle_out`, `ip6t_mangle_out`).
     fn mangle_output(&mut self, packet: &mut Packet) -> Result<(), Stop> {
         let before = routing_inputs(packet);
-        self.table(packet, TableKind::Mangle, Hook::Output)?;
-        if routing_inputs(packet) != before {
+        let done = self.table(packet, TableKind::Mangle, Hook::Output);
+        let stays = matches!(done, Ok(()) | Err(Stop::Queue(..)));
+        if stays && routing_inputs(packet) != before {
             self.reroute(packet)?;
         }
-        Ok(())
+        done
     }
 
     fn conntrack(&mut self, packet: &mut Packet, hook: Hook) -> Result<(), Stop> {
@@ -455,7 +514,9 @@ fn broadcast_mask(packet: &Packet, env: &Env) -> Option<u128> {
 }
 
 /// What routing depends on, per family.
-fn routing_inputs(p: &Packet) -> (u128, u128, u32, u8, u8) {
+pub(crate) type RoutingInputs = (u128, u128, u32, u8, u8);
+
+pub(crate) fn routing_inputs(p: &Packet) -> RoutingInputs {
     let hop_limit = match p.family() {
         Family::V4 => 0,
         Family::V6 => p.ttl(),

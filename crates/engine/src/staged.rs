@@ -43,7 +43,8 @@ pub enum Judged {
 impl From<Decision> for Judged {
     fn from(decision: Decision) -> Self {
         match decision {
-            Decision::Accept => Judged::Accept,
+            // Who reads the queue decides.
+            Decision::Accept | Decision::Queue(..) => Judged::Accept,
             Decision::Drop(_) | Decision::SynProxy(..) => Judged::Drop,
             Decision::Reject(..) | Decision::Problem(..) => Judged::Reject,
         }
@@ -136,6 +137,17 @@ impl Staged {
     pub(crate) fn begin(&mut self) {
         self.packets += 1;
         self.stopped = false;
+    }
+
+    /// It is no other than one that has waited; they would have stopped it before or not.
+    pub(crate) fn go_on(&mut self, stopped: bool) {
+        self.packets = self.packets.saturating_sub(1);
+        self.stopped = stopped;
+    }
+
+    /// Whether they would have stopped the packet.
+    pub(crate) const fn has_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Other rules are in force: counts of differences begin anew.

@@ -1,8 +1,8 @@
 //! One table at one hook: chain traversal and counters (`ipt_do_table`).
 
 use tidegate_ir::{
-    Chain, ChainId, Cond, Conds, Hook, Policy, RejectKind, Rule, RuleId, Step, SynProxySpec, Table,
-    TableKind, Truth, Verdict,
+    Chain, ChainId, Cond, Conds, Hook, Policy, QueueSpec, RejectKind, Rule, RuleId, Step,
+    SynProxySpec, Table, TableKind, Truth, Verdict,
 };
 
 use crate::classifier::{Candidates, Classifier};
@@ -45,6 +45,8 @@ pub(crate) enum Decision {
     Reject(RejectKind, RuleId),
     /// Drop, and tell the sender that the header field at this offset makes no sense.
     Problem(u32, RuleId),
+    /// It goes to a queue.
+    Queue(QueueSpec, RuleId),
     /// The SYN proxy of a rule takes it.
     SynProxy(SynProxySpec, RuleId),
 }

@@ -1,11 +1,9 @@
-//! Targets that speak to somebody: queues, traces, audit records.
+//! Targets that speak to somebody: traces, audit records.
 
 mod common;
 
 use tidegate_engine::env::IfIndex;
-use tidegate_engine::{
-    Disposition, DropReason, Engine, Incoming, Outcome, Output, QueueVerdict, Queued, Queues,
-};
+use tidegate_engine::{Engine, Incoming, Outcome, Output};
 use tidegate_wire::checksum;
 
 use common::router_of_two;
@@ -23,63 +21,6 @@ fn udp(port: u16) -> Vec<u8> {
 
 fn receive(engine: &mut Engine, packet: Vec<u8>) -> Outcome {
     engine.receive(0, Incoming::on(IfIndex(2)), packet, &mut ())
-}
-
-#[derive(Debug)]
-struct Program(QueueVerdict);
-
-impl Queues for Program {
-    fn decide(&mut self, packet: &Queued<'_>) -> Option<QueueVerdict> {
-        (packet.queue == 3).then(|| self.0.clone())
-    }
-}
-
-const QUEUE: &str = "*filter
-:FORWARD ACCEPT [0:0]
--A FORWARD -p udp -m udp --dport 80 -j NFQUEUE --queue-num 3
--A FORWARD -p udp -m udp --dport 81 -j NFQUEUE --queue-num 4 --queue-bypass
--A FORWARD -p udp -m udp --dport 82 -j NFQUEUE --queue-num 4
--A FORWARD -j DROP
-COMMIT
-";
-
-fn fate(program: Option<QueueVerdict>, port: u16) -> Outcome {
-    let mut engine = router_of_two(QUEUE);
-    engine.set_queues(program.map(|p| Box::new(Program(p)) as Box<dyn Queues>));
-    receive(&mut engine, udp(port))
-}
-
-fn was_queue_drop(outcome: &Outcome) -> bool {
-    matches!(
-        outcome.disposition,
-        Disposition::Dropped(DropReason::Queue(_))
-    )
-}
-
-#[test]
-fn a_queue_without_a_reader_drops_or_is_bypassed() {
-    assert!(was_queue_drop(&fate(None, 80)));
-    assert!(was_queue_drop(&fate(None, 82)));
-    // What bypasses has left the table: the rule that drops is not met.
-    assert_eq!(fate(None, 81).disposition, Disposition::Sent);
-    assert!(was_queue_drop(&fate(Some(QueueVerdict::Drop), 82)));
-}
-
-#[test]
-fn a_queues_reader_decides_and_changes_packets() {
-    assert!(was_queue_drop(&fate(Some(QueueVerdict::Drop), 80)));
-    let accept = |bytes| QueueVerdict::Accept {
-        mark: Some(7),
-        bytes,
-    };
-    let outcome = fate(Some(accept(Some(udp(9)))), 80);
-    let [Output::Transmit { bytes, mark, .. }] = &outcome.outputs[..] else {
-        panic!("{outcome:?}");
-    };
-    assert_eq!((&bytes[22..24], *mark), (&[0, 9][..], 7));
-    assert!(was_queue_drop(&fate(Some(accept(Some(vec![0x45; 3]))), 80)));
-    let outcome = fate(Some(accept(None)), 80);
-    assert_eq!(outcome.disposition, Disposition::Sent);
 }
 
 fn lines(outcome: &Outcome) -> Vec<&str> {

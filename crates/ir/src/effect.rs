@@ -324,6 +324,8 @@ pub struct QueueSpec {
     pub last: u16,
     /// Packets of a queue without a reader leave the table as accepted; else they are dropped.
     pub bypass: bool,
+    /// Among several queues it is the processor's, not the flow's.
+    pub by_cpu: bool,
 }
 
 /// The socket that a packet is handed to (`struct xt_tproxy_target_info_v1`).

@@ -22,6 +22,7 @@ mod manual;
 mod orders;
 mod packets;
 mod query;
+mod queue;
 mod release;
 mod replay;
 mod tools;
@@ -99,6 +100,8 @@ enum Command {
     Osf(orders::Words),
     /// Show or change the named counters of `-m nfacct`, as nfacct(8).
     Nfacct(orders::Words),
+    /// Read the queues of `-j NFQUEUE` and decide their packets.
+    Queue(queue::Args),
     /// Say what a match or target is for, with its options and an example.
     Doc(doc::Args),
     /// Print a script that lets a shell complete commands, iptables' among them.
@@ -160,6 +163,7 @@ fn main() -> ExitCode {
         Command::Synproxy => return orders::send("synproxy", Vec::new()),
         Command::Osf(words) => return words.osf(),
         Command::Nfacct(words) => return words.nfacct(),
+        Command::Queue(args) => queue::run(args),
         Command::Doc(args) => doc::run(&args).map(done),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(done),
         Command::Man(args) => manual::run(&args, Cli::command()).map(done),

@@ -156,7 +156,7 @@ fn answer(request: &Request) -> anyhow::Result<String> {
         match frame {
             Frame::Out(bytes) => out.extend_from_slice(bytes),
             Frame::Err(bytes) => err.extend_from_slice(bytes),
-            Frame::Request(_) | Frame::Input(_) | Frame::Exit(_) => {}
+            _ => {}
         }
         Ok(())
     })?;
@@ -196,6 +196,6 @@ pub(crate) fn print(frame: &Frame) -> io::Result<()> {
             out.flush()
         }
         Frame::Err(bytes) => io::stderr().write_all(bytes),
-        Frame::Request(_) | Frame::Input(_) | Frame::Exit(_) => Ok(()),
+        _ => Ok(()),
     }
 }

@@ -135,7 +135,7 @@ impl Call {
             match frame {
                 Frame::Out(bytes) => out.extend_from_slice(bytes),
                 Frame::Err(bytes) => err.extend_from_slice(bytes),
-                Frame::Request(_) | Frame::Input(_) | Frame::Exit(_) => {}
+                _ => {}
             }
             Ok(())
         };

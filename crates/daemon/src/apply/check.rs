@@ -287,7 +287,7 @@ impl Wanted {
             let arrived = match outcome.disposition {
                 Disposition::Delivered => true,
                 Disposition::Sent => !from_client && dev.is_some(),
-                Disposition::Dropped(_) | Disposition::Held => false,
+                Disposition::Dropped(_) | Disposition::Held | Disposition::Queued => false,
             };
             if !arrived {
                 let of = &candidates[usize::from(self.client.is_ipv6())];
@@ -324,7 +324,7 @@ impl Wanted {
         let rule = rule_of(&disposition).and_then(|id| candidate.origin.get(id.0 as usize));
         let verdict = match disposition {
             Disposition::Dropped(DropReason::Reject(_)) => "REJECTED",
-            Disposition::Dropped(_) | Disposition::Held => "DROPPED",
+            Disposition::Dropped(_) | Disposition::Held | Disposition::Queued => "DROPPED",
             Disposition::Sent | Disposition::Delivered => "SENT ELSEWHERE",
         };
         let by = match (rule, disposition) {

@@ -20,6 +20,19 @@ pub enum Unreachable {
     Broken(io::Error),
 }
 
+impl Unreachable {
+    /// Whether an exit status says that the caller has no right to ask.
+    ///
+    /// # Errors
+    /// It does.
+    pub(crate) fn check(status: u8) -> Result<(), Self> {
+        match status {
+            FORBIDDEN => Err(Unreachable::Forbidden),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl std::fmt::Display for Unreachable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -67,6 +80,11 @@ impl Call {
         })?;
         let sent = request.write(&mut stream);
         Ok(Call { stream, sent })
+    }
+
+    /// The connection, for an exchange of another kind.
+    pub(crate) fn into_stream(self) -> UnixStream {
+        self.stream
     }
 
     /// What asks for the end of an answer that has none of its own; the rest of it still

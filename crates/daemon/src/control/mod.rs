@@ -114,6 +114,10 @@ pub enum Frame {
     Out(Vec<u8>),
     /// For standard error.
     Err(Vec<u8>),
+    /// For the reader of a queue: a packet ([`crate::queue`]).
+    Packet(Vec<u8>),
+    /// From the reader of a queue: what becomes of packets.
+    Verdict(Vec<u8>),
     /// The end, with the exit status.
     Exit(u8),
 }
@@ -129,6 +133,8 @@ impl Frame {
             Frame::Input(bytes) => (b'I', bytes.as_slice()),
             Frame::Out(bytes) => (b'O', bytes.as_slice()),
             Frame::Err(bytes) => (b'E', bytes.as_slice()),
+            Frame::Packet(bytes) => (b'P', bytes.as_slice()),
+            Frame::Verdict(bytes) => (b'V', bytes.as_slice()),
             Frame::Exit(status) => (b'X', std::slice::from_ref(status)),
         };
         send(kind, payload, to)
@@ -157,6 +163,8 @@ impl Frame {
             (b'I', _) => Ok(Frame::Input(payload)),
             (b'O', _) => Ok(Frame::Out(payload)),
             (b'E', _) => Ok(Frame::Err(payload)),
+            (b'P', _) => Ok(Frame::Packet(payload)),
+            (b'V', _) => Ok(Frame::Verdict(payload)),
             (b'X', &[status]) => Ok(Frame::Exit(status)),
             _ => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -214,6 +222,8 @@ mod tests {
             bytes().prop_map(Frame::Input),
             bytes().prop_map(Frame::Out),
             bytes().prop_map(Frame::Err),
+            bytes().prop_map(Frame::Packet),
+            bytes().prop_map(Frame::Verdict),
             any::<u8>().prop_map(Frame::Exit),
         ]
     }

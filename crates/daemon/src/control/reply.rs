@@ -57,6 +57,18 @@ impl<'s> Reply<'s> {
         auth::process(self.stream)
     }
 
+    /// What the client sends beside its request; reading gives up every `often`.
+    pub(crate) fn input(&self, often: Duration) -> io::Result<UnixStream> {
+        let input = self.stream.try_clone()?;
+        input.set_read_timeout(Some(often))?;
+        Ok(input)
+    }
+
+    /// Whether the daemon ends, or the client cannot be told anything any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.broken || self.stop.load(Ordering::Acquire)
+    }
+
     fn pieces(&mut self, text: &str, frame: fn(Vec<u8>) -> Frame) -> io::Result<()> {
         for piece in text.as_bytes().chunks(PIECE) {
             frame(piece.to_vec()).write(self)?;

@@ -7,7 +7,7 @@ use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::IfIndex;
 
 use super::out::port_of;
-use super::{Command, Worker, key, watch};
+use super::{Command, Source, Worker, key, watch};
 use crate::divert::Device;
 use crate::fast::Fast;
 use crate::port::{Port, Side};
@@ -148,6 +148,10 @@ impl Worker {
                 heard.changed();
             }
             self.ports[slot] = None;
+            // Another interface may have this place when they go on.
+            for (source, _) in self.parked.values_mut().filter(|(s, _)| s.slot == slot) {
+                source.slot = Source::ENGINE.slot;
+            }
             self.stray += self.neighbours.forget(dev);
         }
     }

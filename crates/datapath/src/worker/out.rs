@@ -15,13 +15,42 @@ use crate::port::{Port, Side};
 impl Worker {
     pub(super) fn carry_out(&mut self, source: &Source, dev: IfIndex, mut outcome: Outcome) {
         if let Disposition::Dropped(_) = outcome.disposition
-            && let Some(port) = self.ports[source.slot].as_mut()
+            && let Some(Some(port)) = self.ports.get_mut(source.slot)
         {
             port.traffic.dropped += 1;
         }
+        self.note_parked(source, dev);
         self.observer.decided(self.now, dev, &outcome.disposition);
         self.put_out(source, &mut outcome.outputs);
         self.engine.recycle(outcome.outputs);
+    }
+
+    /// Remembers where packets came from that wait for the readers of queues.
+    fn note_parked(&mut self, source: &Source, dev: IfIndex) {
+        for ticket in self.engine.take_parked() {
+            self.parked.insert(ticket, (*source, dev));
+        }
+    }
+
+    /// Sends what has waited for the reader of a queue and is to go on.
+    pub(super) fn carry_on(&mut self) {
+        let answered = self.engine.take_answered();
+        if answered.is_empty() {
+            return;
+        }
+        for (ticket, outcome) in answered {
+            let known = self.parked.remove(&ticket);
+            let nowhere = (Source::ENGINE, self.engine.env().loopback());
+            let (source, dev) = known.unwrap_or(nowhere);
+            if let Some(heard) = &mut self.heard {
+                heard.decided(&self.engine);
+            }
+            if let Some(stops) = &mut self.stops {
+                stops.decided(&self.engine);
+            }
+            self.carry_out(&source, dev, outcome);
+        }
+        self.flush();
     }
 
     fn put_out(&mut self, source: &Source, outputs: &mut Vec<Output>) {
@@ -152,6 +181,7 @@ impl Worker {
                 port.traffic.lost.unresolved += one.frames.len() as u64;
                 for frame in one.frames {
                     let mut told = self.engine.unreachable(self.now, frame.body, &mut ());
+                    self.note_parked(&Source::ENGINE, one.key.0);
                     self.put_out(&Source::ENGINE, &mut told);
                 }
                 continue;

@@ -6,14 +6,14 @@ use tidegate_conntrack::{Attached, CtInfo, Template};
 use tidegate_ir::{Hook, RejectKind, Socket, TeeSpec};
 use tidegate_wire::Family;
 
-use super::MAX_DEPTH;
+use super::{MAX_DEPTH, Then, Way};
 use crate::act::Copy;
 use crate::emit;
 use crate::emit::IcmpError;
-use crate::env::RouteType;
-use crate::outcome::{DropReason, Role};
+use crate::env::{IfIndex, RouteType};
+use crate::outcome::{Disposition, DropReason, Role};
 use crate::packet::{Packet, Tracking, WayOut};
-use crate::run::Run;
+use crate::run::{Run, Stop};
 use crate::sockets::Whose;
 use crate::trace::{Trace, TraceEvent};
 
@@ -59,19 +59,30 @@ impl<T: Trace> Run<'_, T> {
                 bytes: &packet.bytes,
                 role: Role::Copy,
             });
-            self.finish(&mut packet, |run, p| {
+            let then = Then::Copied(at);
+            let role = Role::Copy;
+            self.finish(&mut packet, Way { role, then }, |run, p| {
                 run.set_output(p, way);
                 run.hook(p, Hook::Output)?;
-                if let Some(way) = p.rerouted.take() {
-                    run.set_output(p, way);
-                }
-                if let Some(dev) = at {
-                    p.in_dev = at;
-                    p.in_name = run.engine.env.name_number(dev);
-                }
-                run.postrouting_path(p, Role::Copy)
+                run.copied(p, at)
             });
         }
+    }
+
+    /// Behind OUTPUT, for a copy of a packet that was at a device.
+    pub(super) fn copied(
+        &mut self,
+        packet: &mut Packet,
+        at: Option<IfIndex>,
+    ) -> Result<Disposition, Stop> {
+        if let Some(way) = packet.rerouted.take() {
+            self.set_output(packet, way);
+        }
+        if let Some(dev) = at {
+            packet.in_dev = at;
+            packet.in_name = self.engine.env.name_number(dev);
+        }
+        self.postrouting_path(packet, Role::Copy)
     }
 
     /// The route to the gateway. IPv4 takes it to be on the link that the rule names when
@@ -148,7 +159,7 @@ impl<T: Trace> Run<'_, T> {
             bytes: &packet.bytes,
             role: Role::Emitted,
         });
-        self.finish(&mut packet, |run, p| {
+        self.finish(&mut packet, Role::Emitted, |run, p| {
             run.output_path(p, Role::Emitted, None)
         });
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use tidegate_engine::conntrack::{self, DropReason as CtDrop};
 use tidegate_engine::env::Settings;
 use tidegate_engine::{
-    Config, DefragLimits, Disposition, DropCounters, DropKind, DropReason, Incoming, TrackWhen,
+    Config, DefragLimits, Disposition, DropCounters, DropKind, DropReason, Incoming, QueueReader,
+    QueueSettings, QueueVerdict, Queued, Taken, TrackWhen,
 };
 use tidegate_wire::{Family, proto};
 
@@ -226,6 +227,16 @@ const CONCURRENT: [(DropKind, DropReason); 3] = [
     (DropKind::Depth, DropReason::Depth),
 ];
 
+/// Reads a queue and drops everything.
+#[derive(Debug)]
+struct Refuses;
+
+impl QueueReader for Refuses {
+    fn take(&mut self, _: &Queued<'_>) -> Taken {
+        Taken::Answered(QueueVerdict::Drop.into())
+    }
+}
+
 #[test]
 fn every_kind_is_counted_once_by_its_packet() {
     let mut seen = BTreeSet::from([DropKind::ChainTooLong]);
@@ -254,6 +265,15 @@ fn every_kind_is_counted_once_by_its_packet() {
     world.receive(ETH0, &udp());
     assert_eq!(world.counted(), [("not_forwarding", 1)]);
     seen.insert(DropKind::NotForwarding);
+    let mut world = World::new().rules(&[("filter", "-A FORWARD -j NFQUEUE")]);
+    let settings = QueueSettings::default();
+    world
+        .engine
+        .bind_queue(0, settings, Box::new(Refuses))
+        .unwrap();
+    world.receive(ETH0, &udp());
+    assert_eq!(world.counted(), [("queue_reader", 1)]);
+    seen.insert(DropKind::QueueReader);
     for (kind, reason) in CONCURRENT {
         let mut counters = DropCounters::default();
         counters.count_drop(&reason);

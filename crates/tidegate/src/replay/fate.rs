@@ -29,7 +29,8 @@ impl Fate {
             Disposition::Sent | Disposition::Delivered => Fate::Accept,
             Disposition::Dropped(DropReason::Reject(id)) => Fate::Reject(id),
             Disposition::Dropped(reason) => Fate::Drop(reason),
-            Disposition::Held => Fate::Held,
+            // Nobody reads queues here.
+            Disposition::Held | Disposition::Queued => Fate::Held,
         }
     }
 
@@ -115,7 +116,8 @@ const fn reason_text(reason: &DropReason) -> &'static str {
         DropReason::Hotdrop(_) => "a match drops what it cannot read",
         DropReason::JumpDepth => "jumps nested too deeply",
         DropReason::Conntrack(_) => "connection tracking",
-        DropReason::Queue(_) => "a queue without a reader, or its reader",
+        DropReason::Queue(_) => "a queue without a reader or room",
+        DropReason::QueueReader(_) => "a queue's reader",
         DropReason::SynProxy => "taken by the SYN proxy, which goes on in its place",
         DropReason::BadCookie(_) => "no cookie of the SYN proxy",
         DropReason::Target(_) => "the target could not do its work",

@@ -32,7 +32,7 @@ fn rest(mut stream: UnixStream) -> (String, String, u8) {
                 let text = |bytes| String::from_utf8(bytes).unwrap();
                 return (text(out), text(err), status);
             }
-            Frame::Request(_) | Frame::Input(_) => panic!("a request"),
+            other => panic!("{other:?}"),
         }
     }
 }

@@ -114,6 +114,7 @@ fn lower(args: &Args, _: &mut LowerCtx<'_>) -> Outcome {
         first: first as u16,
         last: last as u16,
         bypass: args.has(BYPASS),
+        by_cpu: args.has(FANOUT),
     };
     Outcome::effect(Effect::Queue(spec), Verdict::Accept)
 }

@@ -43,6 +43,7 @@ pub static QUEUE: Extension = verdict(
             first: 0,
             last: 0,
             bypass: false,
+            by_cpu: false,
         };
         Outcome::effect(Effect::Queue(spec), Verdict::Accept)
     }),
