@@ -342,8 +342,6 @@ impl Conntrack {
             return false;
         }
         let confirmed = entry.confirmed();
-        let tunnels = entry.helper == Some(HelperKind::Pptp);
-        let announces = entry.expecting() != [0; 4];
         let master = entry.master().map(|m| m.id);
         let tunnel = entry.tuple(Dir::Original).proto == proto::GRE;
         if confirmed {
@@ -354,12 +352,7 @@ impl Conntrack {
             self.registers(id, false);
             self.tell_connection(id, false);
         }
-        if tunnels {
-            self.end_tunnel(id);
-        }
-        if announces {
-            self.forget_expectations(id);
-        }
+        self.clean_up(id);
         if let Some(master) = master.filter(|_| tunnel) {
             self.gre_keys.forget(master);
         }
@@ -367,9 +360,24 @@ impl Conntrack {
             let children = &mut master.extra_mut().children;
             *children = children.saturating_sub(1);
         }
-        self.nat_cleanup(id);
         self.count = self.count.saturating_sub(1);
         true
+    }
+
+    /// Undoes what the entry has brought about elsewhere; it may come to that again while a
+    /// packet waits with it.
+    pub(crate) fn clean_up(&mut self, id: EntryId) {
+        let Some(entry) = self.slab.get(id) else {
+            return;
+        };
+        let announces = entry.expecting() != [0; 4];
+        if entry.helper == Some(HelperKind::Pptp) {
+            self.end_tunnel(id);
+        }
+        if announces {
+            self.forget_expectations(id);
+        }
+        self.nat_cleanup(id);
     }
 
     /// Gives the table another number of buckets, rounded up as the kernel does

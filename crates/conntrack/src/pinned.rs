@@ -26,6 +26,7 @@ impl Conntrack {
                 .get(id)
                 .is_some_and(|e| e.status.has(Status::DYING))
             {
+                self.clean_up(id);
                 self.slab.remove(id);
             }
         }

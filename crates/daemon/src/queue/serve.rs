@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use tidegate_engine::conntrack::CtInfo;
-use tidegate_engine::{Engine, QUEUE_LEN_MAX, QueueError, QueueReader, Queued, Taken};
+use tidegate_engine::{Engine, QueueError, QueueReader, Queued, Taken};
 use tidegate_ir::Hook;
 use tidegate_tools::{Printed, Sink};
 use tidegate_wire::Family;
@@ -23,6 +23,8 @@ use crate::plane::Plane;
 /// Bytes on their way to a reader that does not take them, beyond which it has no room. What
 /// it has taken waits in the engine.
 const ROOM: usize = 8 << 20;
+/// Places for what a reader is told beside packets.
+const WORDS: usize = 64;
 /// Most readers at a time: others want to be served, too.
 const MAX_READERS: usize = 32;
 /// Orders that are carried out without waiting for the first of them.
@@ -197,7 +199,7 @@ pub(crate) fn serve(
     reply: &mut Reply<'_>,
 ) -> Result<()> {
     let binding = Binding::read(words).map_err(anyhow::Error::msg)?;
-    let (to, items) = sync_channel(QUEUE_LEN_MAX as usize);
+    let (to, items) = sync_channel(binding.settings.max_len as usize + WORDS);
     let on_the_way = Arc::new(AtomicUsize::new(0));
     let remote = Remote {
         to: to.clone(),

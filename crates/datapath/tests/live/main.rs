@@ -16,6 +16,7 @@ mod links;
 mod net;
 mod owners;
 mod paths;
+mod queues;
 mod ring;
 mod router;
 mod rules;

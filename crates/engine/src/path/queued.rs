@@ -138,7 +138,9 @@ impl<T: Trace> Run<'_, T> {
         if let Tracking::Connection(a) = &packet.tracking {
             engine.conntrack.pin(a.id);
         }
-        let bytes = std::mem::take(&mut packet.bytes);
+        let mut bytes = std::mem::take(&mut packet.bytes);
+        // Buffers that have been used before may be large, and what waits is bounded.
+        bytes.shrink_to_fit();
         let parked = Parked {
             passed: engine.origins.pause(packet),
             epoch: engine.flows.epoch(),
