@@ -7,7 +7,7 @@ use tidegate_datapath::{Datapath, Fate};
 use tidegate_engine::{Engine, QueueReader, QueueSettings, QueueVerdict, Queued, Taken};
 use tidegate_wire::Family;
 
-use crate::fast::{at, fate, guard, may, talk, talk_until};
+use crate::fast::{at, fate, guard, may, stream, talk, talk_until};
 use crate::net::{Guard, able, eventually, filter};
 use crate::router::{Net, net};
 use crate::talk::{SHORT, datagrams, megabytes, reaches, udp};
@@ -152,15 +152,18 @@ fn the_kernel_forwards_what_is_not_asked_about() {
         "-A FORWARD -j NFQUEUE --queue-num 5",
     ];
     let guard = guard(&net.router, &filter(&rules));
-    let both = sockets(&net);
+    let there = at("10.1.0.2:7");
+    let mut both = None;
     let count = accepting(&guard, || {
-        talk_until(&guard, &both, at("10.1.0.2:7"), 20);
+        let open = both.insert(stream(&net, "10.1.0.2:7", "10.0.0.2:4000"));
+        talk_until(&guard, open, there, 20);
     });
+    let both = both.unwrap();
     assert_eq!(count, 1);
     assert_eq!(guard.counted(Family::V4, 1), 1);
     let before = fate(&guard, Fate::Forwarded);
     guard.load(Family::V4, &filter(&ALL));
-    let count = accepting(&guard, || talk(&both.0, &both.1, at("10.1.0.2:7"), 50));
+    let count = accepting(&guard, || talk(&both.0, &both.1, there, 50));
     assert_eq!(count, 100);
     assert_eq!(fate(&guard, Fate::Forwarded), before);
 }
