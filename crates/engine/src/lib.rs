@@ -53,7 +53,7 @@ pub use origin::{By, Gone, Origin, Passage};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};
 pub use queue::{
-    Answer, QUEUE_BYTES, QUEUE_LEN, QUEUE_LEN_MAX, QueueCounts, QueueError, QueueReader,
+    Answer, Answered, QUEUE_BYTES, QUEUE_LEN, QUEUE_LEN_MAX, QueueCounts, QueueError, QueueReader,
     QueueSettings, QueueVerdict, Queued, Taken, Ticket,
 };
 pub use sockets::{Listed, SocketEnds, SocketList, Sockets};

@@ -77,7 +77,7 @@ fn answer(engine: &mut Engine, id: u32, answer: impl Into<Answer>) -> Outcome {
     engine.answer(0, 5, id, answer.into(), &mut ()).unwrap();
     let mut answered = engine.take_answered();
     assert_eq!(answered.len(), 1);
-    answered.remove(0).1
+    answered.remove(0).outcome
 }
 
 fn marked(verdict: QueueVerdict, mark: u32) -> Answer {
@@ -237,7 +237,7 @@ fn one_answer_may_be_about_several() {
     let done = engine.take_answered();
     let marks: Vec<u32> = done
         .iter()
-        .flat_map(|(_, o)| sent(o))
+        .flat_map(|a| sent(&a.outcome))
         .map(|s| s.1)
         .collect();
     assert_eq!(marks, [3, 3, 3]);
@@ -256,7 +256,10 @@ fn a_packet_may_go_from_queue_to_queue() {
     engine
         .answer(0, 6, 1, QueueVerdict::Accept.into(), &mut ())
         .unwrap();
-    assert_eq!(engine.take_answered()[0].1.disposition, Disposition::Sent);
+    assert_eq!(
+        engine.take_answered()[0].outcome.disposition,
+        Disposition::Sent
+    );
     receive(&mut engine, udp(7000, b"hop"));
     let nobody = answer(&mut engine, 2, QueueVerdict::Queue(99));
     let dropped = Disposition::Dropped(DropReason::QueueReader(99));
@@ -289,7 +292,7 @@ fn what_waits_goes_with_its_reader() {
     let gone = engine.take_answered();
     let dropped = Disposition::Dropped(DropReason::QueueReader(5));
     assert_eq!(gone.len(), 3);
-    assert!(gone.iter().all(|(_, o)| o.disposition == dropped));
+    assert!(gone.iter().all(|a| a.outcome.disposition == dropped));
     assert_eq!(engine.queue_bytes(), 0);
     let nobody = receive(&mut engine, udp(7000, b"x")).disposition;
     assert!(matches!(nobody, Disposition::Dropped(DropReason::Queue(_))));
@@ -635,14 +638,17 @@ fn nothing_is_lost_and_nothing_stays() {
             now += dice.roll(SECOND);
             stir(&mut engine, &program, now, &mut dice);
             parked.extend(engine.take_parked());
-            answered.extend(engine.take_answered().into_iter().map(|(t, _)| t));
+            for done in engine.take_answered() {
+                answered.push(done.ticket);
+                parked.extend(done.parked);
+            }
             let waiting: usize = engine.queue_counts().map(|c| c.waiting).sum();
             assert_eq!(waiting, parked.len() - answered.len(), "seed {seed}");
         }
         for queue in [5, 6] {
             let _ = engine.unbind_queue(queue);
         }
-        answered.extend(engine.take_answered().into_iter().map(|(t, _)| t));
+        answered.extend(engine.take_answered().iter().map(|a| a.ticket));
         parked.sort();
         answered.sort();
         assert_eq!(parked, answered, "seed {seed}");

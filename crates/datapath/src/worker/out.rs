@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tidegate_engine::env::IfIndex;
-use tidegate_engine::{Disposition, Outcome, Output};
+use tidegate_engine::{Disposition, Outcome, Output, Ticket};
 use tidegate_sys::OutFrame;
 use tidegate_wire::Family;
 
@@ -19,17 +19,17 @@ impl Worker {
         {
             port.traffic.dropped += 1;
         }
-        self.note_parked(source, dev);
+        let parked = self.engine.take_parked();
+        self.note_parked(parked, source, dev);
         self.observer.decided(self.now, dev, &outcome.disposition);
         self.put_out(source, &mut outcome.outputs);
         self.engine.recycle(outcome.outputs);
     }
 
     /// Remembers where packets came from that wait for the readers of queues.
-    fn note_parked(&mut self, source: &Source, dev: IfIndex) {
-        for ticket in self.engine.take_parked() {
-            self.parked.insert(ticket, (*source, dev));
-        }
+    fn note_parked(&mut self, parked: Vec<Ticket>, source: &Source, dev: IfIndex) {
+        let from = parked.into_iter().map(|ticket| (ticket, (*source, dev)));
+        self.parked.extend(from);
     }
 
     /// Sends what has waited for the reader of a queue and is to go on.
@@ -38,17 +38,18 @@ impl Worker {
         if answered.is_empty() {
             return;
         }
-        for (ticket, outcome) in answered {
-            let known = self.parked.remove(&ticket);
+        for answered in answered {
+            let known = self.parked.remove(&answered.ticket);
             let nowhere = (Source::ENGINE, self.engine.env().loopback());
             let (source, dev) = known.unwrap_or(nowhere);
+            self.note_parked(answered.parked, &source, dev);
             if let Some(heard) = &mut self.heard {
                 heard.decided(&self.engine);
             }
             if let Some(stops) = &mut self.stops {
                 stops.decided(&self.engine);
             }
-            self.carry_out(&source, dev, outcome);
+            self.carry_out(&source, dev, answered.outcome);
         }
         self.flush();
     }
@@ -181,7 +182,8 @@ impl Worker {
                 port.traffic.lost.unresolved += one.frames.len() as u64;
                 for frame in one.frames {
                     let mut told = self.engine.unreachable(self.now, frame.body, &mut ());
-                    self.note_parked(&Source::ENGINE, one.key.0);
+                    let parked = self.engine.take_parked();
+                    self.note_parked(parked, &Source::ENGINE, one.key.0);
                     self.put_out(&Source::ENGINE, &mut told);
                 }
                 continue;

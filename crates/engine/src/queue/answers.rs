@@ -3,7 +3,8 @@
 use tidegate_conntrack::Time;
 
 use super::{
-    Answer, Parked, QueueCounts, QueueError, QueueReader, QueueSettings, QueueVerdict, Ticket,
+    Answer, Answered, Parked, QueueCounts, QueueError, QueueReader, QueueSettings, QueueVerdict,
+    Ticket,
 };
 use crate::engine::Engine;
 use crate::outcome::{Disposition, DropReason, Outcome};
@@ -60,12 +61,18 @@ impl Engine {
     ) -> Result<(), QueueError> {
         let parked = self.queues.take(queue, id)?;
         let (ticket, connection) = (parked.ticket, connection(&parked.packet));
+        let before = self.queues.parked.len();
         let outcome = Run::new(self, now, trace).resume(queue, parked, answer);
+        let parked = self.queues.parked.split_off(before);
         if let Some(id) = connection {
             self.conntrack.unpin(id);
         }
         self.count_passed();
-        self.queues.answered.push((ticket, outcome));
+        self.queues.answered.push(Answered {
+            ticket,
+            parked,
+            outcome,
+        });
         Ok(())
     }
 
@@ -97,14 +104,15 @@ impl Engine {
         Ok(ids.len())
     }
 
-    /// Packets that have been parked since the last call, in their order.
+    /// Packets that have been parked since the last call, in their order; but for those of
+    /// [`Answered::parked`].
     pub fn take_parked(&mut self) -> Vec<Ticket> {
         std::mem::take(&mut self.queues.parked)
     }
 
     /// What became of parked packets since the last call: they were answered, or their
     /// reader or interface has gone.
-    pub fn take_answered(&mut self) -> Vec<(Ticket, Outcome)> {
+    pub fn take_answered(&mut self) -> Vec<Answered> {
         std::mem::take(&mut self.queues.answered)
     }
 
@@ -143,7 +151,11 @@ impl Engine {
             outputs: Vec::new(),
             looped: false,
         };
-        self.queues.answered.push((parked.ticket, outcome));
+        self.queues.answered.push(Answered {
+            ticket: parked.ticket,
+            parked: Vec::new(),
+            outcome,
+        });
     }
 }
 

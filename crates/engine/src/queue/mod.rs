@@ -17,8 +17,8 @@ use crate::env::Interface;
 use crate::packet::{LinkHeader, Packet};
 use crate::rewrite::address;
 
+pub use store::{Answered, QueueCounts, QueueError};
 pub(crate) use store::{Bound, Held, Parked, Queues};
-pub use store::{QueueCounts, QueueError};
 
 /// Packets that wait in a queue unless its reader asks for another limit
 /// (`NFQNL_QMAX_DEFAULT`).

@@ -105,6 +105,17 @@ pub struct QueueCounts {
     pub id: u32,
 }
 
+/// What became of a parked packet.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// Its ticket.
+    pub ticket: Ticket,
+    /// Tickets of packets that were parked meanwhile: it may wait again itself.
+    pub parked: Vec<Ticket>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
 /// All queues that have readers.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
@@ -115,7 +126,7 @@ pub(crate) struct Queues {
     /// Packets parked since somebody asked.
     pub(super) parked: Vec<Ticket>,
     /// What became of parked packets since somebody asked.
-    pub(super) answered: Vec<(Ticket, Outcome)>,
+    pub(super) answered: Vec<Answered>,
 }
 
 impl Queues {
