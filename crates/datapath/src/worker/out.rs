@@ -19,7 +19,7 @@ impl Worker {
         {
             port.traffic.dropped += 1;
         }
-        self.observer.decided(self.now, dev, &outcome.disposition);
+        self.observer.decided(self.now, dev, &outcome);
         self.put_out(source, &mut outcome.outputs);
         self.engine.recycle(outcome.outputs);
     }
