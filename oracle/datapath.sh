@@ -1,25 +1,23 @@
 #!/usr/bin/env bash
-# datapath.sh RUNNER [EVERY]: the recorded cases, or every EVERYth of each file, through the interfaces of a router in a
-# network namespace that RUNNER guards, with programs of traffic control and of XDP in front, compared with what
+# datapath.sh RUNNER [EVERY]: the recorded cases, or every EVERYth of each file, through the interfaces of routers in
+# network namespaces that RUNNER guards, with programs of traffic control and of XDP in front, compared with what
 # the kernel answered. Needs root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 runner=$(realpath "${1:?RUNNER}")
 every=${2:-1}
-mine=$(mktemp -d)
-trap 'rm -rf "$mine"' EXIT
-pick() { gzip -dc "$1" | awk -v n="$every" 'NR % n == 1 || n == 1'; }
-through() {
-  local cases kernel name status=0
-  for cases in "$here"/recorded/cases-*.jsonl.gz; do
-    name=$(basename "${cases#*cases-}" .jsonl.gz)
-    kernel=${cases/cases-/kernel-}
-    pick "$cases" | "$runner" --datapath "$1" > "$mine/$1-$name.jsonl"
-    pick "$kernel" > "$mine/$1-$name.kernel"
-    echo "$1, $name:"
-    python3 "$here/compare.py" --datapath "$mine/$1-$name.kernel" "$mine/$1-$name.jsonl" || status=1
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+for cases in "$here"/recorded/cases-*.jsonl.gz; do
+  name=${cases##*/cases-}
+  for kind in cases kernel; do
+    gzip -dc "$here/recorded/$kind-$name" | awk -v n="$every" 'NR % n == 1 || n == 1' >> "$dir/$kind"
   done
-  return $status
+done
+through() {
+  "$runner" --datapath "$1" < "$dir/cases" > "$dir/$1" 2> "$dir/$1.said" || { cat "$dir/$1.said"; return 1; }
+  echo "$1: $(cat "$dir/$1.said")"
+  python3 "$here/compare.py" --datapath "$dir/kernel" "$dir/$1"
 }
 through tcx & tcx=$!
 status=0

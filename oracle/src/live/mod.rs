@@ -81,6 +81,7 @@ impl Routers {
         case: &Value,
         work: impl FnOnce(&mut Live) -> Result<R>,
     ) -> Result<R> {
+        fit(case)?;
         let key = looks(case);
         let mut live = match self.kept.iter().position(|(k, _)| *k == key) {
             Some(at) => self.kept.remove(at).1,
@@ -113,13 +114,32 @@ impl Routers {
 fn looks(case: &Value) -> String {
     let host = ["interfaces", "routes", "ip", "sysctls", "conntrack"].map(|key| case.get(key));
     let nat = ["rules4", "rules6"].map(|key| case.get(key).is_some_and(has_nat));
-    format!("{host:?} {nat:?}")
+    format!("{host:?} {nat:?} {}", net::resolves(case))
 }
 
 /// Whether rules, or the words of a command, are about the nat table.
 fn has_nat(words: &Value) -> bool {
     let words = words.to_string();
     words.contains("*nat\\n") || words.contains("\"nat\"")
+}
+
+/// Whether a case can be put on wires.
+fn fit(case: &Value) -> Result<()> {
+    for key in ["sockets", "cgroups", "epoch", "neighs", "nft", "cpu"] {
+        ensure!(case.get(key).is_none(), "skipped: a host with {key}");
+    }
+    let packets = case.get("packets").and_then(Value::as_array);
+    for packet in packets.into_iter().flatten() {
+        ensure!(
+            packet.get("as").is_none(),
+            "skipped: senders who are not root"
+        );
+        let text = |key, at| packet.get(key).or(packet.get(at)).and_then(Value::as_str);
+        let (from, hex) = (text("in", 1usize), text("hex", 2usize));
+        let fits = from == Some("local") || hex.is_none_or(|hex| hex.len() <= 2 * wires::LONGEST);
+        ensure!(fits, "skipped: a packet that is longer than a frame");
+    }
+    Ok(())
 }
 
 /// Whether a case changes the router that it meets.

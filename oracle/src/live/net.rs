@@ -70,6 +70,7 @@ impl Net {
             std::process::id(),
             net.outside.as_fd().as_raw_fd()
         );
+        let arp = if resolves(case) { "on" } else { "off" };
         let mut lines = String::from("link set lo up\n");
         for (link, v) in net.links.iter().zip(listed_interfaces(case)?) {
             let (name, router, other) = (&link.name, mac(link.router), mac(link.other));
@@ -77,7 +78,7 @@ impl Net {
             let _ = write!(
                 lines,
                 "link add {name} address {router} mtu {mtu} type veth peer name {name} address {other} netns {there}\n\
-                 link set {name} multicast off up\n"
+                 link set {name} multicast off arp {arp} up\n"
             );
             for address in strings(&v, "addrs") {
                 let nodad = if address.contains(':') { " nodad" } else { "" };
@@ -212,6 +213,14 @@ impl Link {
             })
         })
     }
+}
+
+/// Whether the router asks for its neighbours' Ethernet addresses: not where rules make up who they are.
+pub(crate) fn resolves(case: &Value) -> bool {
+    let rules = case.get("rules6").and_then(Value::as_str).unwrap_or("");
+    !["NPT", "NETMAP"]
+        .iter()
+        .any(|target| rules.contains(target))
 }
 
 fn contains((family, own, len): (Family, u128, u8), address: u128) -> bool {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
 use rustix::net::{
     AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with, sockopt,
@@ -17,6 +17,8 @@ use super::net::Net;
 const ETHERNET: usize = 14;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
+/// Bytes of the longest packet on a wire.
+pub(crate) const LONGEST: usize = 1500;
 /// Frames read at a time.
 const BUDGET: usize = 64;
 
@@ -119,10 +121,6 @@ impl Wires {
             (None, Some(6)) => ETH_P_IPV6,
             (None, _) => ETH_P_IP,
         };
-        ensure!(
-            body.len() <= 1500,
-            "skipped: a packet that is longer than a frame"
-        );
         let mut head = wire.head;
         head[12..].copy_from_slice(&protocol.to_be_bytes());
         let frame = OutFrame {
