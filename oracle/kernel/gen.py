@@ -70,7 +70,9 @@ def flatten(case, res):
     end = drawn(case, res)
     flat = []
     for spec, step in list(zip(case["packets"], res["steps"]))[:end]:
-        if step["verdict"] != "skipped":
+        if "op" in spec:
+            flat.append(spec)
+        elif step["verdict"] != "skipped":
             sent = step.get("sent") or spec["hex"]
             flat.append({"t": spec["t"], "in": step["in"], "hex": sent, "as": spec["as"]} if spec.get("as") else [spec["t"], step["in"], sent])
     return dict(case, packets=flat)

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tidegate_wire::{Family, checksum, parse, proto};
 
-use crate::sequence::{hex, to_hex};
+use crate::described::{hex, to_hex};
 
 /// The step with the bytes that its `subst` asks for, copied out of what came of the steps
 /// before it; `None` where it asks for none.

@@ -26,6 +26,11 @@ impl Rules {
         }
     }
 
+    /// Puts them in force.
+    pub(crate) fn load(&mut self, engine: &mut Engine) -> Result<u8> {
+        self.change(engine, |_| Ok(()))
+    }
+
     /// What `iptables-restore` does, as the kernel has seen it: one table after the other
     /// until one is refused; tables that the text does not name stay. The exit status.
     pub(crate) fn restore(&mut self, engine: &mut Engine, text: &str, noflush: bool) -> Result<u8> {

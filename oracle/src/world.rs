@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidegate_engine::env::{
     Env, IfIndex, Interface, PolicyRule, Prefix, Route, RouteType, RpFilter, Settings, TABLE_MAIN,
 };
@@ -13,7 +13,14 @@ use tidegate_wire::{Family, proto};
 
 /// An engine for the case, without rules.
 pub(crate) fn build(case: &Value) -> Result<Engine> {
-    let env = environment(case)?;
+    let mut engine = Engine::new(config(case)?, Arc::new(environment(case)?));
+    engine.set_sockets(Some(Box::new(sockets(case)?)));
+    engine.set_cpu(case.get("cpu").and_then(Value::as_u64).unwrap_or(0) as u32);
+    Ok(engine)
+}
+
+/// The settings of the case.
+pub(crate) fn config(case: &Value) -> Result<Config> {
     let mut config = Config {
         seed: 1,
         ..Config::default()
@@ -30,10 +37,7 @@ pub(crate) fn build(case: &Value) -> Result<Engine> {
         config.track = TrackWhen::Always;
     }
     sysctls(case, &mut config.conntrack)?;
-    let mut engine = Engine::new(config, Arc::new(env));
-    engine.set_sockets(Some(Box::new(sockets(case)?)));
-    engine.set_cpu(case.get("cpu").and_then(Value::as_u64).unwrap_or(0) as u32);
-    Ok(engine)
+    Ok(config)
 }
 
 fn sysctls(case: &Value, config: &mut conntrack::Config) -> Result<()> {
@@ -62,16 +66,8 @@ pub(crate) fn set_sysctl(config: &mut conntrack::Config, key: &str, n: u32) -> R
 }
 
 fn environment(case: &Value) -> Result<Env> {
-    let default = serde_json::json!([
-        {"name": "eth0", "addrs": ["10.0.0.1/24", "fd00:0::1/64"]},
-        {"name": "eth1", "addrs": ["10.0.1.1/24", "fd00:1::1/64"]}
-    ]);
-    let list = case
-        .get("interfaces")
-        .filter(|v| !v.is_null())
-        .unwrap_or(&default);
     let mut interfaces = Vec::new();
-    for (i, v) in list.as_array().context("interfaces")?.iter().enumerate() {
+    for (i, v) in listed_interfaces(case)?.iter().enumerate() {
         interfaces.push(interface(i, v)?);
     }
     let mut routes = Vec::new();
@@ -102,7 +98,19 @@ fn environment(case: &Value) -> Result<Env> {
     Ok(Env::new(interfaces, &routes, &rules, settings))
 }
 
-fn strings<'v>(case: &'v Value, key: &str) -> impl Iterator<Item = &'v str> {
+/// The interfaces of the case, or those of a case that names none.
+pub(crate) fn listed_interfaces(case: &Value) -> Result<Vec<Value>> {
+    let listed = case.get("interfaces").filter(|v| !v.is_null());
+    let Some(listed) = listed else {
+        return Ok(vec![
+            json!({"name": "eth0", "addrs": ["10.0.0.1/24", "fd00:0::1/64"]}),
+            json!({"name": "eth1", "addrs": ["10.0.1.1/24", "fd00:1::1/64"]}),
+        ]);
+    };
+    listed.as_array().cloned().context("interfaces")
+}
+
+pub(crate) fn strings<'v>(case: &'v Value, key: &str) -> impl Iterator<Item = &'v str> {
     case.get(key)
         .and_then(Value::as_array)
         .into_iter()
@@ -132,7 +140,7 @@ fn interface(i: usize, v: &Value) -> Result<Interface> {
     })
 }
 
-fn prefix(text: &str) -> Result<Prefix> {
+pub(crate) fn prefix(text: &str) -> Result<Prefix> {
     let (addr, len) = text.split_once('/').unwrap_or((text, ""));
     let (family, addr, width) = match addr.parse()? {
         IpAddr::V4(a) => (Family::V4, u128::from(u32::from(a)), 32),

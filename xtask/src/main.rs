@@ -95,6 +95,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "tidegate-oracle",
         &[
+            "tidegate-datapath",
+            "tidegate-sys",
             "tidegate-wire",
             "tidegate-ir",
             "tidegate-xt",

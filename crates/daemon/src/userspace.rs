@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use tidegate_datapath::{Crash, Datapath, Fate, Knows, Observer, Options, Senders};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::env::IfIndex;
-use tidegate_engine::{Config, Disposition, Engine, Output};
+use tidegate_engine::{Config, Disposition, Engine, Outcome, Output};
 use tidegate_syntax::Sockets;
 
 use crate::config::{self, Kind, OnCrash, Ring};
@@ -27,8 +27,8 @@ impl Observer for Ears {
         self.logs.log(now, output);
     }
 
-    fn decided(&mut self, now: Time, _: IfIndex, disposition: &Disposition) {
-        if let Disposition::Dropped(reason) = disposition {
+    fn decided(&mut self, now: Time, _: IfIndex, outcome: &Outcome) {
+        if let Disposition::Dropped(reason) = &outcome.disposition {
             self.logs.dropped(now, reason);
         }
     }

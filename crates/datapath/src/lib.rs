@@ -34,7 +34,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{EventfdFlags, eventfd};
 use tidegate_engine::conntrack::Time;
 use tidegate_engine::env::IfIndex;
-use tidegate_engine::{Config, Disposition, Engine, Output};
+use tidegate_engine::{Config, Engine, Outcome, Output};
 use tidegate_host::Host;
 use tidegate_sys::Clock;
 
@@ -143,8 +143,8 @@ pub trait Observer: Send {
     fn output(&mut self, now: Time, output: &Output);
 
     /// A packet that came by `dev`, or that a socket sent out of it, was decided.
-    fn decided(&mut self, now: Time, dev: IfIndex, disposition: &Disposition) {
-        let _ = (now, dev, disposition);
+    fn decided(&mut self, now: Time, dev: IfIndex, outcome: &Outcome) {
+        let _ = (now, dev, outcome);
     }
 
     /// Between two batches of packets.

@@ -55,28 +55,6 @@ pub(crate) fn complete_partial(packet: &mut [u8]) {
     put(packet, l4 + at, &sum.to_be_bytes());
 }
 
-/// Writes the transport checksum of a whole packet, which may have been left to the card.
-pub(crate) fn complete_sum(packet: &mut [u8]) {
-    let Ok(layout) = parse(packet) else {
-        return;
-    };
-    let l4 = usize::from(layout.l4);
-    let at = match layout.proto {
-        proto::TCP => l4 + 16,
-        proto::UDP => l4 + 6,
-        _ => return,
-    };
-    let len = layout.len as usize;
-    if layout.is_fragment() || at + 2 > len || len > packet.len() {
-        return;
-    }
-    // UDP without a checksum.
-    if layout.proto == proto::UDP && packet[at..at + 2] == [0, 0] {
-        return;
-    }
-    write_sum(&mut packet[..len], &layout, at);
-}
-
 /// How a large packet that came as one is to be cut when it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segments {

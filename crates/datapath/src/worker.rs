@@ -447,7 +447,7 @@ impl Worker {
             if let Some(port) = self.ports[slot].as_mut() {
                 port.traffic.from_sockets += 1;
             }
-            offload::complete_sum(&mut packet);
+            offload::complete_partial(&mut packet);
             let source = Source {
                 slot,
                 side: Side::Door,

@@ -21,7 +21,7 @@ impl Worker {
         }
         let parked = self.engine.take_parked();
         self.note_parked(parked, source, dev);
-        self.observer.decided(self.now, dev, &outcome.disposition);
+        self.observer.decided(self.now, dev, &outcome);
         self.put_out(source, &mut outcome.outputs);
         self.engine.recycle(outcome.outputs);
     }
