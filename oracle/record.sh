@@ -17,7 +17,7 @@ python3 kernel/record.py 1 210 recorded trackers
 python3 kernel/record.py 1 210 recorded helpers
 python3 kernel/record.py 1 60 recorded sip
 python3 kernel/record.py 1 90 recorded h323
-python3 kernel/record.py 1 160 recorded targets
+python3 kernel/record.py 1 240 recorded targets
 python3 kernel/record.py 1 120 recorded sets
 python3 kernel/record.py 1 120 recorded synproxy
 python3 kernel/record_by_hand.py recorded attacks logs

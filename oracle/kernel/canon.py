@@ -34,8 +34,10 @@ def mask_emit(h):
 
 
 def own_error(h):
-    """an IPv4 error about a packet from this router, whose id is drawn: TEE copies them"""
+    """an ICMP error from this router, whose IPv4 id is drawn and whose IPv6 flow label is a secret hash: TEE copies them"""
     b = bytes.fromhex(h)
+    if len(b) > 48 and b[0] >> 4 == 6:
+        return b[6] == 58 and b[8:10] == b"\xfd\0" and b[12:24] == b"\0" * 11 + b"\1" and b[40] in (1, 2, 3, 4)
     return len(b) > 28 and b[0] >> 4 == 4 and b[9] == 1 and b[12:14] == b"\x0a\0" and b[15] == 1 and b[20] in (3, 11, 12)
 
 

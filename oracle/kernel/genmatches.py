@@ -664,7 +664,7 @@ KINDS = ("esp", "ah", "ipcomp", "sctp", "dccp", "tcpmss", "ecn", "string", "u32"
 
 def match_case(i, kind=None):
     """case number i of the series: the matches in turn, or one of them"""
-    kind = kind or KINDS[i % len(KINDS)]
     turn = i // len(KINDS) if kind is None else i
+    kind = kind or KINDS[i % len(KINDS)]
     fam = 6 if kind in ONLY6 or turn % 2 and kind not in ONLY4 else 4
     return M(i + 7000000, fam, kind).match_case("%s%d" % (kind, i))

@@ -158,19 +158,22 @@ def prefix(net, length):
     return str(ipaddress.ip_network(net.split("/")[0] + "/%d" % length, strict=False).network_address)
 
 
-KINDS = ["netmap", "tcpoptstrip", "ecn", "hmark", "tee", "nfqueue", "npt", "nothing", "nflog", "hl", "tproxy"]
+# "nothing" is several targets
+KINDS = ["nothing", "netmap", "tcpoptstrip", "ecn", "hmark", "tee", "nfqueue", "npt", "nothing", "nflog", "hl", "tproxy"]
 FAMILY = {"ecn": 4, "npt": 6}
 
 
 def target_case(i, kind=None):
+    """case number i of the series: the targets in turn, or one of them"""
+    turn = i // len(KINDS) if kind is None else i
     kind = kind or KINDS[i % len(KINDS)]
-    fam = FAMILY.get(kind, 6 if i % 4 == 3 else 4)
+    fam = FAMILY.get(kind, 6 if turn % 2 else 4)
     g = Target("%s%d" % (kind, i), fam)
     g.ruleset = lambda: g.ruleset_of(kind)
     c = g.case("%s%d" % (kind, i))
     if kind == "tproxy":
         c["sockets"] = g.sockets
         c["ip"] = [["route add local 0.0.0.0/0 dev lo table 100", "rule add fwmark 1 table 100 priority 90"],
-                   ["route add local ::/0 dev lo table 100", "rule add from ::/0 fwmark 1 table 100 priority 90"]][fam == 6]
+                   ["route add local ::/0 dev lo table 100", "-6 rule add fwmark 1 table 100 priority 90"]][fam == 6]
     return c
 

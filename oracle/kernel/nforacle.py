@@ -711,11 +711,14 @@ class Router:
         for x in case.get("neighs", []):
             b.append("neigh replace %s lladdr %s dev %s nud permanent" % tuple(x))
         for r in case.get("routes", []):
-            b.append(("-6 " if ":" in r and False else "") + "route replace " + r)
-        for r in case.get("ip", []):  # any other ip(8) line
-            b.append(r)
-        # ip -batch cannot switch families by line: keep "-6" out, addresses tell
+            b.append("route replace " + r)
+        # any other ip(8) line; -batch cannot switch families by line
+        six = []
+        for r in case.get("ip", []):
+            (six if r.startswith("-6 ") else b).append(r.removeprefix("-6 "))
         run(["ip", "-batch", "-"], "\n".join(b) + "\n", "ip -batch")
+        if six:
+            run(["ip", "-6", "-batch", "-"], "\n".join(six) + "\n", "ip -6 -batch")
         self.sysctl(sysctl, ignore=True)
         self.wait_addr6([a.split("/")[0] for i in self.ifs for a in i.get("addrs", []) if ":" in a])
         for i in self.ifs:

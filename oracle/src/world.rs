@@ -281,16 +281,19 @@ fn ip_line(
     let words: Vec<&str> = line.split_whitespace().collect();
     match words.as_slice() {
         ["route", "add" | "replace", rest @ ..] => routes.push(route(&rest.join(" "), interfaces)?),
-        ["rule", "add", rest @ ..] => rules.push(rule(rest, rules.len() as u32)?),
+        ["rule", "add", rest @ ..] => rules.push(rule(Family::V4, rest, rules.len() as u32)?),
+        ["-6", "rule", "add", rest @ ..] => {
+            rules.push(rule(Family::V6, rest, rules.len() as u32)?);
+        }
         _ => bail!("ip {line}"),
     }
     Ok(())
 }
 
 /// `fwmark N table N [priority N]`; without a priority, before the rules added so far.
-fn rule(words: &[&str], added: u32) -> Result<PolicyRule> {
+fn rule(family: Family, words: &[&str], added: u32) -> Result<PolicyRule> {
     let mut rule = PolicyRule {
-        family: Family::V4,
+        family,
         priority: 32765 - added,
         fwmark: None,
         from: None,
@@ -298,7 +301,6 @@ fn rule(words: &[&str], added: u32) -> Result<PolicyRule> {
     };
     for pair in words.chunks(2) {
         match pair {
-            ["from", from] => rule.family = prefix(from)?.family,
             ["fwmark", mark] => rule.fwmark = Some((mark.parse()?, u32::MAX)),
             ["table" | "lookup", table] => rule.table = table.parse()?,
             ["priority" | "pref", n] => rule.priority = n.parse()?,

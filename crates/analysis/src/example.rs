@@ -98,9 +98,21 @@ impl Space {
         }
         let mut example = self.example(left);
         if let Some(packet) = &mut example {
+            for field in [Field::Src, Field::Dst] {
+                if let Some(value) = packet.values.get_mut(&field) {
+                    *value = self.host(field, *value);
+                }
+            }
             packet.values.extend(values);
         }
         Ok(example)
+    }
+
+    /// An address that rules cannot tell from this one and that looks like a host's: the first one
+    /// of a network seldom is.
+    fn host(&self, field: Field, address: u128) -> u128 {
+        let (first, last) = self.widened(field, address, address);
+        address + u128::from(first == address && address < last)
     }
 
     /// Packets that rules cannot tell from this one, by the fields that `of` names.

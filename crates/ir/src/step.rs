@@ -4,7 +4,7 @@ use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 use core::any::Any;
 use core::fmt::Debug;
 
-use crate::{Expr, Facts, Field, Truth};
+use crate::{Cond, Expr, Facts, Field, Truth};
 
 /// Index of a [`Step`] in [`Ruleset::steps`](crate::Ruleset::steps).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +43,12 @@ pub trait Step: Debug + Send + Sync {
 
     /// Called when the rule is loaded: the place to make the [`Shared`] table.
     fn load(&self, _shared: &mut Shared) {}
+
+    /// The test as a condition on fields, which it is as long as the tables that it looks into stay
+    /// as they are; `None` where it is none.
+    fn settled(&self, _shared: &Shared) -> Option<Cond> {
+        None
+    }
 
     /// The [`Shared`] tables it works on, and what is named in such a table.
     fn tables(&self) -> Vec<TableKey> {

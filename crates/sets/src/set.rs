@@ -193,7 +193,6 @@ impl Set {
     /// # Errors
     /// It cannot be a member of this set.
     pub fn normal(&self, mut key: Key) -> Result<Key, Refused> {
-        let family = self.family.unwrap_or(Family::V4);
         if self.kind.storage == Storage::Bitmap {
             let value = match self.kind.has(Part::BarePort) {
                 true => u128::from(key.port),
@@ -204,8 +203,7 @@ impl Set {
                 return Err(Refused::Range);
             }
         }
-        let cut = self.options.netmask.map(|n| mask(family, n));
-        if let Some(cut) = cut.or(self.options.bitmask) {
+        if let Some(cut) = self.cut() {
             key.addrs[0] &= cut;
             if self.nets() == 2 {
                 key.addrs[1] &= cut;
@@ -244,6 +242,45 @@ impl Set {
             true => Err(Refused::Prefix),
             false => Ok(()),
         }
+    }
+
+    /// The bits of the first or second address that tell whether it is a member's, whose prefix
+    /// has this length.
+    #[must_use]
+    pub fn bits(&self, which: usize, length: u8) -> u128 {
+        let family = self.family.unwrap_or(Family::V4);
+        let own = self.cut().filter(|_| which == 0 || self.nets() == 2);
+        mask(family, length) & own.unwrap_or(u128::MAX)
+    }
+
+    /// What addresses are cut to, if they are.
+    fn cut(&self) -> Option<u128> {
+        let family = self.family.unwrap_or(Family::V4);
+        let netmask = self.options.netmask.map(|n| mask(family, n));
+        netmask.or(self.options.bitmask)
+    }
+
+    /// Whether a packet that is looked for in this set is found just when it is in the other one;
+    /// counters, remarks and times aside. Of lists the names are compared.
+    #[must_use]
+    pub fn finds_the_same(&self, other: &Set) -> bool {
+        let shape = |s: &Set| {
+            let o = &s.options;
+            (s.family, s.cut(), o.range, o.markmask, o.counters)
+        };
+        self.kind == other.kind
+            && shape(self) == shape(other)
+            && match (&self.members, &other.members) {
+                (Members::Table(a), Members::Table(b)) => {
+                    let alike = |e: &Entry, f: &Entry| (e.nomatch, e.mac) == (f.nomatch, f.mac);
+                    let there = |(k, e): (&Key, &Entry)| b.get(k).is_some_and(|f| alike(e, f));
+                    a.len() == b.len() && a.iter().all(there)
+                }
+                (Members::List(a), Members::List(b)) => {
+                    a.iter().map(|m| &m.0).eq(b.iter().map(|m| &m.0))
+                }
+                _ => false,
+            }
     }
 
     /// How many parts are networks.

@@ -44,6 +44,26 @@ impl Sets {
         self.all.get(*self.by_name.get(name)?).map(|(_, set)| set)
     }
 
+    /// Whether packets are found in a set here just when they are in that of the same name there,
+    /// and so in the sets that it lists. A set that is missing on both sides is the same.
+    #[must_use]
+    pub fn finds_the_same(&self, other: &Sets, name: &str) -> bool {
+        match (self.get(name), other.get(name)) {
+            (None, None) => true,
+            (Some(a), Some(b)) => {
+                let listed = |list: &[(String, crate::Entry)]| {
+                    list.iter().all(|(n, _)| self.finds_the_same(other, n))
+                };
+                a.finds_the_same(b)
+                    && match a.members() {
+                        Members::List(list) => listed(list),
+                        Members::Table(_) => true,
+                    }
+            }
+            _ => false,
+        }
+    }
+
     /// The same, to be changed.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Set> {
         let at = *self.by_name.get(name)?;

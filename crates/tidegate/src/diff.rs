@@ -18,12 +18,12 @@ use crate::replay::rules::Loaded;
 use compare::{Comparison, compare};
 
 const HELP: &str = "\
-All packets that there can be go through all tables of both rulesets, whatever the state of their connection;
-each difference comes with an example and the rules that decide it. Examples that open a connection have gone
-through the engine. Log lines are not compared.
+All packets that there can be go through all tables of both rulesets, whatever the state of
+their connection; each difference comes with an example and the rules that decide it.
+Examples that open a connection have gone through the engine. Log lines are not compared.
 
-Exit status: 0 the same is proved; 1 rules cannot be read; 2 the command line is wrong; 3 they differ,
-or it is unknown whether they do.";
+Exit status: 0 the same is proved; 1 rules cannot be read; 2 the command line is wrong; 3
+they differ, or it is unknown whether they do.";
 
 /// Say which packets two rulesets treat differently.
 #[derive(Debug, Parser)]

@@ -37,11 +37,19 @@ impl Given {
     /// The rules.
     ///
     /// # Errors
-    /// A file cannot be read or is refused; no daemon answers.
+    /// A file cannot be read or is refused; a set is missing; no daemon answers.
     pub(crate) fn rules(&self) -> Result<Rules> {
+        self.written()?.complete()
+    }
+
+    /// The rules; sets that they look into may be missing.
+    ///
+    /// # Errors
+    /// A file cannot be read or is refused; no daemon answers.
+    pub(crate) fn written(&self) -> Result<Rules> {
         match self.is_live() {
             true => in_force(),
-            false => Rules::read(self.rules.as_deref(), self.rules6.as_deref()),
+            false => Rules::written(self.rules.as_deref(), self.rules6.as_deref()),
         }
     }
 

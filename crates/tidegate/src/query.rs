@@ -28,14 +28,15 @@ use ask::Asked;
 use rows::{Question, Row};
 
 const HELP: &str = "\
-Answers are about all packets, not samples: what is not listed as open is closed. Every example has gone
-through the engine, answers included. `unknown` says what it depends on.
+Answers are about all packets, not samples: what is not listed as open is closed. Every
+example has gone through the engine, answers included. `unknown` says what it depends on.
 
-Without --host the rules alone must tell: packets may be for this host whatever their destination, and what
-a rule translates to a fixed address is another host.
+Without --host the rules alone must tell: packets may be for this host whatever their
+destination, and what a rule translates to a fixed address is another host.
 
-Exit status: 0 the answer is printed (open: nobody can connect, which is proved); 1 rules or host cannot be
-read; 2 the command line is wrong; 3 open: somebody can connect, or it is unknown.";
+Exit status: 0 the answer is printed (open: nobody can connect, which is proved); 1 rules or
+host cannot be read; 2 the command line is wrong; 3 open: somebody can connect, or it is
+unknown.";
 
 /// Ask which packets reach a rule, who can connect where, and what is open to whom.
 #[derive(Debug, Parser)]
@@ -121,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 impl Common {
     fn read(&self) -> Result<(Rules, Option<Host>)> {
-        let rules = self.given.rules()?;
+        let rules = self.given.written()?;
         let host = match &self.given.host {
             Some(path) => Some(Host::read(path)?),
             None if self.given.is_live() => Some(Host::read(Path::new("live"))?),

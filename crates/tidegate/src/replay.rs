@@ -17,6 +17,7 @@ mod predict;
 mod record;
 pub(crate) mod rules;
 pub(crate) mod session;
+pub(crate) mod settled;
 mod source;
 mod survey;
 pub(crate) mod told;

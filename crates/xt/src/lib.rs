@@ -29,6 +29,7 @@ mod error;
 mod extension;
 mod help;
 mod instance;
+mod members;
 pub mod names;
 pub mod number;
 mod option;

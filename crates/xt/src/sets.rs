@@ -83,6 +83,19 @@ const fn side(src: bool, one: Field, other: Field) -> Field {
     if src { one } else { other }
 }
 
+/// Bytes of the transport header that a protocol's port, or ICMP type and code, needs, and the field
+/// that it is; `None` for protocols that have none.
+pub(crate) const fn ports(number: u8, src: bool) -> Option<(u128, Field)> {
+    let port = side(src, Field::Sport, Field::Dport);
+    Some(match number {
+        proto::TCP => (20, port),
+        proto::SCTP => (12, port),
+        proto::UDP | proto::UDPLITE => (8, port),
+        proto::ICMP | proto::ICMPV6 => (8, Field::IcmpTypeCode),
+        _ => return None,
+    })
+}
+
 impl Probe for Packet<'_> {
     fn family(&self) -> Family {
         self.family
@@ -99,15 +112,10 @@ impl Probe for Packet<'_> {
         if number == 0 && self.family == Family::V4 || later && self.family == Family::V6 {
             return None;
         }
-        let port = side(src, Field::Sport, Field::Dport);
-        let (bytes, field) = match number {
-            proto::TCP => (20, port),
-            proto::SCTP => (12, port),
-            proto::UDP | proto::UDPLITE => (8, port),
-            proto::ICMP => (8, Field::IcmpTypeCode),
-            proto::ICMPV6 if later => return Some((number, 0)),
-            proto::ICMPV6 => (8, Field::IcmpTypeCode),
-            _ => return Some((number, 0)),
+        let (bytes, field) = match ports(number, src) {
+            Some(_) if number == proto::ICMPV6 && later => return Some((number, 0)),
+            Some(place) => place,
+            None => return Some((number, 0)),
         };
         self.header(bytes)?;
         Some((number, self.field(field)? as u16))

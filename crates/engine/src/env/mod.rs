@@ -313,6 +313,16 @@ impl Env {
         self.fib(family).lookup(dst, src, mark, None)
     }
 
+    /// The same for whoever sends out of `dev`, if it is given.
+    pub(crate) fn route_out_of(
+        &self,
+        family: Family,
+        dst: u128,
+        dev: Option<IfIndex>,
+    ) -> Option<Routed> {
+        self.fib(family).lookup(dst, 0, 0, dev)
+    }
+
     /// Realms of the route of a packet that came in by an interface (`fib_combine_itag`,
     /// `set_class_tag`), or was sent by this host. 0 where no route has any.
     #[must_use]

@@ -74,23 +74,22 @@ impl<T: Trace> Run<'_, T> {
         }
     }
 
-    /// The route to the gateway. IPv4 takes it to be on the link that the rule names when
-    /// no route says so (`ip_route_output_key_hash_rcu`).
+    /// The route to the gateway, out of the link that the rule names if it does. IPv4 takes the
+    /// gateway to be on that link when no route says so (`ip_route_output_key_hash_rcu`).
     fn way_of_copy(&self, family: Family, spec: &TeeSpec) -> Option<WayOut> {
         let env = &self.engine.env;
-        let route = env.route(family, spec.gateway, 0, 0);
-        let routed = route.and_then(|r| match r.kind {
-            RouteType::Local => Some((env.loopback(), None)),
-            _ => Some((r.dev?, r.via)),
-        });
         let wanted = match spec.dev.as_deref() {
             Some(name) => Some(env.interface_named(name)?.index),
             None => None,
         };
+        let route = env.route_out_of(family, spec.gateway, wanted);
+        let routed = route.and_then(|r| match r.kind {
+            RouteType::Local => Some((env.loopback(), None)),
+            _ => Some((r.dev?, r.via)),
+        });
         let (dev, via) = match (routed, wanted) {
-            (Some(way), None) => way,
-            (Some(way), Some(dev)) if way.0 == dev => way,
-            (_, Some(dev)) if family == Family::V4 => (dev, None),
+            (Some(way), _) => way,
+            (None, Some(dev)) if family == Family::V4 => (dev, None),
             _ => return None,
         };
         Some(WayOut {

@@ -4,6 +4,7 @@ mod decision;
 mod regions;
 mod written;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use tidegate_analysis::{
     possible,
 };
 use tidegate_host::Host;
-use tidegate_ir::{Cond, CtSpec, Effect, Field, Hook, RuleId};
+use tidegate_ir::{Cond, CtSpec, Effect, Field, Hook, RuleId, Ruleset};
 use tidegate_syntax::save;
 use tidegate_wire::Family;
 
@@ -22,7 +23,7 @@ use crate::query::ask;
 use crate::replay::rules::Loaded;
 use crate::whole::MOST_NODES;
 use decision::{Class, Decision, same_nat, same_rest};
-use written::{named, said, step_names, steps};
+use written::{named, other_sets, said, step_names, steps, texts};
 
 /// Differences of one kind that are told one by one.
 const TOLD: usize = 20;
@@ -104,6 +105,11 @@ type Otherwise = (&'static str, fn(Class, Class) -> bool, fn(Class) -> bool);
 /// A ruleset in a comparison.
 pub(super) struct Side<'a> {
     pub(super) loaded: &'a Loaded,
+    /// As the engine runs them, with sets as they are now.
+    pub(super) settled: Arc<Ruleset>,
+    /// What rules say, by [`RuleId`]; rules that look into sets which the other side has otherwise
+    /// say something of their own.
+    pub(super) texts: Vec<Cow<'a, str>>,
     prepared: Prepared,
     /// Names of stateful tests by step.
     names: Arc<Vec<u32>>,
@@ -128,16 +134,17 @@ pub(super) struct Compared<'a> {
 /// Compares two rulesets of one family.
 pub(crate) fn compare(before: &Loaded, after: &Loaded, host: Option<&Host>) -> Comparison {
     let text = |l: &Loaded| save::ruleset(l.source.tables.iter(), l.source.family, "", "", false);
-    if text(before) == text(after) {
+    let sets = other_sets([before, after]);
+    if text(before) == text(after) && sets.is_empty() {
         return Comparison::default();
     }
-    let mut compared = Compared::new([before, after], host);
+    let mut compared = Compared::new([before, after], &sets, host);
     compared.run();
     compared.found
 }
 
 impl<'a> Compared<'a> {
-    fn new(loaded: [&'a Loaded; 2], host: Option<&'a Host>) -> Self {
+    fn new(loaded: [&'a Loaded; 2], sets: &BTreeSet<String>, host: Option<&'a Host>) -> Self {
         let family = loaded[0].source.family;
         let surroundings = host.map(|h| ask::surroundings(h, family));
         let mut links: BTreeSet<String> = BTreeSet::new();
@@ -149,18 +156,29 @@ impl<'a> Compared<'a> {
             .flat_map(Surroundings::questions)
             .collect();
         questions.extend(ask::questions(family, links.iter()));
-        let rulesets = loaded.map(|l| &*l.lowered);
-        let [a, b] = step_names(loaded);
-        let side = |loaded: &'a Loaded, names: Vec<u32>| Side {
-            loaded,
-            prepared: Prepared::new(&loaded.lowered),
-            names: Arc::new(names),
-        };
+        let mut sides = [0, 1].map(|at| {
+            let settled = loaded[at].settled();
+            Side {
+                loaded: loaded[at],
+                texts: texts(loaded[at], sets, at),
+                prepared: Prepared::new(&settled),
+                settled,
+                names: Arc::default(),
+            }
+        });
+        let names = step_names(&sides);
+        for (side, names) in sides.iter_mut().zip(names) {
+            side.names = Arc::new(names);
+        }
         Compared {
-            sides: [side(loaded[0], a), side(loaded[1], b)],
+            space: Space::mirrored(
+                sides.each_ref().map(|s| &*s.settled),
+                &questions,
+                MOST_NODES,
+            ),
+            sides,
             host,
             surroundings,
-            space: Space::mirrored(rulesets, &questions, MOST_NODES),
             links: links.into_iter().collect(),
             found: Comparison::default(),
             seen: BTreeSet::new(),
@@ -235,7 +253,7 @@ impl<'a> Compared<'a> {
             let mut journeys = Vec::new();
             for side in &self.sides {
                 let way = Way {
-                    rules: &side.loaded.lowered,
+                    rules: &side.settled,
                     prepared: &side.prepared,
                     host: self.surroundings.as_ref(),
                     window: *window,
@@ -302,7 +320,7 @@ impl<'a> Compared<'a> {
     fn arrivals(&mut self, journeys: &[Journey]) -> Result<(), TooBig> {
         let mut met: [BTreeMap<(u32, Hook), (Set, RuleId)>; 2] = [BTreeMap::new(), BTreeMap::new()];
         for ((side, journey), met) in self.sides.iter().zip(journeys).zip(&mut met) {
-            let keeping = side.loaded.lowered.rules().map(|r| r.2);
+            let keeping = side.settled.rules().map(|r| r.2);
             for rule in keeping.filter(|r| !steps(r).is_empty()) {
                 for visit in &journey.visits {
                     let Some(reach) = visit.walk.reach.get(&rule.id) else {
@@ -329,8 +347,7 @@ impl<'a> Compared<'a> {
         for (here, there, side) in [(&met[0], &met[1], 0), (&met[1], &met[0], 1)] {
             for (key, (set, rule)) in here.iter().filter(|m| shared(m.0.0)) {
                 let other = there.get(key).map_or(Set::EMPTY, |m| m.0);
-                if let (true, Some((table, text))) =
-                    (other != *set, said(self.sides[side].loaded, *rule))
+                if let (true, Some((table, text))) = (other != *set, said(&self.sides[side], *rule))
                 {
                     self.found.unknown.insert(format!(
                         "this rule keeps state, and other packets come to it than before: {} {text}",

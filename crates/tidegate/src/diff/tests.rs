@@ -60,6 +60,44 @@ fn chains_may_have_other_names_or_none() {
     assert!(input.is_empty(), "{found:#?}");
 }
 
+/// Rules that are written alike are not alike when their sets are not.
+#[test]
+fn sets_are_compared_too() {
+    let with = |text: &str, members: &[&str]| {
+        let add = |m: &&str| format!("add admins {m}\n");
+        let sets: String = members.iter().map(add).collect();
+        load(&format!(
+            "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n{text}COMMIT\n\
+             # tidegate-state ipset 0\ncreate admins hash:net family inet \n{sets}"
+        ))
+    };
+    let rule = "-A INPUT -p tcp -m tcp --dport 22 -m set --match-set admins src -j ACCEPT\n";
+    let before = with(rule, &["192.0.2.0/24"]);
+    same(&compare(&before, &with(rule, &["192.0.2.0/24"]), None));
+    let found = compare(
+        &before,
+        &with(rule, &["192.0.2.0/24", "198.51.100.9"]),
+        None,
+    );
+    assert_eq!(told(&found), ["to this host: newly accepted"]);
+    let example = &found.differences[0];
+    assert!(example.tried && example.certain, "{example:?}");
+    assert!(example.example.contains("198.51.100.9"), "{example:?}");
+    // The same networks in other words.
+    same(&compare(
+        &before,
+        &with(rule, &["192.0.2.0/25", "192.0.2.128/25"]),
+        None,
+    ));
+    let plain = "-A INPUT -s 192.0.2.0/24 -p tcp -m tcp --dport 22 -j ACCEPT\n";
+    same(&compare(&before, &filter(plain), None));
+    // What rules change is not known, and not the same if it was not the same before.
+    let knock = format!("{rule}-A INPUT -p tcp -m tcp --dport 7000 -j SET --add-set admins src\n");
+    same(&compare(&with(&knock, &[]), &with(&knock, &[]), None));
+    let found = compare(&with(&knock, &[]), &with(&knock, &["198.51.100.9"]), None);
+    assert!(!found.is_same());
+}
+
 #[test]
 fn disjoint_rules_may_change_places() {
     let a = "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -p udp -m udp --dport 53 -j REJECT\n";

@@ -1,6 +1,7 @@
 //! The space of connections that questions are about.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tidegate_analysis::{
     Area, Bound, Course, Fate, Goes, Journey, Lens, LensId, Origin, Prepared, Set, Space,
@@ -9,7 +10,7 @@ use tidegate_analysis::{
 use tidegate_engine::env::RouteType;
 use tidegate_engine::interface_number;
 use tidegate_host::Host;
-use tidegate_ir::{Effect, Field, Manip, RuleId, TableKind, ctstate};
+use tidegate_ir::{Effect, Field, Manip, RuleId, Ruleset, TableKind, ctstate};
 use tidegate_wire::{Family, proto};
 
 use crate::replay::rules::{Loaded, Rules};
@@ -44,6 +45,8 @@ pub(super) struct Asked<'a> {
     pub(super) rules: &'a Rules,
     /// Those asked about.
     pub(super) loaded: &'a Loaded,
+    /// As the engine runs them, with sets as they are now.
+    pub(super) settled: Arc<Ruleset>,
     /// The host, where it is known.
     pub(super) host: Option<&'a Host>,
     /// What routing says.
@@ -74,10 +77,15 @@ fn shortest(protocol: u8) -> u128 {
     }
 }
 
-/// Addresses of single hosts: what connections are between.
+/// Addresses of single hosts: what connections are between. The kernel takes those that begin with
+/// 0 or 240 and more for hosts as well (`ipv4_is_zeronet`, `ip_route_input_slow`).
 fn hosts(family: Family) -> &'static [(u128, u128)] {
     match family {
-        Family::V4 => &[(0x0100_0000, 0x7eff_ffff), (0x8000_0000, 0xdfff_ffff)],
+        Family::V4 => &[
+            (1, 0x7eff_ffff),
+            (0x8000_0000, 0xdfff_ffff),
+            (0xf000_0000, 0xffff_fffe),
+        ],
         Family::V6 => &[(2, (0xff << 120) - 1)],
     }
 }
@@ -148,7 +156,8 @@ impl<'a> Asked<'a> {
         }
         let names = names(loaded, host);
         questions.extend(self::questions(family, names.iter()));
-        let tested = Space::new([&*loaded.lowered], &[], 2);
+        let settled = loaded.settled();
+        let tested = Space::new([&*settled], &[], 2);
         if tested.has(Field::PktType) {
             questions.push((Field::PktType, 0, 0));
         }
@@ -157,9 +166,10 @@ impl<'a> Asked<'a> {
             loaded,
             host,
             surroundings,
-            prepared: Prepared::new(&loaded.lowered),
+            prepared: Prepared::new(&settled),
             window: Window::ALL,
-            space: Space::mirrored([&*loaded.lowered], &questions, MOST_NODES),
+            space: Space::mirrored([&*settled], &questions, MOST_NODES),
+            settled,
             names,
             left: MOST_STEPS,
         }
@@ -309,7 +319,7 @@ impl<'a> Asked<'a> {
         fixed: &[(Field, u128)],
     ) -> Result<Openings, TooBig> {
         let way = Way {
-            rules: &self.loaded.lowered,
+            rules: &self.settled,
             prepared: &self.prepared,
             host: self.surroundings.as_ref(),
             window: self.window,
@@ -393,7 +403,7 @@ impl<'a> Asked<'a> {
     /// Whether some rule translates destinations.
     pub(super) fn translates(&self) -> bool {
         let to = |e: &Effect| matches!(e, Effect::Nat(spec) if spec.manip == Manip::Dst);
-        let mut rules = self.loaded.lowered.rules();
+        let mut rules = self.settled.rules();
         rules.any(|(_, _, r)| r.effects.iter().any(to))
     }
 

@@ -97,6 +97,7 @@ pub(crate) fn wanted(family: Family, protocol: u8) -> Vec<(Field, u128)> {
     all.extend([
         (Field::Src, far),
         (Field::Src, near),
+        (Field::Src, elsewhere + 76),
         (Field::Dst, own),
         (Field::Dst, near + 2),
         (Field::Dst, elsewhere),

@@ -157,7 +157,7 @@ fn answer(asked: &mut Asked<'_>, id: RuleId) -> Answer {
         example: None,
         unknown: None,
     };
-    let lowered = asked.loaded.lowered.rules().any(|(_, _, r)| r.id == id);
+    let lowered = asked.settled.rules().any(|(_, _, r)| r.id == id);
     let origin = asked.loaded.origin.get(id.0 as usize);
     if !lowered && origin.is_some_and(|o| o.number > 0) {
         // Behind a rule for everything, or in a chain that nobody calls.
@@ -329,7 +329,7 @@ impl Asked<'_> {
         fixed: &[(Field, u128)],
     ) -> Result<Journey, TooBig> {
         let way = Way {
-            rules: &self.loaded.lowered,
+            rules: &self.settled,
             prepared: &self.prepared,
             host: self.surroundings.as_ref(),
             window: self.window,

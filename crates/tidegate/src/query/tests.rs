@@ -3,6 +3,8 @@
 mod firewalls;
 mod published;
 pub(crate) mod random;
+mod sets;
+pub(crate) mod tree;
 pub(crate) mod world;
 
 use tidegate_host::Host;

@@ -40,15 +40,23 @@ impl Rules {
     /// Reads files as `iptables-save` writes them.
     ///
     /// # Errors
-    /// A file cannot be read, or says something that `iptables-restore` refuses.
+    /// A file cannot be read, or says something that `iptables-restore` refuses; a set is missing.
     pub(crate) fn read(v4: Option<&Path>, v6: Option<&Path>) -> Result<Self> {
+        Self::written(v4, v6)?.complete()
+    }
+
+    /// The same; sets that the rules look into may be missing.
+    ///
+    /// # Errors
+    /// A file cannot be read, or says something that `iptables-restore` refuses.
+    pub(crate) fn written(v4: Option<&Path>, v6: Option<&Path>) -> Result<Self> {
         let mut loaded = Vec::new();
         for (path, family) in [(v4, Family::V4), (v6, Family::V6)] {
             if let Some(path) = path {
                 loaded.push(Loaded::read(path, family)?);
             }
         }
-        Rules(loaded).complete()
+        Ok(Rules(loaded))
     }
 
     /// The same, if the sets that rules look into are there.

@@ -5,6 +5,7 @@ use tidegate_sets::{Ask, Comparison};
 use tidegate_wire::Family;
 
 use super::ranges::blank_bang;
+use crate::members;
 use crate::sets::{self, Use};
 use crate::{
     Arg, Args, Case, Context, Error, Extension, Help, Input, Instance, Lower, LowerCtx, Opt, Value,
@@ -197,6 +198,12 @@ impl Step for InSet {
 
     fn tables(&self) -> Vec<TableKey> {
         vec![sets::name(&self.of.set)]
+    }
+
+    fn settled(&self, shared: &Shared) -> Option<Cond> {
+        let sets = shared.get(&self.key)?;
+        let found = members::cond(sets, &self.of, self.family)?;
+        Some(found.inverted_if(self.invert))
     }
 }
 

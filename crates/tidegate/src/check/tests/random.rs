@@ -5,7 +5,6 @@
 //! `TIDEGATE_CHECK_PACKETS` the number of connections for each.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use tidegate_host::Host;
@@ -14,6 +13,7 @@ use tidegate_wire::proto;
 use super::*;
 use crate::course::Runner;
 use crate::packets::Described;
+use crate::query::tests::tree::{files, out_of, read};
 use crate::query::tests::world::{Random, World, cases, count};
 use crate::replay::rules::Rules;
 
@@ -91,74 +91,14 @@ fn rules_that_are_said_to_be_dead_are_never_hit() {
     assert!(dead > 60 && hit > 200, "{dead} dead, {hit} hit");
 }
 
-/// Files of IPv4 rules below a directory.
-fn files(dir: &Path, all: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() {
-            files(&path, all);
-        } else if name.ends_with(".rules") && !name.contains("v6") || name.ends_with(".v4") {
-            all.push(path);
-        }
-    }
-}
-
-/// A packet of values that a file names, and of their neighbours.
-fn out_of(r: &mut Random, text: &str) -> Described {
-    let words: Vec<&str> = text.split([' ', '\n', ',', ':', '-', '/']).collect();
-    let names = |option: &str| -> Vec<String> {
-        let lines = text.lines().flat_map(|l| {
-            let words: Vec<&str> = l.split(' ').collect();
-            let pairs: Vec<(String, String)> = words
-                .windows(2)
-                .map(|w| (w[0].to_owned(), w[1].replace('+', "0")))
-                .collect();
-            pairs
-        });
-        lines.filter(|p| p.0 == option).map(|p| p.1).collect()
-    };
-    let mut hosts: Vec<IpAddr> = words.iter().filter_map(|w| w.parse().ok()).collect();
-    hosts.retain(|a| a.is_ipv4() && !a.is_unspecified());
-    hosts.push(IpAddr::from([198, 51, 100, 7]));
-    let mut ports: Vec<u16> = words.iter().filter_map(|w| w.parse().ok()).collect();
-    ports.extend([22, 80, 443, 40_000]);
-    let mut links = names("-i");
-    links.extend(["eth0".to_owned(), "eth1".to_owned()]);
-    let near = |r: &mut Random, host: IpAddr| match host {
-        IpAddr::V4(a) => IpAddr::from((u32::from(a).wrapping_add(r.below(3) as u32)).to_be_bytes()),
-        other => other,
-    };
-    let protocol = r.of(&[proto::TCP, proto::TCP, proto::UDP, proto::ICMP]);
-    let (src, dst) = (r.of(&hosts), r.of(&hosts));
-    let mut packet = Described::new(protocol, near(r, src), near(r, dst));
-    packet.sport = ports[r.below(ports.len() as u64) as usize];
-    packet.dport = ports[r.below(ports.len() as u64) as usize];
-    packet.input = Some(links[r.below(links.len() as u64) as usize].clone());
-    packet
-}
-
 #[test]
 fn dead_rules_of_the_files_in_the_tree_are_never_hit() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut all = Vec::new();
-    files(&root.join("../../scenarios"), &mut all);
-    files(&root.join("tests/data"), &mut all);
-    all.sort();
     let (mut tried, mut dead, mut hit) = (0, 0, 0);
-    for (seed, path) in (1u64..).zip(&all) {
-        let text = fs::read_to_string(path).unwrap();
-        let given = Given {
-            rules: Some(path.clone()),
-            ..Given::default()
-        };
-        let Ok(rules) = given.rules() else {
-            // They look into sets that are defined elsewhere.
+    for (seed, path) in (1u64..).zip(&files()) {
+        let mut r = Random(seed * 2 + 1);
+        let Some((text, _, host)) = read(path, &mut r) else {
             continue;
         };
-        let mut r = Random(seed * 2 + 1);
-        let first: Vec<Described> = (0..6).map(|_| out_of(&mut r, &text)).collect();
-        let (host, _) = given.host(&rules, &first).unwrap();
         let name = path.display().to_string();
         let counts = never_hit(&name, &text, (&host, Family::V4), |_| out_of(&mut r, &text));
         tried += 1;

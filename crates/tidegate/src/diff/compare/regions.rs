@@ -42,7 +42,7 @@ impl Compared<'_> {
     /// which only one of them has, and those that two rules are about which have changed places.
     pub(super) fn regions(&self) -> Vec<Window> {
         let mut all = BTreeSet::new();
-        let rulesets = self.sides.each_ref().map(|s| &*s.loaded.lowered);
+        let rulesets = self.sides.each_ref().map(|s| &*s.settled);
         let trusted = |field: Field| trusted(rulesets, self.host.is_some(), field);
         let places = Places {
             space: &self.space,
@@ -65,18 +65,17 @@ impl Compared<'_> {
 
 /// The chains of a table with their rules.
 fn chains<'a>(side: &'a Side<'_>, kind: TableKind) -> BTreeMap<&'a str, Vec<Line<'a>>> {
-    let lowered = side.loaded.lowered.table(kind).into_iter();
+    let lowered = side.settled.table(kind).into_iter();
     let rules = lowered.flat_map(|t| t.chains.iter().flat_map(|c| c.rules.iter()));
     let by_id: BTreeMap<RuleId, &Rule> = rules.map(|r| (r.id, r)).collect();
     let mut chains: BTreeMap<&str, Vec<Line<'_>>> = BTreeMap::new();
-    for (id, origin) in (0u32..).zip(&side.loaded.origin) {
+    for ((id, origin), text) in (0u32..).zip(&side.loaded.origin).zip(&side.texts) {
         if origin.table == kind {
             let rule = by_id.get(&RuleId(id)).copied();
             let what = match origin.number {
                 0 => What::Policy,
                 _ => rule.map_or(What::Dead, What::Rule),
             };
-            let text = &origin.text;
             let chain = chains.entry(&origin.chain).or_default();
             chain.push(Line { text, what });
         }

@@ -1,15 +1,54 @@
 //! What is written the same in two rulesets.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_ir::{Cond, Effect, Rule, RuleId, StepId, TableKind};
 
+use super::Side;
 use crate::replay::rules::Loaded;
+use crate::replay::settled::looked_into;
+
+/// Sets that rules of either side look into or change and that do not find the same packets.
+pub(super) fn other_sets(sides: [&Loaded; 2]) -> BTreeSet<String> {
+    let named = |l: &Loaded| -> BTreeSet<String> {
+        let steps = l.lowered.steps.iter();
+        steps.flat_map(|s| looked_into(&**s, &l.sets)).collect()
+    };
+    let [a, b] = sides;
+    let mut names = named(a);
+    names.extend(named(b));
+    names.retain(|name| !a.sets.finds_the_same(&b.sets, name));
+    names
+}
+
+/// What rules say, by [`RuleId`]; where they look into one of `sets`, with the side behind it.
+pub(super) fn texts<'a>(
+    loaded: &'a Loaded,
+    sets: &BTreeSet<String>,
+    side: usize,
+) -> Vec<Cow<'a, str>> {
+    let origins = loaded.origin.iter();
+    let mut texts: Vec<_> = origins.map(|o| Cow::Borrowed(o.text.as_str())).collect();
+    for (_, _, rule) in loaded.lowered.rules().filter(|_| !sets.is_empty()) {
+        let steps = steps(rule).into_iter();
+        let steps = steps.filter_map(|step| loaded.lowered.steps.get(step));
+        let named: BTreeSet<String> = steps
+            .flat_map(|step| looked_into(&**step, &loaded.sets))
+            .collect();
+        if !named.is_disjoint(sets)
+            && let Some(text) = texts.get_mut(rule.id.0 as usize)
+        {
+            text.to_mut().push_str(["\nbefore", "\nafter"][side]);
+        }
+    }
+    texts
+}
 
 /// What a rule says, whatever chain it is in.
-pub(super) fn said(loaded: &Loaded, id: RuleId) -> Option<(TableKind, &str)> {
-    let origin = loaded.origin.get(id.0 as usize)?;
-    let text = origin.text.as_str();
+pub(super) fn said<'s>(side: &'s Side<'_>, id: RuleId) -> Option<(TableKind, &'s str)> {
+    let origin = side.loaded.origin.get(id.0 as usize)?;
+    let text = &**side.texts.get(id.0 as usize)?;
     let start = format!("-A {} ", origin.chain);
     Some((origin.table, text.strip_prefix(&start).unwrap_or(text)))
 }
@@ -41,14 +80,14 @@ pub(super) fn steps(rule: &Rule) -> Vec<usize> {
 }
 
 /// Names for stateful tests: the same for what is written the same, first for first.
-pub(super) fn step_names(sides: [&Loaded; 2]) -> [Vec<u32>; 2] {
+pub(super) fn step_names(sides: &[Side<'_>; 2]) -> [Vec<u32>; 2] {
     let mut names: BTreeMap<(TableKind, String, usize, usize), u32> = BTreeMap::new();
-    sides.map(|loaded| {
-        let mut list = vec![0; loaded.lowered.steps.len()];
+    sides.each_ref().map(|side| {
+        let mut list = vec![0; side.settled.steps.len()];
         let mut count: BTreeMap<(TableKind, String), usize> = BTreeMap::new();
-        for (_, _, rule) in loaded.lowered.rules() {
+        for (_, _, rule) in side.settled.rules() {
             let all = steps(rule);
-            let Some((table, text)) = said(loaded, rule.id).filter(|_| !all.is_empty()) else {
+            let Some((table, text)) = said(side, rule.id).filter(|_| !all.is_empty()) else {
                 continue;
             };
             let nth = count.entry((table, text.to_owned())).or_default();

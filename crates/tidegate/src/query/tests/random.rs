@@ -4,10 +4,12 @@
 //! `TIDEGATE_QUERY_PACKETS` the number of connections for each.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use tidegate_analysis::{Facts, Fate, Point, Set};
 
+use super::tree::{files, out_of, read};
 use super::world::{Random, World, cases, count};
 use super::*;
 use crate::course::{Place, Runner, ends_of, steps};
@@ -149,29 +151,45 @@ fn answered_alike(host: &Host, packet: &Described) -> bool {
     link.is_some_and(|link| packet.input.as_ref() == Some(&link.name))
 }
 
-/// Whatever connection gets through was said to be open, with the host known or not; and where
-/// nothing is in doubt, what was said to be open gets through.
-#[test]
-fn answers_are_what_the_engine_does() {
-    let (mut through, mut refused, mut loose, mut doubtful) = (0u64, 0u64, 0u64, 0u64);
-    let range = cases("TIDEGATE_QUERY", 60);
-    for case in range.clone() {
-        let world = World::of(case);
-        let host = &world.host;
-        let mut r = Random(case * 2 + 1);
-        r.below(7);
-        let text = world.ruleset(&mut r);
-        let rules = Rules(vec![world.load(&text)]);
+/// Whether an address is one host's, and not a host's own name for itself.
+fn is_host(addr: IpAddr) -> bool {
+    let group = addr == IpAddr::from([255; 4]) || addr.is_multicast();
+    !group && !addr.is_loopback() && !addr.is_unspecified()
+}
+
+/// How many connections there were of each kind.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    through: u64,
+    refused: u64,
+    /// Stopped by routing or by addresses drawn.
+    loose: u64,
+    /// Stopped by what nobody knows.
+    doubtful: u64,
+}
+
+impl Tally {
+    /// Whatever connection gets through was said to be open, and where nothing is in doubt, what was
+    /// said to be open gets through. `known` is the host if answers are about it.
+    pub(super) fn compare(
+        &mut self,
+        (name, text): (&str, &str),
+        rules: &Rules,
+        (host, known): (&Host, Option<&Host>),
+        mut packet: impl FnMut(u8) -> Described,
+    ) {
         let unsure = ["NETMAP", "192.168.1.21", "2001:db8:b::15"];
         let unsure = unsure.iter().any(|w| text.contains(w));
-        let mut runner = Runner::new(host, &rules);
-        let known = (case % 8 < 6).then_some(host);
+        let mut runner = Runner::new(host, rules);
         for protocol in [proto::TCP, proto::UDP] {
-            let said = Said::new(&rules, known, protocol);
+            let said = Said::new(rules, known, protocol);
             for _ in 0..count("TIDEGATE_QUERY_PACKETS", 80) / 2 {
-                let packet = world.connection(&mut r, protocol);
-                if (packet.src, packet.sport) == (packet.dst, packet.dport) {
-                    // Its answer is itself.
+                let packet = packet(protocol);
+                let mut links = host.env.interfaces().iter().filter(|i| !i.loopback);
+                let link = links.any(|i| packet.input.as_ref() == Some(&i.name));
+                let hosts = [packet.src, packet.dst].into_iter().all(is_host);
+                if !link || !hosts || (packet.src, packet.sport) == (packet.dst, packet.dport) {
+                    // Nobody sends it from outside, or its answer is itself.
                     continue;
                 }
                 if known.is_none() && !answered_alike(host, &packet) {
@@ -179,7 +197,7 @@ fn answers_are_what_the_engine_does() {
                 }
                 let points = said.points(&packet, host);
                 let got = sent(&mut runner, &packet);
-                let name = || format!("case {case}: {packet:?} {got:?}\n{text}");
+                let name = || format!("{name}: {packet:?} {got:?}\n{text}");
                 if !said.any(said.all, &points) {
                     // What cannot come from there.
                     let through = matches!(got, Got::Through { .. });
@@ -189,14 +207,14 @@ fn answers_are_what_the_engine_does() {
                 let open = said.open.map(|set| said.any(set, &points));
                 match got {
                     Got::Through { here } => {
-                        through += 1;
+                        self.through += 1;
                         assert!(open[usize::from(here)], "{}", name());
                     }
-                    Got::Stopped if open == [false; 2] => refused += 1,
+                    Got::Stopped if open == [false; 2] => self.refused += 1,
                     Got::Stopped => {
                         let unknown = said.any(said.doubts, &points);
-                        doubtful += u64::from(unknown);
-                        loose += u64::from(!unknown);
+                        self.doubtful += u64::from(unknown);
+                        self.loose += u64::from(!unknown);
                         assert!(unknown || unsure || known.is_none(), "{}", name());
                     }
                     Got::Itself => {}
@@ -204,13 +222,54 @@ fn answers_are_what_the_engine_does() {
             }
         }
     }
-    eprintln!(
-        "rulesets {range:?}: {through} connections through, {refused} refused, {doubtful} stopped by what nobody knows, {loose} by routing or addresses drawn"
-    );
-    assert!(through > 300 && refused > 300, "{through} {refused}");
+}
+
+/// Random rulesets, with the host known or not.
+#[test]
+fn answers_are_what_the_engine_does() {
+    let mut tally = Tally::default();
+    let range = cases("TIDEGATE_QUERY", 60);
+    for case in range.clone() {
+        let world = World::of(case);
+        let host = &world.host;
+        let mut r = Random(case * 2 + 1);
+        r.below(7);
+        let text = world.ruleset(&mut r);
+        let rules = Rules(vec![world.load(&text)]);
+        let known = (case % 8 < 6).then_some(host);
+        let name = format!("case {case}");
+        tally.compare((&name, &text), &rules, (host, known), |protocol| {
+            world.connection(&mut r, protocol)
+        });
+    }
+    eprintln!("rulesets {range:?}: {tally:?}");
+    assert!(tally.through > 300 && tally.refused > 300, "{tally:?}");
+    let unclear = tally.loose + tally.doubtful;
+    assert!(unclear * 10 < tally.through + tally.refused, "{tally:?}");
+}
+
+/// The files of rules in the tree.
+#[test]
+fn answers_about_the_files_in_the_tree_are_what_the_engine_does() {
+    let (mut tally, mut tried) = (Tally::default(), 0);
+    for (seed, path) in (1u64..).zip(&files()) {
+        let mut r = Random(seed * 2 + 1);
+        let Some((text, rules, host)) = read(path, &mut r) else {
+            continue;
+        };
+        tried += 1;
+        let name = path.display().to_string();
+        tally.compare((&name, &text), &rules, (&host, Some(&host)), |protocol| {
+            Described {
+                proto: protocol,
+                ..out_of(&mut r, &text)
+            }
+        });
+    }
+    eprintln!("{tried} files: {tally:?}");
     assert!(
-        (loose + doubtful) * 10 < through + refused,
-        "{through} {refused} {loose} {doubtful}"
+        tried > 30 && tally.through > 200 && tally.refused > 200,
+        "{tally:?}"
     );
 }
 
@@ -226,7 +285,7 @@ fn a_client_that_is_translated_to_itself_is_no_connection() {
         *filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
     let rules = Rules(vec![world.load(text)]);
     let mut runner = Runner::new(&world.host, &rules);
-    let ip = |a: [u8; 4]| std::net::IpAddr::from(a);
+    let ip = |a: [u8; 4]| IpAddr::from(a);
     let client = |sport| {
         let mut packet = Described::new(proto::TCP, ip([192, 168, 1, 20]), ip([203, 0, 113, 5]));
         (packet.sport, packet.dport) = (sport, 443);
@@ -258,7 +317,7 @@ fn a_translation_that_changes_nothing_is_none() {
         ([192, 168, 1, 20], through),
         ([203, 0, 113, 9], Got::Stopped),
     ] {
-        let [from, to] = [[10, 1, 2, 3], to].map(std::net::IpAddr::from);
+        let [from, to] = [[10, 1, 2, 3], to].map(IpAddr::from);
         let mut packet = Described::new(proto::TCP, from, to);
         (packet.sport, packet.dport) = (40_000, 443);
         packet.input = Some("eth2".to_owned());
