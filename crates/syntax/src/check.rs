@@ -170,9 +170,7 @@ pub fn table(rules: &Ruleset, kind: TableKind) -> Result<(), Failure> {
             let mut all = refusals(&reach, i, (table, rules), piece);
             all.next().map(|(_, refusal)| refusal)
         };
-        in_order(chain.pieces(), first, |_, first| {
-            first.map_or(Ok(()), |refusal| Err(refusal))
-        })
+        in_order(chain.pieces(), first, |_, first| first.map_or(Ok(()), Err))
     });
     checked.map_err(|refusal| answer(&refusal))
 }
