@@ -294,7 +294,7 @@ impl Table {
     pub fn emptied(&self) -> Self {
         let base = self.base.iter().map(|chain| Chain {
             name: chain.name.clone(),
-            base: chain.base.clone(),
+            base: chain.base,
             rules: Vec::new(),
         });
         Table {
