@@ -15,6 +15,9 @@ use crate::surroundings::{Established, load, many, router};
 const CHANGES: usize = 200;
 const SIZES: [(u32, &str); 2] = [(9_998, "10,000 rules"), (99_998, "100,000 rules")];
 
+/// Makes many changes of one kind, and says what they took.
+type Change<'c> = dyn Fn(&mut Edited) -> Result<Duration> + 'c;
+
 /// An engine with many rules.
 struct Edited {
     engine: Engine,
@@ -94,7 +97,7 @@ pub(crate) fn run() -> Result<()> {
         own.change(|n| Edit::Insert(places[n], rule(n)))?;
         own.change(|n| Edit::Remove(places[CHANGES - 1 - n]))
     };
-    let kinds: [(&str, &dyn Fn(&mut Edited) -> Result<Duration>); 4] = [
+    let kinds: [(&str, &Change); 4] = [
         ("One rule appended", &append),
         ("One rule inserted somewhere", &insert),
         ("One rule replaced", &replace),
