@@ -17,7 +17,7 @@ use tidegate_engine::{
 };
 use tidegate_ir::{RuleId, TableKind};
 use tidegate_syntax::{
-    Counters, Failure, Invocation, Ruleset, Slot, WholeChains, check_table, lower_knowing,
+    Counters, Failure, Invocation, Ruleset, Slot, Table, WholeChains, check_table, lower_knowing,
     lower_unnamed, save,
 };
 use tidegate_tools::{Store, Work, timeouts};
@@ -402,10 +402,28 @@ fn kept_steps(
 
 impl Store for LiveRules {
     fn with(&self, family: Family, change: bool, work: &mut Work<'_>) -> Result<(), Failure> {
+        self.with_emptied(family, change, &[], work)
+    }
+
+    fn with_emptied(
+        &self,
+        family: Family,
+        change: bool,
+        tables: &[TableKind],
+        work: &mut Work<'_>,
+    ) -> Result<(), Failure> {
         let side = locked(&self.sides[index(family)]);
         let seen = self.counters(family)?;
-        let mut rules = side.source.clone();
-        rules.timeouts = self.timeouts()?;
+        let copy = |table: &Table| match tables.contains(&table.kind) {
+            true => table.emptied(),
+            false => table.clone(),
+        };
+        let mut rules = Ruleset {
+            family,
+            tables: side.source.tables.iter().map(copy).collect(),
+            has_conntrack: side.source.has_conntrack,
+            timeouts: self.timeouts()?,
+        };
         // Who only looks keeps nobody from changing.
         let side = change.then_some(side);
         count(&mut rules, &seen);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidegate_ir::TableKind;
 use tidegate_syntax::{Failure, Invocation, Ruleset};
 use tidegate_tools::conntrack::{Feed, Hub, TrackerWork};
 use tidegate_tools::{SetStore, Store, Tracker, Work};
@@ -69,6 +70,16 @@ pub(crate) struct ForClient<'c> {
 impl Store for ForClient<'_> {
     fn with(&self, family: Family, change: bool, work: &mut Work<'_>) -> Result<(), Failure> {
         self.rules.with(family, change, work)
+    }
+
+    fn with_emptied(
+        &self,
+        family: Family,
+        change: bool,
+        tables: &[TableKind],
+        work: &mut Work<'_>,
+    ) -> Result<(), Failure> {
+        self.rules.with_emptied(family, change, tables, work)
     }
 
     fn edit(&self, family: Family, call: &Invocation) -> Result<bool, Failure> {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
 use tidegate_wire::Family;
 use tidegate_xt::{Names, number, text};
 
@@ -9,6 +10,9 @@ use crate::{Failure, Iface, Net, Proto};
 
 /// Longest interface name in bytes (`IFNAMSIZ` minus the final NUL).
 const IFACE_MAX: usize = 15;
+
+/// Networks of one option, of which there is nearly always one.
+pub(crate) type Nets = SmallVec<[Option<Net>; 1]>;
 
 /// Reads `address[/mask][,…]`. A host name gives one network per address.
 ///
@@ -19,13 +23,13 @@ pub(crate) fn nets(
     invert: bool,
     family: Family,
     names: &dyn Names,
-) -> Result<Vec<Option<Net>>, Failure> {
+) -> Result<Nets, Failure> {
     if invert && list.contains(',') {
         return Err(Failure::usage(
             "! not allowed with multiple source or destination IP addresses",
         ));
     }
-    let mut out = Vec::with_capacity(1);
+    let mut out = Nets::new();
     for word in list.split(',') {
         let word = word.trim_start();
         let (host, mask) = match word.split_once('/') {

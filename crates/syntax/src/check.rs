@@ -7,6 +7,8 @@ use tidegate_ir::{Hook, TableKind};
 use tidegate_wire::Family;
 use tidegate_xt::{Errno, Place, Refusal};
 
+use crate::ahead::in_order;
+use crate::model::PIECE;
 use crate::{Chain, Failure, Ruleset, Spec, Table, Target, error::reply, lower, save};
 
 /// Which hooks' packets reach each chain.
@@ -162,10 +164,15 @@ pub fn table(rules: &Ruleset, kind: TableKind) -> Result<(), Failure> {
     if !rules.has_conntrack && lower::is_of_conntrack(table, rules.family)? {
         return Err(reply::NO_CHAIN);
     }
-    match refusals(&reach, table, rules).next() {
-        Some((_, _, refusal)) => Err(answer(&refusal)),
-        None => Ok(()),
-    }
+    let mut chains = reach.chains.iter().enumerate();
+    let checked = chains.try_for_each(|(i, chain)| {
+        let first = |piece| {
+            let mut all = refusals(&reach, i, (table, rules), piece);
+            all.next().map(|(_, refusal)| refusal)
+        };
+        in_order(chain.pieces(), first, |_, first| first.map_or(Ok(()), Err))
+    });
+    checked.map_err(|refusal| answer(&refusal))
 }
 
 /// Rules that have been added to a chain.
@@ -211,20 +218,18 @@ pub fn fits(spec: &Spec, table: &Table, rules: &Ruleset, hooks: &[Hook]) -> bool
     rules.has_conntrack && rule(spec, table, rules, hooks).is_ok()
 }
 
-/// The rules of a table that the kernel would not take: chain, position, answer.
+/// The rules in a piece of chain number `i` that the kernel would not take: position, answer.
 fn refusals<'r>(
     reach: &'r Reach<'_>,
-    table: &'r Table,
-    rules: &'r Ruleset,
-) -> impl Iterator<Item = (&'r Chain, usize, Refusal)> {
-    let chains = reach.chains.iter().enumerate();
-    chains.flat_map(move |(i, chain)| {
-        let (hooks, live) = (reach.hooks(i), reach.live(i));
-        chain.rules.iter().enumerate().filter_map(move |(n, rule)| {
-            let hooks = if n < live { hooks.as_slice() } else { &[] };
-            let refusal = self::rule(&rule.spec, table, rules, hooks).err()?;
-            Some((*chain, n, refusal))
-        })
+    i: usize,
+    (table, rules): (&'r Table, &'r Ruleset),
+    piece: usize,
+) -> impl Iterator<Item = (usize, Refusal)> {
+    let (hooks, live) = (reach.hooks(i), reach.live(i));
+    let own = (piece * PIECE..).zip(reach.chains[i].piece(piece));
+    own.filter_map(move |(n, own)| {
+        let hooks = if n < live { hooks.as_slice() } else { &[] };
+        Some((n, rule(&own.spec, table, rules, hooks).err()?))
     })
 }
 
@@ -247,12 +252,16 @@ pub(crate) fn sift(rules: &mut Ruleset, kind: TableKind) -> Vec<Failure> {
             return vec![Failure::Other(why)];
         }
     };
-    let bad = refusals(&reach, table, rules).map(|(chain, n, refusal)| {
-        let text = save::rule(&chain.name, &chain.rules[n].spec, family, None);
-        let why = Failure::Other(format!("{text}: {}", refusal.why));
-        (chain.name.clone(), n, why)
-    });
-    let bad: Vec<(String, usize, Failure)> = bad.collect();
+    let mut bad: Vec<(String, usize, Failure)> = Vec::new();
+    for (i, chain) in reach.chains.iter().enumerate() {
+        let pieces = 0..chain.pieces();
+        let all = pieces.flat_map(|piece| refusals(&reach, i, (table, rules), piece));
+        bad.extend(all.map(|(n, refusal)| {
+            let text = save::rule(&chain.name, &chain.rules[n].spec, family, None);
+            let why = Failure::Other(format!("{text}: {}", refusal.why));
+            (chain.name.clone(), n, why)
+        }));
+    }
     let table = rules.table_mut(kind);
     for (chain, n, _) in bad.iter().rev() {
         if let Some(chain) = table.chain_mut(chain) {

@@ -153,10 +153,9 @@ impl<'a> Words<'a> {
             return Item::Option(option, None);
         }
         self.cluster = "";
-        match (takes, rest) {
-            (Takes::One, "") => self.following(option),
-            (_, "") => Item::Option(option, None),
-            (_, rest) => Item::Option(option, Some(rest)),
+        match takes {
+            Takes::One if rest.is_empty() => self.following(option),
+            _ => Item::Option(option, Some(rest).filter(|r| !r.is_empty())),
         }
     }
 

@@ -11,6 +11,7 @@
 //! [`Names`]: tidegate_xt::Names
 
 mod address;
+mod ahead;
 mod apply;
 mod change;
 mod check;

@@ -1,6 +1,7 @@
 //! From source rules to the lowered language.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use tidegate_ir::{
     Base, Chain, ChainId, Cond, Field, Hook, Rule, RuleId, Rules, Step, Table, TableKey, Verdict,
@@ -8,7 +9,9 @@ use tidegate_ir::{
 use tidegate_wire::Family;
 use tidegate_xt::{LowerCtx, Outcome, Sockets, text};
 
+use crate::ahead::in_order;
 use crate::check::Reach;
+use crate::model::{self as source, PIECE};
 use crate::{Failure, Iface, Net, Ruleset, Spec, Target, save};
 
 /// A lowered ruleset and where its rules come from.
@@ -108,9 +111,9 @@ fn lower_all(
         return Err(Failure::Plain(why));
     }
     ruleset.steps = run.steps;
-    ruleset.tracks_connections = run.tracks;
-    ruleset.asks_sockets = run.asks_sockets;
-    ruleset.reassembles = run.reassembles;
+    ruleset.tracks_connections = run.needs.tracking;
+    ruleset.asks_sockets = run.needs.sockets;
+    ruleset.reassembles = run.needs.whole_packets;
     ruleset.rule_ids = run.ids;
     Ok(Lowered {
         ruleset,
@@ -127,7 +130,36 @@ fn lower_all(
 pub(crate) fn is_of_conntrack(table: &crate::Table, family: Family) -> Result<bool, Failure> {
     let mut run = Run::new(family, false, Sockets::Unknown);
     run.table(table)?;
-    Ok(run.of_conntrack)
+    Ok(run.needs.conntrack)
+}
+
+/// What some rule needs.
+#[derive(Clone, Copy, Default)]
+struct Needs {
+    /// Tracked connections.
+    tracking: bool,
+    /// A kernel that can track connections.
+    conntrack: bool,
+    /// The sockets of packets.
+    sockets: bool,
+    /// Fragments put together.
+    whole_packets: bool,
+}
+
+impl Needs {
+    const fn add(&mut self, other: Needs) {
+        self.tracking |= other.tracking;
+        self.conntrack |= other.conntrack;
+        self.sockets |= other.sockets;
+        self.whole_packets |= other.whole_packets;
+    }
+}
+
+/// Some rules of a chain that have been lowered before their turn: those that need nothing
+/// but themselves for that.
+struct Ahead {
+    rules: Vec<Option<Rule>>,
+    needs: Needs,
 }
 
 struct Run {
@@ -139,12 +171,9 @@ struct Run {
     ids: u32,
     steps: Vec<Box<dyn Step>>,
     whole: [WholeChains; 5],
-    tracks: bool,
-    of_conntrack: bool,
-    /// What is known of the host's sockets, and whether some rule asks for them.
+    /// What is known of the host's sockets.
     sockets: Sockets,
-    asks_sockets: bool,
-    reassembles: bool,
+    needs: Needs,
     /// Why a rule cannot be decided, and which; the first one.
     refused: Option<String>,
 }
@@ -158,11 +187,8 @@ impl Run {
             ids: 0,
             steps: Vec::new(),
             whole: Default::default(),
-            tracks: false,
-            of_conntrack: false,
             sockets,
-            asks_sockets: false,
-            reassembles: false,
+            needs: Needs::default(),
             refused: None,
         }
     }
@@ -201,25 +227,20 @@ impl Run {
         reach: &Reach<'_>,
     ) -> Chain {
         let mut rules = Rules::default();
-        for (n, rule) in chain.rules.iter().enumerate() {
-            let text = |family| save::rule(&chain.name, &rule.spec, family, None);
-            let id = self.id(|family| RuleOrigin {
-                table: table.kind,
-                chain: chain.name.clone(),
-                number: (n + 1) as u32,
-                text: text(family),
-            });
-            let accepted = self.refused.is_none();
-            let lowered = self.rule(id, &rule.spec, Some(reach));
-            if let Some(why) = self.refused.as_mut().filter(|_| accepted) {
-                *why = format!("{why}: {}", text(self.family));
+        let (family, sockets) = (self.family, self.sockets);
+        let ahead = |piece| Run::new(family, false, sockets).ahead(chain.piece(piece), reach);
+        let done: Result<(), Infallible> = in_order(chain.pieces(), ahead, |piece, ahead| {
+            self.needs.add(ahead.needs);
+            let numbers = piece * PIECE + 1..;
+            for ((number, rule), ahead) in numbers.zip(chain.piece(piece)).zip(ahead.rules) {
+                let lowered = self.numbered(table, chain, (number, rule), ahead, reach);
+                if number <= live {
+                    rules.extend([lowered]);
+                }
             }
-            self.tracks |= lowered.needs_conntrack();
-            self.of_conntrack |= lowered.is_of_conntrack();
-            if n < live {
-                rules.extend([lowered]);
-            }
-        }
+            Ok(())
+        });
+        let Ok(()) = done;
         let base = chain.base.as_ref().map(|b| Base {
             hook: b.hook,
             policy: b.policy,
@@ -235,6 +256,47 @@ impl Run {
             base,
             rules,
         }
+    }
+
+    /// Lowers rules that need nothing but themselves for that.
+    fn ahead(mut self, rules: &[source::Rule], reach: &Reach<'_>) -> Ahead {
+        let alone = |rule: &source::Rule| {
+            let lowered = self.rule(RuleId(0), &rule.spec, Some(reach));
+            let alone = self.steps.is_empty() && self.refused.is_none();
+            (self.steps, self.refused) = Default::default();
+            alone.then_some(lowered)
+        };
+        Ahead {
+            rules: rules.iter().map(alone).collect(),
+            needs: self.needs,
+        }
+    }
+
+    /// A rule of a chain, which may have been lowered before.
+    fn numbered(
+        &mut self,
+        table: &crate::Table,
+        chain: &crate::Chain,
+        (number, rule): (usize, &source::Rule),
+        ahead: Option<Rule>,
+        reach: &Reach<'_>,
+    ) -> Rule {
+        let text = |family| save::rule(&chain.name, &rule.spec, family, None);
+        let id = self.id(|family| RuleOrigin {
+            table: table.kind,
+            chain: chain.name.clone(),
+            number: number as u32,
+            text: text(family),
+        });
+        if let Some(lowered) = ahead {
+            return Rule { id, ..lowered };
+        }
+        let accepted = self.refused.is_none();
+        let lowered = self.rule(id, &rule.spec, Some(reach));
+        if let Some(why) = self.refused.as_mut().filter(|_| accepted) {
+            *why = format!("{why}: {}", text(self.family));
+        }
+        lowered
     }
 
     fn id(&mut self, origin: impl FnOnce(Family) -> RuleOrigin) -> RuleId {
@@ -267,18 +329,21 @@ impl Run {
         };
         let mut effects = ctx.effects;
         effects.extend(outcome.effects);
-        self.asks_sockets |= ctx.asks_sockets;
-        self.reassembles |= ctx.reassembles;
+        self.needs.sockets |= ctx.asks_sockets;
+        self.needs.whole_packets |= ctx.reassembles;
         if let Some(why) = ctx.refused {
             self.refused.get_or_insert_with(|| why.to_owned());
         }
-        Rule {
+        let rule = Rule {
             id,
             cond: conds.into_iter().collect(),
             effects: effects.into(),
             verdict: outcome.verdict,
             bare: spec.matches.is_empty(),
-        }
+        };
+        self.needs.tracking |= rule.needs_conntrack();
+        self.needs.conntrack |= rule.is_of_conntrack();
+        rule
     }
 }
 

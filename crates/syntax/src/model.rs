@@ -193,6 +193,22 @@ impl Chain {
     }
 }
 
+/// Rules of a chain that are looked at by one thread at a time.
+pub(crate) const PIECE: usize = 1024;
+
+impl Chain {
+    /// How many pieces a chain has.
+    pub(crate) const fn pieces(&self) -> usize {
+        self.rules.len().div_ceil(PIECE)
+    }
+
+    /// The rules of a piece.
+    pub(crate) fn piece(&self, piece: usize) -> &[Rule] {
+        let from = piece * PIECE;
+        &self.rules[from..self.rules.len().min(from + PIECE)]
+    }
+}
+
 /// A table: its built-in chains in hook order, then the others by name.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -271,6 +287,21 @@ impl Table {
     pub fn clear(&mut self) {
         self.user.clear();
         self.base.iter_mut().for_each(|c| c.rules.clear());
+    }
+
+    /// A copy after [`Table::clear`].
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        let base = self.base.iter().map(|chain| Chain {
+            name: chain.name.clone(),
+            base: chain.base,
+            rules: Vec::new(),
+        });
+        Table {
+            kind: self.kind,
+            base: base.collect(),
+            user: BTreeMap::new(),
+        }
     }
 
     /// How many rules jump or go to each chain.

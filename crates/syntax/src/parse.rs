@@ -1,5 +1,6 @@
 //! Reading one command line.
 
+use smallvec::SmallVec;
 use tidegate_ir::TableKind;
 use tidegate_wire::Family;
 use tidegate_xt::{Context, Draft, Names, Opt, protocol_match};
@@ -92,7 +93,7 @@ struct Line<'r, 'w> {
     proto: Option<Proto>,
     fragment: Option<bool>,
     counters: Option<Counters>,
-    drafts: Vec<Draft>,
+    drafts: SmallVec<[Draft; 3]>,
     /// Index of the target's draft.
     target: Option<usize>,
     jump: Option<(&'w str, bool)>,
@@ -161,7 +162,7 @@ impl<'r, 'w> Line<'r, 'w> {
             proto: None,
             fragment: None,
             counters: None,
-            drafts: Vec::new(),
+            drafts: SmallVec::new(),
             target: None,
             jump: None,
             proto_used: false,
@@ -241,7 +242,7 @@ impl<'r, 'w> Line<'r, 'w> {
         let arity = row.map_or(0, Opt::arity);
         let warning = row.and_then(|o| o.warning);
         self.warnings.extend(warning.map(str::to_owned));
-        let mut args: Vec<&str> = arg.into_iter().collect();
+        let mut args: SmallVec<[&str; 2]> = arg.into_iter().collect();
         while args.len() < arity
             && let Some(word) = self.words.take_argument()
         {

@@ -1,12 +1,16 @@
 //! Reading rules files.
 
+mod ahead;
+
 use tidegate_ir::TableKind;
 use tidegate_wire::Family;
 use tidegate_xt::Names;
 
+use crate::ahead::in_order;
 use crate::apply::{edit, parse_policy};
 use crate::parse::{CHAIN_MAX, leading_number};
-use crate::{Chain, Counters, Failure, Invocation, Printer, Reader, Ruleset, Table, check, words};
+use crate::{Chain, Counters, Failure, Printer, Ruleset, Table, check};
+use ahead::{Read, Reading, pieces};
 
 /// How to restore.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +23,17 @@ pub struct Options<'a> {
     pub verbose: bool,
     /// `-T`: only this table.
     pub table: Option<&'a str>,
+}
+
+impl<'a> Options<'a> {
+    /// The tables that restoring a file empties before it says anything else of them, if
+    /// it can be restored at all.
+    pub fn empties<'t>(&self, text: &'t str) -> impl Iterator<Item = TableKind> + use<'a, 't> {
+        let (only, noflush) = (self.table, self.noflush);
+        let named = ahead::tables(text).filter(move |name| only.is_none_or(|o| o == *name));
+        let known = named.filter_map(TableKind::from_name);
+        known.filter(move |_| !noflush)
+    }
 }
 
 /// A whole file with the counters it has.
@@ -198,10 +213,16 @@ impl<'a> Run<'a> {
     }
 
     fn file(&mut self, text: &str) -> Result<(), Failure> {
-        for line in text.split_inclusive('\n') {
-            self.line = self.line.saturating_add(1);
-            self.one(line)?;
-        }
+        let (reading, pieces) = (self.reading(), pieces(text));
+        let read = |piece: usize| reading.ahead(&pieces[piece]);
+        in_order(pieces.len(), read, |piece, read| {
+            let mut read = read.into_iter();
+            let mut lines = pieces[piece].text.split_inclusive('\n');
+            lines.try_for_each(|line| {
+                self.line = self.line.saturating_add(1);
+                self.one(line, read.next().flatten())
+            })
+        })?;
         if self.table.is_some() {
             self.line = self.line.saturating_add(1);
             return Err(Failure::Plain(format!(
@@ -222,7 +243,7 @@ impl<'a> Run<'a> {
             if let Some(kind) = committed {
                 self.table = None;
                 self.sift(kind, &mut refused);
-            } else if let Err(failure) = self.one(&line) {
+            } else if let Err(failure) = self.one(&line, None) {
                 self.skipping |= line.starts_with('*');
                 refused.push(self.refused(failure));
             }
@@ -248,7 +269,8 @@ impl<'a> Run<'a> {
         refused.extend(out.into_iter().map(|failure| self.refused(failure)));
     }
 
-    fn one(&mut self, line: &str) -> Result<(), Failure> {
+    /// Does what a line says, which may have been read already.
+    fn one(&mut self, line: &str, read: Option<Read>) -> Result<(), Failure> {
         if line == "\n" {
             return Ok(());
         }
@@ -270,14 +292,13 @@ impl<'a> Run<'a> {
             Some(kind) if line == "COMMIT\n" => self.commit(kind),
             Some(kind) => match line.strip_prefix(':') {
                 Some(chain) => self.chain(kind, chain),
-                None => self.rule(kind, line),
+                None => self.rule(kind, line, read),
             },
         }
     }
 
     fn start(&mut self, rest: &str) -> Result<(), Failure> {
-        let mut words = rest.split([' ', '\t', '\n']).filter(|w| !w.is_empty());
-        let name = words.next().ok_or_else(|| {
+        let name = ahead::name(rest).ok_or_else(|| {
             Failure::Usage(format!(
                 "{}: line {} table name invalid",
                 self.tool, self.line
@@ -362,36 +383,23 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn rule(&mut self, kind: TableKind, line: &str) -> Result<(), Failure> {
-        let (counters, rest) = match line.strip_prefix('[') {
-            Some(rest) => {
-                let split = rest.split_once(':').and_then(|(packets, rest)| {
-                    let (bytes, rest) = rest.split_once(']')?;
-                    Some(([packets, bytes], rest))
-                });
-                let (counters, rest) = split
-                    .ok_or_else(|| Failure::Usage(format!("Bad line {}: need ]", self.line)))?;
-                let take = self.options.counters != CounterMode::Ignore;
-                (take.then_some(counters), rest)
-            }
-            None => (None, line),
+    fn rule(&mut self, kind: TableKind, line: &str, read: Option<Read>) -> Result<(), Failure> {
+        let call = match read {
+            Some(read) if read.kind == kind => read.call,
+            _ => self.reading().line(kind, line, self.line)?,
         };
-        let cut = words::split(rest);
-        let mut all: Vec<&str> = Vec::with_capacity(cut.len() + 3);
-        if let Some([packets, bytes]) = counters {
-            all.extend(["--set-counters", packets, bytes]);
-        }
-        all.extend(cut.iter().map(AsRef::as_ref));
-        let reader = Reader {
-            family: self.rules.family,
-            tool: self.tool,
-            names: self.names,
-            restoring: Some(kind),
-        };
-        let call: Invocation = reader.read(&all)?;
         self.printed.warnings.extend(call.warnings.iter().cloned());
         self.printed.out += &edit(self.rules, call, &self.printer)?;
         Ok(())
+    }
+
+    const fn reading(&self) -> Reading<'a> {
+        Reading {
+            family: self.printer.family,
+            tool: self.tool,
+            names: self.names,
+            counters: self.options.counters,
+        }
     }
 }
 

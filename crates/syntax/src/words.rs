@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 /// What separates words.
 const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n')
 }
 
-/// More words than most lines have.
-const USUAL: usize = 24;
+/// Words that stand in place; most lines have fewer.
+pub type Few<W> = SmallVec<[W; 24]>;
 
 /// One line's words, as restore cuts them: blanks separate; a double quote opens a
 /// quoted stretch in which blanks count and a backslash protects the next character;
@@ -16,8 +18,8 @@ const USUAL: usize = 24;
 ///
 /// `line` includes its newline, if the file has one there.
 #[must_use]
-pub fn split(line: &str) -> Vec<Cow<'_, str>> {
-    let mut words = Vec::with_capacity(USUAL);
+pub fn split(line: &str) -> Few<Cow<'_, str>> {
+    let mut words = Few::new();
     let mut rest = line;
     loop {
         let Some(start) = rest.bytes().position(|b| !is_blank(b)) else {
@@ -74,7 +76,7 @@ mod tests {
             ("\"\" x\n", vec!["", "x"]),
             (" \t\n", vec![]),
         ] {
-            assert_eq!(split(line), want, "{line:?}");
+            assert_eq!(split(line).to_vec(), want, "{line:?}");
         }
     }
 }

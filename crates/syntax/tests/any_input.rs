@@ -162,7 +162,7 @@ proptest! {
             let cut: Vec<&str> = cut.iter().map(AsRef::as_ref).collect();
             let again = reader.read(&cut);
             let Ok(Command::Rules { rules: again, .. }) = again.map(|c| c.command) else {
-                return Err(TestCaseError::fail(text));
+                return Err(TestCaseError::fail(text.clone()));
             };
             prop_assert_eq!(again, vec![spec]);
         }

@@ -1,6 +1,8 @@
 //! Memory in large pages.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
+
+use tikv_jemallocator::Jemalloc;
 
 /// Bytes of a large page.
 const PAGE: usize = 2 << 20;
@@ -9,7 +11,10 @@ const MUCH: usize = PAGE / 2;
 /// Bytes of a small page.
 const SMALL: usize = 4096;
 
-/// The system's allocator, asking for large pages where much memory is wanted at once.
+/// An allocator (jemalloc) that asks for large pages where much memory is wanted at once.
+///
+/// The C library's lets threads that read a long rules file side by side wait for each other,
+/// asks the kernel for every single page of theirs, and keeps twice the memory afterwards.
 ///
 /// The tables of connections and rules are read all over, while the processor remembers
 /// the places of a few thousand pages: with small ones, each packet would wait for the
@@ -38,32 +43,32 @@ fn advise(at: *mut u8, size: usize) {
     unsafe { libc::madvise(at.wrapping_add(skipped).cast(), len, libc::MADV_HUGEPAGE) };
 }
 
-// SAFETY: all memory is the system allocator's, which frees and moves it whatever it was
-// aligned to; what is aligned more strictly than asked for is aligned as asked for.
+// SAFETY: all memory is jemalloc's; what is aligned more strictly than asked for is aligned as
+// asked for, and has the size class, by which it is freed and moved, of its size alone.
 unsafe impl GlobalAlloc for LargePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as the caller promises, the size is not zero.
-        let at = unsafe { System.alloc(placed(layout)) };
+        let at = unsafe { Jemalloc.alloc(placed(layout)) };
         advise(at, layout.size());
         at
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // Not placed: the system has zeroed pages only where it may choose the place.
+        // Not placed: there are zeroed pages only where the allocator may choose the place.
         // SAFETY: as the caller promises, the size is not zero.
-        let at = unsafe { System.alloc_zeroed(layout) };
+        let at = unsafe { Jemalloc.alloc_zeroed(layout) };
         advise(at, layout.size());
         at
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: `at` came from the system's allocator, which knows its size and place.
-        unsafe { System.dealloc(at, layout) };
+        // SAFETY: `at` came from jemalloc, which knows its size and place.
+        unsafe { Jemalloc.dealloc(at, layout) };
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as for `dealloc`; the caller promises that `size` is not zero.
-        let at = unsafe { System.realloc(at, layout, size) };
+        let at = unsafe { Jemalloc.realloc(at, layout, size) };
         advise(at, size);
         at
     }

@@ -27,6 +27,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tidegate_ir::TableKind;
 use tidegate_syntax::{Failure, Invocation, Ruleset};
 use tidegate_wire::Family;
 use tidegate_xt::Names;
@@ -227,6 +228,21 @@ pub trait Store {
     /// # Errors
     /// Those of `work`; the rules cannot be read or stored.
     fn with(&self, family: Family, change: bool, work: &mut Work<'_>) -> Result<(), Failure>;
+
+    /// As [`Store::with`] for work that begins by emptying these tables: their rules and
+    /// chains need not be handed out.
+    ///
+    /// # Errors
+    /// As [`Store::with`].
+    fn with_emptied(
+        &self,
+        family: Family,
+        change: bool,
+        _tables: &[TableKind],
+        work: &mut Work<'_>,
+    ) -> Result<(), Failure> {
+        self.with(family, change, work)
+    }
 
     /// Carries out a command line that changes or looks for one rule and prints nothing,
     /// if that can be done without handing out all rules; otherwise nothing has happened,

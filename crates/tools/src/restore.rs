@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 
 use tidegate_syntax::getopt::Takes;
-use tidegate_syntax::{CounterMode, Failure, RestoreOptions, VERSION, restore};
+use tidegate_syntax::{CounterMode, Failure, RestoreOptions, Ruleset, VERSION, restore};
 
 use tidegate_xt::Names;
 
@@ -105,13 +105,8 @@ pub(crate) fn run(
     };
     let change = !has('t');
     let mut printed = Printed::default();
-    store.with(tool.family, change, &mut |rules| match restore(
-        rules,
-        text,
-        &options,
-        tool.name(),
-        names,
-    ) {
+    let emptied: Vec<_> = options.empties(text).collect();
+    let mut work = |rules: &mut Ruleset| match restore(rules, text, &options, tool.name(), names) {
         Ok(done) => {
             printed.err = done.warnings.iter().map(|w| format!("{w}\n")).collect();
             printed.out = done.out;
@@ -122,6 +117,7 @@ pub(crate) fn run(
             printed.status = refused.failure.status();
             Ok(false)
         }
-    })?;
+    };
+    store.with_emptied(tool.family, change, &emptied, &mut work)?;
     Ok(printed)
 }

@@ -5,7 +5,7 @@ use tidegate_wire::{Family, proto};
 /// Lookups in the host's name databases (`/etc/services`, `/etc/protocols`, DNS).
 ///
 /// The default methods know nothing but the protocols the tools always know.
-pub trait Names {
+pub trait Names: Sync {
     /// Port of the service `name`; `proto` is a protocol name such as `tcp`.
     fn service(&self, _name: &str, _proto: Option<&str>) -> Option<u16> {
         None

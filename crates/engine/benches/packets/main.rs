@@ -1,9 +1,10 @@
-//! What packets cost in the engine alone, each figure beside a baseline measured in the same
-//! run.
+//! What packets, and changes of single rules, cost in the engine alone, each figure beside a
+//! baseline measured in the same run.
 //!
 //! `cargo bench -p tidegate-engine --bench packets -- [--plots=DIR] [NAME]`: `--plots` draws
 //! pictures into a directory; `NAME` measures only what has that in its name.
 
+mod edits;
 mod established;
 mod measure;
 mod plot;
@@ -21,5 +22,6 @@ fn main() -> anyhow::Result<()> {
     let plots: Option<std::path::PathBuf> = plots;
     established::run()?;
     scale::run(plots.as_deref())?;
-    stateless::run()
+    stateless::run()?;
+    edits::run()
 }

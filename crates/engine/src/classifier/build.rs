@@ -44,10 +44,47 @@ pub(super) struct Builder<'b> {
     pub(super) copies: usize,
     /// How deep in the tree the next part will be.
     pub(super) depth: usize,
+    /// Where views are put together.
+    pub(super) views: Vec<View>,
 }
 
+/// Fields of one rule that a tree looks at, the first ones; nearly all rules have fewer.
+const FEW: usize = 7;
+
 /// A rule's tests by field; the narrowest, where there are several.
-pub(super) type Tests<'r> = [Option<&'r Test>; DIMS];
+///
+/// Small, because there is one for each rule while a tree is made.
+#[derive(Clone, Copy)]
+pub(super) struct Tests<'r> {
+    dims: [u8; FEW],
+    tests: [Option<&'r Test>; FEW],
+}
+
+impl<'r> Tests<'r> {
+    const NONE: Tests<'static> = Tests {
+        dims: [u8::MAX; FEW],
+        tests: [None; FEW],
+    };
+
+    /// The test of a field.
+    #[inline]
+    pub(super) fn get(&self, dim: usize) -> Option<&'r Test> {
+        let at = self.dims.iter().position(|&d| usize::from(d) == dim)?;
+        self.tests[at]
+    }
+
+    /// Puts a test there if it is the field's first one, and there is room, or if it is the
+    /// narrower one.
+    fn put(&mut self, dim: usize, test: &'r Test, is_narrower: impl Fn(&Test) -> bool) {
+        let mut places = self.dims.iter_mut().zip(&mut self.tests);
+        let own = |(d, t): &(&mut u8, &mut Option<_>)| usize::from(**d) == dim || t.is_none();
+        if let Some((d, place)) = places.find(own)
+            && place.is_none_or(is_narrower)
+        {
+            (*d, *place) = (dim as u8, Some(test));
+        }
+    }
+}
 
 /// A rule in the making of a tree.
 #[derive(Clone, Copy)]
@@ -67,7 +104,7 @@ pub(super) struct Scratch {
 type Member = (u32, u8, u32);
 
 /// What a field tells of a set of rules, for choosing lenses.
-struct View {
+pub(super) struct View {
     /// Bits told about an average rule.
     share: f64,
     dim: u8,
@@ -98,17 +135,19 @@ impl Tree {
             family,
             seed,
         };
-        for slot in &slots {
-            tree.learn_fields(rules, *slot, scope);
-        }
         let mut builder = Builder {
             copies: slots.len() * COPIES,
             tree: &mut tree,
             rules,
             scope,
             depth: 0,
+            views: Vec::new(),
         };
-        let rows = builder.rows(slots);
+        let mut rows = Vec::with_capacity(slots.len());
+        rows.extend(slots.into_iter().map(|slot| {
+            builder.tree.learn_fields(rules, slot, scope);
+            builder.row(slot)
+        }));
         let root = builder.part(&rows, &mut Path::new());
         tree.root = root;
         tree
@@ -142,7 +181,7 @@ impl Tree {
 
     /// The tests of a rule that the tree can use.
     pub(super) fn tests<'r>(&self, rule: &'r Rule, scope: Scope) -> Tests<'r> {
-        let mut all: Tests<'r> = [None; DIMS];
+        let mut all = Tests::NONE;
         for test in tests(rule, scope) {
             let Some(dim) = self.dim(test.field()) else {
                 continue;
@@ -152,10 +191,7 @@ impl Tree {
                 let (lo, hi) = hull(test, bits);
                 hi.saturating_sub(lo)
             };
-            let narrower = |old: &Test| width(test) < width(old);
-            if all[dim].is_none_or(narrower) {
-                all[dim] = Some(test);
-            }
+            all.put(dim, test, |old| width(test) < width(old));
         }
         all
     }
@@ -257,7 +293,7 @@ impl<'b> Builder<'b> {
             .map(|rule| self.tree.tests(rule, self.scope));
         Row {
             slot,
-            tests: tests.unwrap_or([None; DIMS]),
+            tests: tests.unwrap_or(Tests::NONE),
         }
     }
 
@@ -310,24 +346,25 @@ impl<'b> Builder<'b> {
             cuts.push((cut, mask));
         }
         members.sort_unstable();
-        let cells = members.chunk_by(|a, b| a.0 == b.0).count();
-        if cells <= usize::from(rest.is_empty()) {
+        let count = members.chunk_by(|a, b| a.0 == b.0).count();
+        if count <= usize::from(rest.is_empty()) {
             return None;
         }
         let only: Vec<Cut> = cuts.iter().map(|c| c.0).collect();
-        let mut node = Node::new(&only, (cells as f64 / LOAD).ceil() as usize);
+        let mut node = Node::new(&only, (count as f64 / LOAD).ceil() as usize);
         self.depth += 1;
         // In the order of their first rules, as rules stand in memory.
-        let mut cells: Vec<&[Member]> = members.chunk_by(|a, b| a.0 == b.0).collect();
-        cells.sort_unstable_by_key(|cell| cell[0].2);
-        for cell in cells {
+        let mut cells: Vec<(u32, &[Member])> = Vec::with_capacity(count);
+        let all = members.chunk_by(|a, b| a.0 == b.0);
+        cells.extend(all.map(|cell| (cell[0].2, cell)));
+        cells.sort_unstable_by_key(|cell| cell.0);
+        for (_, cell) in cells {
             let (cut, mask) = cuts[usize::from(cell[0].1)];
             path.push((cut.dim, mask));
-            let mut own: Vec<u32> = cell.iter().map(|m| m.2).collect();
-            own.sort_unstable();
-            own.dedup();
-            let own: Vec<Row<'b>> = own.iter().map(|&i| rows[i as usize]).collect();
-            let (lens, made) = self.cell(&own, path);
+            let (lens, made) = match cell {
+                [(.., only)] => self.cell(&[rows[*only as usize]], path),
+                _ => self.cell(&members_of(cell, rows), path),
+            };
             node.place(cell[0].0, lens, made);
             path.pop();
         }
@@ -347,8 +384,9 @@ impl<'b> Builder<'b> {
         members: &mut Vec<Member>,
     ) {
         let mut scratch = Scratch::default();
+        members.reserve(left.len());
         left.retain(|&i| {
-            let Some(test) = rows[i as usize].tests[usize::from(cut.dim)] else {
+            let Some(test) = rows[i as usize].tests.get(usize::from(cut.dim)) else {
                 return true;
             };
             let cells = self.tree.cells_of(cut, test, &mut scratch);
@@ -385,7 +423,7 @@ impl<'b> Builder<'b> {
             let sample = left
                 .iter()
                 .step_by(step)
-                .filter_map(|&i| rows[i as usize].tests[dim]);
+                .filter_map(|&i| rows[i as usize].tests.get(dim));
             let told: Vec<_> = sample.map(|t| (known(t) & bits, hull(t, bits).0)).collect();
             for mask in frequent_masks(&told, fixed(path, dim)) {
                 let gain = gain(&told, mask, count, leaf);
@@ -401,12 +439,16 @@ impl<'b> Builder<'b> {
     }
 
     /// What the fields tell of a set of rules beyond its path, the most telling first.
-    fn views(&self, rows: &[Row<'_>], path: &Path) -> Vec<View> {
+    fn views(&mut self, rows: &[Row<'_>], path: &Path) -> Vec<View> {
+        let mut views = std::mem::take(&mut self.views);
+        views.clear();
         let step = rows.len().div_ceil(SAMPLE);
         let count = rows.len().div_ceil(step) as f64;
-        let mut views = Vec::new();
         for (dim, field) in self.tree.dims.iter().enumerate() {
-            let mut tests = rows.iter().step_by(step).filter_map(|row| row.tests[dim]);
+            let mut tests = rows
+                .iter()
+                .step_by(step)
+                .filter_map(|row| row.tests.get(dim));
             let Some(first) = tests.next() else { continue };
             let (bits, fixed) = (field.bits(), fixed(path, dim));
             let mut view = View {
@@ -441,24 +483,26 @@ impl<'b> Builder<'b> {
         if rows.len() > BLOCK {
             return none;
         }
-        for view in self.views(rows, path) {
-            let lens = self.tree.lens_of(&view, false);
-            let (mut lo, mut hi) = (u32::MAX, 0);
-            for row in rows {
-                let own = self.tree.interval(lens, &row.tests);
-                (lo, hi) = (lo.min(own.0), hi.max(own.1));
-            }
-            // Hashes of different values have nothing between them.
-            let hashed = self.tree.dims[usize::from(view.dim)].wide.is_some();
-            let all = self.tree.dims[usize::from(view.dim)]
-                .bits()
-                .min(u32::MAX.into()) as u32;
-            let narrow = hi.checked_sub(lo).is_some_and(|width| width <= all / 4);
-            if lens != BLIND && narrow && (!hashed || lo == hi) {
-                return (lens, lo, hi);
-            }
+        let views = self.views(rows, path);
+        let found = views.iter().find_map(|view| self.narrowed(view, rows));
+        self.views = views;
+        found.unwrap_or(none)
+    }
+
+    /// The lens of a view, and the interval that all the rules lie in, if it is a narrow one.
+    fn narrowed(&mut self, view: &View, rows: &[Row<'_>]) -> Option<(u8, u32, u32)> {
+        let lens = self.tree.lens_of(view, false);
+        let (mut lo, mut hi) = (u32::MAX, 0);
+        for row in rows {
+            let own = self.tree.interval(lens, &row.tests);
+            (lo, hi) = (lo.min(own.0), hi.max(own.1));
         }
-        none
+        // Hashes of different values have nothing between them.
+        let dim = &self.tree.dims[usize::from(view.dim)];
+        let hashed = dim.wide.is_some();
+        let all = dim.bits().min(u32::MAX.into()) as u32;
+        let narrow = hi.checked_sub(lo).is_some_and(|width| width <= all / 4);
+        (lens != BLIND && narrow && (!hashed || lo == hi)).then_some((lens, lo, hi))
     }
 
     /// A leaf, or a pile when there are too many rules for one.
@@ -473,6 +517,7 @@ impl<'b> Builder<'b> {
         let lenses = [long, short(), short(), short()];
         let entry = |row: &Row<'_>| self.tree.entry(lenses, row);
         let entries: Vec<Entry> = rows.iter().map(entry).collect();
+        self.views = views;
         Child::new(if rows.len() > BLOCK {
             Part::Pile(self.tree.leaves.add_pile(lenses, &entries))
         } else {
@@ -486,7 +531,7 @@ impl Tree {
     pub(super) fn interval(&self, lens: u8, tests: &Tests<'_>) -> (u32, u32) {
         let lens = &self.lenses[usize::from(lens)];
         let dim = usize::from(lens.dim);
-        match tests[dim] {
+        match tests.get(dim) {
             Some(test) if *lens != Lens::BLIND => {
                 let (lo, hi) = hull(test, self.dims[dim].bits());
                 lens.interval(lo, hi, common(test), &self.masks)
@@ -501,6 +546,14 @@ impl Tree {
         let [b, c, d] = short.map(|(lo, hi)| interval(lo, hi));
         [row.slot, long.0, long.1, b, c, d]
     }
+}
+
+/// The rules of a cell in order.
+fn members_of<'r>(cell: &[Member], rows: &[Row<'r>]) -> Vec<Row<'r>> {
+    let mut own: Vec<u32> = cell.iter().map(|m| m.2).collect();
+    own.sort_unstable();
+    own.dedup();
+    own.iter().map(|&i| rows[i as usize]).collect()
 }
 
 /// The bits a lens looks at: of wide values only some sets, so that there are few lenses.

@@ -60,6 +60,7 @@ impl Tree {
             scope,
             copies: usize::MAX,
             depth: 0,
+            views: Vec::new(),
         };
         self.root = builder.insert(root, slot, &mut Path::new());
     }
@@ -146,7 +147,7 @@ impl Tree {
         let mut found = false;
         for i in 0..usize::from(self.nodes[at].count) {
             let cut = self.nodes[at].cuts[i];
-            let test = tests[usize::from(cut.dim)];
+            let test = tests.get(usize::from(cut.dim));
             let cells = test.map(|t| self.cells_of(&cut, t, &mut scratch));
             for &hash in cells.into_iter().flatten() {
                 found |= self.seek_in_cell(at, hash, sought);
@@ -262,7 +263,7 @@ impl Builder<'_> {
         let mut scratch = Scratch::default();
         for i in 0..usize::from(self.tree.nodes[node].count) {
             let cut = self.tree.nodes[node].cuts[i];
-            let Some(test) = tests[usize::from(cut.dim)] else {
+            let Some(test) = tests.get(usize::from(cut.dim)) else {
                 continue;
             };
             let cells = self.tree.cells_of(&cut, test, &mut scratch);

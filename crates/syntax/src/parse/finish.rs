@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use smallvec::smallvec;
 use tidegate_ir::TableKind;
 
 use super::{CHAIN_MAX, Line, Verb};
@@ -94,7 +95,7 @@ impl Line<'_, '_> {
             Some((list, invert)) => {
                 address::nets(list, invert, self.reader.family, self.reader.names)
             }
-            None => Ok(vec![None]),
+            None => Ok(smallvec![None]),
         };
         let (sources, destinations) = (side(self.src)?, side(self.dst)?);
         let pairs = sources
