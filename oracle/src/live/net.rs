@@ -215,12 +215,12 @@ impl Link {
     }
 }
 
-/// Whether the router asks for its neighbours' Ethernet addresses: not where rules make up who they are.
+/// Whether the router asks for its neighbours' Ethernet addresses: not where rules make up who they are,
+/// for it would tell of those who do not answer, seconds later.
 pub(crate) fn resolves(case: &Value) -> bool {
-    let rules = case.get("rules6").and_then(Value::as_str).unwrap_or("");
-    !["NPT", "NETMAP"]
-        .iter()
-        .any(|target| rules.contains(target))
+    let rules = ["rules4", "rules6"].map(|key| case.get(key).and_then(Value::as_str));
+    let made_up = |rules: &str| ["NPT", "NETMAP", "TEE"].iter().any(|t| rules.contains(t));
+    !rules.into_iter().flatten().any(made_up)
 }
 
 fn contains((family, own, len): (Family, u128, u8), address: u128) -> bool {
