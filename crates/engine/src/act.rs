@@ -40,8 +40,8 @@ impl<T: Trace> AtTable<'_, T> {
             Effect::Tee(spec) => self.tee(spec),
             Effect::Trace => self.packet.traced = true,
             Effect::Audit => self.audit(),
-            // Labels are a security module's, of which there is none.
-            Effect::ConnSecMark => {}
+            Effect::SecMark(label) => self.packet.secmark = *label,
+            Effect::ConnSecMark { save } => self.hand_label(*save),
             Effect::StripTcpOptions(kinds) => {
                 return rewrite::strip_options(self.packet, kinds).err().map(drop);
             }
@@ -64,6 +64,19 @@ impl<T: Trace> AtTable<'_, T> {
             _ => {}
         }
         None
+    }
+
+    /// `secmark_save`, `secmark_restore`: a label that is there stays.
+    fn hand_label(&mut self, save: bool) {
+        let Some(at) = self.packet.tracking.connection().copied() else {
+            return;
+        };
+        let known = self.conntrack.entry(at.id).map_or(0, |e| e.secmark());
+        match (save, self.packet.secmark, known) {
+            (true, label, 0) => self.conntrack.set_secmark(at.id, label),
+            (false, 0, label) => self.packet.secmark = label,
+            _ => {}
+        }
     }
 
     /// `tproxy_tg4`, `tproxy_tg6_v1`

@@ -68,6 +68,8 @@ pub(crate) struct Packet {
     pub(crate) mark: u32,
     /// Priority that a rule gave it; else 0.
     pub(crate) priority: u32,
+    /// Label of a security module, by number; 0 for none.
+    pub(crate) secmark: u32,
     /// Rules it meets are logged.
     pub(crate) traced: bool,
     /// A copy that TEE made.
@@ -158,6 +160,7 @@ impl Packet {
             layout,
             mark: 0,
             priority: 0,
+            secmark: 0,
             traced: false,
             is_copy: false,
             tracking: Tracking::None,

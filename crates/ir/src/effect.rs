@@ -39,8 +39,14 @@ pub enum Effect {
     Trace,
     /// A record for the audit log.
     Audit,
-    /// Hands a security label between packet and connection.
-    ConnSecMark,
+    /// Labels the packet, by number.
+    SecMark(u32),
+    /// Hands the label of the packet to its connection, or that of the connection to it, where
+    /// there is none yet.
+    ConnSecMark {
+        /// From the packet to the connection.
+        save: bool,
+    },
     /// Overwrites TCP options with no-operations.
     StripTcpOptions(TcpOptions),
     /// Sets congestion bits of the TCP header.
@@ -71,7 +77,7 @@ impl Effect {
                 let from = |f: &Field| f.is_connection();
                 field.is_connection() || matches!(expr, Expr::Mix { from: f, .. } if from(f))
             }
-            Effect::ConnSecMark | Effect::SynProxy(_) => true,
+            Effect::ConnSecMark { .. } | Effect::SynProxy(_) => true,
             _ => false,
         }
     }
@@ -128,7 +134,8 @@ impl Effect {
             | Effect::Tee(_)
             | Effect::Trace
             | Effect::Audit
-            | Effect::ConnSecMark => false,
+            | Effect::SecMark(_)
+            | Effect::ConnSecMark { .. } => false,
         }
     }
 }

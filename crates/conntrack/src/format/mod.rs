@@ -219,6 +219,9 @@ fn write_told(out: &mut String, told: &Told<'_>, columns: Columns<'_>) -> fmt::R
     if told.tells_mark() {
         write!(out, "mark={} ", entry.mark)?;
     }
+    if entry.secmark() != 0 {
+        write!(out, "secmark={} ", entry.secmark())?;
+    }
     if entry.zone.dirs == Zone::BOTH && entry.zone.id != 0 {
         write!(out, "zone={} ", entry.zone.id)?;
     }

@@ -1,6 +1,6 @@
 //! `-j SECMARK` and `-j CONNSECMARK`: labels for a security module (kernel `secmark_tg`,
-//! `connsecmark_tg`). No rule reads them and no module decides here, so they change
-//! nothing about a packet's fate.
+//! `connsecmark_tg`), kept as numbers. No rule reads them and no module decides here, so they
+//! change nothing about a packet's fate.
 
 use tidegate_ir::{Effect, Hook, TableKind, Verdict};
 
@@ -19,6 +19,10 @@ const TABLES: &[TableKind] = &[TableKind::Mangle, TableKind::Security];
 /// `-j SECMARK`.
 pub static SECMARK: Extension = Extension {
     name: "SECMARK",
+    lower: Lower::Target(|args, _| {
+        let label = number(args.text(0).unwrap_or(""));
+        Outcome::effect(Effect::SecMark(label), Verdict::Continue)
+    }),
     families: Families::Both,
     options: &[Opt::new("selctx", Arg::Name { max: CONTEXT_MAX })
         .mandatory()
@@ -35,10 +39,20 @@ pub static SECMARK: Extension = Extension {
     ..Extension::TARGET
 };
 
+/// The number that stands for a context, which a security module would choose: the same for the
+/// same text, on every machine, and never 0 (FNV-1a).
+fn number(context: &str) -> u32 {
+    let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    context.bytes().fold(0x811c_9dc5, mix).max(1)
+}
+
 /// `-j CONNSECMARK`.
 pub static CONNSECMARK: Extension = Extension {
     name: "CONNSECMARK",
-    lower: Lower::Target(|_, _| Outcome::effect(Effect::ConnSecMark, Verdict::Continue)),
+    lower: Lower::Target(|args, _| {
+        let save = args.has(SAVE);
+        Outcome::effect(Effect::ConnSecMark { save }, Verdict::Continue)
+    }),
     families: Families::Both,
     options: &[
         Opt::new("save", Arg::Flag)
