@@ -16,7 +16,7 @@ EXTENSIONS = os.path.join(here, "../../crates/xt/src")
 ENOUGH = 20
 FAMILY = re.compile(r"families: \S*Only\(\S*V([46])\)")
 # no kernel here has them, or what they do is no packet's affair
-ELSEWHERE = {"ipvs": "not in the kernels tried", "LED": "not in the kernels tried", "SECMARK": "needs a security module"}
+ELSEWHERE = {"ipvs": "not in the kernels tried", "CLUSTERIP": "not in the kernels tried", "ULOG": "not in the kernels tried", "LED": "not in the kernels tried", "SECMARK": "needs a security module"}
 # written without -m
 PROTOCOLS = {"tcp": "-p tcp", "udp": "-p udp", "icmp": "-p icmp", "icmp6": "-p icmpv6"}
 

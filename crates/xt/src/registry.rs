@@ -75,6 +75,7 @@ pub static ALL: &[&Extension] = &[
     &targets::audit::AUDIT,
     &targets::checksum::CHECKSUM,
     &targets::classify::CLASSIFY,
+    &targets::clusterip::CLUSTERIP,
     &targets::connmark::CONNMARK,
     &targets::ct::CT,
     &targets::dnat::DNAT,
@@ -114,6 +115,7 @@ pub static ALL: &[&Extension] = &[
     &targets::tproxy::TPROXY,
     &targets::trace::TRACE,
     &targets::ttl::TTL,
+    &targets::ulog::ULOG,
 ];
 
 /// By name and whether they are targets: a rules file asks twice or more per line.

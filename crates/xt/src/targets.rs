@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod checksum;
 pub mod classify;
+pub mod clusterip;
 pub mod connmark;
 pub mod ct;
 pub mod dnat;
@@ -38,3 +39,4 @@ pub mod tos;
 pub mod tproxy;
 pub mod trace;
 pub mod ttl;
+pub mod ulog;

@@ -41,9 +41,11 @@ const DIFFERENT: &[&str] = &[
 /// Beginnings of rules that the kernel or this test's reader takes in another way: there
 /// is nothing by the names in them, protocols have names, a listing ends with a NUL.
 const DIFFERENT_STARTS: &[&str] = &[
+    "-j CLUSTERIP",
     "-j LED",
     "-j SECMARK",
     "-j SET",
+    "-j ULOG",
     "-m ipvs",
     "-m nfacct",
     "-m rateest",
