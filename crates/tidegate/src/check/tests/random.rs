@@ -13,7 +13,7 @@ use tidegate_wire::proto;
 use super::*;
 use crate::course::Runner;
 use crate::packets::Described;
-use crate::query::tests::tree::{files, out_of, read};
+use crate::query::tests::tree::{Named, files, read};
 use crate::query::tests::world::{Random, World, cases, count};
 use crate::replay::rules::Rules;
 
@@ -99,8 +99,8 @@ fn dead_rules_of_the_files_in_the_tree_are_never_hit() {
         let Some((text, _, host)) = read(path, &mut r) else {
             continue;
         };
-        let name = path.display().to_string();
-        let counts = never_hit(&name, &text, (&host, Family::V4), |_| out_of(&mut r, &text));
+        let (name, named) = (path.display().to_string(), Named::by(&text));
+        let counts = never_hit(&name, &text, (&host, Family::V4), |_| named.packet(&mut r));
         tried += 1;
         dead += counts.0;
         hit += counts.1;

@@ -14,7 +14,7 @@ use tidegate_wire::proto;
 use super::*;
 use crate::course::Runner;
 use crate::packets::Described;
-use crate::query::tests::tree::{files, out_of, read};
+use crate::query::tests::tree::{Named, files, read};
 use crate::query::tests::world::{Random, World, cases, count};
 use crate::replay::rules::Rules;
 
@@ -196,6 +196,7 @@ fn changes_of_the_files_in_the_tree_are_told() {
         let Some((text, rules, host)) = read(path, &mut r) else {
             continue;
         };
+        let named = Named::by(&text);
         for _ in 0..count("TIDEGATE_DIFF_CHANGES", 1) {
             let after = changed(&world, &mut r, &text);
             let Ok(mut b) = Loaded::parse(&after, "rules", Family::V4) else {
@@ -203,7 +204,7 @@ fn changes_of_the_files_in_the_tree_are_told() {
             };
             b.sets = rules.0[0].sets.clone();
             let name = format!("{}\n{after}", path.display());
-            tally.compare(&name, [&rules.0[0], &b], &host, || out_of(&mut r, &text));
+            tally.compare(&name, [&rules.0[0], &b], &host, || named.packet(&mut r));
         }
     }
     eprintln!("changed files: {tally:#?}");

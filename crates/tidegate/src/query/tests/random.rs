@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use tidegate_analysis::{Facts, Fate, Point, Set};
 
-use super::tree::{files, out_of, read};
+use super::tree::{Named, files, read};
 use super::world::{Random, World, cases, count};
 use super::*;
 use crate::course::{Place, Runner, ends_of, steps};
@@ -258,11 +258,11 @@ fn answers_about_the_files_in_the_tree_are_what_the_engine_does() {
             continue;
         };
         tried += 1;
-        let name = path.display().to_string();
+        let (name, named) = (path.display().to_string(), Named::by(&text));
         tally.compare((&name, &text), &rules, (&host, Some(&host)), |protocol| {
             Described {
                 proto: protocol,
-                ..out_of(&mut r, &text)
+                ..named.packet(&mut r)
             }
         });
     }

@@ -47,41 +47,51 @@ pub(crate) fn read(path: &Path, r: &mut Random) -> Option<(String, Rules, Host)>
         rules.0[0].set(&sets, "sets").unwrap();
     }
     let rules = rules.complete().ok()?;
-    let first: Vec<Described> = (0..6).map(|_| out_of(r, &text)).collect();
+    let named = Named::by(&text);
+    let first: Vec<Described> = (0..6).map(|_| named.packet(r)).collect();
     let (host, _) = given.host(&rules, &first).unwrap();
     Some((text, rules, host))
 }
 
-/// A packet of values that a file names, and of their neighbours.
-pub(crate) fn out_of(r: &mut Random, text: &str) -> Described {
-    let words: Vec<&str> = text.split([' ', '\n', ',', ':', '-', '/']).collect();
-    let names = |option: &str| -> Vec<String> {
-        let lines = text.lines().flat_map(|l| {
-            let words: Vec<&str> = l.split(' ').collect();
-            let pairs: Vec<(String, String)> = words
-                .windows(2)
-                .map(|w| (w[0].to_owned(), w[1].replace('+', "0")))
-                .collect();
-            pairs
-        });
-        lines.filter(|p| p.0 == option).map(|p| p.1).collect()
-    };
-    let mut hosts: Vec<IpAddr> = words.iter().filter_map(|w| w.parse().ok()).collect();
-    hosts.retain(|a| a.is_ipv4() && !a.is_unspecified());
-    hosts.push(IpAddr::from([198, 51, 100, 7]));
-    let mut ports: Vec<u16> = words.iter().filter_map(|w| w.parse().ok()).collect();
-    ports.extend([22, 80, 443, 40_000]);
-    let mut links = names("-i");
-    links.extend(["eth0".to_owned(), "eth1".to_owned()]);
-    let near = |r: &mut Random, host: IpAddr| match host {
-        IpAddr::V4(a) => IpAddr::from((u32::from(a).wrapping_add(r.below(3) as u32)).to_be_bytes()),
-        other => other,
-    };
-    let protocol = r.of(&[proto::TCP, proto::TCP, proto::UDP, proto::ICMP]);
-    let (src, dst) = (r.of(&hosts), r.of(&hosts));
-    let mut packet = Described::new(protocol, near(r, src), near(r, dst));
-    packet.sport = ports[r.below(ports.len() as u64) as usize];
-    packet.dport = ports[r.below(ports.len() as u64) as usize];
-    packet.input = Some(links[r.below(links.len() as u64) as usize].clone());
-    packet
+/// What a file names.
+pub(crate) struct Named {
+    hosts: Vec<IpAddr>,
+    ports: Vec<u16>,
+    links: Vec<String>,
+}
+
+impl Named {
+    pub(crate) fn by(text: &str) -> Self {
+        let words: Vec<&str> = text.split([' ', '\n', ',', ':', '-', '/']).collect();
+        let mut hosts: Vec<IpAddr> = words.iter().filter_map(|w| w.parse().ok()).collect();
+        hosts.retain(|a| a.is_ipv4() && !a.is_unspecified());
+        hosts.push(IpAddr::from([198, 51, 100, 7]));
+        let mut ports: Vec<u16> = words.iter().filter_map(|w| w.parse().ok()).collect();
+        ports.extend([22, 80, 443, 40_000]);
+        let all: Vec<&str> = text.split_whitespace().collect();
+        let pairs = all.windows(2).filter(|pair| pair[0] == "-i");
+        let mut links: Vec<String> = pairs.map(|pair| pair[1].replace('+', "0")).collect();
+        links.extend(["eth0".to_owned(), "eth1".to_owned()]);
+        Named {
+            hosts,
+            ports,
+            links,
+        }
+    }
+
+    /// A packet of these values and their neighbours.
+    pub(crate) fn packet(&self, r: &mut Random) -> Described {
+        let near = |r: &mut Random, host: IpAddr| match host {
+            IpAddr::V4(a) => {
+                IpAddr::from((u32::from(a).wrapping_add(r.below(3) as u32)).to_be_bytes())
+            }
+            other => other,
+        };
+        let protocol = r.of(&[proto::TCP, proto::TCP, proto::UDP, proto::ICMP]);
+        let (src, dst) = (r.of(&self.hosts), r.of(&self.hosts));
+        let mut packet = Described::new(protocol, near(r, src), near(r, dst));
+        (packet.sport, packet.dport) = (r.of(&self.ports), r.of(&self.ports));
+        packet.input = Some(self.links[r.below(self.links.len() as u64) as usize].clone());
+        packet
+    }
 }
