@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use tidegate_conntrack::snapshot::{Restored, Snapshot};
-use tidegate_conntrack::{self as ct, Conntrack, Time};
+use tidegate_conntrack::{Conntrack, Time};
 use tidegate_ir::{RuleId, Ruleset, Shared, Socket, Step, TableKey, TableKind};
 use tidegate_wire::Family;
 
 use crate::classifier::Classifier;
-use crate::defrag::{Defrag, DefragLimits};
+use crate::config::{Config, TrackWhen};
+use crate::defrag::Defrag;
 use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
@@ -17,7 +18,7 @@ use crate::offload::Followed;
 use crate::origin::{BELOW, Origins, policies};
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
-use crate::queue::{QUEUE_BYTES, Queues};
+use crate::queue::Queues;
 use crate::random::Random;
 use crate::run::Run;
 use crate::sockets::{Sockets, Whose};
@@ -26,46 +27,6 @@ use crate::stop::Stopper;
 use crate::synproxy::SynProxyCounts;
 use crate::tables::{Counter, Stack};
 use crate::trace::Trace;
-
-/// When connections are tracked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TrackWhen {
-    /// As soon as a rule of the family needs it, as the kernel does per namespace.
-    #[default]
-    Needed,
-    /// Always.
-    Always,
-    /// Never; rules that need it are not loaded.
-    Never,
-}
-
-/// What the engine is made with.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Connection-tracking settings.
-    pub conntrack: ct::Config,
-    /// When connections are tracked.
-    pub track: TrackWhen,
-    /// Limits of reassembly.
-    pub defrag: DefragLimits,
-    /// Most bytes of packets that wait for the answers of queues' readers, with what keeping
-    /// them costs.
-    pub queue_bytes: usize,
-    /// Seed of everything random (`-m statistic`, IPv6 fragment ids).
-    pub seed: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            conntrack: ct::Config::default(),
-            track: TrackWhen::default(),
-            defrag: DefragLimits::default(),
-            queue_bytes: QUEUE_BYTES,
-            seed: 0,
-        }
-    }
-}
 
 /// One family's rules at work.
 #[derive(Debug)]
@@ -485,15 +446,16 @@ impl Engine {
     }
 
     /// Bytes of fragments that wait for the rest of their packets; at most
-    /// [`DefragLimits::max_bytes`].
+    /// [`DefragLimits::max_bytes`](crate::DefragLimits::max_bytes).
     #[must_use]
     pub fn fragment_bytes(&self) -> usize {
         self.defrag.bytes()
     }
 
     /// Says which packets come next, in this order: what they need is brought near, so that
-    /// memory is waited for once for all of them. At most [`AHEAD`](ct::AHEAD) are looked
-    /// at. Nothing else comes of it; others may come instead.
+    /// memory is waited for once for all of them. At most
+    /// [`AHEAD`](tidegate_conntrack::AHEAD) are looked at. Nothing else comes of it; others
+    /// may come instead.
     pub fn foresee<'p>(&mut self, packets: impl Iterator<Item = &'p [u8]>) {
         if self.families.iter().any(|f| f.tracked) {
             self.conntrack.foresee(packets);

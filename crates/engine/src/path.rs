@@ -3,6 +3,7 @@
 mod made;
 mod queued;
 mod synproxy;
+mod way;
 
 use tidegate_ir::Hook;
 use tidegate_wire::{Family, Layout, Malformed, parse, proto};
@@ -23,35 +24,11 @@ use crate::sockets::Whose;
 use crate::trace::{Trace, TraceEvent};
 use crate::{fragment, options4, options6};
 
+pub(crate) use way::{Then, Way};
+
 /// Generated packets may cause generated packets (a reset that is rejected); this
 /// many levels are followed.
 const MAX_DEPTH: u8 = 4;
-
-/// Why a packet is on its way, and what awaits it behind its hooks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
-    pub(crate) role: Role,
-    pub(crate) then: Then,
-}
-
-/// What awaits a packet behind its hooks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Then {
-    /// Nothing special.
-    Onwards,
-    /// Behind OUTPUT it goes on as if it had come in by the device that the packet was at
-    /// of which it is a copy.
-    Copied(Option<IfIndex>),
-    /// Behind POSTROUTING it comes back in by this interface.
-    Heard(IfIndex),
-}
-
-impl From<Role> for Way {
-    fn from(role: Role) -> Self {
-        let then = Then::Onwards;
-        Way { role, then }
-    }
-}
 
 impl<T: Trace> Run<'_, T> {
     pub(crate) fn receive(mut self, incoming: Incoming, bytes: Vec<u8>) -> Outcome {

@@ -11,7 +11,6 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use tidegate_engine::conntrack::CtInfo;
 use tidegate_engine::{Engine, QueueError, QueueReader, Queued, Taken};
-use tidegate_ir::Hook;
 use tidegate_tools::{Printed, Sink};
 use tidegate_wire::Family;
 
@@ -153,14 +152,7 @@ fn about(packet: &Queued<'_>) -> About {
     About {
         queue: packet.queue,
         id: packet.id,
-        hook: match packet.hook {
-            Hook::Prerouting => "PREROUTING",
-            Hook::Input => "INPUT",
-            Hook::Forward => "FORWARD",
-            Hook::Output => "OUTPUT",
-            Hook::Postrouting => "POSTROUTING",
-        }
-        .to_owned(),
+        hook: packet.hook.chain_name().to_owned(),
         family: match packet.family {
             Family::V4 => "ipv4",
             Family::V6 => "ipv6",

@@ -6,6 +6,7 @@ use std::iter;
 use tidegate_ir::{Field, Rule, Rules, Test};
 use tidegate_wire::Family;
 
+use super::by_field::Tests;
 use super::key::{BLIND, DIMS, Dim, LENSES, Lens, WIDE};
 use super::leaf::{BLOCK, Entry, Leaves, VIEWS, interval};
 use super::reading::{Scope, cells, common, hull, is_cheap, is_void, known, tests, worth};
@@ -46,44 +47,6 @@ pub(super) struct Builder<'b> {
     pub(super) depth: usize,
     /// Where views are put together.
     pub(super) views: Vec<View>,
-}
-
-/// Fields of one rule that a tree looks at, the first ones; nearly all rules have fewer.
-const FEW: usize = 7;
-
-/// A rule's tests by field; the narrowest, where there are several.
-///
-/// Small, because there is one for each rule while a tree is made.
-#[derive(Clone, Copy)]
-pub(super) struct Tests<'r> {
-    dims: [u8; FEW],
-    tests: [Option<&'r Test>; FEW],
-}
-
-impl<'r> Tests<'r> {
-    const NONE: Tests<'static> = Tests {
-        dims: [u8::MAX; FEW],
-        tests: [None; FEW],
-    };
-
-    /// The test of a field.
-    #[inline]
-    pub(super) fn get(&self, dim: usize) -> Option<&'r Test> {
-        let at = self.dims.iter().position(|&d| usize::from(d) == dim)?;
-        self.tests[at]
-    }
-
-    /// Puts a test there if it is the field's first one, and there is room, or if it is the
-    /// narrower one.
-    fn put(&mut self, dim: usize, test: &'r Test, is_narrower: impl Fn(&Test) -> bool) {
-        let mut places = self.dims.iter_mut().zip(&mut self.tests);
-        let own = |(d, t): &(&mut u8, &mut Option<_>)| usize::from(**d) == dim || t.is_none();
-        if let Some((d, place)) = places.find(own)
-            && place.is_none_or(is_narrower)
-        {
-            (*d, *place) = (dim as u8, Some(test));
-        }
-    }
 }
 
 /// A rule in the making of a tree.

@@ -18,6 +18,7 @@
 //! that knows only what stands before the rules' guards.
 
 mod build;
+mod by_field;
 mod edit;
 mod key;
 mod leaf;

@@ -3,10 +3,9 @@
 use tidegate_conntrack::Attached;
 use tidegate_ir::{Hook, QueueSpec, RuleId};
 
-use super::Then;
+use super::{Then, Way};
 use crate::outcome::{Disposition, DropReason, Outcome};
-use crate::packet::{Packet, Tracking};
-use crate::path::Way;
+use crate::packet::Packet;
 use crate::queue::{self, Answer, Bound, Parked, QueueVerdict, Queued};
 use crate::run::{Parking, Place, Run, Stop, routing_inputs};
 use crate::trace::Trace;
@@ -135,7 +134,7 @@ impl<T: Trace> Run<'_, T> {
             return Disposition::Held;
         };
         let engine = &mut *self.engine;
-        if let Tracking::Connection(a) = &packet.tracking {
+        if let Some(a) = packet.tracking.connection() {
             engine.conntrack.pin(a.id);
         }
         let mut bytes = std::mem::take(&mut packet.bytes);

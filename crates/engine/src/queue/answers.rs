@@ -8,7 +8,7 @@ use super::{
 };
 use crate::engine::Engine;
 use crate::outcome::{Disposition, DropReason, Outcome};
-use crate::packet::{Packet, Tracking};
+use crate::packet::Packet;
 use crate::run::Run;
 use crate::trace::Trace;
 
@@ -60,12 +60,12 @@ impl Engine {
         trace: &mut T,
     ) -> Result<(), QueueError> {
         let parked = self.queues.take(queue, id)?;
-        let (ticket, connection) = (parked.ticket, connection(&parked.packet));
+        let (ticket, connection) = (parked.ticket, parked.packet.tracking.connection().copied());
         let before = self.queues.parked.len();
         let outcome = Run::new(self, now, trace).resume(queue, parked, answer);
         let parked = self.queues.parked.split_off(before);
-        if let Some(id) = connection {
-            self.conntrack.unpin(id);
+        if let Some(a) = connection {
+            self.conntrack.unpin(a.id);
         }
         self.count_passed();
         self.queues.answered.push(Answered {
@@ -138,11 +138,11 @@ impl Engine {
     }
 
     fn forsake(&mut self, queue: u16, parked: Parked) {
-        if let Some(id) = connection(&parked.packet) {
+        if let Some(a) = parked.packet.tracking.connection() {
             if !parked.packet.borrows_connection {
-                self.conntrack.release(id);
+                self.conntrack.release(a.id);
             }
-            self.conntrack.unpin(id);
+            self.conntrack.unpin(a.id);
         }
         let reason = DropReason::QueueReader(queue);
         self.drops.count_drop(&reason);
@@ -156,12 +156,5 @@ impl Engine {
             parked: Vec::new(),
             outcome,
         });
-    }
-}
-
-fn connection(packet: &Packet) -> Option<tidegate_conntrack::EntryId> {
-    match &packet.tracking {
-        Tracking::Connection(a) => Some(a.id),
-        _ => None,
     }
 }
