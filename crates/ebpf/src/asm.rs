@@ -243,6 +243,17 @@ impl Asm {
         });
     }
 
+    /// Adds `src` to the 64 bits at `base + off`, which nobody else does meanwhile.
+    pub fn add_to(&mut self, base: Reg, off: i16, src: Reg) {
+        self.code.push(Insn {
+            code: ATOMIC,
+            dst: base,
+            src,
+            off,
+            imm: 0,
+        });
+    }
+
     /// Goes to `label`.
     pub fn jump(&mut self, label: Label) {
         self.jumps.push((self.code.len(), label));

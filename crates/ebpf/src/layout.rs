@@ -3,21 +3,26 @@
 
 mod connection;
 mod fate;
+mod index;
 
-use tidegate_conntrack::{Dir, Tuple};
+use tidegate_conntrack::Tuple;
 use tidegate_wire::Family;
 
-pub use self::connection::{CONNECTION, Connection, Goes, Way, after, tcp_state};
-pub(crate) use self::connection::{OUT, TOS_COUNTS, at};
+pub use self::connection::{
+    CONNECTION, Goes, PATH, Path, Way, after, key_of, path, tcp_state, windows,
+};
+pub(crate) use self::connection::{EARLY, OUT, TOS_COUNTS, TRANSLATE, at};
 pub use self::fate::Fate;
+pub use self::index::{BUCKET, HASH, Mix, Slot, buckets, mix};
+pub(crate) use self::index::{MIX_INDEX, MIX_TAG, slot};
 use crate::maps::{Kind, Map};
 
-/// Bytes of a key of [`FLOWS`].
+/// Bytes of a flow's key.
 pub const KEY: usize = 44;
-/// Bytes of a value of [`FLOWS`]: the place of the connection, and the direction.
-pub const FLOW: usize = 8;
 /// Words of a value of [`GATES`].
-pub const GATE: usize = 8;
+pub const GATE: usize = 40;
+/// Words of a value of [`TURNS`].
+pub const TURN: usize = 8;
 /// Words of the value of [`GLOBALS`].
 pub const GLOBAL: usize = 8;
 /// Bytes of a value of [`DOORS`].
@@ -30,18 +35,19 @@ pub const SCRATCH: usize = 2048;
 /// Places for connections, unless the loader is told otherwise.
 pub const PLACES: u32 = 1 << 16;
 
-/// Which packets belong to which connection.
+/// Which packets belong to which connection: buckets of [`Slot`]s. A look-up here costs no
+/// call of the kernel and one line of the cache.
 pub static FLOWS: Map = Map {
     name: "flows",
-    kind: Kind::Hash,
-    key: KEY as u32,
-    value: FLOW as u32,
-    entries: 2 * PLACES,
+    kind: Kind::Array,
+    key: 4,
+    value: BUCKET as u32 * 8,
+    entries: PLACES,
     locked: false,
-    shared: false,
+    shared: true,
 };
 
-/// Who handles a connection's packets, and what has passed.
+/// Who handles a connection's packets, what has passed, and where they go.
 pub static GATES: Map = Map {
     name: "gates",
     kind: Kind::Array,
@@ -52,7 +58,7 @@ pub static GATES: Map = Map {
     shared: true,
 };
 
-/// Where a connection's packets go, and its TCP windows.
+/// A TCP connection's windows.
 pub static CONNECTIONS: Map = Map {
     name: "connections",
     kind: Kind::Array,
@@ -61,6 +67,17 @@ pub static CONNECTIONS: Map = Map {
     entries: PLACES,
     locked: true,
     shared: false,
+};
+
+/// By processor, whether a program is at work there, and the time.
+pub static TURNS: Map = Map {
+    name: "turns",
+    kind: Kind::Array,
+    key: 4,
+    value: TURN as u32 * 8,
+    entries: 1024,
+    locked: false,
+    shared: true,
 };
 
 /// One value for everything.
@@ -119,10 +136,11 @@ pub static SUMS: Map = Map {
 };
 
 /// All maps.
-pub static MAPS: [&Map; 10] = [
+pub static MAPS: [&Map; 11] = [
     &FLOWS,
     &GATES,
     &CONNECTIONS,
+    &TURNS,
     &GLOBALS,
     &DOORS,
     &HOPS,
@@ -132,7 +150,8 @@ pub static MAPS: [&Map; 10] = [
     &crate::stop::EARLY_STOPS,
 ];
 
-/// Words of a gate.
+/// Words of a gate. The first eight, a line of the cache, are written as packets pass; then
+/// come the directions' [`Path`]s, first halves first: most packets need no second one.
 pub mod gate {
     /// Packets that were sent up although their connection was known; counted by the
     /// kernel's side.
@@ -147,8 +166,26 @@ pub mod gate {
     /// The epoch that the connection's ways are of; another one than [`super::global::EPOCH`]
     /// means that they may be wrong.
     pub const EPOCH: usize = 7;
+    /// The first half of the original direction's path; the reply's follows.
+    pub const PATHS: usize = 8;
+    /// From a first half to the second.
+    pub const REST: usize = 16;
     /// A number of [`DONE`] that [`SENT`] never has.
     pub const SHUT: u64 = u64::MAX;
+}
+
+/// Words of a turn.
+pub mod turn {
+    /// How often programs have begun.
+    pub const BEGUN: usize = 0;
+    /// How often they have ended. Whoever shuts a gate and then sees each processor's programs
+    /// end that have begun knows that nobody is in.
+    pub const ENDED: usize = 1;
+    /// The kernel's tick in which a program last asked for the time, and what that was,
+    /// nanoseconds of `CLOCK_BOOTTIME`. No packet's time is more than a tick old.
+    pub const TICK: usize = 2;
+    /// See [`TICK`].
+    pub const TIME: usize = 3;
 }
 
 /// Words of the globals.
@@ -161,6 +198,8 @@ pub mod global {
     pub const STOP: usize = 2;
     /// Whether the programs leave everything to those behind them for the time being.
     pub const WAITS: usize = 3;
+    /// Number of the last bucket of [`super::FLOWS`], of which there are a power of two.
+    pub const LAST_BUCKET: usize = 5;
 }
 
 /// What [`HOPS`] says about a next hop.
@@ -254,17 +293,6 @@ fn read_tuple(bytes: &[u8], family: Family, proto: u8) -> Option<Tuple> {
     })
 }
 
-/// The place of a value of [`FLOWS`], and the direction.
-#[must_use]
-pub fn place_of(value: &[u8; FLOW]) -> (u32, Dir) {
-    let [a, b, c, d, dir @ ..] = *value;
-    let dir = match u32::from_ne_bytes(dir) {
-        0 => Dir::Original,
-        _ => Dir::Reply,
-    };
-    (u32::from_ne_bytes([a, b, c, d]), dir)
-}
-
 /// Where a program looks at packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -272,13 +300,4 @@ pub enum Hook {
     Ingress = 0,
     /// Sent out of one by this host.
     Egress = 1,
-}
-
-/// The value of [`FLOWS`].
-#[must_use]
-pub fn flow(place: u32, dir: Dir) -> [u8; FLOW] {
-    let mut bytes = [0; FLOW];
-    put(&mut bytes, 0, &place.to_ne_bytes());
-    put(&mut bytes, 4, &(dir as u32).to_ne_bytes());
-    bytes
 }

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use aya::maps::{Array, Map as AyaMap, MapData, PerCpuArray};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::programs::{TestRun, Xdp, XdpMode};
 use aya::programs::{TestRunAttrs, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
@@ -219,6 +221,45 @@ impl Source {
         let map: &mut AyaMap = self.loaded.map_mut("next").unwrap();
         let mut map: Array<&mut MapData, u64> = map.try_into().unwrap();
         map.set(0, 0, 0).unwrap();
+    }
+}
+
+/// Sends on what a host's `eth0` receives by its `eth1`, and does nothing else: what cannot be
+/// saved.
+pub(crate) struct Floor(#[allow(dead_code, reason = "ends with its holder")] Ebpf);
+
+impl Floor {
+    pub(crate) fn new(host: &Host, early: bool) -> Self {
+        let device = |name| host.run(|| if_nametoindex(name).unwrap());
+        let (from, to) = (device("eth0"), device("eth1"));
+        let mut code = Asm::new();
+        code.mov(Reg::R1, to as i32);
+        code.mov(Reg::R2, 0);
+        code.call(REDIRECT);
+        code.exit();
+        let name = "floor";
+        if early {
+            let mut loaded = load(name, code, &COUNT);
+            let program = xdp(&mut loaded, name);
+            host.run(|| program.attach_to_if_index(from, XdpMode::Driver).unwrap());
+            return Floor(loaded);
+        }
+        let program = Program {
+            name,
+            section: "classifier",
+            code,
+        };
+        let object = object(vec![program], &[&COUNT]).unwrap();
+        let mut loaded = EbpfLoader::new().load(&object).unwrap();
+        let program = loaded.program_mut(name).unwrap();
+        let program: &mut SchedClassifier = program.try_into().unwrap();
+        program.load().unwrap();
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        host.run(|| {
+            let at = TcAttachType::Ingress;
+            program.attach_with_options("eth0", at, first).unwrap();
+        });
+        Floor(loaded)
     }
 }
 

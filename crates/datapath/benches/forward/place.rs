@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidegate_datapath::{Fate, Options, Ring};
 
-use crate::frames::{Sink, Source, Stream};
+use crate::frames::{Floor, Sink, Source, Stream};
 use crate::net::{Guard, Host, filter, nat};
 
 /// What is measured.
@@ -72,12 +72,16 @@ pub(crate) enum Firewall {
     Iptables(&'static str),
     /// The fast path, in traffic control or before the kernel.
     Fast(Ring),
+    /// None: a program of four instructions at the same place sends everything on.
+    Floor(Ring),
 }
 
 impl Firewall {
-    pub(crate) const ALL: [Firewall; 4] = [
+    pub(crate) const ALL: [Firewall; 6] = [
         Firewall::Fast(Ring::Xdp),
+        Firewall::Floor(Ring::Xdp),
         Firewall::Fast(Ring::Packet),
+        Firewall::Floor(Ring::Packet),
         Firewall::Iptables("iptables-legacy-restore"),
         Firewall::Iptables("iptables-nft-restore"),
     ];
@@ -88,6 +92,8 @@ impl Firewall {
             Firewall::Iptables(restore) => restore.trim_end_matches("-restore"),
             Firewall::Fast(Ring::Packet) => "tidegate, TCX",
             Firewall::Fast(Ring::Xdp) => "tidegate, XDP",
+            Firewall::Floor(Ring::Packet) => "TCX redirect alone",
+            Firewall::Floor(Ring::Xdp) => "XDP redirect alone",
         }
     }
 }
@@ -109,6 +115,8 @@ pub(crate) struct Place {
     guard: Option<Guard>,
     forth: Source,
     sink: Sink,
+    #[allow(dead_code, reason = "at work until the place ends")]
+    floor: Option<Floor>,
     /// Packets of flows that the programs should have.
     fast: bool,
     /// The firewall drops all.
@@ -138,7 +146,14 @@ impl Place {
         }
         let guard = match firewall {
             Firewall::Fast(ring) => Some(guard(&router, ring, case)?),
-            Firewall::None | Firewall::Iptables(_) => None,
+            Firewall::None | Firewall::Iptables(_) | Firewall::Floor(_) => None,
+        };
+        let floor = match firewall {
+            Firewall::Floor(_) if !case.settles() || case.snat => {
+                return Err("nothing is decided here".to_owned());
+            }
+            Firewall::Floor(ring) => Some(Floor::new(&router, ring == Ring::Xdp)),
+            _ => None,
         };
         let stream = Stream {
             to: ROUTER_MACS[0],
@@ -158,10 +173,11 @@ impl Place {
             guard,
             forth,
             sink,
+            floor,
             drops: case.flood && firewall != Firewall::None,
         };
         match firewall {
-            Firewall::None => {}
+            Firewall::None | Firewall::Floor(_) => {}
             _ if case.flood => place.begin()?,
             _ if case.fresh => {}
             _ => place.open(case, &stream)?,

@@ -12,11 +12,13 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{
-    CONNECTIONS, DOORS, FATES, FLOWS, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, SUMS, global,
+    BUCKET, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, SUMS, TURN, TURNS, buckets,
+    global,
 };
 use tidegate_ebpf::stop::{EARLY_STOPS, STOPS};
 use tidegate_sys::{Namespace, SharedWords, random};
@@ -31,7 +33,7 @@ const PINS: &str = "/sys/fs/bpf";
 /// The tables of [`Shared`].
 const SHARED: [&tidegate_ebpf::Map; 6] = [&GLOBALS, &DOORS, &FATES, &SUMS, &STOPS, &EARLY_STOPS];
 /// Tables that are pinned as well, for a successor.
-pub(super) const PINNED: [&str; 4] = [FLOWS.name, GATES.name, CONNECTIONS.name, GLOBALS.name];
+pub(super) const PINNED: [&str; 2] = [GATES.name, GLOBALS.name];
 /// `BPF_FS_MAGIC`
 const BPF_FS: i64 = 0xcafe_4a11;
 
@@ -89,9 +91,12 @@ impl Drop for Pins {
 
 /// The tables that a running datapath writes.
 pub(crate) struct Tables {
-    pub(crate) flows: HashMap<MapData, [u8; tidegate_ebpf::layout::KEY], [u8; 8]>,
+    pub(crate) flows: SharedWords,
+    pub(crate) buckets: u32,
     pub(crate) connections: Array<MapData, [u8; tidegate_ebpf::layout::CONNECTION]>,
     pub(crate) gates: SharedWords,
+    pub(crate) turns: SharedWords,
+    pub(crate) processors: usize,
     pub(crate) globals: Arc<SharedWords>,
     pub(crate) hops: SharedWords,
     pub(crate) fates: PerCpuArray<MapData, u64>,
@@ -133,11 +138,15 @@ enum Link {
 }
 
 fn words<const N: usize>() -> Result<[u32; N]> {
+    Ok(long_words()?.map(|word| word as u32))
+}
+
+fn long_words<const N: usize>() -> Result<[u64; N]> {
     let mut found = [0; N];
     for word in &mut found {
-        let mut bytes = [0; 4];
+        let mut bytes = [0; 8];
         random(&mut bytes).context("random bytes")?;
-        *word = u32::from_ne_bytes(bytes);
+        *word = u64::from_ne_bytes(bytes);
     }
     Ok(found)
 }
@@ -155,11 +164,12 @@ impl Kernel {
             // Locally administered, for one.
             known: [a & 0xfc | 2, b],
             sent_on: words()?,
+            hash: long_words()?,
         };
         let object = programs(&secrets).context("the fast path's object file")?;
         let places = options.offloaded.clamp(1, MOST_PLACES);
         let mut loaded = EbpfLoader::new()
-            .map_max_entries("flows", 2 * places)
+            .map_max_entries("flows", buckets(places))
             .map_max_entries("gates", places)
             .map_max_entries("connections", places)
             .load(&object)
@@ -297,11 +307,20 @@ impl Kernel {
 
 impl Tables {
     fn take(loaded: &mut Ebpf, secrets: Secrets, places: u32) -> Result<Self> {
+        let globals = shared(map(loaded, "globals")?, GLOBAL)?;
+        let buckets = buckets(places);
+        globals.store(global::LAST_BUCKET, u64::from(buckets - 1));
+        let all = TURNS.entries as usize;
+        let processors = nr_cpus().map_err(|(what, e)| anyhow!("{what}: {e}"))?;
         Ok(Tables {
-            flows: HashMap::try_from(map(loaded, "flows")?)?,
+            flows: shared(map(loaded, "flows")?, buckets as usize * BUCKET)?,
+            buckets,
             connections: Array::try_from(map(loaded, "connections")?)?,
             gates: shared(map(loaded, "gates")?, places as usize * GATE)?,
-            globals: Arc::new(shared(map(loaded, "globals")?, GLOBAL)?),
+            turns: shared(map(loaded, "turns")?, all * TURN)?,
+            // On others programs do nothing.
+            processors: processors.min(all),
+            globals: Arc::new(globals),
             hops: shared(map(loaded, "hops")?, HOPS.entries as usize * HOP)?,
             fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
             places,

@@ -10,11 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, MapData};
-use tidegate_ebpf::layout::{
-    CONNECTION, FLOW, GATE, GLOBAL, KEY, after, gate, global, place_of, tuple_of,
-};
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, MapData};
+use tidegate_ebpf::layout::{GATE, GLOBAL, after, gate, global, key_of, tuple_of};
 use tidegate_engine::Engine;
 use tidegate_engine::conntrack::by_hand::{Change, GivenState, NewEntry};
 use tidegate_engine::conntrack::entry::{TcpConn, Zone};
@@ -22,7 +20,7 @@ use tidegate_engine::conntrack::{Dir, NatRange, SECOND, Status, Time, Tuple};
 use tidegate_sys::Clock;
 use tidegate_wire::proto;
 
-use super::kernel::{PINNED, place, remove};
+use super::kernel::{PINNED, place, remove, shared};
 
 /// Programs that have begun on a packet have ended after that.
 const TURN: Duration = Duration::from_millis(20);
@@ -126,28 +124,22 @@ fn open(group: &Group<'_>, name: &str) -> Result<MapData> {
 /// # Errors
 /// Its tables are not there, or are others.
 fn connections(group: &Group<'_>) -> Result<Vec<Left>> {
-    let [flows, gates, connections, globals] = PINNED;
-    let flows = open(group, flows)?;
-    let flows: HashMap<_, [u8; KEY], [u8; FLOW]> =
-        HashMap::try_from(aya::maps::Map::HashMap(flows))?;
-    let gates: Array<_, [u64; GATE]> = array(open(group, gates)?)?;
-    let ways: Array<_, [u8; CONNECTION]> = array(open(group, connections)?)?;
+    let [gates, globals] = PINNED;
+    let gates = open(group, gates)?;
+    let info = gates.info()?;
+    ensure!(info.value_size() as usize == GATE * 8, "another version's");
+    let places = info.max_entries() as usize;
+    let gates = shared(aya::maps::Map::Array(gates), places * GATE)?;
     let globals: Array<_, [u64; GLOBAL]> = array(open(group, globals)?)?;
     let epoch = globals.get(&0, 0)?[global::EPOCH];
-    let mut places: Map<u32, [Option<Tuple>; 2]> = Map::new();
-    for flow in flows.iter() {
-        let (key, value) = flow?;
-        let (at, dir) = place_of(&value);
-        places.entry(at).or_default()[dir as usize] = tuple_of(&key);
-    }
     let mut left = Vec::new();
-    for (at, before) in places {
-        let gate = gates.get(&at, 0)?;
-        if gate[gate::EPOCH] != epoch || gate[gate::SENT] != gate[gate::DONE] {
+    for at in 0..places {
+        let word = |n| gates.load(at * GATE + n);
+        if word(gate::EPOCH) != epoch || word(gate::SENT) != word(gate::DONE) {
             continue;
         }
-        let bytes = ways.get(&at, 0)?;
-        left.extend(connection(&bytes, before).map(|original| Left {
+        let gate = std::array::from_fn(word);
+        left.extend(connection(&gate).map(|original| Left {
             original,
             last: gate[gate::LAST],
         }));
@@ -169,10 +161,10 @@ fn array<V: aya::Pod>(data: MapData) -> Result<Array<MapData, V>> {
 
 /// A connection's original direction, before and after translation, from what is known of
 /// one direction or both.
-fn connection(bytes: &[u8; CONNECTION], before: [Option<Tuple>; 2]) -> Option<[Tuple; 2]> {
-    let [original, reply] = before;
+fn connection(gate: &[u64; GATE]) -> Option<[Tuple; 2]> {
+    let [original, reply] = Dir::BOTH.map(|dir| tuple_of(&key_of(gate, dir)?));
     let one = original.or(reply)?;
-    let after = |dir| after(bytes, dir, (one.family, one.proto));
+    let after = |dir| after(gate, dir, (one.family, one.proto));
     let original = original.or_else(|| after(Dir::Reply)?.inverse())?;
     let leaves = after(Dir::Original).or_else(|| reply?.inverse())?;
     Some([original, leaves])
@@ -242,7 +234,7 @@ pub(crate) fn adopt(engine: &mut Engine, now: Time, clock: Clock, left: &[Left])
 
 #[cfg(test)]
 mod tests {
-    use tidegate_ebpf::layout::{Connection, Goes, Way};
+    use tidegate_ebpf::layout::{Goes, Hook, PATH, Way, key, path};
     use tidegate_wire::Family;
 
     use super::*;
@@ -262,10 +254,10 @@ mod tests {
     #[test]
     fn pins_belong_to_the_process_whose_word_they_end_in() {
         let names = [
-            "flows-0000000a",
+            "gates-0000000a",
             "2-ingress-0000000a",
-            "flows-0000000b",
             "gates-0000000b",
+            "globals-0000000b",
         ];
         let predecessor = Predecessor {
             place: PathBuf::from("/pins"),
@@ -275,10 +267,10 @@ mod tests {
         let of = |owner, first| groups.get(owner).and_then(|g: &Group<'_>| g.get(first));
         let file = |at: usize| predecessor.files[at].as_path();
         assert_eq!(groups.len(), 2);
-        assert_eq!(of("0000000a", "flows"), Some(&file(0)));
+        assert_eq!(of("0000000a", "gates"), Some(&file(0)));
         assert_eq!(of("0000000a", "2-ingress"), Some(&file(1)));
-        assert_eq!(of("0000000b", "flows"), Some(&file(2)));
-        assert_eq!(of("0000000b", "gates"), Some(&file(3)));
+        assert_eq!(of("0000000b", "gates"), Some(&file(2)));
+        assert_eq!(of("0000000b", "globals"), Some(&file(3)));
     }
 
     #[test]
@@ -317,12 +309,16 @@ mod tests {
             early: None,
         };
         for there in [[true, true], [true, false], [false, true]] {
-            let connection_of = Connection {
-                ways: [0, 1].map(|dir| there[dir].then(|| way(dir))),
-                ..Connection::default()
-            };
-            let keys = [0, 1].map(|dir| there[dir].then_some(comes[dir]));
-            let read = connection(&connection_of.to_bytes(), keys);
+            let mut gate = [0; GATE];
+            for dir in 0..2 {
+                let key = key(7, Hook::Ingress, &comes[dir]);
+                let path = path(&key, there[dir].then(|| way(dir)).as_ref());
+                let first = gate::PATHS + PATH / 2 * dir;
+                let (one, other) = path.split_at(PATH / 2);
+                gate[first..first + PATH / 2].copy_from_slice(one);
+                gate[first + gate::REST..first + gate::REST + PATH / 2].copy_from_slice(other);
+            }
+            let read = connection(&gate);
             assert_eq!(read, Some([comes[0], leaves[0]]), "{there:?}");
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
-    self, Connection, Fate, GATE, Hook, KEY, Way, flow, gate, global, key, tcp_state,
+    self, Fate, Hook, KEY, PATH, Way, gate, global, key, path, tcp_state, windows,
 };
 use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
 use tidegate_engine::conntrack::entry::Counters;
@@ -103,14 +103,6 @@ impl Table {
         }
     }
 
-    fn word(&self, place: u32, word: usize) -> u64 {
-        self.kernel.gates.load(place as usize * GATE + word)
-    }
-
-    fn set_word(&self, place: u32, word: usize, value: u64) {
-        self.kernel.gates.store(place as usize * GATE + word, value);
-    }
-
     /// A place for a connection; `None` when all are taken.
     fn place(&mut self, id: EntryId) -> Option<u32> {
         if let Some(place) = self.by_id.get(&id) {
@@ -124,16 +116,19 @@ impl Table {
             }
             None => return None,
         };
-        self.set_word(place, gate::DONE, gate::SHUT);
+        self.kernel.set_word(place, gate::DONE, gate::SHUT);
+        for dir in 0..2 {
+            self.kernel.set_path(place, dir, &[0; PATH]);
+        }
         let counted = |dir: usize| Counters {
-            packets: self.word(place, gate::COUNTS + 2 * dir),
-            bytes: self.word(place, gate::COUNTS + 2 * dir + 1),
+            packets: self.kernel.word(place, gate::COUNTS + 2 * dir),
+            bytes: self.kernel.word(place, gate::COUNTS + 2 * dir + 1),
         };
         self.places[place as usize] = Place {
             id: Some(id),
             told: [counted(0), counted(1)],
-            seen: self.word(place, gate::SENT),
-            last: self.word(place, gate::LAST),
+            seen: self.kernel.word(place, gate::SENT),
+            last: self.kernel.word(place, gate::LAST),
             ..Place::default()
         };
         self.by_id.insert(id, place);
@@ -146,21 +141,29 @@ impl Table {
         let Some(at) = self.place(offer.id) else {
             return;
         };
+        // It is, for the engine has the connection.
+        if self.kernel.word(at, gate::DONE) != gate::SHUT {
+            self.kernel.shut(at);
+        }
         let dir = offer.dir as usize;
         let key = key(offer.in_dev.0, Hook::Ingress, &offer.before);
+        if self.places[at as usize].epoch != epoch {
+            self.kernel.set_path(at, 1 - dir, &[0; PATH]);
+        }
         let place = &mut self.places[at as usize];
         if place.epoch != epoch {
             place.ways = [None; 2];
             place.epoch = epoch;
         }
-        place.ways[dir] = Some(Way {
+        let way = Way {
             goes,
             before: offer.before,
             after: offer.after,
             tos: offer.tos,
             hop: hop.place,
             early: hop.early,
-        });
+        };
+        place.ways[dir] = Some(way);
         place.waits = true;
         self.fresh = true;
         if !std::mem::replace(&mut place.listed, true) {
@@ -169,20 +172,20 @@ impl Table {
         if let Some(old) = place.keys[dir].replace(key)
             && old != key
         {
-            self.remove_key(&old, at);
+            self.remove_key(&old, (at, offer.dir));
         }
-        if self.by_key.insert(key, at) != Some(at) {
+        self.kernel.set_path(at, dir, &path(&key, Some(&way)));
+        let before = self.by_key.insert(key, at);
+        if before != Some(at) {
             self.places[at as usize].proved[dir] = false;
-            // Full: the flow's packets go on coming up.
-            let _ = self.kernel.flows.insert(key, flow(at, offer.dir), 0);
+            self.kernel.add_flow(&key, (at, offer.dir), before);
         }
     }
 
-    fn remove_key(&mut self, key: &[u8; KEY], place: u32) {
-        if self.by_key.get(key) == Some(&place) {
+    fn remove_key(&mut self, key: &[u8; KEY], whose: (u32, Dir)) {
+        if self.by_key.get(key) == Some(&whose.0) {
             self.by_key.remove(key);
-            // Not there when the table was full.
-            let _ = self.kernel.flows.remove(key);
+            self.kernel.remove_flow(key, whose);
         }
     }
 
@@ -206,7 +209,7 @@ impl Table {
         }
         let mut gone = Vec::new();
         for at in touched.drain(..) {
-            let sent = self.word(at, gate::SENT);
+            let sent = self.kernel.word(at, gate::SENT);
             let place = &mut self.places[at as usize];
             if idle {
                 place.proved = [true; 2];
@@ -240,17 +243,14 @@ impl Table {
         let Some(entry) = engine.conntrack().entry(id) else {
             return false;
         };
-        let connection = Connection {
-            ways: self.places[at as usize].ways,
-            tcp: entry.tcp().copied().unwrap_or_default(),
-        };
-        let bytes = connection.to_bytes();
-        if self.kernel.connections.set(at, bytes, LOCK).is_err() {
+        if let Some(tcp) = entry.tcp()
+            && self.kernel.connections.set(at, windows(tcp), LOCK).is_err()
+        {
             return false;
         }
         let epoch = self.kernel.globals.load(global::EPOCH);
-        self.set_word(at, gate::EPOCH, epoch);
-        self.set_word(at, gate::DONE, sent);
+        self.kernel.set_word(at, gate::EPOCH, epoch);
+        self.kernel.set_word(at, gate::DONE, sent);
         true
     }
 
@@ -268,7 +268,7 @@ impl Table {
                 self.release(at, id);
                 continue;
             }
-            let last = self.word(at, gate::LAST);
+            let last = self.kernel.word(at, gate::LAST);
             if last != place.last && self.clock.at(last).saturating_add(SWEEP) <= now {
                 silent.push(at);
             }
@@ -277,10 +277,12 @@ impl Table {
     }
 
     fn release(&mut self, at: u32, id: EntryId) {
-        self.set_word(at, gate::DONE, gate::SHUT);
+        self.kernel.set_word(at, gate::DONE, gate::SHUT);
         let keys = std::mem::take(&mut self.places[at as usize].keys);
-        for key in keys.into_iter().flatten() {
-            self.remove_key(&key, at);
+        for (key, dir) in keys.into_iter().zip(Dir::BOTH) {
+            if let Some(key) = key {
+                self.remove_key(&key, (at, dir));
+            }
         }
         self.places[at as usize] = Place::default();
         self.by_id.remove(&id);
@@ -297,20 +299,19 @@ impl Table {
 
     fn look(&mut self, at: u32, entry: &Entry, back: bool) -> Seen {
         if back {
-            self.set_word(at, gate::DONE, gate::SHUT);
+            self.kernel.shut(at);
         }
         let mut seen = Seen::default();
         if self.places.get(at as usize).is_none() {
             return seen;
         }
-        // Whoever had the lock when the gate was shut is done when we have it.
         let tcp = entry.tcp();
-        let state = (back || tcp.is_some()).then(|| self.kernel.connections.get(&at, LOCK));
+        let state = tcp.map(|_| self.kernel.connections.get(&at, LOCK));
         for dir in Dir::BOTH {
             let word = gate::COUNTS + 2 * dir as usize;
             let now = Counters {
-                packets: self.word(at, word),
-                bytes: self.word(at, word + 1),
+                packets: self.kernel.word(at, word),
+                bytes: self.kernel.word(at, word + 1),
             };
             let told = std::mem::replace(&mut self.places[at as usize].told[dir as usize], now);
             seen.counters[dir as usize] = Counters {
@@ -320,7 +321,7 @@ impl Table {
         }
         let passed = seen.counters.iter().any(|c| c.packets > 0);
         if passed {
-            let last = self.word(at, gate::LAST);
+            let last = self.kernel.word(at, gate::LAST);
             self.places[at as usize].last = last;
             seen.last = Some(self.clock.at(last));
         }

@@ -14,9 +14,9 @@ mod twin;
 
 use fast::TCX;
 use make::{ACK, SYN, Tcp, Way};
-use tidegate_conntrack::Family;
-use tidegate_ebpf::layout::{self, Connection, Fate, Goes};
-use twin::{Ends, PLACE, Twin, frame};
+use tidegate_conntrack::{Dir, Family};
+use tidegate_ebpf::layout::{self, Fate, Goes};
+use twin::{Ends, PLACE, Twin, frame, set_path};
 
 const ROUNDS: u32 = 1_000_000;
 /// `TCX_PASS`
@@ -43,20 +43,17 @@ fn ways(ends: &Ends) -> [Way; 2] {
 /// checksum, as behind a card without offloads.
 fn measure(what: &str, opening: &[Vec<u8>], packet: &[u8], ends: &Ends) {
     let mut twin = Twin::new(TCX, opening, ends);
-    let tcp = twin.ct.entry(twin.id).unwrap().tcp().copied();
-    let ways = twin.ways().map(|way| {
-        way.map(|way| layout::Way {
+    let mut gate = twin.fast.gate(PLACE);
+    for (dir, way) in Dir::BOTH.into_iter().zip(twin.ways()) {
+        let way = layout::Way {
             goes: Goes::On,
             hop: None,
             early: None,
-            ..way
-        })
-    });
-    let connection = Connection {
-        ways,
-        tcp: tcp.unwrap_or_default(),
-    };
-    twin.fast.set_connection(PLACE, connection.to_bytes());
+            ..way.unwrap()
+        };
+        set_path(&mut gate, dir, &way);
+    }
+    twin.fast.set_gate(PLACE, gate);
     let frame = frame(packet);
     assert_eq!(twin.fast.run(&frame).0, PASS);
     let times = (0..5).map(|_| twin.fast.time(&frame, ROUNDS));

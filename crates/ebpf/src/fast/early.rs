@@ -6,18 +6,18 @@
 
 use tidegate_wire::proto;
 
+use super::find::find;
 use super::frame::{
     CHECK, DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, HOP_PLACE, IP, IP_LEN, KEY, L4, NOW,
-    PROTO, PSEUDO, WAY, answer, helper, note, xdp,
+    PLACE, PROTO, PSEUDO, answer, helper, note, xdp,
 };
-use super::parse::{Exits, fold, header_sum, headers, pieces, reach};
-use super::send::{ETHERNET_HEADER, addresses, sum_up};
-use super::{
-    CONTEXT, GLOBAL, Secrets, clear, count_fate, count_sent, find, look_up, send, stack, take,
-    unlock, word,
-};
-use crate::asm::{Asm, Cond, Label, Op, Reg, Size, Src};
-use crate::layout::{CONNECTIONS, Fate, at, global};
+use super::parse::{Exits, fold, headers};
+use super::send::{ETHERNET_HEADER, addresses, ipv4, one_less, translates};
+use super::sum::store;
+use super::take::take;
+use super::{CONTEXT, PATH, Secrets, clear, count_fate, send, sum, turn};
+use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::layout::{EARLY, Fate, TRANSLATE, at};
 
 pub(super) fn early(secrets: &Secrets) -> Asm {
     let mut a = Asm::new();
@@ -25,18 +25,16 @@ pub(super) fn early(secrets: &Secrets) -> Asm {
     a.mov(CONTEXT, Reg::R1);
     clear(&mut a);
     read(&mut a, pass);
-    find(&mut a, Front::Xdp, pass);
+    find(&mut a, secrets, Front::Xdp, pass);
     take(&mut a, hold, Some(other));
     on(&mut a);
 
     a.bind(hold);
-    count_sent(&mut a);
-    a.store(Size::D, Reg::R10, NOW, Reg::R1);
-    unlock(&mut a);
+    turn::end(&mut a);
     write_note(&mut a, secrets, pass);
     a.jump(pass);
     a.bind(other);
-    unlock(&mut a);
+    turn::end(&mut a);
     a.bind(pass);
     a.mov(Reg::R0, answer::XDP_PASS);
     a.exit();
@@ -59,23 +57,18 @@ pub(super) fn read(a: &mut Asm, pass: Label) {
     headers(a, &exits);
 }
 
-/// Looks up the next hop of the connection whose place is at [`KEY`]; goes to `pass` when
-/// the kernel is needed on the way, or the frame is not for this host.
+/// Looks up the next hop of the packet's path; goes to `pass` when the kernel is needed on the
+/// way, or the frame is not for this host.
 pub(super) fn find_hop(a: &mut Asm, pass: Label) {
     use Reg as R;
-    look_up(a, &CONNECTIONS, KEY);
-    a.jump_if(Cond::Eq, R::R0, 0, pass);
-    a.load(Size::W, R::R5, R::R10, DIR);
-    a.alu(Op::And, R::R5, 1);
-    a.alu(Op::Mul, R::R5, i32::from(at::WAY));
-    a.alu(Op::Add, R::R5, R::R0);
-    a.load(Size::B, R::R1, R::R5, at::WAYS + at::WAY_EARLY);
+    a.load(Size::B, R::R1, PATH, at::FLAGS);
+    a.alu(Op::And, R::R1, EARLY);
     a.jump_if(Cond::Eq, R::R1, 0, pass);
-    a.load(Size::W, R::R1, R::R5, at::WAYS + at::WAY_HOP);
+    a.load(Size::W, R::R1, PATH, at::HOP);
     a.jump_if(Cond::Eq, R::R1, 0, pass);
     a.store(Size::W, R::R10, HOP_PLACE, R::R1);
     for half in [0, 2, 4] {
-        a.load(Size::H, R::R1, R::R5, at::WAYS + at::WAY_OWN + half);
+        a.load(Size::H, R::R1, PATH, at::OWN + half);
         a.load(Size::H, R::R2, R::R10, ETHERNET + half);
         a.jump_if(Cond::Ne, R::R1, R::R2, pass);
     }
@@ -84,36 +77,45 @@ pub(super) fn find_hop(a: &mut Asm, pass: Label) {
 
 /// Verifies the transport checksum, or completes one that was left to the card: the
 /// pseudo-header's sum alone. [`CHECK`] becomes what it is to be. A packet that fails, or is
-/// too long to be summed up here, gets a doubt. Uses R8 and R9.
+/// too long to be summed up here, gets a doubt. Uses R9.
 pub(super) fn verify(a: &mut Asm) {
     use Reg as R;
-    let (fine, bad, some, sum, partial) = (a.label(), a.label(), a.label(), a.label(), a.label());
+    let (fine, bad, some) = (a.label(), a.label(), a.label());
+    let (long, summed, unknown, whole) = (a.label(), a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, DOUBT);
     a.jump_if(Cond::Ne, R::R1, 0, fine);
-    a.load(Size::W, R::R2, R::R10, CHECK);
     a.load(Size::W, R::R1, R::R10, PROTO);
     a.jump_if(Cond::Ne, R::R1, i32::from(proto::UDP), some);
-    a.jump_if(Cond::Eq, R::R2, 0, fine);
-    a.bind(some);
-    a.load(Size::D, R::R8, R::R10, PSEUDO);
-    fold(a, R::R8, R::R1);
-    a.jump_if(Cond::Eq, R::R2, R::R8, sum);
-    a.load(Size::D, R::R1, GLOBAL, word(global::VERIFY));
+    a.load(Size::W, R::R1, R::R10, CHECK);
     a.jump_if(Cond::Eq, R::R1, 0, fine);
-    a.bind(sum);
-    sum_up(a, helper::XDP_LOAD_BYTES, bad);
-    a.load(Size::W, R::R2, R::R10, CHECK);
-    a.load(Size::D, R::R8, R::R10, PSEUDO);
-    a.jump_if(Cond::Eq, R::R2, R::R8, partial);
+    a.bind(some);
+    sum::short(a, Front::Xdp, long);
+    a.jump(summed);
+    a.bind(long);
+    sum::up(a, helper::XDP_LOAD_BYTES, unknown);
+    a.bind(summed);
     a.jump_if(Cond::Eq, R::R0, 0xffff, fine);
+    partial(a, whole);
+    a.alu(Op::Xor, R::R2, 0xffff);
+    a.alu(Op::Add, R::R0, R::R2);
+    store_sum(a, R::R0);
+    a.jump(fine);
+    a.bind(unknown);
+    partial(a, whole);
+    a.jump(bad);
+    a.bind(whole);
+    send::counts(a, fine);
     a.bind(bad);
     a.store(Size::W, R::R10, DOUBT, Fate::Checksum as i32);
-    a.jump(fine);
-    a.bind(partial);
-    a.alu(Op::Xor, R::R8, 0xffff);
-    a.alu(Op::Add, R::R0, R::R8);
-    store_sum(a, R::R0);
     a.bind(fine);
+}
+
+/// R2: the sum over the pseudo-header; goes to `whole` when the checksum is not just that.
+fn partial(a: &mut Asm, whole: Label) {
+    a.load(Size::D, Reg::R2, Reg::R10, PSEUDO);
+    fold(a, Reg::R2, Reg::R1);
+    a.load(Size::W, Reg::R1, Reg::R10, CHECK);
+    a.jump_if(Cond::Ne, Reg::R1, Reg::R2, whole);
 }
 
 /// [`CHECK`] becomes the complement of a sum, which for UDP is not 0 (RFC 768). Uses R1.
@@ -129,61 +131,31 @@ fn store_sum(a: &mut Asm, sum: Reg) {
     a.bind(done);
 }
 
-/// Rewrites the packet as its way says and sends it on. R7: family, R8: whether addresses
-/// and ports change.
+/// Rewrites the packet as its path says and sends it on.
 fn on(a: &mut Asm) {
     use Reg as R;
     let (v6, transport) = (a.label(), a.label());
     send::address(a);
-    a.load(Size::W, R::R8, R::R10, WAY + at::WAY_TRANSLATE);
-    a.load(Size::B, R::R7, R::R10, KEY + 5);
-    a.jump_if(Cond::Ne, R::R7, 4, v6);
-    addresses(a, IP + 12, 4);
-    one_less(a, IP + 8);
-    a.store(Size::H, R::R10, IP + 10, 0);
-    header_sum(a);
-    a.alu(Op::Xor, R::R1, 0xffff);
-    a.store(Size::H, R::R10, IP + 10, R::R1);
-    store(a, 0, ETHERNET, ETHERNET_HEADER + 20);
+    a.load(Size::B, R::R1, R::R10, KEY + 5);
+    a.jump_if(Cond::Ne, R::R1, 4, v6);
+    ipv4(a);
+    store(a, Front::Xdp, 0, ETHERNET, ETHERNET_HEADER + 20);
     a.jump(transport);
     a.bind(v6);
     addresses(a, IP + 8, 16);
     one_less(a, IP + 7);
-    store(a, 0, ETHERNET, ETHERNET_HEADER + 40);
+    store(a, Front::Xdp, 0, ETHERNET, ETHERNET_HEADER + 40);
     a.bind(transport);
     translate(a);
     store_transport(a);
     a.store(Size::W, R::R10, DOUBT, Fate::Early as i32);
     count_fate(a);
-    a.load(Size::W, R::R1, R::R10, WAY + at::WAY_DEV);
+    a.load(Size::W, R::R9, PATH, at::DEV);
+    turn::end(a);
+    a.mov(R::R1, R::R9);
     a.mov(R::R2, 0);
     a.call(helper::REDIRECT);
     a.exit();
-}
-
-/// TTL or hop limit.
-fn one_less(a: &mut Asm, at: i16) {
-    a.load(Size::B, Reg::R1, Reg::R10, at);
-    a.alu(Op::Sub, Reg::R1, 1);
-    a.store(Size::B, Reg::R10, at, Reg::R1);
-}
-
-/// Writes a piece of the stack to the frame, where it has been read from.
-fn store(a: &mut Asm, offset: impl Into<Src>, from: i16, len: i32) {
-    let (offset, (far, done)) = (offset.into(), (a.label(), a.label()));
-    reach(a, Front::Xdp, offset, len, far);
-    for (at, size) in pieces(from, len) {
-        a.load(size, Reg::R3, Reg::R10, from + at);
-        a.store(size, Reg::R2, at, Reg::R3);
-    }
-    a.jump(done);
-    a.bind(far);
-    a.mov(Reg::R1, CONTEXT);
-    a.mov(Reg::R2, offset);
-    stack(a, Reg::R3, from);
-    a.mov(Reg::R4, len);
-    a.call(helper::XDP_STORE_BYTES);
-    a.bind(done);
 }
 
 /// New ports, and what they and the addresses change in the checksum. An absent sum of UDP
@@ -191,8 +163,8 @@ fn store(a: &mut Asm, offset: impl Into<Src>, from: i16, len: i32) {
 fn translate(a: &mut Asm) {
     use Reg as R;
     let (same, sum) = (a.label(), a.label());
-    a.jump_if(Cond::Eq, R::R8, 0, same);
-    a.load(Size::W, R::R1, R::R10, WAY + at::WAY_PORTS);
+    translates(a, same);
+    a.load(Size::W, R::R1, PATH, at::PORTS);
     a.store(Size::W, R::R10, L4, R::R1);
     a.load(Size::W, R::R2, R::R10, CHECK);
     a.load(Size::W, R::R1, R::R10, PROTO);
@@ -200,8 +172,8 @@ fn translate(a: &mut Asm) {
     a.jump_if(Cond::Eq, R::R2, 0, same);
     a.bind(sum);
     a.alu(Op::Xor, R::R2, 0xffff);
-    for diff in [at::WAY_ADDRESS_DIFF, at::WAY_PORT_DIFF] {
-        a.load(Size::W, R::R1, R::R10, WAY + diff);
+    for diff in [at::ADDRESS_DIFF, at::PORT_DIFF] {
+        a.load(Size::W, R::R1, PATH, diff);
         a.alu(Op::Add, R::R2, R::R1);
     }
     store_sum(a, R::R2);
@@ -217,12 +189,14 @@ fn store_transport(a: &mut Asm) {
         a.load(Size::W, R::R1, R::R10, CHECK);
         a.load(Size::H, R::R2, R::R10, L4 + check);
         a.store(Size::H, R::R10, L4 + check, R::R1);
-        a.jump_if(Cond::Ne, R::R8, 0, changed);
+        a.load(Size::B, R::R3, PATH, at::FLAGS);
+        a.alu(Op::And, R::R3, TRANSLATE);
+        a.jump_if(Cond::Ne, R::R3, 0, changed);
         a.jump_if(Cond::Eq, R::R1, R::R2, done);
         a.bind(changed);
         a.load(Size::W, R::R5, R::R10, IP_LEN);
         a.alu(Op::Add, R::R5, ETHERNET_HEADER);
-        store(a, R::R5, L4, len);
+        store(a, Front::Xdp, R::R5, L4, len);
     };
     a.load(Size::W, R::R1, R::R10, PROTO);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::UDP), udp);
@@ -252,7 +226,7 @@ fn write_note(a: &mut Asm, secrets: &Secrets, pass: Label) {
     a.mov(R::R4, R::R2);
     a.alu(Op::Add, R::R4, i32::from(note::LEN));
     a.jump_if(Cond::Gt, R::R4, R::R3, pass);
-    a.load(Size::W, R::R4, R::R10, KEY);
+    a.load(Size::W, R::R4, R::R10, PLACE);
     a.load(Size::W, R::R5, R::R10, DIR);
     a.alu(Op::Lsh, R::R5, 31);
     a.alu(Op::Or, R::R4, R::R5);

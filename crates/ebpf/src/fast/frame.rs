@@ -38,15 +38,17 @@ pub(crate) const TOS: i16 = -192;
 /// TTL or hop limit.
 pub(crate) const TTL: i16 = -188;
 
-/// Copy of the packet's way, [`crate::layout::at::WAY`] bytes.
-pub(crate) const WAY: i16 = -352;
+/// Place of the connection.
+pub(crate) const PLACE: i16 = -264;
+/// Epoch of the rules in force.
+pub(crate) const EPOCH: i16 = -272;
+/// Pointer to this processor's turn.
+pub(crate) const TURN: i16 = -280;
 /// Argument of `bpf_redirect_neigh`, 20 bytes.
-pub(crate) const NEIGHBOUR: i16 = -376;
+pub(crate) const NEIGHBOUR: i16 = -304;
 /// Ethernet addresses to and from the next hop, and its place.
-pub(crate) const HOP: i16 = -392;
+pub(crate) const HOP: i16 = -320;
 pub(crate) const HOP_PLACE: i16 = HOP + 12;
-/// Whether those have been written into the header.
-pub(crate) const ADDRESSED: i16 = -396;
 
 /// Where a program looks at frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,14 +117,16 @@ pub(crate) mod xdp {
 pub(crate) mod helper {
     pub(crate) const MAP_LOOKUP: i32 = 1;
     pub(crate) const STORE_BYTES: i32 = 9;
-    pub(crate) const TAIL_CALL: i32 = 12;
+    pub(crate) const PROCESSOR: i32 = 8;
     pub(crate) const L4_CSUM_REPLACE: i32 = 11;
+    pub(crate) const TAIL_CALL: i32 = 12;
     pub(crate) const REDIRECT: i32 = 23;
     pub(crate) const LOAD_BYTES: i32 = 26;
     pub(crate) const CSUM_DIFF: i32 = 28;
     pub(crate) const ADJUST_META: i32 = 54;
     pub(crate) const SPIN_LOCK: i32 = 93;
     pub(crate) const SPIN_UNLOCK: i32 = 94;
+    pub(crate) const JIFFIES: i32 = 118;
     pub(crate) const KTIME_BOOT: i32 = 125;
     pub(crate) const CSUM_LEVEL: i32 = 135;
     pub(crate) const REDIRECT_NEIGH: i32 = 152;

@@ -15,36 +15,37 @@
 //! engine's socket has taken.
 
 mod early;
+mod find;
 pub(crate) mod frame;
 pub(crate) mod parse;
 mod send;
+mod sum;
+mod take;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod window;
 
 use tidegate_conntrack::Dir;
-use tidegate_wire::proto;
 
+use self::find::find;
 pub use self::frame::Front;
 use self::frame::{
-    DIR, DOUBT, ETHERNET, HOP_PLACE, INDEX, IP, KEY, LEN, LONGEST, NOW, PROTO, TOS, TTL, WAY,
-    answer, helper, note, skb,
+    DIR, DOUBT, ETHERNET, INDEX, IP, KEY, NOW, PLACE, TTL, answer, helper, note, skb,
 };
 pub(crate) use self::frame::{ETH_P_IP, ETH_P_IPV6};
+use self::take::take;
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::layout::{
-    CONNECTIONS, DOORS, FATES, FLOWS, Fate, GATES, GLOBALS, Hook, MAPS, OUT, TOS_COUNTS, at, gate,
-    global,
-};
+use crate::layout::{DOORS, FATES, Fate, GLOBALS, HASH, MAPS, global};
 use crate::maps::Map;
 use crate::object::{Program, object};
-use crate::stop::{EARLY_STOPS, STOPS};
 
 /// The packet that the program was started for.
 const CONTEXT: Reg = Reg::R6;
-/// The values of maps that the packet's connection has.
-const GLOBAL: Reg = Reg::R7;
-const GATE: Reg = Reg::R8;
+/// The packet's connection, and the path of its direction.
+const GATE: Reg = Reg::R7;
+const PATH: Reg = Reg::R8;
+/// Its TCP windows.
 const CONNECTION: Reg = Reg::R9;
 
 /// What nobody else knows.
@@ -57,6 +58,8 @@ pub struct Secrets {
     pub known: [u8; 2],
     /// Note on packets that the fast path has sent on.
     pub sent_on: [u32; 4],
+    /// Of the hash of flows.
+    pub hash: [u64; HASH],
 }
 
 /// `PACKET_OTHERHOST`: frames for somebody else, which nobody here looks at.
@@ -111,13 +114,12 @@ fn ingress(secrets: &Secrets) -> Asm {
     waits(&mut a, next);
     judged(&mut a, secrets, noted);
     read(&mut a, secrets, next, up);
-    find(&mut a, Front::Tcx, up);
+    find(&mut a, secrets, Front::Tcx, up);
     take(&mut a, hold, None);
     send::on(&mut a, secrets);
 
     a.bind(hold);
-    count_sent(&mut a);
-    unlock(&mut a);
+    turn::end(&mut a);
     a.bind(noted);
     mark_known(&mut a, secrets);
     a.bind(up);
@@ -150,13 +152,6 @@ fn waits(a: &mut Asm, next: Label) {
     a.jump_if(Cond::Ne, Reg::R1, 0, next);
 }
 
-/// The packet is counted among those that go up; R1 is its number.
-fn count_sent(a: &mut Asm) {
-    a.load(Size::D, Reg::R1, GATE, word(gate::SENT));
-    a.alu(Op::Add, Reg::R1, 1);
-    a.store(Size::D, GATE, word(gate::SENT), Reg::R1);
-}
-
 /// Goes to `noted` with a frame that [`early`] has judged.
 fn judged(a: &mut Asm, secrets: &Secrets, noted: Label) {
     use Reg as R;
@@ -173,7 +168,7 @@ fn judged(a: &mut Asm, secrets: &Secrets, noted: Label) {
     a.load(Size::W, R::R4, R::R2, note::PLACE);
     a.mov(R::R5, R::R4);
     a.alu(Op::And, R::R4, 0x7fff_ffff);
-    a.store(Size::W, R::R10, KEY, R::R4);
+    a.store(Size::W, R::R10, PLACE, R::R4);
     a.alu(Op::Rsh, R::R5, 31);
     a.store(Size::W, R::R10, DIR, R::R5);
     a.load(Size::W, R::R4, R::R2, note::FATE);
@@ -220,55 +215,6 @@ fn leave(a: &mut Asm, fate: Fate, to: Label) {
     a.jump(to);
 }
 
-/// Finds the packet's connection.
-fn find(a: &mut Asm, front: Front, up: Label) {
-    use Reg as R;
-    let (stranger, unknown, found) = (a.label(), a.label(), a.label());
-    a.load(Size::W, R::R1, CONTEXT, front.device());
-    a.store(Size::W, R::R10, KEY, R::R1);
-    a.store(Size::H, R::R10, KEY + 6, Hook::Ingress as i32);
-    a.store(Size::W, R::R10, INDEX, 0);
-    look_up(a, &GLOBALS, INDEX);
-    a.jump_if(Cond::Eq, R::R0, 0, unknown);
-    a.mov(GLOBAL, R::R0);
-    look_up(a, &FLOWS, KEY);
-    a.jump_if(Cond::Eq, R::R0, 0, stranger);
-    a.load(Size::W, R::R1, R::R0, 0);
-    a.store(Size::W, R::R10, KEY, R::R1);
-    a.load(Size::W, R::R1, R::R0, 4);
-    a.store(Size::W, R::R10, DIR, R::R1);
-    a.call(helper::KTIME_BOOT);
-    a.store(Size::D, R::R10, NOW, R::R0);
-    match front {
-        Front::Tcx => send::verify(a),
-        Front::Xdp => {
-            early::find_hop(a, unknown);
-            early::verify(a);
-        }
-    }
-    for (map, value) in [(&GATES, GATE), (&CONNECTIONS, CONNECTION)] {
-        look_up(a, map, KEY);
-        a.jump_if(Cond::Eq, R::R0, 0, unknown);
-        a.mov(value, R::R0);
-    }
-    a.jump(found);
-    a.bind(stranger);
-    a.mov(R::R1, CONTEXT);
-    a.load_map(
-        R::R2,
-        match front {
-            Front::Tcx => &STOPS,
-            Front::Xdp => &EARLY_STOPS,
-        },
-    );
-    a.mov(R::R3, 0);
-    // Comes back only if there is no such program.
-    a.call(helper::TAIL_CALL);
-    a.bind(unknown);
-    leave(a, Fate::Unknown, up);
-    a.bind(found);
-}
-
 /// Reads a packet as the programs here do, for those of [`crate::stop`]; what is not plain
 /// goes to `out`.
 pub(crate) fn look_for_packet(a: &mut Asm, secrets: &Secrets, front: Front, out: Label) {
@@ -286,122 +232,12 @@ pub(crate) fn look_for_packet(a: &mut Asm, secrets: &Secrets, front: Front, out:
 /// could not be verified.
 pub(crate) fn verify(a: &mut Asm, front: Front, out: Label) {
     a.store(Size::W, Reg::R10, DOUBT, 0);
-    a.store(Size::W, Reg::R10, INDEX, 0);
-    look_up(a, &GLOBALS, INDEX);
-    a.jump_if(Cond::Eq, Reg::R0, 0, out);
-    a.mov(GLOBAL, Reg::R0);
     match front {
         Front::Tcx => send::verify(a),
         Front::Xdp => early::verify(a),
     }
     a.load(Size::W, Reg::R1, Reg::R10, DOUBT);
     a.jump_if(Cond::Ne, Reg::R1, 0, out);
-}
-
-fn unlock(a: &mut Asm) {
-    a.mov(Reg::R1, CONNECTION);
-    a.call(helper::SPIN_UNLOCK);
-}
-
-/// Judges the packet and counts it, all under the connection's lock, which is still held
-/// where `hold` is reached. With XDP, so it is at `other`, for packets that go another way
-/// than the next hop that has been looked up.
-fn take(a: &mut Asm, hold: Label, other: Option<Label>) {
-    use Reg as R;
-    a.mov(R::R1, CONNECTION);
-    a.call(helper::SPIN_LOCK);
-    a.load(Size::W, R::R1, R::R10, DOUBT);
-    a.jump_if(Cond::Ne, R::R1, 0, hold);
-    let same = |a: &mut Asm, x: (Reg, i16), y: (Reg, i16), fate: Fate| {
-        let fine = a.label();
-        a.load(Size::D, R::R1, x.0, x.1);
-        a.load(Size::D, R::R2, y.0, y.1);
-        a.jump_if(Cond::Eq, R::R1, R::R2, fine);
-        leave(a, fate, hold);
-        a.bind(fine);
-    };
-    let epoch = (GLOBAL, word(global::EPOCH));
-    same(a, (GATE, word(gate::EPOCH)), epoch, Fate::Stale);
-    let done = (GATE, word(gate::DONE));
-    same(a, (GATE, word(gate::SENT)), done, Fate::Held);
-    choose_way(a, hold);
-    if let Some(other) = other {
-        a.load(Size::W, R::R1, R::R10, WAY + at::WAY_HOP);
-        a.load(Size::W, R::R2, R::R10, HOP_PLACE);
-        a.jump_if(Cond::Ne, R::R1, R::R2, other);
-    }
-    let (stateless, window, counted) = (a.label(), a.label(), a.label());
-    a.load(Size::W, R::R1, R::R10, PROTO);
-    a.jump_if(Cond::Ne, R::R1, i32::from(proto::TCP), stateless);
-    window::judge(a, CONNECTION, window);
-    a.bind(stateless);
-    count(a);
-    unlock(a);
-    a.jump(counted);
-    a.bind(window);
-    leave(a, Fate::Window, hold);
-    a.bind(counted);
-}
-
-/// Copies the way of the packet's direction and sees whether the packet can go it.
-fn choose_way(a: &mut Asm, hold: Label) {
-    use Reg as R;
-    let (no_way, ttl, too_big) = (a.label(), a.label(), a.label());
-    let (any_tos, fine) = (a.label(), a.label());
-    a.load(Size::W, R::R5, R::R10, DIR);
-    a.alu(Op::And, R::R5, 1);
-    a.alu(Op::Mul, R::R5, i32::from(at::WAY));
-    a.alu(Op::Add, R::R5, CONNECTION);
-    for at in (0..at::WAY).step_by(8) {
-        a.load(Size::D, R::R1, R::R5, at::WAYS + at);
-        a.store(Size::D, R::R10, WAY + at, R::R1);
-    }
-    a.load(Size::W, R::R1, R::R10, WAY + at::WAY_KIND);
-    a.jump_if(Cond::Eq, R::R1, 0, no_way);
-    a.load(Size::W, R::R2, R::R10, WAY + at::WAY_TOS);
-    a.jump_if(Cond::Eq, R::R2, 0, any_tos);
-    a.load(Size::W, R::R3, R::R10, TOS);
-    a.alu(Op::Or, R::R3, TOS_COUNTS as i32);
-    a.jump_if(Cond::Ne, R::R2, R::R3, no_way);
-    a.bind(any_tos);
-    a.jump_if(Cond::Ne, R::R1, OUT, fine);
-    a.load(Size::W, R::R1, R::R10, TTL);
-    a.jump_if(Cond::Le, R::R1, 1, ttl);
-    a.load(Size::W, R::R1, R::R10, LONGEST);
-    a.load(Size::W, R::R2, R::R10, WAY + at::WAY_MTU);
-    a.jump_if(Cond::Gt, R::R1, R::R2, too_big);
-    a.jump(fine);
-    for (label, fate) in [
-        (no_way, Fate::NoWay),
-        (ttl, Fate::Ttl),
-        (too_big, Fate::TooBig),
-    ] {
-        a.bind(label);
-        leave(a, fate, hold);
-    }
-    a.bind(fine);
-}
-
-/// Counts the packet for its connection.
-fn count(a: &mut Asm) {
-    use Reg as R;
-    a.load(Size::W, R::R5, R::R10, DIR);
-    a.alu(Op::And, R::R5, 1);
-    a.alu(Op::Lsh, R::R5, 4);
-    a.alu(Op::Add, R::R5, GATE);
-    a.load(Size::D, R::R1, R::R5, word(gate::COUNTS));
-    a.alu(Op::Add, R::R1, 1);
-    a.store(Size::D, R::R5, word(gate::COUNTS), R::R1);
-    a.load(Size::D, R::R1, R::R5, word(gate::COUNTS + 1));
-    a.load(Size::W, R::R2, R::R10, LEN);
-    a.alu(Op::Add, R::R1, R::R2);
-    a.store(Size::D, R::R5, word(gate::COUNTS + 1), R::R1);
-    let later = a.label();
-    a.load(Size::D, R::R1, R::R10, NOW);
-    a.load(Size::D, R::R2, GATE, word(gate::LAST));
-    a.jump_if(Cond::Ge, R::R2, R::R1, later);
-    a.store(Size::D, GATE, word(gate::LAST), R::R1);
-    a.bind(later);
 }
 
 /// Counts the packet by the fate at [`DOUBT`].
@@ -418,7 +254,7 @@ pub(crate) fn count_fate(a: &mut Asm) {
 /// Says on the frame whose it is: [`known`] reads that.
 fn mark_known(a: &mut Asm, secrets: &Secrets) {
     use Reg as R;
-    a.load(Size::W, R::R1, R::R10, KEY);
+    a.load(Size::W, R::R1, R::R10, PLACE);
     a.load(Size::W, R::R2, R::R10, DIR);
     a.alu(Op::Lsh, R::R2, 31);
     a.alu(Op::Or, R::R1, R::R2);

@@ -165,9 +165,9 @@ pub(super) fn header_sum(a: &mut Asm) {
     fold(a, Reg::R1, Reg::R2);
 }
 
-/// Folds a sum of less than 2^48 into 16 bits.
+/// Folds a sum of less than 2^40 into 16 bits.
 pub(super) fn fold(a: &mut Asm, sum: Reg, spare: Reg) {
-    for _ in 0..4 {
+    for _ in 0..3 {
         a.mov(spare, sum);
         a.alu(Op::Rsh, spare, 16);
         a.alu(Op::And, sum, 0xffff);

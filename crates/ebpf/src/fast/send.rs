@@ -3,13 +3,13 @@
 use tidegate_wire::proto;
 
 use super::frame::{
-    ADDRESSED, CHECK, DOUBT, ETH_P_IP, ETHERNET, HOP, HOP_PLACE, INDEX, IP, IP_LEN, LEN, NEIGHBOUR,
-    NOW, PROTO, PSEUDO, WAY, answer, helper, skb,
+    CHECK, DOUBT, ETH_P_IP, ETHERNET, Front, HOP, HOP_PLACE, INDEX, IP, IP_LEN, NEIGHBOUR, NOW,
+    PROTO, PSEUDO, answer, helper, skb,
 };
 use super::parse::{fold, header_sum};
-use super::{CONTEXT, GLOBAL, Secrets, count_fate, look_up, stack, word};
+use super::{CONTEXT, PATH, Secrets, count_fate, look_up, stack, sum, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::layout::{Fate, HOPS, OUT, SCRATCH, SUMS, at, global, hop};
+use crate::layout::{Fate, GLOBALS, HOPS, OUT, TRANSLATE, at, global, hop};
 
 /// Flags of `bpf_skb_store_bytes` and `bpf_l4_csum_replace`.
 const RECOMPUTE: i32 = 1;
@@ -20,15 +20,13 @@ const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
 pub(super) const ETHERNET_HEADER: i32 = 14;
 
-/// Verifies the transport checksum unless somebody has; R7 is the globals' value. Uses R8
-/// and R9. A packet that fails, or is too long to be summed up here, gets a doubt.
+/// Verifies the transport checksum unless somebody has. A packet that fails, or is too long to
+/// be summed up here, gets a doubt. Uses R9.
 pub(super) fn verify(a: &mut Asm) {
     use Reg as R;
-    let (fine, bad, some) = (a.label(), a.label(), a.label());
+    let (fine, bad, some, long) = (a.label(), a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, DOUBT);
     a.jump_if(Cond::Ne, R::R1, 0, fine);
-    a.load(Size::D, R::R1, GLOBAL, word(global::VERIFY));
-    a.jump_if(Cond::Eq, R::R1, 0, fine);
     // Segments are joined only when their sums are right, and cut ones get theirs later.
     a.load(Size::W, R::R1, CONTEXT, skb::GSO_SIZE);
     a.jump_if(Cond::Ne, R::R1, 0, fine);
@@ -37,59 +35,34 @@ pub(super) fn verify(a: &mut Asm) {
     a.load(Size::W, R::R1, R::R10, CHECK);
     a.jump_if(Cond::Eq, R::R1, 0, fine);
     a.bind(some);
+    sum::short(a, Front::Tcx, long);
+    a.jump_if(Cond::Eq, R::R0, 0xffff, fine);
+    a.bind(long);
+    counts(a, fine);
     // The card has verified it.
     a.mov(R::R1, CONTEXT);
     a.mov(R::R2, 0);
     a.call(helper::CSUM_LEVEL);
     a.jump_if(Cond::Sge, R::R0, 0, fine);
     // A sender on this machine leaves it to the card, with the pseudo-header's sum in place.
-    a.load(Size::D, R::R8, R::R10, PSEUDO);
-    fold(a, R::R8, R::R1);
+    a.load(Size::D, R::R2, R::R10, PSEUDO);
+    fold(a, R::R2, R::R1);
     a.load(Size::W, R::R1, R::R10, CHECK);
-    a.jump_if(Cond::Eq, R::R1, R::R8, fine);
-    sum_up(a, helper::LOAD_BYTES, bad);
+    a.jump_if(Cond::Eq, R::R1, R::R2, fine);
+    sum::up(a, helper::LOAD_BYTES, bad);
     a.jump_if(Cond::Eq, R::R0, 0xffff, fine);
     a.bind(bad);
     a.store(Size::W, R::R10, DOUBT, Fate::Checksum as i32);
     a.bind(fine);
 }
 
-/// R0: the folded sum over the pseudo-header, whose sum is in R8, and what follows, which
-/// `load` copies. Uses R9.
-pub(super) fn sum_up(a: &mut Asm, load: i32, bad: Label) {
-    use Reg as R;
-    a.store(Size::D, R::R10, PSEUDO, R::R8);
-    a.store(Size::W, R::R10, INDEX, 0);
-    look_up(a, &SUMS, INDEX);
-    a.jump_if(Cond::Eq, R::R0, 0, bad);
-    a.mov(R::R9, R::R0);
-    a.load(Size::W, R::R8, R::R10, LEN);
-    a.load(Size::W, R::R2, R::R10, IP_LEN);
-    a.alu(Op::Sub, R::R8, R::R2);
-    a.jump_if(Cond::Gt, R::R8, SCRATCH as i32, bad);
-    a.jump_if(Cond::Lt, R::R8, 8, bad);
-    a.alu(Op::Add, R::R2, ETHERNET_HEADER);
-    a.mov(R::R1, CONTEXT);
-    a.mov(R::R3, R::R9);
-    a.mov(R::R4, R::R8);
-    a.call(load);
-    a.jump_if(Cond::Ne, R::R0, 0, bad);
-    // Up to the next whole word, zeroes.
-    a.mov(R::R1, R::R9);
-    a.alu(Op::Add, R::R1, R::R8);
-    for i in 0..3 {
-        a.store(Size::B, R::R1, i, 0);
-    }
-    a.alu(Op::Add, R::R8, 3);
-    a.alu(Op::And, R::R8, !3);
-    a.mov(R::R1, 0);
-    a.mov(R::R2, 0);
-    a.mov(R::R3, R::R9);
-    a.mov(R::R4, R::R8);
-    a.load(Size::D, R::R5, R::R10, PSEUDO);
-    a.call(helper::CSUM_DIFF);
-    a.jump_if(Cond::Slt, R::R0, 0, bad);
-    fold(a, R::R0, R::R1);
+/// Goes to `fine` when checksums do not count.
+pub(super) fn counts(a: &mut Asm, fine: Label) {
+    a.store(Size::W, Reg::R10, INDEX, 0);
+    look_up(a, &GLOBALS, INDEX);
+    a.jump_if(Cond::Eq, Reg::R0, 0, fine);
+    a.load(Size::D, Reg::R1, Reg::R0, word(global::VERIFY));
+    a.jump_if(Cond::Eq, Reg::R1, 0, fine);
 }
 
 /// Copies the Ethernet addresses of the next hop whose place is at [`HOP_PLACE`] to [`HOP`];
@@ -126,33 +99,31 @@ pub(super) fn address(a: &mut Asm) {
     }
 }
 
-/// [`ADDRESSED`] becomes whether the header on the stack is for the next hop, whose address
-/// the kernel need not find then.
+/// R9: whether the header on the stack is for the next hop now, whose address the kernel need
+/// not find then.
 fn address_known(a: &mut Asm) {
     let (unknown, done) = (a.label(), a.label());
-    a.load(Size::W, Reg::R1, Reg::R10, WAY + at::WAY_HOP);
+    a.load(Size::W, Reg::R1, PATH, at::HOP);
     a.jump_if(Cond::Eq, Reg::R1, 0, unknown);
     a.store(Size::W, Reg::R10, HOP_PLACE, Reg::R1);
     hop(a, unknown);
     address(a);
-    a.store(Size::W, Reg::R10, ADDRESSED, 1);
+    a.mov(Reg::R9, 1);
     a.jump(done);
     a.bind(unknown);
-    a.store(Size::W, Reg::R10, ADDRESSED, 0);
+    a.mov(Reg::R9, 0);
     a.bind(done);
 }
 
-/// Rewrites the packet as its way says and sends it on.
+/// Rewrites the packet as its path says and sends it on. The turn ends when all has been read.
 pub(super) fn on(a: &mut Asm, secrets: &Secrets) {
     use Reg as R;
-    let (out, pass) = (a.label(), a.label());
+    let (pass, done) = (a.label(), a.label());
+    a.load(Size::B, R::R1, PATH, at::KIND);
+    a.jump_if(Cond::Ne, R::R1, OUT, pass);
     address_known(a);
-    a.load(Size::W, R::R7, R::R10, WAY + at::WAY_KIND);
-    a.load(Size::W, R::R8, R::R10, WAY + at::WAY_TRANSLATE);
-    rewrite(a);
-    a.jump_if(Cond::Eq, R::R7, OUT, out);
-    a.jump(pass);
-    a.bind(out);
+    network(a);
+    translate(a);
     a.store(Size::W, R::R10, DOUBT, Fate::Forwarded as i32);
     count_fate(a);
     for (i, word) in secrets.sent_on.into_iter().enumerate() {
@@ -160,19 +131,27 @@ pub(super) fn on(a: &mut Asm, secrets: &Secrets) {
         a.store(Size::W, CONTEXT, skb::CB + 4 * i as i16, R::R1);
     }
     redirect(a);
+
     a.bind(pass);
+    translates(a, done);
+    network(a);
+    translate(a);
+    a.bind(done);
+    turn::end(a);
     a.store(Size::W, R::R10, DOUBT, Fate::Passed as i32);
     count_fate(a);
     a.mov(R::R0, answer::PASS);
     a.exit();
 }
 
+/// R9 is whether the frame has its addresses.
 fn redirect(a: &mut Asm) {
     use Reg as R;
     let (v6, known, ask) = (a.label(), a.label(), a.label());
-    a.load(Size::W, R::R1, R::R10, ADDRESSED);
-    a.jump_if(Cond::Eq, R::R1, 0, ask);
-    a.load(Size::W, R::R1, R::R10, WAY + at::WAY_DEV);
+    a.jump_if(Cond::Eq, R::R9, 0, ask);
+    a.load(Size::W, R::R9, PATH, at::DEV);
+    turn::end(a);
+    a.mov(R::R1, R::R9);
     a.mov(R::R2, 0);
     a.call(helper::REDIRECT);
     a.exit();
@@ -185,10 +164,12 @@ fn redirect(a: &mut Asm) {
     a.store(Size::W, R::R10, NEIGHBOUR, AF_INET6);
     a.bind(known);
     for at in (0..16).step_by(4) {
-        a.load(Size::W, R::R1, R::R10, WAY + at::WAY_NEXT_HOP + at);
+        a.load(Size::W, R::R1, PATH, at::NEXT_HOP + at);
         a.store(Size::W, R::R10, NEIGHBOUR + 4 + at, R::R1);
     }
-    a.load(Size::W, R::R1, R::R10, WAY + at::WAY_DEV);
+    a.load(Size::W, R::R9, PATH, at::DEV);
+    turn::end(a);
+    a.mov(R::R1, R::R9);
     stack(a, R::R2, NEIGHBOUR);
     a.mov(R::R3, 20);
     a.mov(R::R4, 0);
@@ -196,42 +177,59 @@ fn redirect(a: &mut Asm) {
     a.exit();
 }
 
-/// R7 is the kind of way, R8 whether addresses and ports change.
-fn rewrite(a: &mut Asm) {
+/// The headers on the stack as they are to be, and into the frame with them. R9 stays.
+fn network(a: &mut Asm) {
     use Reg as R;
-    let (v6, network, transport, done) = (a.label(), a.label(), a.label(), a.label());
-    a.load(Size::W, R::R9, CONTEXT, skb::PROTOCOL);
-    a.jump_if(Cond::Eq, R::R7, OUT, network);
-    a.jump_if(Cond::Eq, R::R8, 0, done);
-    a.bind(network);
-    a.jump_if(Cond::Ne, R::R9, ETH_P_IP, v6);
-    addresses(a, IP + 12, 4);
-    one_less(a, IP + 8);
-    a.store(Size::H, R::R10, IP + 10, 0);
-    header_sum(a);
-    a.alu(Op::Xor, R::R1, 0xffff);
-    a.store(Size::H, R::R10, IP + 10, R::R1);
+    let (v6, done) = (a.label(), a.label());
+    a.load(Size::W, R::R1, CONTEXT, skb::PROTOCOL);
+    a.jump_if(Cond::Ne, R::R1, ETH_P_IP, v6);
+    ipv4(a);
     // The header's sum is the same as before, and the card's does not cover Ethernet.
-    store(a, 0, ETHERNET, ETHERNET_HEADER + 20, 0);
-    a.jump(transport);
+    sum::store(a, Front::Tcx, 0, ETHERNET, ETHERNET_HEADER + 20);
+    a.jump(done);
     a.bind(v6);
     addresses(a, IP + 8, 16);
     one_less(a, IP + 7);
     store(a, 0, ETHERNET, ETHERNET_HEADER, 0);
     store(a, ETHERNET_HEADER, IP, 40, RECOMPUTE);
-    a.bind(transport);
-    a.jump_if(Cond::Eq, R::R8, 0, done);
-    ports(a);
     a.bind(done);
+}
+
+/// The IPv4 header on the stack as it is to be.
+pub(super) fn ipv4(a: &mut Asm) {
+    use Reg as R;
+    let (same, done) = (a.label(), a.label());
+    one_less(a, IP + 8);
+    translates(a, same);
+    addresses(a, IP + 12, 4);
+    a.store(Size::H, R::R10, IP + 10, 0);
+    header_sum(a);
+    a.alu(Op::Xor, R::R1, 0xffff);
+    a.jump(done);
+    // Only the TTL is another: what is forwarded comes here, and nothing else.
+    a.bind(same);
+    a.load(Size::H, R::R1, R::R10, IP + 10);
+    a.alu(Op::Add, R::R1, i32::from(0x0100_u16.to_be()));
+    a.jump_if(Cond::Lt, R::R1, 0xffff, done);
+    a.alu(Op::Add, R::R1, 1);
+    a.bind(done);
+    a.store(Size::H, R::R10, IP + 10, R::R1);
+}
+
+/// Goes to `same` when the path changes neither addresses nor ports.
+pub(super) fn translates(a: &mut Asm, same: Label) {
+    a.load(Size::B, Reg::R1, PATH, at::FLAGS);
+    a.alu(Op::And, Reg::R1, TRANSLATE);
+    a.jump_if(Cond::Eq, Reg::R1, 0, same);
 }
 
 /// Puts the new addresses into the header on the stack, if they change.
 pub(super) fn addresses(a: &mut Asm, to: i16, len: i16) {
     let same = a.label();
-    a.jump_if(Cond::Eq, Reg::R8, 0, same);
-    for (from, to) in [(at::WAY_SRC, to), (at::WAY_DST, to + len)] {
+    translates(a, same);
+    for (from, to) in [(at::SRC, to), (at::DST, to + len)] {
         for at in (0..len).step_by(4) {
-            a.load(Size::W, Reg::R1, Reg::R10, WAY + from + at);
+            a.load(Size::W, Reg::R1, PATH, from + at);
             a.store(Size::W, Reg::R10, to + at, Reg::R1);
         }
     }
@@ -239,9 +237,10 @@ pub(super) fn addresses(a: &mut Asm, to: i16, len: i16) {
 }
 
 /// TTL or hop limit of what is forwarded.
-fn one_less(a: &mut Asm, at: i16) {
+pub(super) fn one_less(a: &mut Asm, at: i16) {
     let stays = a.label();
-    a.jump_if(Cond::Ne, Reg::R7, OUT, stays);
+    a.load(Size::B, Reg::R1, PATH, at::KIND);
+    a.jump_if(Cond::Ne, Reg::R1, OUT, stays);
     a.load(Size::B, Reg::R1, Reg::R10, at);
     a.alu(Op::Sub, Reg::R1, 1);
     a.store(Size::B, Reg::R10, at, Reg::R1);
@@ -258,42 +257,39 @@ fn store(a: &mut Asm, offset: i32, from: i16, len: i32, flags: i32) {
     a.call(helper::STORE_BYTES);
 }
 
-/// Transport checksum and ports.
-fn ports(a: &mut Asm) {
+/// Transport checksum and ports, if the path changes them. R9 stays.
+fn translate(a: &mut Asm) {
     use Reg as R;
-    let (udp, known) = (a.label(), a.label());
-    // R8: place of the transport header. R9: of its checksum. R7: flags; an absent sum of
-    // UDP stays absent.
-    a.load(Size::W, R::R8, R::R10, IP_LEN);
-    a.alu(Op::Add, R::R8, ETHERNET_HEADER);
-    a.mov(R::R9, R::R8);
+    let (udp, known, same) = (a.label(), a.label(), a.label());
+    translates(a, same);
+    // R7, the gate, is needed no more: place of the checksum. An absent sum of UDP stays absent.
+    a.load(Size::W, R::R7, R::R10, IP_LEN);
+    a.alu(Op::Add, R::R7, ETHERNET_HEADER);
     a.load(Size::W, R::R1, R::R10, PROTO);
-    a.store(Size::W, R::R10, INDEX, R::R7);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::UDP), udp);
-    a.alu(Op::Add, R::R9, 16);
-    a.mov(R::R7, 0);
+    a.alu(Op::Add, R::R7, 16);
+    a.store(Size::W, R::R10, INDEX, 0);
     a.jump(known);
     a.bind(udp);
-    a.alu(Op::Add, R::R9, 6);
-    a.mov(R::R7, MANGLED_0);
+    a.alu(Op::Add, R::R7, 6);
+    a.store(Size::W, R::R10, INDEX, MANGLED_0);
     a.bind(known);
-    for (diff, flag) in [
-        (at::WAY_ADDRESS_DIFF, PSEUDO_HEADER),
-        (at::WAY_PORT_DIFF, 0),
-    ] {
+    for (diff, flag) in [(at::ADDRESS_DIFF, PSEUDO_HEADER), (at::PORT_DIFF, 0)] {
         a.mov(R::R1, CONTEXT);
-        a.mov(R::R2, R::R9);
+        a.mov(R::R2, R::R7);
         a.mov(R::R3, 0);
-        a.load(Size::W, R::R4, R::R10, WAY + diff);
-        a.mov(R::R5, R::R7);
+        a.load(Size::W, R::R4, PATH, diff);
+        a.load(Size::W, R::R5, R::R10, INDEX);
         a.alu(Op::Or, R::R5, flag);
         a.call(helper::L4_CSUM_REPLACE);
     }
     a.mov(R::R1, CONTEXT);
-    a.mov(R::R2, R::R8);
-    stack(a, R::R3, WAY + at::WAY_PORTS);
+    a.load(Size::W, R::R2, R::R10, IP_LEN);
+    a.alu(Op::Add, R::R2, ETHERNET_HEADER);
+    a.mov(R::R3, PATH);
+    a.alu(Op::Add, R::R3, i32::from(at::PORTS));
     a.mov(R::R4, 4);
     a.mov(R::R5, 0);
     a.call(helper::STORE_BYTES);
-    a.load(Size::W, R::R7, R::R10, INDEX);
+    a.bind(same);
 }

@@ -7,7 +7,7 @@ use tidegate_conntrack::entry::{TcpClass, TcpConn, TcpSide, TcpState, tcp_flag};
 use super::frame::{ACK, DIR, END, SACK, SEQ, WINDOW};
 use super::window::judge;
 use crate::asm::{Asm, Reg, Size};
-use crate::layout::{CONNECTION, Connection, tcp_state};
+use crate::layout::{CONNECTION, tcp_state, windows};
 
 /// Numbers of a segment without payload options.
 struct Segment {
@@ -48,11 +48,7 @@ fn run(before: &TcpState, segment: &Segment) -> (bool, TcpState) {
         segment.window,
     ];
     let mut memory: Vec<u8> = numbers.iter().flat_map(|n| n.to_ne_bytes()).collect();
-    let connection = Connection {
-        ways: [None; 2],
-        tcp: *before,
-    };
-    memory.extend(connection.to_bytes());
+    memory.extend(windows(before));
     let vm = rbpf::EbpfVmRaw::new(Some(&code)).unwrap();
     let passed = vm.execute_program(&mut memory).unwrap() == 1;
     let bytes: &[u8; CONNECTION] = memory[24..].try_into().unwrap();

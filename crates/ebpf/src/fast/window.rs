@@ -41,7 +41,7 @@ fn sides(a: &mut Asm, connection: Reg) {
 fn acknowledged(a: &mut Asm) {
     let plain = a.label();
     a.load(Size::W, Reg::R0, Reg::R10, ACK);
-    a.load(Size::W, Reg::R3, RECEIVER, at::FLAGS);
+    a.load(Size::W, Reg::R3, RECEIVER, at::SIDE_FLAGS);
     a.alu(Op::And, Reg::R3, i32::from(tcp_flag::SACK_PERM));
     a.jump_if(Cond::Eq, Reg::R3, 0, plain);
     a.load(Size::W, Reg::R0, Reg::R10, SACK);
@@ -117,7 +117,7 @@ fn update_sender(a: &mut Asm) {
     a.bind(old);
     // More was acknowledged.
     a.load(Size::W, R::R4, R::R10, ACK);
-    a.load(Size::W, R::R3, SENDER, at::FLAGS);
+    a.load(Size::W, R::R3, SENDER, at::SIDE_FLAGS);
     a.alu(Op::And, R::R3, i32::from(tcp_flag::MAXACK_SET));
     a.jump_if(Cond::Eq, R::R3, 0, set);
     a.load(Size::W, R::R3, SENDER, at::MAXACK);
@@ -139,9 +139,9 @@ fn update_sender(a: &mut Asm) {
 }
 
 fn raise(a: &mut Asm, side: Reg, flag: u8) {
-    a.load(Size::W, Reg::R3, side, at::FLAGS);
+    a.load(Size::W, Reg::R3, side, at::SIDE_FLAGS);
     a.alu(Op::Or, Reg::R3, i32::from(flag));
-    a.store(Size::W, side, at::FLAGS, Reg::R3);
+    a.store(Size::W, side, at::SIDE_FLAGS, Reg::R3);
 }
 
 /// What the segment grants its receiver.
@@ -162,9 +162,9 @@ fn update_receiver(a: &mut Asm) {
     a.load(Size::W, R::R3, R::R10, ACK);
     a.load(Size::W, R::R4, RECEIVER, at::END);
     a.jump_if32(Cond::Ne, R::R3, R::R4, unacknowledged);
-    a.load(Size::W, R::R3, RECEIVER, at::FLAGS);
+    a.load(Size::W, R::R3, RECEIVER, at::SIDE_FLAGS);
     a.alu(Op::And, R::R3, !i32::from(tcp_flag::DATA_UNACKNOWLEDGED));
-    a.store(Size::W, RECEIVER, at::FLAGS, R::R3);
+    a.store(Size::W, RECEIVER, at::SIDE_FLAGS, R::R3);
     a.bind(unacknowledged);
 }
 

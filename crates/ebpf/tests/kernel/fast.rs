@@ -1,16 +1,31 @@
 //! A loaded set of programs with its maps.
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
-use tidegate_ebpf::layout::{CONNECTION, FLOW, Fate, GATE, GLOBAL, HOP, KEY};
+use tidegate_ebpf::layout::{BUCKET, CONNECTION, Fate, GATE, GLOBAL, HASH, HOP, Slot, TURN, turn};
 
 pub(crate) const SECRETS: Secrets = Secrets {
     injected: [2, 1, 2, 3, 4, 5],
     known: [0x02, 0x77],
     sent_on: [0x1111_1111, 0x2222_2222, 0x3333_3333, 0x4444_4444],
+    hash: SECRET,
 };
+
+/// Odd numbers, all different.
+const SECRET: [u64; HASH] = {
+    let mut secret = [0; HASH];
+    let mut i = 0;
+    while i < HASH {
+        secret[i] = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(2 * i as u64 + 1);
+        i += 1;
+    }
+    secret
+};
+
+/// Buckets of the index.
+pub(crate) const BUCKETS: u32 = 256;
 
 /// `BPF_F_LOCK`
 const LOCK: u64 = 4;
@@ -45,7 +60,7 @@ impl Fast {
     pub(crate) fn load(front: Front) -> Self {
         let bytes = programs(&SECRETS).unwrap();
         let mut loader = EbpfLoader::new();
-        for (name, entries) in [("flows", 256), ("gates", 128), ("connections", 128)] {
+        for (name, entries) in [("flows", BUCKETS), ("gates", 128), ("connections", 128)] {
             loader.map_max_entries(name, entries);
         }
         let mut kernel = loader.load(&bytes).unwrap();
@@ -85,10 +100,12 @@ impl Fast {
         done.duration.as_nanos() as u64
     }
 
-    pub(crate) fn set_flow(&mut self, key: [u8; KEY], value: [u8; FLOW]) {
-        let map = self.kernel.map_mut("flows").unwrap();
-        let mut map: HashMap<_, [u8; KEY], [u8; FLOW]> = map.try_into().unwrap();
-        map.insert(key, value, 0).unwrap();
+    pub(crate) fn set_flow(&mut self, slot: &Slot) {
+        let mut map = array::<[u64; BUCKET]>(&mut self.kernel, "flows");
+        let first = slot.bucket(BUCKETS).start;
+        let mut bucket = [0; BUCKET];
+        bucket[BUCKET - 1] = slot.word();
+        map.set((first / BUCKET) as u32, bucket, 0).unwrap();
     }
 
     pub(crate) fn gate(&mut self, place: u32) -> [u64; GATE] {
@@ -127,6 +144,17 @@ impl Fast {
     pub(crate) fn set_connection(&mut self, place: u32, connection: [u8; CONNECTION]) {
         let mut map = array::<[u8; CONNECTION]>(&mut self.kernel, "connections");
         map.set(place, connection, LOCK).unwrap();
+    }
+
+    /// How many turns have begun; all of them have ended.
+    #[allow(dead_code, reason = "for the tests")]
+    pub(crate) fn turns(&mut self) -> u64 {
+        let map = array::<[u64; TURN]>(&mut self.kernel, "turns");
+        let all = map.iter().map(Result::unwrap).map(|t| {
+            assert_eq!(t[turn::BEGUN], t[turn::ENDED]);
+            t[turn::BEGUN]
+        });
+        all.sum()
     }
 
     pub(crate) fn fate(&mut self, fate: Fate) -> u64 {

@@ -93,6 +93,7 @@ fn datagrams_are_forwarded_as_the_tracker_would() {
         }
         assert!(twin.sent_on > 300, "{} sent on", twin.sent_on);
         assert!(twin.left > 20, "{} left", twin.left);
+        assert!(twin.fast.turns() > 300);
     }
 }
 
@@ -171,6 +172,7 @@ fn segments_are_forwarded_and_judged_as_the_tracker_would() {
         }
         assert!(twin.sent_on > 1500, "{} sent on", twin.sent_on);
         assert!(twin.left > 100, "{} left", twin.left);
+        assert!(twin.fast.turns() > 1500);
     }
 }
 
@@ -264,6 +266,52 @@ fn another_epoch_ends_all_ways() {
     twin.fast.set_globals(globals(2));
     assert_eq!(twin.fast.run(&datagram).0, TCX.left);
     assert_eq!(twin.fast.fate(Fate::Stale), 1);
+}
+
+/// Whatever becomes of a packet, its program's turn ends: who shuts a gate waits for that.
+#[test]
+fn turns_end_on_every_way() {
+    if !allowed() {
+        return;
+    }
+    for (front, (family, ends)) in both() {
+        let mut twin = udp(front, family, &ends);
+        let [there, back] = ways(family, &ends);
+        let stranger = Way {
+            src: (there.src.0, there.src.1 + 1),
+            ..there
+        };
+        let mut gate = twin.fast.gate(PLACE);
+        for (packet, sent) in [(there, true), (stranger, false), (back, true)] {
+            let answer = twin.fast.run(&frame(&packet.udp(b"one"))).0;
+            assert_eq!(answer == front.sent_on, sent);
+        }
+        twin.fast.set_hop(HOP, [0; 3]);
+        twin.fast.run(&frame(&there.udp(b"two")));
+        gate[gate::DONE] = gate::SHUT;
+        twin.fast.set_gate(PLACE, gate);
+        assert_eq!(twin.fast.run(&frame(&there.udp(b"three"))).0, front.left);
+        assert_eq!(twin.fast.turns(), 5);
+    }
+}
+
+/// Two flows whose slots look the same: the path tells them apart.
+#[test]
+fn a_slot_is_not_yet_a_flow() {
+    if !allowed() {
+        return;
+    }
+    for (front, (family, ends)) in both() {
+        let mut twin = udp(front, family, &ends);
+        let [there, _] = ways(family, &ends);
+        let datagram = frame(&there.udp(b"one"));
+        let mut gate = twin.fast.gate(PLACE);
+        // The last byte of the key's ports.
+        gate[gate::PATHS + 5] ^= u64::from_ne_bytes([0, 0, 0, 1, 0, 0, 0, 0]);
+        twin.fast.set_gate(PLACE, gate);
+        assert_eq!(twin.fast.run(&datagram), (front.left, datagram));
+        assert_eq!(twin.fast.gate(PLACE), gate);
+    }
 }
 
 /// Frames that the fast path must not touch: what the engine lets in, and other protocols.

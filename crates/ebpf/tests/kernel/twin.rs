@@ -7,11 +7,12 @@ use tidegate_conntrack::{
 };
 use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
-    Connection, GATE, GLOBAL, Goes, Hook, Way, flow, gate, global, hop, key, tcp_state,
+    GATE, GLOBAL, Goes, Hook, PATH, Slot, Way, gate, global, hop, key, mix, path, tcp_state,
+    windows,
 };
 use tidegate_wire::{checksum, parse};
 
-use crate::fast::{Fast, Front, SECRETS, XDP};
+use crate::fast::{BUCKETS, Fast, Front, SECRETS, XDP};
 
 /// Loopback, which packets of a test run come by.
 const DEV: u32 = 1;
@@ -119,8 +120,11 @@ impl Twin {
         twin.fast.set_hop(HOP, [first, second, 0]);
         for dir in Dir::BOTH {
             let tuple = *twin.ct.entry(twin.id).unwrap().tuple(dir);
-            let key = key(DEV, Hook::Ingress, &tuple);
-            twin.fast.set_flow(key, flow(PLACE, dir));
+            twin.fast.set_flow(&Slot {
+                place: PLACE,
+                dir,
+                mix: mix(&SECRETS.hash, &key(DEV, Hook::Ingress, &tuple)),
+            });
         }
         twin.give();
         twin
@@ -154,12 +158,13 @@ impl Twin {
     /// Lets the kernel have the connection as the tracker knows it.
     pub(crate) fn give(&mut self) {
         let entry = self.ct.entry(self.id).unwrap();
-        let connection = Connection {
-            ways: self.ways(),
-            tcp: entry.tcp().copied().unwrap_or_default(),
-        };
-        self.fast.set_connection(PLACE, connection.to_bytes());
+        let tcp = entry.tcp().copied().unwrap_or_default();
+        self.fast.set_connection(PLACE, windows(&tcp));
         let mut gate = self.fast.gate(PLACE);
+        let ways = self.ways();
+        for (dir, way) in Dir::BOTH.into_iter().zip(&ways) {
+            set_path(&mut gate, dir, way.as_ref().unwrap());
+        }
         gate[gate::DONE] = gate[gate::SENT];
         gate[gate::EPOCH] = 1;
         for dir in Dir::BOTH {
@@ -235,10 +240,21 @@ impl Twin {
     }
 }
 
+/// Writes one direction's path.
+pub(crate) fn set_path(gate: &mut [u64; GATE], dir: Dir, way: &Way) {
+    let path = path(&key(DEV, Hook::Ingress, &way.before), Some(way));
+    let first = gate::PATHS + PATH / 2 * dir as usize;
+    let (one, other) = path.split_at(PATH / 2);
+    gate[first..first + PATH / 2].copy_from_slice(one);
+    let second = first + gate::REST;
+    gate[second..second + PATH / 2].copy_from_slice(other);
+}
+
 pub(crate) fn globals(epoch: u64) -> [u64; GLOBAL] {
     let mut globals = [0; GLOBAL];
     globals[global::EPOCH] = epoch;
     globals[global::VERIFY] = 1;
+    globals[global::LAST_BUCKET] = u64::from(BUCKETS - 1);
     globals
 }
 

@@ -1,0 +1,125 @@
+//! Whose a packet is.
+
+use super::frame::{DIR, EPOCH, Front, INDEX, KEY, PLACE, helper};
+use super::{CONTEXT, GATE, PATH, Secrets, early, leave, look_up, send, turn, word};
+use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::layout::{
+    BUCKET, FLOWS, Fate, GATES, GLOBALS, HASH, Hook, MIX_INDEX, MIX_TAG, gate, global, slot,
+};
+use crate::stop::{EARLY_STOPS, STOPS};
+
+/// Begins a turn and finds the packet's connection.
+pub(super) fn find(a: &mut Asm, secrets: &Secrets, front: Front, up: Label) {
+    use Reg as R;
+    let (none, stranger, unknown, found) = (a.label(), a.label(), a.label(), a.label());
+    a.load(Size::W, R::R1, CONTEXT, front.device());
+    a.store(Size::W, R::R10, KEY, R::R1);
+    a.store(Size::H, R::R10, KEY + 6, Hook::Ingress as i32);
+    turn::begin(a, none);
+    a.store(Size::W, R::R10, INDEX, 0);
+    look_up(a, &GLOBALS, INDEX);
+    a.jump_if(Cond::Eq, R::R0, 0, unknown);
+    a.load(Size::D, R::R1, R::R0, word(global::EPOCH));
+    a.store(Size::D, R::R10, EPOCH, R::R1);
+    a.load(Size::D, R::R9, R::R0, word(global::LAST_BUCKET));
+    whose(a, secrets, stranger);
+    look_up(a, &GATES, PLACE);
+    a.jump_if(Cond::Eq, R::R0, 0, unknown);
+    a.mov(GATE, R::R0);
+    a.load(Size::W, PATH, R::R10, DIR);
+    a.alu(Op::And, PATH, 1);
+    a.alu(Op::Lsh, PATH, 6);
+    a.alu(Op::Add, PATH, GATE);
+    a.alu(Op::Add, PATH, i32::from(word(gate::PATHS)));
+    is_its(a, stranger);
+    match front {
+        Front::Tcx => send::verify(a),
+        Front::Xdp => {
+            early::find_hop(a, unknown);
+            early::verify(a);
+        }
+    }
+    a.jump(found);
+    a.bind(stranger);
+    turn::end(a);
+    a.mov(R::R1, CONTEXT);
+    a.load_map(
+        R::R2,
+        match front {
+            Front::Tcx => &STOPS,
+            Front::Xdp => &EARLY_STOPS,
+        },
+    );
+    a.mov(R::R3, 0);
+    // Comes back only if there is no such program.
+    a.call(helper::TAIL_CALL);
+    a.jump(none);
+    a.bind(unknown);
+    turn::end(a);
+    a.bind(none);
+    leave(a, Fate::Unknown, up);
+    a.bind(found);
+}
+
+/// Looks the key up in the index, whose last bucket's number is in R9: [`PLACE`] and [`DIR`]
+/// become whose it probably is.
+fn whose(a: &mut Asm, secrets: &Secrets, stranger: Label) {
+    use Reg as R;
+    let (v4, found) = (a.label(), a.label());
+    let product = |a: &mut Asm, i: usize| {
+        a.load(Size::W, R::R1, R::R10, KEY + 4 * i as i16);
+        a.constant(R::R2, secrets.hash[i]);
+        a.alu(Op::Mul, R::R1, R::R2);
+        a.alu(Op::Add, R::R0, R::R1);
+    };
+    a.mov(R::R0, 0);
+    // What both families have; other words of IPv4 are zero.
+    const BOTH: [usize; 5] = [0, 1, 2, 6, 10];
+    for i in BOTH {
+        product(a, i);
+    }
+    a.load(Size::B, R::R1, R::R10, KEY + 5);
+    a.jump_if(Cond::Eq, R::R1, 4, v4);
+    for i in (0..HASH).filter(|i| !BOTH.contains(i)) {
+        product(a, i);
+    }
+    a.bind(v4);
+    a.mov(R::R8, R::R0);
+    a.alu(Op::Rsh, R::R8, MIX_TAG);
+    a.alu(Op::Or, R::R8, 1);
+    a.alu(Op::Rsh, R::R0, MIX_INDEX);
+    a.alu(Op::And, R::R0, R::R9);
+    a.store(Size::W, R::R10, INDEX, R::R0);
+    look_up(a, &FLOWS, INDEX);
+    a.jump_if(Cond::Eq, R::R0, 0, stranger);
+    let slots = [(); BUCKET].map(|()| a.label());
+    for (i, there) in slots.into_iter().enumerate() {
+        a.load(Size::W, R::R1, R::R0, word(i) + slot::TAG);
+        a.jump_if32(Cond::Eq, R::R1, R::R8, there);
+    }
+    a.jump(stranger);
+    for (i, there) in slots.into_iter().enumerate() {
+        a.bind(there);
+        a.load(Size::W, R::R1, R::R0, word(i) + slot::WHOSE);
+        a.jump(found);
+    }
+    a.bind(found);
+    a.mov(R::R2, R::R1);
+    a.alu(Op::Rsh, R::R1, 1);
+    a.store(Size::W, R::R10, PLACE, R::R1);
+    a.alu(Op::And, R::R2, 1);
+    a.store(Size::W, R::R10, DIR, R::R2);
+}
+
+/// Goes to `stranger` when the path is another flow's.
+fn is_its(a: &mut Asm, stranger: Label) {
+    use Reg as R;
+    for at in (0..40).step_by(8) {
+        a.load(Size::D, R::R1, PATH, at);
+        a.load(Size::D, R::R2, R::R10, KEY + at);
+        a.jump_if(Cond::Ne, R::R1, R::R2, stranger);
+    }
+    a.load(Size::W, R::R1, PATH, 40);
+    a.load(Size::W, R::R2, R::R10, KEY + 40);
+    a.jump_if(Cond::Ne, R::R1, R::R2, stranger);
+}
