@@ -14,7 +14,7 @@ pub use self::connection::{
 pub(crate) use self::connection::{EARLY, OUT, TOS_COUNTS, TRANSLATE, at};
 pub use self::fate::Fate;
 pub use self::index::{BUCKET, HASH, Mix, Slot, buckets, mix};
-pub(crate) use self::index::{MIX_INDEX, MIX_TAG, slot};
+pub(crate) use self::index::{MIX_FACTOR, MIX_INDEX, MIX_TAG, slot};
 use crate::maps::{Kind, Map};
 
 /// Bytes of a flow's key.

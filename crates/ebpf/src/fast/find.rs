@@ -4,7 +4,8 @@ use super::frame::{DIR, EPOCH, Front, INDEX, KEY, PLACE, helper};
 use super::{CONTEXT, GATE, PATH, Secrets, early, leave, look_up, send, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{
-    BUCKET, FLOWS, Fate, GATES, GLOBALS, HASH, Hook, MIX_INDEX, MIX_TAG, gate, global, slot,
+    BUCKET, FLOWS, Fate, GATES, GLOBALS, HASH, Hook, MIX_FACTOR, MIX_INDEX, MIX_TAG, gate, global,
+    slot,
 };
 use crate::stop::{EARLY_STOPS, STOPS};
 
@@ -84,6 +85,11 @@ fn whose(a: &mut Asm, secrets: &Secrets, stranger: Label) {
         product(a, i);
     }
     a.bind(v4);
+    a.mov(R::R1, R::R0);
+    a.alu(Op::Rsh, R::R1, 32);
+    a.alu(Op::Xor, R::R0, R::R1);
+    a.constant(R::R1, MIX_FACTOR);
+    a.alu(Op::Mul, R::R0, R::R1);
     a.mov(R::R8, R::R0);
     a.alu(Op::Rsh, R::R8, MIX_TAG);
     a.alu(Op::Or, R::R8, 1);
