@@ -24,7 +24,9 @@ impl Conntrack {
         template: Option<&Template>,
     ) -> Tracked {
         self.note = None;
-        self.reap();
+        if !self.dying.is_empty() {
+            self.reap();
+        }
         self.handle_timeout(now);
         let template = template.copied().unwrap_or_default();
         let l4 = pkt
@@ -85,11 +87,14 @@ impl Conntrack {
         template: &Template,
     ) -> Result<Attached, NoEntry> {
         let hash = self.hash_of(tuple, template.zone);
-        let (id, dir) = match self.find_alive(now, tuple, template.zone, hash) {
+        let (id, dir, status) = match self.find_alive(now, tuple, template.zone, hash) {
             Some(found) => found,
-            None => (self.create(now, tuple, hash, template)?, Dir::Original),
+            None => {
+                let id = self.create(now, tuple, hash, template)?;
+                let status = self.slab.get(id).map_or(Status::default(), |e| e.status);
+                (id, Dir::Original, status)
+            }
         };
-        let status = self.slab.get(id).map_or(Status::default(), |e| e.status);
         let info = match dir {
             Dir::Reply => CtInfo::EstablishedReply,
             Dir::Original if status.has(Status::SEEN_REPLY) => CtInfo::Established,
@@ -103,12 +108,19 @@ impl Conntrack {
     fn judge(&mut self, packet: &Packet<'_>, attached: Attached) -> Option<Tracked> {
         let id = attached.id;
         self.recall(id);
-        let Some(entry) = self.slab.get_mut(id) else {
+        let Some((entry, armed)) = self.slab.get_timed(id) else {
             return Some(self.invalid(InvalidReason::NoTuple));
         };
         let verdict = tracker::track(&self.config, &mut self.note, entry, packet, attached.dir);
         match verdict {
-            Verdict::Refresh(seconds) => refresh(entry, packet, attached.dir, seconds),
+            Verdict::Refresh(seconds) => {
+                refresh(entry, packet, attached.dir, seconds);
+                note_reply(entry, attached.info);
+                if entry.timeout < armed {
+                    self.check_timer(packet.now, id.index);
+                }
+                return Some(Tracked::Ct(attached));
+            }
             Verdict::Keep => {}
             Verdict::Die => {
                 count(entry, packet, attached.dir);
@@ -125,18 +137,10 @@ impl Conntrack {
             }
         }
         self.check_timer(packet.now, id.index);
-        self.note_reply(id, attached.info);
-        Some(Tracked::Ct(attached))
-    }
-
-    /// The first accepted packet of the reply direction sets SEEN_REPLY.
-    fn note_reply(&mut self, id: EntryId, info: CtInfo) {
-        if info == CtInfo::EstablishedReply
-            && let Some(entry) = self.slab.get_mut(id)
-            && entry.status.set(Status::SEEN_REPLY)
-        {
-            entry.pending |= change::REPLY;
+        if let Some(entry) = self.slab.get_mut(id) {
+            note_reply(entry, attached.info);
         }
+        Some(Tracked::Ct(attached))
     }
 
     /// Reports pending changes of an entry whose packet will not reach the last hook.
@@ -144,6 +148,14 @@ impl Conntrack {
         if self.slab.get(id).is_some_and(Entry::confirmed) {
             self.report(id, EventKind::Update);
         }
+    }
+}
+
+/// The first accepted packet of the reply direction sets SEEN_REPLY.
+#[inline]
+fn note_reply(entry: &mut Entry, info: CtInfo) {
+    if info == CtInfo::EstablishedReply && entry.status.set(Status::SEEN_REPLY) {
+        entry.pending |= change::REPLY;
     }
 }
 

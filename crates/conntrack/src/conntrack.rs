@@ -314,7 +314,17 @@ impl Conntrack {
     /// The same where the hash of tuple and zone is known.
     #[inline]
     fn find_by(&self, tuple: &Tuple, zone: Zone, hash: u32) -> Option<(EntryId, Dir)> {
-        let search = |hash| self.table.find(&self.slab, tuple, zone, hash, |_| false);
+        self.entry_by(tuple, zone, hash)
+            .map(|(id, dir, _)| (id, dir))
+    }
+
+    /// The same with the entry itself.
+    #[inline]
+    fn entry_by(&self, tuple: &Tuple, zone: Zone, hash: u32) -> Option<(EntryId, Dir, &Entry)> {
+        let search = |hash| {
+            self.table
+                .find_entry(&self.slab, tuple, zone, hash, |_| false)
+        };
         let reply_id = zone.id_for(Dir::Reply);
         search(hash).or_else(|| {
             let other = reply_id != zone.id_for(Dir::Original);
@@ -470,8 +480,26 @@ impl Conntrack {
 
     /// Removes what has run out at `now`: entries, expectations; costs O(removed). Goes on
     /// with what is done piece by piece ([`Config::at_once`]).
+    #[inline]
     pub fn handle_timeout(&mut self, now: Time) {
         self.clock = self.clock.max(now);
+        if !(self.wheel.rests(now) && self.rests(now)) {
+            self.catch_up(now);
+        }
+    }
+
+    /// Whether nothing is due at `now` but, perhaps, entries.
+    fn rests(&self, now: Time) -> bool {
+        let later = |at: Option<Time>| at.is_none_or(|at| at > now);
+        later(self.expectations.next()) && later(self.gc_at) && !self.is_busy()
+    }
+
+    /// Whether something is being done piece by piece.
+    fn is_busy(&self) -> bool {
+        self.collecting.is_some() || !self.leaving.is_empty() || self.table.is_spreading()
+    }
+
+    fn catch_up(&mut self, now: Time) {
         let most = self.at_once();
         let mut due = core::mem::take(&mut self.due);
         self.wheel.advance(&mut self.slab, now, &mut due, most);
@@ -507,9 +535,7 @@ impl Conntrack {
     /// something is done piece by piece.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        let busy =
-            self.collecting.is_some() || !self.leaving.is_empty() || self.table.is_spreading();
-        let again = busy.then_some(self.clock);
+        let again = self.is_busy().then_some(self.clock);
         [
             self.wheel.next(),
             self.expectations.next(),
@@ -525,12 +551,11 @@ impl Conntrack {
     /// removed.
     #[inline]
     pub(crate) fn has_run_out(&self, id: EntryId, now: Time) -> bool {
-        let entry = self.slab.get(id);
-        entry.is_some_and(|e| e.timeout <= now && e.confirmed())
+        self.slab.get(id).is_some_and(|e| e.expired(now))
     }
 
-    /// The entry with this tuple as [`Conntrack::find`] finds it; one that has run out is
-    /// removed instead.
+    /// The entry with this tuple as [`Conntrack::find`] finds it, and its status; one that
+    /// has run out is removed instead.
     #[inline]
     pub(crate) fn find_alive(
         &mut self,
@@ -538,13 +563,14 @@ impl Conntrack {
         tuple: &Tuple,
         zone: Zone,
         hash: u32,
-    ) -> Option<(EntryId, Dir)> {
-        let mut found = self.find_by(tuple, zone, hash);
-        while let Some((id, _)) = found.filter(|(id, _)| self.has_run_out(*id, now)) {
+    ) -> Option<(EntryId, Dir, Status)> {
+        loop {
+            let (id, dir, entry) = self.entry_by(tuple, zone, hash)?;
+            if !entry.expired(now) {
+                return Some((id, dir, entry.status));
+            }
             self.end(id);
             self.vacate(id);
-            found = self.find_by(tuple, zone, hash);
         }
-        found
     }
 }

@@ -294,6 +294,30 @@ impl Entry {
         &self.tuples[dir.ix()]
     }
 
+    /// Whether nothing but translation is left to be done to a packet that has been
+    /// accepted: nobody reads it, its numbers stay, and there is nothing to tell.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let quiet = self.helper.is_none() && self.pending == 0;
+        quiet && self.confirmed() && !self.status.has(Status::SEQ_ADJUST | Status::DYING)
+    }
+
+    /// Whether some of its packets are rewritten.
+    #[inline]
+    #[must_use]
+    pub fn is_translated(&self) -> bool {
+        self.status.has(Status::NAT_MASK)
+    }
+
+    /// Whether a packet of a masqueraded connection leaves by another interface than the
+    /// address was taken from.
+    #[inline]
+    #[must_use]
+    pub fn has_moved(&self, dir: Dir, out: u32) -> bool {
+        dir == Dir::Original && self.masq_index != 0 && self.masq_index != out
+    }
+
     /// Whether the entry is in the table.
     #[inline]
     #[must_use]

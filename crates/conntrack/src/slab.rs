@@ -1,5 +1,6 @@
 //! Entries in fixed chunks, so that growing never moves one.
 
+use crate::Time;
 use crate::entry::{Entry, EntryId};
 use crate::table::{Node, split};
 use crate::timer::TimerNode;
@@ -112,6 +113,16 @@ impl Slab {
             return None;
         }
         slot.entry.as_mut()
+    }
+
+    /// The entry, and the deadline that its timer is armed for (0 when it is not).
+    #[inline]
+    pub(crate) fn get_timed(&mut self, id: EntryId) -> Option<(&mut Entry, Time)> {
+        let slot = self.slot_mut(id.index)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        Some((slot.entry.as_mut()?, slot.timer.armed))
     }
 
     /// The entry at `index`, whatever its generation.

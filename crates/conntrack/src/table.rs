@@ -1,6 +1,6 @@
 //! The hash table: every confirmed entry under both of its tuples.
 
-use crate::entry::{EntryId, Zone};
+use crate::entry::{Entry, EntryId, Zone};
 use crate::slab::Slab;
 use crate::tuple::{Dir, Tuple};
 use alloc::vec;
@@ -171,18 +171,31 @@ impl Table {
         tuple: &Tuple,
         zone: Zone,
         hash: u32,
-        mut skip: impl FnMut(EntryId) -> bool,
+        skip: impl FnMut(EntryId) -> bool,
     ) -> Option<(EntryId, Dir)> {
+        let found = self.find_entry(slab, tuple, zone, hash, skip);
+        found.map(|(id, dir, _)| (id, dir))
+    }
+
+    /// The same with the entry itself.
+    #[inline]
+    pub(crate) fn find_entry<'s>(
+        &self,
+        slab: &'s Slab,
+        tuple: &Tuple,
+        zone: Zone,
+        hash: u32,
+        mut skip: impl FnMut(EntryId) -> bool,
+    ) -> Option<(EntryId, Dir, &'s Entry)> {
         let mut matches = |(index, dir, node): (u32, Dir, &Node)| {
             if node.hash != hash {
                 return None;
             }
             let (id, entry) = slab.at(index)?;
             let same = entry.tuple(dir) == tuple && entry.zone.id_for(dir) == zone.id_for(dir);
-            (same && !skip(id)).then_some((id, dir))
+            (same && !skip(id)).then_some((id, dir, entry))
         };
-        let mut chain = self.chain(slab, self.bucket(hash));
-        if let Some(found) = chain.find_map(&mut matches) {
+        if let Some(found) = nodes(slab, self.head_of(hash)).find_map(&mut matches) {
             return Some(found);
         }
         let old = self.old.as_ref()?;

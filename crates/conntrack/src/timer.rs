@@ -165,15 +165,24 @@ impl Wheel {
         }
     }
 
+    /// Whether nothing in it is due at `now`.
+    #[inline]
+    pub(crate) fn rests(&mut self, now: Time) -> bool {
+        if now < self.next {
+            // No slot starts before `next`, so places may count from here.
+            self.elapsed = self.elapsed.max(now >> TICK);
+            return true;
+        }
+        false
+    }
+
     /// Collects what is due at `now` into `due`; those entries leave the wheel. Looks at
     /// no more than `most` timers; what is left waits for the next call.
     pub(crate) fn advance(&mut self, slab: &mut Slab, now: Time, due: &mut Vec<u32>, most: u32) {
-        let tick = now >> TICK;
-        if now < self.next {
-            // No slot starts before `next`, so places may count from here.
-            self.elapsed = self.elapsed.max(tick);
+        if self.rests(now) {
             return;
         }
+        let tick = now >> TICK;
         let mut left = most;
         loop {
             self.next = Time::MAX;

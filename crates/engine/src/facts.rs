@@ -5,7 +5,7 @@ use tidegate_ir::{
     Expr, Facts, Field, ReversePath, Shared, Socket, Step, StepId, StepInput, Truth, ctstate,
     pkttype, socket,
 };
-use tidegate_wire::{Family, be16, proto, tcp};
+use tidegate_wire::{Family, Layout, be16, proto, tcp};
 
 use crate::engine::Outside;
 use crate::env::{Env, IfIndex, RouteType, Routed, is_link_local6, is_multicast};
@@ -58,7 +58,7 @@ impl Facts for View<'_> {
             | Field::TcpOption(_)
             | Field::TcpMss
             | Field::L4 { .. }
-            | Field::IcmpTypeCode => transport(p, field),
+            | Field::IcmpTypeCode => transport(&p.bytes, &p.layout, field),
             Field::Ext { header, at, len } => headers6::bytes(&p.bytes, header, at, len),
             Field::HasExt(header) => Some(headers6::has(&p.bytes, header)),
             Field::ExtHeaders => headers6::kinds(&p.bytes),
@@ -295,7 +295,8 @@ fn name_number(name: &str) -> u128 {
     u128::from_be_bytes(bytes)
 }
 
-fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
+/// A field of a connection.
+pub(crate) fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128> {
     let orig = entry.tuple(Dir::Original);
     let reply = entry.tuple(Dir::Reply);
     let counted = |dir: Dir| entry.counters.as_ref().map(|c| c[dir.ix()]);
@@ -336,11 +337,12 @@ pub(crate) fn state(tracking: &Tracking) -> u128 {
     }
 }
 
-fn transport(p: &Packet, field: Field) -> Option<u128> {
-    if p.layout.frag_off != 0 {
+/// A field of a packet's transport header.
+pub(crate) fn transport(bytes: &[u8], layout: &Layout, field: Field) -> Option<u128> {
+    if layout.frag_off != 0 {
         return None;
     }
-    let l4 = p.l4();
+    let l4 = layout.l4(bytes);
     match field {
         Field::L4Len => Some(l4.len() as u128),
         Field::Sport => be16(l4, 0).map(u128::from),
@@ -349,7 +351,7 @@ fn transport(p: &Packet, field: Field) -> Option<u128> {
         Field::TcpOption(kind) => tcp_option(l4, kind),
         Field::TcpMss => tcp_mss(l4),
         Field::L4 { at, len } => number(l4.get(at.into()..usize::from(at) + usize::from(len))?),
-        Field::IcmpTypeCode => match p.layout.proto {
+        Field::IcmpTypeCode => match layout.proto {
             proto::ICMP | proto::ICMPV6 => be16(l4, 0).map(u128::from),
             _ => None,
         },

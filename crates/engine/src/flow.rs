@@ -17,7 +17,7 @@ use std::collections::hash_map::Entry;
 
 use tidegate_conntrack::CtInfo;
 use tidegate_ir::{Cond, Effect, Expr, Facts, Field, Leaf, RuleId, Scope, eval};
-use tidegate_wire::proto;
+use tidegate_wire::{Layout, proto};
 
 use crate::env::IfIndex;
 use crate::offload::Follower;
@@ -60,7 +60,7 @@ struct Plan {
 
 /// What a packet brought along when its connection had been found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Start {
+pub(crate) struct Start {
     proto: u8,
     info: CtInfo,
     in_dev: Option<IfIndex>,
@@ -69,22 +69,31 @@ struct Start {
 }
 
 impl Start {
-    /// `None` for packets that are not worth it, or whose presence tests could differ
-    /// from packet to packet: trackers of these protocols have seen a whole header.
-    fn of(packet: &Packet, info: CtInfo) -> Option<Start> {
+    pub(crate) fn of(packet: &Packet, info: CtInfo) -> Option<Start> {
+        let own = packet.depth == 0 && !packet.borrows_connection && packet.fragments.is_none();
+        let ways = (packet.in_dev, packet.out_dev);
+        Start::new(&packet.layout, info, ways, packet.mark).filter(|_| own)
+    }
+
+    /// Of a packet that came in and is to leave by `ways`. `None` for packets that are not
+    /// worth it, or whose presence tests could differ from packet to packet: trackers of
+    /// these protocols have seen a whole header.
+    #[inline]
+    pub(crate) fn new(
+        layout: &Layout,
+        info: CtInfo,
+        (in_dev, out_dev): (Option<IfIndex>, Option<IfIndex>),
+        mark: u32,
+    ) -> Option<Start> {
         let established = matches!(info, CtInfo::Established | CtInfo::EstablishedReply);
-        let whole = packet.fragments.is_none() && !packet.layout.is_fragment();
-        let own = packet.depth == 0 && !packet.borrows_connection;
-        let simple = matches!(
-            packet.layout.proto,
-            proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6
-        );
-        (established && whole && own && simple).then_some(Start {
-            proto: packet.layout.proto,
+        let proto = layout.proto;
+        let simple = matches!(proto, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6);
+        (established && !layout.is_fragment() && simple).then_some(Start {
+            proto,
             info,
-            in_dev: packet.in_dev,
-            out_dev: packet.out_dev,
-            mark: packet.mark,
+            in_dev,
+            out_dev,
+            mark,
         })
     }
 }
@@ -278,18 +287,12 @@ impl FlowCache {
         self.era() == 1
     }
 
-    /// The plan that a connection's `tag` names, if it fits the packet.
+    /// The plan that a connection's `tag` names, if it fits a packet that brings `start`.
     #[inline]
-    pub(crate) fn follow(
-        &self,
-        tag: u64,
-        packet: &Packet,
-        info: CtInfo,
-        facts: &mut impl Facts,
-    ) -> Option<Follow> {
+    pub(crate) fn follow(&self, tag: u64, start: &Start, facts: &mut impl Facts) -> Option<Follow> {
         let plan = self.plan(tag)?;
         let number = (tag & NO_PLAN) as u32;
-        let fits = Start::of(packet, info) == Some(plan.start)
+        let fits = *start == plan.start
             && plan.guards.iter().all(|(cond, held)| {
                 (eval(cond, facts, &mut ()) == tidegate_ir::Truth::True) == *held
             });
@@ -301,9 +304,9 @@ impl FlowCache {
 
     /// Starts to record a packet.
     #[inline]
-    pub(crate) fn record(&mut self, packet: &Packet, info: CtInfo) {
+    pub(crate) fn record(&mut self, start: Option<Start>) {
         self.recorder.end();
-        match Start::of(packet, info) {
+        match start {
             Some(start) if self.plans.len() < MAX_PLANS => self.recorder.begin(start),
             Some(_) => self.recorder.spoil(Unplanned::Many),
             None => {}
@@ -379,9 +382,14 @@ impl FlowCache {
 
     /// Counters that packets with this tag raise; none when it is of another epoch.
     pub(crate) fn trail(&self, tag: u64) -> impl Iterator<Item = u32> {
-        let plan = self.plan(tag);
-        let trail = plan.map_or(&[][..], |p| &p.trail);
-        trail.iter().copied().filter(|&id| id != END)
+        counted(self.plan(tag))
+    }
+
+    /// Where the plan sends a received packet, its mark there, and what it has raised.
+    #[inline]
+    pub(crate) fn whole(&self, follow: Follow) -> Option<(Path, u32, impl Iterator<Item = u32>)> {
+        let plan = self.plans.get(follow.plan as usize)?;
+        Some((plan.path?, plan.mark, counted(Some(plan))))
     }
 
     fn plan(&self, tag: u64) -> Option<&Plan> {
@@ -418,6 +426,11 @@ impl FlowCache {
         follow.at += len as u32 + 1;
         &trail[..len]
     }
+}
+
+fn counted(plan: Option<&Plan>) -> impl Iterator<Item = u32> {
+    let trail = plan.map_or(&[][..], |p| &p.trail);
+    trail.iter().copied().filter(|&id| id != END)
 }
 
 #[cfg(test)]

@@ -7,15 +7,15 @@
 //! connection is called back ([`tidegate_conntrack::elsewhere`]).
 
 use tidegate_conntrack::elsewhere::{Elsewhere, Unsettled};
-use tidegate_conntrack::{Dir, EntryId, Family, Tuple};
+use tidegate_conntrack::{Attached, Dir, EntryId, Family, Tuple};
 use tidegate_ir::{Cond, Facts, Field, StepId, TableKind, Truth, eval};
-use tidegate_wire::proto;
 use tidegate_wire::tcp::flags;
+use tidegate_wire::{Layout, proto};
 
 use crate::engine::{Engine, index};
 use crate::env::IfIndex;
 use crate::flow::{Follow, Unplanned};
-use crate::packet::{Packet, Tracking};
+use crate::packet::Packet;
 use crate::routing::Path;
 
 /// What is kept of a packet that followed a plan.
@@ -31,19 +31,31 @@ pub(crate) struct Followed {
 }
 
 impl Followed {
+    /// Of a packet as it leaves.
+    #[inline]
+    pub(crate) fn new(
+        attached: &Attached,
+        follow: Follow,
+        in_dev: IfIndex,
+        layout: &Layout,
+        bytes: &[u8],
+    ) -> Followed {
+        Followed {
+            id: attached.id,
+            dir: attached.dir,
+            follow,
+            family: layout.family,
+            proto: layout.proto,
+            in_dev,
+            tos: layout.tos(bytes),
+        }
+    }
+
     pub(crate) fn of(packet: &Packet) -> Option<Followed> {
-        let Tracking::Connection(a) = packet.tracking else {
-            return None;
-        };
-        Some(Followed {
-            id: a.id,
-            dir: a.dir,
-            follow: packet.follow?,
-            family: packet.family(),
-            proto: packet.layout.proto,
-            in_dev: packet.in_dev?,
-            tos: packet.tos(),
-        })
+        let attached = packet.tracking.connection()?;
+        let (follow, in_dev) = (packet.follow?, packet.in_dev?);
+        let (layout, bytes) = (&packet.layout, &packet.bytes);
+        Some(Followed::new(attached, follow, in_dev, layout, bytes))
     }
 }
 

@@ -236,10 +236,7 @@ impl Packet {
 
     /// IPv4 TOS or IPv6 traffic class.
     pub(crate) fn tos(&self) -> u8 {
-        match self.family() {
-            Family::V4 => self.bytes.get(1).copied().unwrap_or(0),
-            Family::V6 => tidegate_wire::be16(&self.bytes, 0).map_or(0, |w| (w >> 4) as u8),
-        }
+        self.layout.tos(&self.bytes)
     }
 
     /// Writes the TOS byte or traffic class and repairs the IPv4 checksum.
@@ -258,13 +255,7 @@ impl Packet {
 
     /// Writes the TTL or hop limit and repairs the IPv4 checksum.
     pub(crate) fn set_ttl(&mut self, ttl: u8) {
-        match self.family() {
-            Family::V4 => {
-                let word = u16::from_be_bytes([ttl, self.bytes[9]]);
-                tidegate_wire::checksum::replace_ipv4_word(&mut self.bytes, 8, word);
-            }
-            Family::V6 => self.bytes[7] = ttl,
-        }
+        self.layout.set_ttl(&mut self.bytes, ttl);
     }
 }
 

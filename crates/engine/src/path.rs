@@ -2,6 +2,7 @@
 
 mod made;
 mod queued;
+mod straight;
 mod synproxy;
 mod way;
 
@@ -31,7 +32,7 @@ pub(crate) use way::{Then, Way};
 const MAX_DEPTH: u8 = 4;
 
 impl<T: Trace> Run<'_, T> {
-    pub(crate) fn receive(mut self, incoming: Incoming, bytes: Vec<u8>) -> Outcome {
+    pub(crate) fn receive(mut self, incoming: Incoming, mut bytes: Vec<u8>) -> Outcome {
         let disposition = match parse(&bytes) {
             Err(why) => self.dropped(DropReason::Malformed(why)),
             Ok(layout) if incoming.family.is_some_and(|f| f != layout.family) => {
@@ -40,6 +41,10 @@ impl<T: Trace> Run<'_, T> {
             Ok(_) if !incoming.to_host => self.dropped(DropReason::OtherHost),
             Ok(layout) if refused_at_the_door(&bytes, &layout) => self.dropped(DropReason::Martian),
             Ok(layout) => {
+                bytes.truncate(layout.len as usize);
+                if let Some(done) = self.straight(&incoming, &mut bytes, &layout) {
+                    return self.outcome(done);
+                }
                 let mut packet = Packet::of(bytes, layout);
                 packet.link = incoming.link;
                 if self.engine.asks_sockets_of(packet.family()) {

@@ -10,7 +10,7 @@ use crate::defrag::{self, Defragged};
 use crate::engine::{Engine, Family4Or6, index};
 use crate::env::{Env, Prefix};
 use crate::facts::View;
-use crate::flow::Unplanned;
+use crate::flow::{Start, Unplanned};
 use crate::hooks::{Stage, stages};
 use crate::origin::{By, Passage};
 use crate::outcome::{DropReason, Output};
@@ -71,6 +71,8 @@ pub(crate) struct Run<'e, T> {
     pub(crate) looped: bool,
     /// Where the packet that is on its way out of the hooks is to wait.
     pub(crate) parking: Option<Parking>,
+    /// What connection tracking has said about a packet before it came to a hook.
+    pub(crate) tracked: Option<Tracked>,
 }
 
 impl<'e, T: Trace> Run<'e, T> {
@@ -85,6 +87,7 @@ impl<'e, T: Trace> Run<'e, T> {
             now,
             looped: false,
             parking: None,
+            tracked: None,
         }
     }
 
@@ -328,13 +331,11 @@ impl<'e, T: Trace> Run<'e, T> {
         } else {
             InHook::Output
         };
-        let tracked = self.engine.conntrack.handle_packet(
-            self.now,
-            &packet.bytes,
-            &packet.layout,
-            in_hook,
-            template.as_ref(),
-        );
+        let tracked = self.tracked.take().unwrap_or_else(|| {
+            let (bytes, layout) = (&packet.bytes, &packet.layout);
+            let conntrack = &mut self.engine.conntrack;
+            conntrack.handle_packet(self.now, bytes, layout, in_hook, template.as_ref())
+        });
         if self
             .engine
             .conntrack
@@ -408,8 +409,10 @@ impl<'e, T: Trace> Run<'e, T> {
             now: self.now,
             rehearsed: false,
         };
-        let Some(follow) = flows.follow(tag, packet, a.info, &mut facts) else {
-            return flows.record(packet, a.info);
+        let start = Start::of(packet, a.info);
+        let follow = start.and_then(|start| flows.follow(tag, &start, &mut facts));
+        let Some(follow) = follow else {
+            return flows.record(start);
         };
         flows.followed += 1;
         packet.mark = flows.mark(follow).unwrap_or(packet.mark);

@@ -254,11 +254,8 @@ impl Conntrack {
     /// # Errors
     /// The connection was removed, and the packet must be dropped.
     pub fn check_masquerade(&mut self, attached: &Attached, out: u32) -> Result<(), DropReason> {
-        let moved = attached.dir == Dir::Original
-            && self
-                .entry(attached.id)
-                .is_some_and(|e| e.masq_index != 0 && e.masq_index != out);
-        if moved {
+        let entry = self.entry(attached.id);
+        if entry.is_some_and(|e| e.has_moved(attached.dir, out)) {
             self.delete(attached.id);
             return Err(DropReason::Killed);
         }

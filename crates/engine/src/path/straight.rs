@@ -1,0 +1,160 @@
+//! The short way of a packet about which everything is known: its connection is established
+//! and its flow has a plan.
+//!
+//! What the stages of the hooks would do to it, one by one, comes to little: counters to
+//! raise, addresses to rewrite, a TTL. That is done here in one go. Whatever is out of the
+//! ordinary takes the long way, with what connection tracking has said about it already.
+
+use tidegate_conntrack::{Attached, Entry, InHook, NatHook, Time, Tracked};
+use tidegate_ir::{Facts, Field, StepId, TableKind, Truth};
+use tidegate_wire::{Family, Layout};
+
+use crate::engine::{Engine, Family4Or6, Incoming, index};
+use crate::facts::{entry_field, transport};
+use crate::flow::Start;
+use crate::offload::Followed;
+use crate::outcome::{Disposition, Output, Role};
+use crate::routing::Path;
+use crate::run::Run;
+use crate::trace::Trace;
+
+/// What plans ask of a packet.
+struct Glance<'a> {
+    bytes: &'a [u8],
+    layout: &'a Layout,
+    entry: &'a Entry,
+    now: Time,
+}
+
+impl Facts for Glance<'_> {
+    fn load(&mut self, field: Field) -> Option<u128> {
+        match field {
+            Field::Length => Some(u128::from(self.layout.len)),
+            Field::Tos => Some(u128::from(self.layout.tos(self.bytes))),
+            Field::TcpFlags | Field::TcpOption(_) => transport(self.bytes, self.layout, field),
+            _ => entry_field(self.entry, field, self.now),
+        }
+    }
+
+    fn step(&mut self, _: StepId) -> Truth {
+        Truth::False
+    }
+}
+
+/// Whether reassembly and what is read before any hook have nothing to do with a packet.
+fn is_whole(layout: &Layout) -> bool {
+    let extended = layout.family == Family::V6 && layout.proto_at != 6;
+    !layout.is_fragment() && !layout.broken_chain && !extended
+}
+
+impl<T: Trace> Run<'_, T> {
+    /// Tracks a packet before it comes to any hook, if nothing there is before connection
+    /// tracking, and takes the short way with it. `None`: the long way is left.
+    pub(crate) fn straight(
+        &mut self,
+        incoming: &Incoming,
+        bytes: &mut Vec<u8>,
+        layout: &Layout,
+    ) -> Option<Disposition> {
+        let family = &self.engine.families[index(layout.family)];
+        let first = family.tracked && family.rules.table(TableKind::Raw).is_none();
+        let watched = T::ACTIVE || self.engine.staged.is_some();
+        if !first || watched || !is_whole(layout) || self.engine.asks_sockets_of(layout.family) {
+            return None;
+        }
+        let conntrack = &mut self.engine.conntrack;
+        let tracked = conntrack.handle_packet(self.now, bytes, layout, InHook::Prerouting, None);
+        let done = match &tracked {
+            Tracked::Ct(attached) => self.pass(incoming, bytes, layout, attached),
+            Tracked::Untracked | Tracked::Invalid(_) | Tracked::Drop(_) => None,
+        };
+        if done.is_none() {
+            self.tracked = Some(tracked);
+        }
+        done
+    }
+
+    fn pass(
+        &mut self,
+        incoming: &Incoming,
+        bytes: &mut Vec<u8>,
+        layout: &Layout,
+        attached: &Attached,
+    ) -> Option<Disposition> {
+        let Engine {
+            families,
+            conntrack,
+            env,
+            flows,
+            last,
+            ..
+        } = &mut *self.engine;
+        let Family4Or6 { counters, nat, .. } = &mut families[index(layout.family)];
+        let entry = conntrack.entry(attached.id)?;
+        let start = Start::new(layout, attached.info, (Some(incoming.dev), None), 0)?;
+        let mut glance = Glance {
+            bytes,
+            layout,
+            entry,
+            now: self.now,
+        };
+        let tag = entry.tags[attached.dir.ix()];
+        let follow = flows.follow(tag, &start, &mut glance)?;
+        let (path, mark, counted) = flows.whole(follow)?;
+        let options = layout.family == Family::V4 && layout.l4 > 20;
+        if options || !entry.is_plain() {
+            return None;
+        }
+        let ttl = layout.ttl(bytes);
+        let behind = match path {
+            Path::Local => NatHook::Input,
+            Path::Forward { dev, .. } => {
+                let mtu = env.interface(dev).map_or(0, |i| i.mtu);
+                let moved = *nat && entry.has_moved(attached.dir, dev.0);
+                if ttl <= 1 || layout.len > mtu || dev == env.loopback() || moved {
+                    return None;
+                }
+                NatHook::Postrouting
+            }
+            Path::Stop(..) => return None,
+        };
+        if *nat && entry.is_translated() {
+            for hook in [NatHook::Prerouting, behind] {
+                conntrack
+                    .nat_translate(attached, hook, bytes, layout)
+                    .ok()?;
+            }
+        }
+        for id in counted {
+            if let Some(counter) = counters.get_mut(id as usize) {
+                counter.count(layout.len);
+            }
+        }
+        flows.followed += 1;
+        *last = Some(Followed::new(attached, follow, incoming.dev, layout, bytes));
+        match path {
+            Path::Forward { dev, via } => {
+                layout.set_ttl(bytes, ttl - 1);
+                self.outputs.push(Output::Transmit {
+                    dev,
+                    next_hop: via.unwrap_or_else(|| layout.dst(bytes)),
+                    bytes: std::mem::take(bytes),
+                    role: Role::Forwarded,
+                    mark,
+                    priority: 0,
+                    as_sent: false,
+                });
+                Some(Disposition::Sent)
+            }
+            Path::Local | Path::Stop(..) => {
+                self.outputs.push(Output::Deliver {
+                    dev: incoming.dev,
+                    bytes: std::mem::take(bytes),
+                    mark,
+                    given: None,
+                });
+                Some(Disposition::Delivered)
+            }
+        }
+    }
+}
