@@ -187,20 +187,25 @@ impl Table {
         hash: u32,
         mut skip: impl FnMut(EntryId) -> bool,
     ) -> Option<(EntryId, Dir, &'s Entry)> {
-        let mut matches = |(index, dir, node): (u32, Dir, &Node)| {
-            if node.hash != hash {
-                return None;
-            }
-            let (id, entry) = slab.at(index)?;
-            let same = entry.tuple(dir) == tuple && entry.zone.id_for(dir) == zone.id_for(dir);
-            (same && !skip(id)).then_some((id, dir, entry))
+        let mut search = |first: u32| {
+            nodes(slab, first).find_map(|(index, dir, node)| {
+                if node.hash != hash {
+                    return None;
+                }
+                let (id, entry) = slab.at(index)?;
+                let same = entry.tuple(dir) == tuple && entry.zone.id_for(dir) == zone.id_for(dir);
+                (same && !skip(id)).then_some((id, dir, entry))
+            })
         };
-        if let Some(found) = nodes(slab, self.head_of(hash)).find_map(&mut matches) {
-            return Some(found);
+        let mut first = self.head_of(hash);
+        let mut old = self.old.as_ref();
+        loop {
+            if let Some(found) = search(first) {
+                return Some(found);
+            }
+            let heads = &old.take()?.heads;
+            first = *heads.get(bucket(hash, heads.len()))?;
         }
-        let old = self.old.as_ref()?;
-        let first = old.heads.get(bucket(hash, old.heads.len()))?;
-        nodes(slab, *first).find_map(&mut matches)
     }
 
     /// Puts the entry at `index` into the chain of `hash` for `dir`.

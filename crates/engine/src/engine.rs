@@ -471,9 +471,7 @@ impl Engine {
         packet: Vec<u8>,
         trace: &mut T,
     ) -> Outcome {
-        let outcome = Run::new(self, now, trace).receive(incoming, packet);
-        self.count_passed();
-        outcome
+        Run::new(self, now, trace).receive(&incoming, packet)
     }
 
     /// A packet that a local socket sends, carrying `mark`.
@@ -527,10 +525,13 @@ impl Engine {
     /// its own; what is returned is the buffer of the last packet among them, to be
     /// filled with the next one.
     pub fn recycle(&mut self, mut outputs: Vec<Output>) -> Option<Vec<u8>> {
-        let buffer = outputs.drain(..).rev().find_map(|output| match output {
-            Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. } => Some(bytes),
+        let buffer = outputs.iter_mut().rev().find_map(|output| match output {
+            Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. } => {
+                Some(std::mem::take(bytes))
+            }
             Output::Log { .. } | Output::Nflog(_) => None,
         });
+        outputs.clear();
         self.spare = outputs;
         buffer
     }

@@ -25,6 +25,7 @@ use crate::sockets::Whose;
 use crate::trace::{Trace, TraceEvent};
 use crate::{fragment, options4, options6};
 
+use straight::Passed;
 pub(crate) use way::{Then, Way};
 
 /// Generated packets may cause generated packets (a reset that is rejected); this
@@ -32,39 +33,45 @@ pub(crate) use way::{Then, Way};
 const MAX_DEPTH: u8 = 4;
 
 impl<T: Trace> Run<'_, T> {
-    pub(crate) fn receive(mut self, incoming: Incoming, mut bytes: Vec<u8>) -> Outcome {
-        let disposition = match parse(&bytes) {
-            Err(why) => self.dropped(DropReason::Malformed(why)),
+    pub(crate) fn receive(mut self, incoming: &Incoming, mut bytes: Vec<u8>) -> Outcome {
+        let done = match &parse(&bytes) {
+            Err(why) => self.dropped(DropReason::Malformed(*why)),
             Ok(layout) if incoming.family.is_some_and(|f| f != layout.family) => {
                 self.dropped(DropReason::Malformed(Malformed::Version))
             }
             Ok(_) if !incoming.to_host => self.dropped(DropReason::OtherHost),
-            Ok(layout) if refused_at_the_door(&bytes, &layout) => self.dropped(DropReason::Martian),
+            Ok(layout) if refused_at_the_door(&bytes, layout) => self.dropped(DropReason::Martian),
             Ok(layout) => {
                 bytes.truncate(layout.len as usize);
-                if let Some(done) = self.straight(&incoming, &mut bytes, &layout) {
-                    return self.outcome(done);
+                match self.straight(incoming, &mut bytes, layout) {
+                    Some(Passed::Sent) => Disposition::Sent,
+                    Some(Passed::Delivered) => Disposition::Delivered,
+                    None => self.come_in(incoming, Packet::of(bytes, *layout)),
                 }
-                let mut packet = Packet::of(bytes, layout);
-                packet.link = incoming.link;
-                if self.engine.asks_sockets_of(packet.family()) {
-                    packet.whose = Some(Box::default());
-                }
-                packet.segment = incoming.segment;
-                self.event(TraceEvent::Packet {
-                    bytes: &packet.bytes,
-                    role: Role::Forwarded,
-                });
-                self.set_input(&mut packet, incoming.dev);
-                let done = self.finish(&mut packet, Role::Forwarded, |run, p| {
-                    run.hop_by_hop_options(p)?;
-                    run.input_path(p, Role::Forwarded)
-                });
-                self.keep_plan(&packet, done);
-                done
             }
         };
-        self.outcome(disposition)
+        self.engine.count_passed();
+        self.outcome(done)
+    }
+
+    /// A received packet before any hook.
+    fn come_in(&mut self, incoming: &Incoming, mut packet: Packet) -> Disposition {
+        packet.link = incoming.link;
+        if self.engine.asks_sockets_of(packet.family()) {
+            packet.whose = Some(Box::default());
+        }
+        packet.segment = incoming.segment;
+        self.event(TraceEvent::Packet {
+            bytes: &packet.bytes,
+            role: Role::Forwarded,
+        });
+        self.set_input(&mut packet, incoming.dev);
+        let done = self.finish(&mut packet, Role::Forwarded, |run, p| {
+            run.hop_by_hop_options(p)?;
+            run.input_path(p, Role::Forwarded)
+        });
+        self.keep_plan(&packet, done);
+        done
     }
 
     pub(crate) fn send(

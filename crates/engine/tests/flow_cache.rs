@@ -185,7 +185,12 @@ struct Shape {
     payload: u16,
     mark: u32,
     stray: bool,
+    /// Each router on its way is to write its address down.
+    recorded: bool,
 }
+
+/// An option with room for one address (RFC 791 section 3.1, record route), and its end.
+const RECORD: [u8; 8] = [7, 7, 4, 0, 0, 0, 0, 0];
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -206,9 +211,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop::sample::select(vec![0u16, 0, 20, 60, 900, 1400]),
         prop::sample::select(vec![0u32, 0, 7]),
         prop::sample::select(vec![false, false, false, false, true]),
+        prop::bool::weighted(0.1),
     );
     let shape = shape.prop_map(
-        |(flow, reply, flags, tos, ttl, payload, mark, stray)| Shape {
+        |(flow, reply, flags, tos, ttl, payload, mark, stray, recorded)| Shape {
+            recorded,
             mark,
             stray,
             flow,
@@ -309,11 +316,14 @@ fn packet(shape: &Shape, sent: &mut Sent, plain: &Engine) -> Vec<u8> {
     };
     let sum = fold(&[pseudo, l4.clone()].concat());
     l4[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    let mut ip = vec![0x45, shape.tos];
-    ip.extend((20 + l4.len() as u16).to_be_bytes());
+    let options: &[u8] = if shape.recorded { &RECORD } else { &[] };
+    let header = 20 + options.len();
+    let mut ip = vec![0x40 | (header / 4) as u8, shape.tos];
+    ip.extend(((header + l4.len()) as u16).to_be_bytes());
     ip.extend([0, 0, 0, 0, shape.ttl, protocol, 0, 0]);
     ip.extend(src.to_be_bytes());
     ip.extend(dst.to_be_bytes());
+    ip.extend(options);
     let sum = fold(&ip);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     ip.extend(l4);
@@ -334,6 +344,15 @@ fn engine() -> Engine {
         ..Config::default()
     };
     Engine::new(config, env(Place::Usual))
+}
+
+/// All that is known of the connections.
+fn connections(engine: &Engine) -> Vec<String> {
+    let all = engine.conntrack().iter().map(|(_, e)| {
+        let known = (e.tuples, e.timeout, e.status, e.mark, e.pending);
+        format!("{known:?} {:?} {:?}", e.proto, e.counters)
+    });
+    all.collect()
 }
 
 /// Runs the steps through both engines; returns how many packets followed a plan.
@@ -391,6 +410,7 @@ fn agree(first: [u64; 4], steps: &[Step]) -> u64 {
         }
         assert_eq!(cached.conntrack().count(), plain.conntrack().count());
     }
+    assert_eq!(connections(&cached), connections(&plain));
     assert_eq!(plain.followed(), 0);
     cached.followed()
 }
@@ -415,6 +435,7 @@ fn shape(flow: u8, reply: bool, flags: u8) -> Step {
         payload: 0,
         mark: 0,
         stray: false,
+        recorded: false,
     })
 }
 

@@ -71,13 +71,21 @@ pub(crate) struct Stream {
 impl Stream {
     /// The first flow's frame.
     fn frame(&self) -> Vec<u8> {
+        let mut frame = self.to.to_vec();
+        frame.extend([2, 0, 0, 0, 9, 9, 8, 0]);
+        frame.extend(self.packet_with(FIRST_PORT));
+        frame
+    }
+
+    /// A packet whose flow has this port.
+    fn packet_with(&self, port: u16) -> Vec<u8> {
         let mut packet = vec![0x45, 0, 0, PACKET as u8, 0, 0, 0x40, 0, 64, 17, 0, 0];
         packet.extend(self.src);
         packet.extend(self.dst);
         let ports = if self.back {
-            [self.port, FIRST_PORT]
+            [self.port, port]
         } else {
-            [FIRST_PORT, self.port]
+            [port, self.port]
         };
         packet.extend(ports.iter().flat_map(|p| p.to_be_bytes()));
         packet.extend([0, (PACKET - 20) as u8, 0, 0]);
@@ -89,10 +97,29 @@ impl Stream {
         let pseudo = checksum::pseudo(family, address(self.src), address(self.dst), 17, len);
         let sum = checksum::finish(pseudo, &packet[20..]);
         packet[26..28].copy_from_slice(&sum.to_be_bytes());
-        let mut frame = self.to.to_vec();
-        frame.extend([2, 0, 0, 0, 9, 9, 8, 0]);
-        frame.extend(packet);
-        frame
+        packet
+    }
+
+    /// What comes back where nothing is translated.
+    pub(crate) fn answers(&self) -> Stream {
+        Stream {
+            src: self.dst,
+            dst: self.src,
+            back: true,
+            ..*self
+        }
+    }
+
+    /// The packet of a flow, as the source makes it.
+    pub(crate) fn packet(&self, flow: u32) -> Vec<u8> {
+        let (host, port) = match self.one_address {
+            true => (0, flow),
+            false => (flow / PORTS, flow % PORTS),
+        };
+        let mut own = *self;
+        let end = if self.back { &mut own.dst } else { &mut own.src };
+        *end = (u32::from_be_bytes(*end) + host).to_be_bytes();
+        own.packet_with(FIRST_PORT + port as u16)
     }
 
     /// R8: the frame. Writes the first flow's headers, then R6, which is added to the low

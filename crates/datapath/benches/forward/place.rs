@@ -20,6 +20,8 @@ pub(crate) struct Case {
     pub(crate) flood: bool,
     /// Every packet opens a connection.
     pub(crate) fresh: bool,
+    /// No rule asks for connections.
+    pub(crate) stateless: bool,
 }
 
 impl Case {
@@ -31,24 +33,30 @@ impl Case {
             snat: false,
             flood: false,
             fresh: false,
+            stateless: false,
         }
     }
 
     /// Its flows become established.
     const fn settles(&self) -> bool {
-        !self.flood && !self.fresh
+        !self.flood && !self.fresh && !self.stateless
+    }
+
+    /// Sources and ports that rules drop, none of which the traffic has.
+    fn strangers(&self) -> impl Iterator<Item = (String, usize)> {
+        (1..self.rules).map(|n| {
+            let (a, b) = (n / 250 % 250, n % 250);
+            (format!("198.18.{a}.{b}"), n % 60_000)
+        })
     }
 
     /// Known packets first, then rules that no packet matches, then who may begin.
-    fn rules(&self) -> String {
-        let mut rules = vec!["-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT".to_owned()];
-        rules.extend((1..self.rules).map(|n| {
-            let (a, b) = (n / 250, n % 250);
-            format!(
-                "-A FORWARD -s 198.18.{}.{b}/32 -p tcp --dport {} -j DROP",
-                a % 250,
-                n % 60_000
-            )
+    pub(crate) fn rules(&self) -> String {
+        let known = "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT".to_owned();
+        let mut rules: Vec<String> = (!self.stateless).then_some(known).into_iter().collect();
+        let strangers = self.strangers();
+        rules.extend(strangers.map(|(source, port)| {
+            format!("-A FORWARD -s {source}/32 -p udp --dport {port} -j DROP")
         }));
         let last = if self.flood { "DROP" } else { "ACCEPT" };
         rules.push(format!("-A FORWARD -i eth0 -j {last}"));
@@ -63,6 +71,28 @@ impl Case {
         }
         text
     }
+
+    /// The same as people write it for nft: a verdict map instead of many rules.
+    fn table(&self) -> String {
+        let known = if self.stateless {
+            ""
+        } else {
+            "ct state established accept;"
+        };
+        let strangers = self.strangers();
+        let elements = strangers.map(|(source, port)| format!("{source} . {port} : drop"));
+        let elements: Vec<String> = elements.collect();
+        let elements = match elements.as_slice() {
+            [] => String::new(),
+            some => format!("elements = {{ {} }}", some.join(", ")),
+        };
+        let last = if self.flood { "counter drop" } else { "accept" };
+        format!(
+            "table ip t {{ map m {{ type ipv4_addr . inet_service : verdict; {elements}; }}
+             chain f {{ type filter hook forward priority 0; policy accept; {known}
+             meta l4proto udp ip saddr . udp dport vmap @m; iifname \"eth0\" {last}; }} }}"
+        )
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +100,8 @@ pub(crate) enum Firewall {
     None,
     /// One of Debian's two, by the name of its restore.
     Iptables(&'static str),
+    /// nft's own language.
+    Nft,
     /// The fast path, in traffic control or before the kernel.
     Fast(Ring),
     /// None: a program of four instructions at the same place sends everything on.
@@ -90,6 +122,7 @@ impl Firewall {
         match self {
             Firewall::None => "kernel alone",
             Firewall::Iptables(restore) => restore.trim_end_matches("-restore"),
+            Firewall::Nft => "nft, verdict map",
             Firewall::Fast(Ring::Packet) => "tidegate, TCX",
             Firewall::Fast(Ring::Xdp) => "tidegate, XDP",
             Firewall::Floor(Ring::Packet) => "TCX redirect alone",
@@ -141,12 +174,14 @@ impl Place {
         // Takes what is redirected to it, as a card does.
         inside.sh("ethtool -K eth0 gro on");
         let sink = Sink::new(&outside);
-        if let Firewall::Iptables(restore) = firewall {
-            load(&router, restore, &case.rules())?;
+        match firewall {
+            Firewall::Iptables(restore) => load(&router, restore, &case.rules())?,
+            Firewall::Nft => load(&router, "nft -f", &case.table())?,
+            Firewall::None | Firewall::Fast(_) | Firewall::Floor(_) => {}
         }
         let guard = match firewall {
             Firewall::Fast(ring) => Some(guard(&router, ring, case)?),
-            Firewall::None | Firewall::Iptables(_) | Firewall::Floor(_) => None,
+            Firewall::None | Firewall::Iptables(_) | Firewall::Nft | Firewall::Floor(_) => None,
         };
         let floor = match firewall {
             Firewall::Floor(_) if !case.settles() || case.snat => {
@@ -155,15 +190,7 @@ impl Place {
             Firewall::Floor(ring) => Some(Floor::new(&router, ring == Ring::Xdp)),
             _ => None,
         };
-        let stream = Stream {
-            to: ROUTER_MACS[0],
-            src: INSIDE,
-            dst: OUTSIDE,
-            port: PORT,
-            back: false,
-            one_address: case.snat,
-            flows: case.flows,
-        };
+        let stream = stream(case);
         let forth = Source::new(&inside, &stream);
         let mut place = Place {
             inside,
@@ -179,7 +206,7 @@ impl Place {
         match firewall {
             Firewall::None | Firewall::Floor(_) => {}
             _ if case.flood => place.begin()?,
-            _ if case.fresh => {}
+            _ if !case.settles() => {}
             _ => place.open(case, &stream)?,
         }
         Ok(place)
@@ -202,10 +229,8 @@ impl Place {
     fn open(&mut self, case: &Case, forth: &Stream) -> Result<(), String> {
         let back = Stream {
             to: ROUTER_MACS[1],
-            src: OUTSIDE,
             dst: if case.snat { ROUTER } else { INSIDE },
-            back: true,
-            ..*forth
+            ..forth.answers()
         };
         let mut back = Source::new(&self.outside, &back);
         for round in 0..2 {
@@ -269,6 +294,11 @@ impl Place {
                 .map(|f| f.1)
                 .sum();
         }
+        if let Ok(said) = self.router.try_sh("nft list chain ip t f") {
+            let count = said.split("counter packets ").nth(1);
+            let count = count.and_then(|c| c.split(' ').next()?.parse().ok());
+            return count.unwrap_or(0);
+        }
         let counted =
             "iptables-save -c -t filter 2>/dev/null; iptables-legacy-save -c -t filter 2>/dev/null";
         let said = self.router.sh(&format!("{{ {counted}; }} || true"));
@@ -317,6 +347,19 @@ impl Place {
             guard.datapath.stop().unwrap();
         }
         drop(self.router);
+    }
+}
+
+/// What comes from the inside.
+pub(crate) fn stream(case: &Case) -> Stream {
+    Stream {
+        to: ROUTER_MACS[0],
+        src: INSIDE,
+        dst: OUTSIDE,
+        port: PORT,
+        back: false,
+        one_address: case.snat,
+        flows: case.flows,
     }
 }
 

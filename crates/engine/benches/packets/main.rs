@@ -7,6 +7,7 @@
 mod edits;
 mod established;
 mod measure;
+#[allow(dead_code, reason = "shared with the bench `peers`")]
 mod plot;
 mod scale;
 mod stateless;

@@ -21,11 +21,22 @@ const COLOURS: [&str; 6] = [
 /// Lines across.
 const STEPS: u32 = 5;
 
+/// How figures are laid out.
+#[derive(Clone, Copy)]
+enum Scale {
+    /// From 0 in steps of so many.
+    Linear(f64),
+    /// Decades from this power of ten.
+    Logarithmic(i32),
+}
+
 /// Where a picture's figures lie.
 struct Frame {
     /// Decades from 1.
     decades: f64,
-    highest: f64,
+    scale: Scale,
+    /// Lines across above the lowest.
+    steps: u32,
 }
 
 impl Frame {
@@ -36,7 +47,19 @@ impl Frame {
 
     fn y(&self, ns: f64) -> f64 {
         let height = SIZE.1 - MARGIN.2 - MARGIN.3;
-        MARGIN.2 + height * (1.0 - ns / self.highest)
+        let steps = match self.scale {
+            Scale::Linear(step) => ns / step,
+            Scale::Logarithmic(first) => ns.log10() - f64::from(first),
+        };
+        MARGIN.2 + height * (1.0 - steps.max(0.0) / f64::from(self.steps))
+    }
+
+    /// What the `n`th line across stands for.
+    fn ns(&self, n: u32) -> f64 {
+        match self.scale {
+            Scale::Linear(step) => step * f64::from(n),
+            Scale::Logarithmic(first) => 10f64.powi(first + n as i32),
+        }
     }
 }
 
@@ -45,17 +68,49 @@ impl Frame {
 /// # Errors
 /// It cannot be written.
 pub(crate) fn write(path: &Path, title: &str, across: &str, lines: &[Line]) -> Result<()> {
-    let points = || lines.iter().flat_map(|l| &l.points);
-    let last = points().map(|p| p.0).max().unwrap_or(10);
-    let most = points().map(|p| p.1).fold(1.0, f64::max);
+    let most = figures(lines).fold(1.0, f64::max);
     let step = 10f64.powf((most / f64::from(STEPS)).log10().ceil());
     let step = [step / 5.0, step / 4.0, step / 2.0, step]
         .into_iter()
         .find(|s| s * f64::from(STEPS) >= most)
         .unwrap_or(step);
+    draw(path, title, across, lines, Scale::Linear(step), STEPS)
+}
+
+/// The same for figures of very different size.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn write_logarithmic(
+    path: &Path,
+    title: &str,
+    across: &str,
+    lines: &[Line],
+) -> Result<()> {
+    let decade = |ns: f64| ns.max(1.0).log10();
+    let first = figures(lines).map(decade).fold(f64::MAX, f64::min).floor() as i32;
+    let last = figures(lines).map(decade).fold(0.0, f64::max).ceil() as i32;
+    let steps = (last - first).max(1) as u32;
+    draw(path, title, across, lines, Scale::Logarithmic(first), steps)
+}
+
+fn figures(lines: &[Line]) -> impl Iterator<Item = f64> {
+    lines.iter().flat_map(|l| &l.points).map(|p| p.1)
+}
+
+fn draw(
+    path: &Path,
+    title: &str,
+    across: &str,
+    lines: &[Line],
+    scale: Scale,
+    steps: u32,
+) -> Result<()> {
+    let last = lines.iter().flat_map(|l| &l.points).map(|p| p.0).max();
     let frame = Frame {
-        decades: (last as f64).log10().max(1.0),
-        highest: step * f64::from(STEPS),
+        decades: (last.unwrap_or(10) as f64).log10().max(1.0),
+        scale,
+        steps,
     };
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" \
@@ -64,7 +119,7 @@ pub(crate) fn write(path: &Path, title: &str, across: &str, lines: &[Line]) -> R
          <text x=\"{2}\" y=\"22\" font-size=\"15\">{title}</text>\n",
         SIZE.0, SIZE.1, MARGIN.0
     );
-    axes(&mut svg, &frame, step, across)?;
+    axes(&mut svg, &frame, across)?;
     for (line, (n, colour)) in lines.iter().zip(COLOURS.iter().enumerate().cycle()) {
         let places = line.points.iter();
         let places = places.map(|&(at, ns)| format!("{:.1},{:.1}", frame.x(at), frame.y(ns)));
@@ -92,10 +147,10 @@ pub(crate) fn write(path: &Path, title: &str, across: &str, lines: &[Line]) -> R
     Ok(std::fs::write(path, svg)?)
 }
 
-fn axes(svg: &mut String, frame: &Frame, step: f64, across: &str) -> Result<()> {
+fn axes(svg: &mut String, frame: &Frame, across: &str) -> Result<()> {
     let (left, right) = (MARGIN.0, SIZE.0 - MARGIN.1);
-    for n in 0..=STEPS {
-        let ns = step * f64::from(n);
+    for n in 0..=frame.steps {
+        let ns = frame.ns(n);
         let y = frame.y(ns);
         writeln!(
             svg,

@@ -13,10 +13,19 @@ use crate::engine::{Engine, Family4Or6, Incoming, index};
 use crate::facts::{entry_field, transport};
 use crate::flow::Start;
 use crate::offload::Followed;
-use crate::outcome::{Disposition, Output, Role};
+use crate::outcome::{Output, Role};
 use crate::routing::Path;
 use crate::run::Run;
 use crate::trace::Trace;
+
+/// What became of a packet on the short way.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Passed {
+    /// Forwarded.
+    Sent,
+    /// Handed to a local socket.
+    Delivered,
+}
 
 /// What plans ask of a packet.
 struct Glance<'a> {
@@ -50,12 +59,12 @@ fn is_whole(layout: &Layout) -> bool {
 impl<T: Trace> Run<'_, T> {
     /// Tracks a packet before it comes to any hook, if nothing there is before connection
     /// tracking, and takes the short way with it. `None`: the long way is left.
-    pub(crate) fn straight(
+    pub(super) fn straight(
         &mut self,
         incoming: &Incoming,
         bytes: &mut Vec<u8>,
         layout: &Layout,
-    ) -> Option<Disposition> {
+    ) -> Option<Passed> {
         let family = &self.engine.families[index(layout.family)];
         let first = family.tracked && family.rules.table(TableKind::Raw).is_none();
         let watched = T::ACTIVE || self.engine.staged.is_some();
@@ -80,7 +89,7 @@ impl<T: Trace> Run<'_, T> {
         bytes: &mut Vec<u8>,
         layout: &Layout,
         attached: &Attached,
-    ) -> Option<Disposition> {
+    ) -> Option<Passed> {
         let Engine {
             families,
             conntrack,
@@ -144,7 +153,7 @@ impl<T: Trace> Run<'_, T> {
                     priority: 0,
                     as_sent: false,
                 });
-                Some(Disposition::Sent)
+                Some(Passed::Sent)
             }
             Path::Local | Path::Stop(..) => {
                 self.outputs.push(Output::Deliver {
@@ -153,7 +162,7 @@ impl<T: Trace> Run<'_, T> {
                     mark,
                     given: None,
                 });
-                Some(Disposition::Delivered)
+                Some(Passed::Delivered)
             }
         }
     }
