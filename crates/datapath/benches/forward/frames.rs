@@ -117,7 +117,11 @@ impl Stream {
             false => (flow / PORTS, flow % PORTS),
         };
         let mut own = *self;
-        let end = if self.back { &mut own.dst } else { &mut own.src };
+        let end = if self.back {
+            &mut own.dst
+        } else {
+            &mut own.src
+        };
         *end = (u32::from_be_bytes(*end) + host).to_be_bytes();
         own.packet_with(FIRST_PORT + port as u16)
     }

@@ -10,11 +10,13 @@
 //! firewall.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "shared with the bench `peers`")]
 mod frames;
 mod measure;
 #[allow(dead_code, reason = "shared with the tests")]
 #[path = "../../tests/live/net.rs"]
 mod net;
+#[allow(dead_code, reason = "shared with the bench `peers`")]
 mod place;
 
 use std::env;

@@ -84,13 +84,18 @@ impl Case {
         let elements: Vec<String> = elements.collect();
         let elements = match elements.as_slice() {
             [] => String::new(),
-            some => format!("elements = {{ {} }}", some.join(", ")),
+            some => format!("elements = {{ {} }};", some.join(", ")),
         };
         let last = if self.flood { "counter drop" } else { "accept" };
         format!(
-            "table ip t {{ map m {{ type ipv4_addr . inet_service : verdict; {elements}; }}
-             chain f {{ type filter hook forward priority 0; policy accept; {known}
-             meta l4proto udp ip saddr . udp dport vmap @m; iifname \"eth0\" {last}; }} }}"
+            "table ip t {{
+                map m {{ type ipv4_addr . inet_service : verdict; {elements} }}
+                chain f {{
+                    type filter hook forward priority 0; policy accept; {known}
+                    meta l4proto udp ip saddr . udp dport vmap @m
+                    iifname \"eth0\" {last}
+                }}
+            }}"
         )
     }
 }

@@ -67,8 +67,7 @@ impl<T: Trace> Run<'_, T> {
     ) -> Option<Passed> {
         let family = &self.engine.families[index(layout.family)];
         let first = family.tracked && family.rules.table(TableKind::Raw).is_none();
-        let watched = T::ACTIVE || self.engine.staged.is_some();
-        if !first || watched || !is_whole(layout) || self.engine.asks_sockets_of(layout.family) {
+        if T::ACTIVE || !first || !is_whole(layout) {
             return None;
         }
         let conntrack = &mut self.engine.conntrack;

@@ -1,0 +1,164 @@
+//! What firewalls themselves cost a packet, the more rules the more: the kernel's three and
+//! Tidegate's engine, with the same rules and the same kind of packets, in one run on one core.
+//! The kernel's is what forwarding takes with rules less what it takes without, measured in
+//! turn; the engine's is the engine alone. Needs root, `ip`, `ethtool`, `nft`, and Debian's
+//! `iptables-legacy` and `iptables-nft`.
+//!
+//! `cargo bench -p tidegate-datapath --bench peers [-- [--plots=DIR] WHAT]...` with WHAT of
+//! `established`, `last` and `dropped`; all without any. `ROUNDS` says how often each is
+//! measured (5).
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod alone;
+#[allow(dead_code, reason = "shared with the bench `forward`")]
+#[path = "../forward/frames.rs"]
+mod frames;
+#[allow(dead_code, reason = "shared with the bench `forward`")]
+#[path = "../forward/measure.rs"]
+mod measure;
+#[allow(dead_code, reason = "shared with the tests")]
+#[path = "../../tests/live/net.rs"]
+mod net;
+#[allow(dead_code, reason = "shared with the bench `forward`")]
+#[path = "../forward/place.rs"]
+mod place;
+#[allow(dead_code, reason = "shared with the engine's bench `packets`")]
+#[path = "../../../engine/benches/packets/plot.rs"]
+mod plot;
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use alone::Alone;
+use measure::{measure, median};
+use place::{Case, Firewall, Place};
+use plot::Line;
+
+/// Packets of one measurement, where rules do not make it longer.
+const PACKETS: u32 = 1 << 18;
+/// Rules that a measurement may look at one by one.
+const PATIENCE: u32 = 1 << 25;
+/// Flows that packets belong to.
+const FLOWS: u32 = 4096;
+
+const PEERS: [Firewall; 3] = [
+    Firewall::Iptables("iptables-legacy-restore"),
+    Firewall::Iptables("iptables-nft-restore"),
+    Firewall::Nft,
+];
+
+/// A question: what rules and packets have in common.
+struct Question {
+    name: &'static str,
+    title: &'static str,
+    sizes: &'static [usize],
+    case: fn(usize) -> Case,
+}
+
+const QUESTIONS: [Question; 3] = [
+    Question {
+        name: "established",
+        title: "UDP of 4,096 established flows, the rule for them first",
+        sizes: &[1, 100, 1_000, 10_000],
+        case: |rules| Case::new("established", FLOWS, rules),
+    },
+    Question {
+        name: "last",
+        title: "UDP without connections, let in by the last rule",
+        sizes: &[1, 10, 100, 1_000, 10_000],
+        case: |rules| Case {
+            stateless: true,
+            ..Case::new("last", FLOWS, rules)
+        },
+    },
+    Question {
+        name: "dropped",
+        title: "UDP, each packet of a source of its own, dropped by the last rule",
+        sizes: &[1, 10, 100, 1_000, 10_000],
+        case: |rules| Case {
+            stateless: true,
+            flood: true,
+            ..Case::new("dropped", 1 << 24, rules)
+        },
+    },
+];
+
+fn main() {
+    if !net::able() {
+        return;
+    }
+    let words = env::args().skip(1);
+    let wanted: Vec<String> = words.filter(|a| !a.starts_with('-')).collect();
+    let plots = env::args().find_map(|a| Some(PathBuf::from(a.strip_prefix("--plots=")?)));
+    let rounds = env::var("ROUNDS").ok().and_then(|r| r.parse().ok());
+    for question in QUESTIONS {
+        if wanted.is_empty() || wanted.iter().any(|w| w == question.name) {
+            ask(&question, rounds.unwrap_or(5), plots.as_deref());
+        }
+    }
+}
+
+/// Measures all firewalls with all numbers of rules.
+fn ask(question: &Question, rounds: usize, plots: Option<&Path>) {
+    println!("\n{}\n", question.title);
+    println!(
+        "| rules | firewall | ns a packet, of the firewall alone | first, last round | ratio to the engine |"
+    );
+    println!("|--:|---|--:|---|--:|");
+    let mut lines: Vec<Line> = Vec::new();
+    let mut line =
+        |name: &str, rules: usize, ns: f64| match lines.iter_mut().find(|l| l.name == name) {
+            Some(line) => line.points.push((rules, ns)),
+            None => lines.push(Line {
+                name: name.to_owned(),
+                points: vec![(rules, ns)],
+            }),
+        };
+    for &rules in question.sizes {
+        let case = (question.case)(rules);
+        let mut engine = Alone::new(&case);
+        let mut each: Vec<f64> = (0..rounds).map(|_| engine.measure(PACKETS)).collect();
+        let spread = (each[0], each[rounds - 1]);
+        let own = median(&mut each);
+        line("Tidegate's engine", rules, own);
+        println!(
+            "| {rules} | Tidegate's engine | {own:.0} | {:.0}, {:.0} | 1 |",
+            spread.0, spread.1
+        );
+        for firewall in PEERS {
+            match kernel(&case, firewall, rounds) {
+                Ok(mut each) => {
+                    let spread = (each[0], each[rounds - 1]);
+                    let ns = median(&mut each);
+                    line(firewall.name(), rules, ns);
+                    println!(
+                        "| {rules} | {} | {ns:.0} | {:.0}, {:.0} | {:.1} |",
+                        firewall.name(),
+                        spread.0,
+                        spread.1,
+                        ns / own
+                    );
+                }
+                Err(why) => net::skipped(&format!("{}: {why}", firewall.name())),
+            }
+        }
+    }
+    if let Some(dir) = plots {
+        let file = dir.join(format!("peers-{}.svg", question.name));
+        let title = format!("{}: ns of the firewall", question.title);
+        plot::write_logarithmic(&file, &title, "rules", &lines).unwrap();
+    }
+}
+
+/// What each round says of a kernel's firewall: its time less that of the kernel alone.
+fn kernel(case: &Case, firewall: Firewall, rounds: usize) -> Result<Vec<f64>, String> {
+    let mut plain = Place::new(case, Firewall::None)?;
+    let mut place = Place::new(case, firewall)?;
+    let looked_at = if case.stateless { case.rules as u32 } else { 1 };
+    let packets = PACKETS.min(PATIENCE / looked_at.max(1));
+    let mut round = || measure(&mut place, packets).0 - measure(&mut plain, PACKETS).0;
+    let each = (0..rounds).map(|_| round()).collect();
+    place.end();
+    plain.end();
+    Ok(each)
+}
