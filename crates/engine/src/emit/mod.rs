@@ -42,34 +42,42 @@ pub(crate) fn rejectable(packet: &Packet) -> bool {
     packet.layout.frag_off == 0 && transport_checksum_ok(packet)
 }
 
+/// Whether the 16 bits that make a packet's sum come out are right. The kernel asks this of
+/// every protocol but those of which it knows that they have no such checksum over all of their bytes, or
+/// that it is left out (`nf_reject_verify_csum`): ports do not matter, it may be one without a name.
+///
 /// A locally sent packet may still await its checksum from the network card: then the
 /// field holds the sum of the pseudo-header (`CHECKSUM_PARTIAL`).
 pub(crate) fn transport_checksum_ok(packet: &Packet) -> bool {
     let l4 = packet.l4();
     let (family, protocol) = (packet.family(), packet.layout.proto);
-    let field_at = match protocol {
-        proto::TCP => 16,
-        proto::UDP => 6,
-        p if p == icmp_of(family) => 2,
-        _ => return true,
-    };
-    let Some(field) = be16(l4, field_at) else {
+    let nothing = l4.is_empty() || protocol == proto::NONE || !packet.layout.has_l4();
+    if nothing && (family == Family::V6 || protocol == proto::ICMP) {
         return false;
-    };
-    if protocol == proto::UDP && field == 0 {
-        return family == Family::V4;
     }
-    let extra = match protocol {
-        proto::ICMP => 0,
-        _ => checksum::pseudo(
+    let field_at = match protocol {
+        proto::TCP => Some(16),
+        proto::UDP => Some(6),
+        proto::GRE | proto::ESP | proto::AH | proto::SCTP | proto::UDPLITE => return true,
+        p if p == icmp_of(family) => Some(2),
+        _ => None,
+    };
+    let field = field_at.and_then(|at| be16(l4, at));
+    if protocol == proto::UDP && field == Some(0) {
+        return true;
+    }
+    let extra = match (family, protocol) {
+        (Family::V6, _) | (_, proto::TCP | proto::UDP) => checksum::pseudo(
             family,
             packet.src(),
             packet.dst(),
             protocol,
             l4.len() as u32,
         ),
+        // The kernel sums the header, too, which comes to this.
+        (Family::V4, _) => 0xffff,
     };
-    let partial = packet.in_dev.is_none() && field == checksum::fold(extra);
+    let partial = packet.in_dev.is_none() && field == Some(checksum::fold(extra));
     partial || checksum::fold(extra + checksum::sum(l4)) == 0xffff
 }
 
@@ -139,4 +147,65 @@ pub(crate) fn ipv6_packet(
     p.extend_from_slice(&dst.to_be_bytes());
     p.extend_from_slice(payload);
     p
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: (u128, u128) = (0x0a00_0002, 0x0a00_0102);
+    const V6: (u128, u128) = (0xfd << 120 | 2, 0xfd << 120 | 1 << 64 | 2);
+
+    fn answered(family: Family, proto: u8, payload: &[u8]) -> bool {
+        let ends = match family {
+            Family::V4 => V4,
+            Family::V6 => V6,
+        };
+        let (ttl, tos) = (64, 0);
+        let bytes = ip_packet(family, ends, IpHeader { proto, ttl, tos }, payload);
+        let mut packet = Packet::new(bytes).unwrap();
+        packet.in_dev = Some(crate::env::IfIndex(2));
+        rejectable(&packet)
+    }
+
+    /// `payload` with the last two bytes such that its sum comes out, with a pseudo-header or without.
+    fn summed(payload: &[u8], extra: u64) -> Vec<u8> {
+        let (body, _) = payload.split_at(payload.len() - 2);
+        let sum = checksum::finish(extra, body);
+        [body, &sum.to_be_bytes()].concat()
+    }
+
+    /// As Linux 6.18 does with REJECT in FORWARD.
+    #[test]
+    fn reject_answers_what_has_a_good_checksum_or_none() {
+        const RANDOM: &[u8; 8] = b"\x13\xc4\x9a\x01\xfe\x70\x33\x2d";
+        let plain = summed(RANDOM, 0);
+        for proto in [2, 4, 33, 94, 253] {
+            let pseudo = checksum::pseudo(Family::V6, V6.0, V6.1, proto, 8);
+            let with_pseudo = summed(RANDOM, pseudo);
+            let four = |payload| answered(Family::V4, proto, payload);
+            let six = |payload| answered(Family::V6, proto, payload);
+            assert!(!four(RANDOM) && !six(RANDOM), "{proto}");
+            assert!(four(&plain) && !six(&plain), "{proto}");
+            assert!(!four(&with_pseudo) && six(&with_pseudo), "{proto}");
+            // The sum of nothing is that of the header.
+            assert!(four(&[0; 8]) && !six(&[0; 8]), "{proto}");
+            assert!(four(&[]) && !six(&[]), "{proto}");
+        }
+        for proto in [47, 50, 132, 136] {
+            assert!(answered(Family::V4, proto, RANDOM), "{proto}");
+            assert!(answered(Family::V6, proto, RANDOM), "{proto}");
+            assert!(answered(Family::V4, proto, &[]), "{proto}");
+            assert!(!answered(Family::V6, proto, &[]), "{proto}");
+        }
+        assert!(answered(Family::V4, proto::AH, RANDOM));
+        assert!(!answered(Family::V6, proto::NONE, &plain));
+        let without = [3, 232, 7, 208, 0, 8, 0, 0];
+        for family in [Family::V4, Family::V6] {
+            assert!(answered(family, proto::UDP, &without));
+            assert!(!answered(family, proto::UDP, &without[..2]));
+        }
+        assert!(answered(Family::V4, proto::ICMP, &[0; 8]));
+        assert!(!answered(Family::V4, proto::ICMP, &[]));
+    }
 }
