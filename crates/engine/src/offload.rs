@@ -91,6 +91,9 @@ pub struct Offer {
     pub after: Tuple,
     /// The only type of service (traffic class) for which that holds.
     pub tos: Option<u8>,
+    /// What counts these packets for the rules: it holds as long as the connection's tag of this
+    /// direction is the same.
+    pub tag: u64,
 }
 
 /// Why a flow is not offered.
@@ -196,6 +199,7 @@ impl Engine {
             before,
             after,
             tos,
+            tag: entry.tags[last.dir.ix()],
         })
     }
 

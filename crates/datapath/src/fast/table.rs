@@ -40,6 +40,8 @@ struct Place {
     id: Option<EntryId>,
     ways: [Option<Way>; 2],
     keys: [Option<[u8; KEY]>; 2],
+    /// What the connection's tags were when the ways were offered.
+    tags: [u64; 2],
     /// Epoch of the engine when the ways were offered.
     epoch: u64,
     /// Packets and bytes of each direction that have been told.
@@ -148,13 +150,10 @@ impl Table {
         let dir = offer.dir as usize;
         let key = key(offer.in_dev.0, Hook::Ingress, &offer.before);
         if self.places[at as usize].epoch != epoch {
-            self.kernel.set_path(at, 1 - dir, &[0; PATH]);
+            (0..2).for_each(|dir| self.forget_way(at, dir));
+            self.places[at as usize].epoch = epoch;
         }
         let place = &mut self.places[at as usize];
-        if place.epoch != epoch {
-            place.ways = [None; 2];
-            place.epoch = epoch;
-        }
         let way = Way {
             goes,
             before: offer.before,
@@ -164,6 +163,7 @@ impl Table {
             early: hop.early,
         };
         place.ways[dir] = Some(way);
+        place.tags[dir] = offer.tag;
         place.waits = true;
         self.fresh = true;
         if !std::mem::replace(&mut place.listed, true) {
@@ -180,6 +180,14 @@ impl Table {
             self.places[at as usize].proved[dir] = false;
             self.kernel.add_flow(&key, (at, offer.dir), before);
         }
+    }
+
+    /// Packets of a direction go up, and are counted, until it is offered again.
+    fn forget_way(&mut self, at: u32, dir: usize) {
+        let place = &mut self.places[at as usize];
+        place.ways[dir] = None;
+        let path = place.keys[dir].map_or([0; PATH], |key| path(&key, None));
+        self.kernel.set_path(at, dir, &path);
     }
 
     fn remove_key(&mut self, key: &[u8; KEY], whose: (u32, Dir)) {
@@ -243,6 +251,16 @@ impl Table {
         let Some(entry) = engine.conntrack().entry(id) else {
             return false;
         };
+        for dir in 0..2 {
+            // A packet after the one that was offered was another matter: what passes would be
+            // counted as it was.
+            if entry.tags[dir] != self.places[at as usize].tags[dir] {
+                self.forget_way(at, dir);
+            }
+        }
+        if self.places[at as usize].ways == [None; 2] {
+            return false;
+        }
         if let Some(tcp) = entry.tcp()
             && self.kernel.connections.set(at, windows(tcp), LOCK).is_err()
         {

@@ -162,6 +162,30 @@ fn a_stream_is_forwarded_in_the_kernel_and_counted() {
     streams_are_counted(&guard, Fate::Forwarded, &net);
 }
 
+/// Programs count for the rules that packets of this type of service meet, not for those that
+/// the last one met that came up.
+#[test]
+fn types_of_service_are_counted_apart() {
+    if !may() {
+        return;
+    }
+    let net = net();
+    net.routed();
+    let rules = "*mangle\n:PREROUTING ACCEPT [0:0]
+-A PREROUTING -m tos --tos 0x08/0x3f\nCOMMIT\n";
+    let guard = guard(&net.router, &(rules.to_owned() + &filter(&STATEFUL)));
+    let there = at("10.1.0.2:7");
+    let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
+    for _ in 0..100 {
+        for (tos, times) in [(0, 2), (8, 1), (0, 10)] {
+            rustix::net::sockopt::set_ip_tos(&from, tos).unwrap();
+            talk(&from, &to, there, times);
+        }
+    }
+    assert!(fate(&guard, Fate::Forwarded) > 0);
+    assert_eq!(guard.counted(Family::V4, 0), 100);
+}
+
 /// Streams that one of the programs forwards meet the rules' counters as all packets do.
 pub(crate) fn streams_are_counted(guard: &Guard, which: Fate, net: &Net) {
     acct(guard);
