@@ -31,13 +31,15 @@ pub struct Lost {
     pub unresolved: u64,
     /// Too many were waiting for their neighbour already.
     pub crowded: u64,
+    /// Came by loopback, and rules gave them an address that is not this host's.
+    pub astray: u64,
 }
 
 impl Lost {
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.overflow + self.refused + self.unresolved + self.crowded
+        self.overflow + self.refused + self.unresolved + self.crowded + self.astray
     }
 }
 
@@ -68,7 +70,7 @@ pub struct Report {
 impl Report {
     /// What was lost, all interfaces together: reason, packets, explanation.
     #[must_use]
-    pub fn lost(&self) -> [(&'static str, u64, &'static str); 5] {
+    pub fn lost(&self) -> [(&'static str, u64, &'static str); 6] {
         let sum = |of: fn(&Lost) -> u64| self.interfaces.iter().map(|i| of(&i.traffic.lost)).sum();
         [
             (
@@ -90,6 +92,11 @@ impl Report {
                 "crowded",
                 sum(|l| l.crowded),
                 "too many packets were waiting for its neighbour already",
+            ),
+            (
+                "astray",
+                sum(|l| l.astray),
+                "it came by lo, and rules gave it an address that is not this host's",
             ),
             ("stray", self.stray, "its interface is not guarded, or gone"),
         ]

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use tidegate_engine::env::IfIndex;
+use tidegate_engine::env::{IfIndex, RouteType};
 use tidegate_engine::{Disposition, Outcome, Output, Ticket};
 use tidegate_sys::OutFrame;
-use tidegate_wire::Family;
+use tidegate_wire::{Family, parse};
 
 use super::{ETH_P_IP, ETH_P_IPV6, SPARE, SPARE_SIZE, Source, Worker, is_broadcast};
 use crate::divert::Framing;
@@ -70,6 +70,9 @@ impl Worker {
                     mark,
                     given,
                 } => {
+                    if self.leads_away(dev, &bytes, mark) {
+                        continue;
+                    }
                     if let Some(gifts) = &mut self.gifts {
                         gifts.let_in(&self.engine, &bytes, mark, given);
                     }
@@ -138,6 +141,25 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether the kernel, which routes once more what is let in, would send a looped packet
+    /// out: rules have given it an address of another host on its way.
+    fn leads_away(&mut self, dev: IfIndex, packet: &[u8], mark: u32) -> bool {
+        let env = self.engine.env();
+        if dev != env.loopback() {
+            return false;
+        }
+        let Ok(layout) = parse(packet) else {
+            return false;
+        };
+        let (src, dst) = (layout.src(packet), layout.dst(packet));
+        let route = env.route(layout.family, dst, src, mark);
+        let away = route.is_some_and(|r| r.kind == RouteType::Unicast);
+        if let (true, Some((_, port))) = (away, port_of(&self.by_dev, &mut self.ports, dev)) {
+            port.traffic.lost.astray += 1;
+        }
+        away
     }
 
     /// Puts a packet on the queue into this host's sockets.

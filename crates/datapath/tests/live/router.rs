@@ -218,3 +218,24 @@ fn path_mtu_of_large_packets() {
         .sh("ip route get 10.1.0.2; ip -6 route get fd01::2");
     assert_eq!(said.matches("mtu 1300").count(), 2, "{said}");
 }
+
+/// The kernel routes a looped packet once, so that one with a new destination still reaches this
+/// host's sockets. Past the datapath it would be routed again and go out, as if somebody had sent it.
+#[test]
+fn what_is_looped_never_leaves() {
+    if !able() {
+        return;
+    }
+    let net = net();
+    net.outside
+        .sh("ip addr add fd01::fffe:0:0:1/64 dev eth0 nodad");
+    let rules = "*mangle\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]
+-A PREROUTING -i lo -p udp -j DNPT --src-pfx fd00::/64 --dst-pfx fd01::/64
+-A OUTPUT -p udp\nCOMMIT\n";
+    let guard = net.router.guard(&filter(&[]), rules);
+    let outside = udp(&net.outside, at("[fd01::fffe:0:0:1]:9"));
+    let sender = udp(&net.router, at("[fd00::1]:0"));
+    assert!(!reaches(&sender, &outside, at("[fd00::1]:9")));
+    assert_eq!([0, 1].map(|n| guard.counted(Family::V6, n)), [1, 1]);
+    assert_eq!(guard.traffic("lo").lost.astray, 1);
+}
