@@ -5,6 +5,7 @@ use crate::entry::{SctpConn, SctpState, TcpConn, TcpState};
 use crate::event::EventKind;
 use crate::expect::{ExpectError, ExpectPolicy, Expectation, OnMatch};
 use crate::nat::{Manip, NatRange};
+use crate::snapshot::relearnt;
 use crate::sysctl::LONGEST;
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, Cursor, Family, SECOND, Time, Zone};
@@ -56,6 +57,8 @@ impl core::error::Error for ByHandError {}
 pub enum GivenState {
     /// TCP.
     Tcp(TcpConn),
+    /// TCP as another tracker knew it; of what has been sent since then nothing is known.
+    TcpOnce(TcpState),
     /// SCTP, with the verification tags of both directions.
     Sctp(SctpConn, [u32; 2]),
 }
@@ -133,6 +136,7 @@ impl Entry {
     fn give(&mut self, state: GivenState) {
         match (&mut self.proto, state) {
             (ProtoState::Tcp(tcp), GivenState::Tcp(to)) => tcp.state = to,
+            (ProtoState::Tcp(tcp), GivenState::TcpOnce(once)) => *tcp = relearnt(once),
             (ProtoState::Sctp(sctp), GivenState::Sctp(to, vtag)) => {
                 sctp.state = to;
                 sctp.vtag = vtag;

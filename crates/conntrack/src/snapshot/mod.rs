@@ -40,6 +40,7 @@ use bytes::{In, put};
 use helped::Memory;
 use record::Stored;
 pub use restore::Restored;
+pub(crate) use restore::relearnt;
 use tidegate_wire::crc32c;
 
 const MAGIC: &[u8; 8] = b"TGCONNS\n";

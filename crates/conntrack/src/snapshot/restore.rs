@@ -268,16 +268,16 @@ impl Run<'_> {
         }
         match &mut entry.proto {
             ProtoState::Udp { stream_ts } => *stream_ts = moment(stored.stream_in),
-            ProtoState::Tcp(tcp) => relearn(tcp),
+            ProtoState::Tcp(tcp) => *tcp = relearnt(*tcp),
             ProtoState::Sctp(_) | ProtoState::Gre { .. } | ProtoState::Stateless => {}
         }
         Some(entry)
     }
 }
 
-/// Lets both sides' windows be learnt from their next segments (`tcp_new` of a connection
+/// The same with both sides' windows to be learnt from their next segments (`tcp_new` of a connection
 /// in mid-stream). Before the answer to its SYN nothing about a connection can have moved.
-fn relearn(tcp: &mut TcpState) {
+pub(crate) fn relearnt(mut tcp: TcpState) -> TcpState {
     const KEPT: u8 = tcp_flag::WINDOW_SCALE | tcp_flag::SACK_PERM | tcp_flag::CLOSE_INIT;
     for side in &mut tcp.seen {
         side.flags |= tcp_flag::BE_LIBERAL;
@@ -289,5 +289,5 @@ fn relearn(tcp: &mut TcpState) {
             };
         }
     }
-    tcp.retrans = 0;
+    TcpState { retrans: 0, ..tcp }
 }

@@ -33,7 +33,7 @@ const PINS: &str = "/sys/fs/bpf";
 /// The tables of [`Shared`].
 const SHARED: [&tidegate_ebpf::Map; 6] = [&GLOBALS, &DOORS, &FATES, &SUMS, &STOPS, &EARLY_STOPS];
 /// Tables that are pinned as well, for a successor.
-pub(super) const PINNED: [&str; 2] = [GATES.name, GLOBALS.name];
+pub(super) const PINNED: [&str; 3] = [GATES.name, CONNECTIONS.name, GLOBALS.name];
 /// `BPF_FS_MAGIC`
 const BPF_FS: i64 = 0xcafe_4a11;
 

@@ -12,15 +12,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData};
-use tidegate_ebpf::layout::{GATE, GLOBAL, after, gate, global, key_of, tuple_of};
+use tidegate_ebpf::layout::{
+    CONNECTION, GATE, GLOBAL, after, gate, global, key_of, tcp_state, tuple_of,
+};
 use tidegate_engine::Engine;
 use tidegate_engine::conntrack::by_hand::{Change, GivenState, NewEntry};
-use tidegate_engine::conntrack::entry::{TcpConn, Zone};
+use tidegate_engine::conntrack::entry::{TcpConn, TcpState, Zone};
 use tidegate_engine::conntrack::{Dir, NatRange, SECOND, Status, Time, Tuple};
 use tidegate_sys::Clock;
 use tidegate_wire::proto;
 
-use super::kernel::{PINNED, place, remove, shared};
+use super::kernel::{LOCK, PINNED, place, remove, shared};
 
 /// Programs that have begun on a packet have ended after that.
 const TURN: Duration = Duration::from_millis(20);
@@ -42,6 +44,8 @@ pub(crate) struct Left {
     original: [Tuple; 2],
     /// When the last one passed, nanoseconds of `CLOCK_BOOTTIME`.
     last: u64,
+    /// The windows of a TCP connection.
+    tcp: Option<TcpState>,
 }
 
 /// What predecessors have left.
@@ -124,12 +128,13 @@ fn open(group: &Group<'_>, name: &str) -> Result<MapData> {
 /// # Errors
 /// Its tables are not there, or are others.
 fn connections(group: &Group<'_>) -> Result<Vec<Left>> {
-    let [gates, globals] = PINNED;
+    let [gates, windows, globals] = PINNED;
     let gates = open(group, gates)?;
     let info = gates.info()?;
     ensure!(info.value_size() as usize == GATE * 8, "another version's");
     let places = info.max_entries() as usize;
     let gates = shared(aya::maps::Map::Array(gates), places * GATE)?;
+    let windows: Array<_, [u8; CONNECTION]> = array(open(group, windows)?)?;
     let globals: Array<_, [u64; GLOBAL]> = array(open(group, globals)?)?;
     let epoch = globals.get(&0, 0)?[global::EPOCH];
     let mut left = Vec::new();
@@ -139,12 +144,28 @@ fn connections(group: &Group<'_>) -> Result<Vec<Left>> {
             continue;
         }
         let gate = std::array::from_fn(word);
-        left.extend(connection(&gate).map(|original| Left {
+        let Some(original) = connection(&gate) else {
+            continue;
+        };
+        let tcp = match original[0].proto {
+            proto::TCP => Some(established(&windows.get(&(at as u32), LOCK)?)),
+            _ => None,
+        };
+        left.push(Left {
             original,
             last: gate[gate::LAST],
-        }));
+            tcp,
+        });
     }
     Ok(left)
+}
+
+/// An established TCP connection as programs knew it.
+fn established(bytes: &[u8; CONNECTION]) -> TcpState {
+    TcpState {
+        state: TcpConn::Established,
+        ..tcp_state(bytes, &TcpState::default())
+    }
 }
 
 /// Each connection once, as it is known to whose programs saw it last.
@@ -182,16 +203,19 @@ fn range(before: (u128, u16), after: (u128, u16)) -> Option<NatRange> {
 pub(crate) fn adopt(engine: &mut Engine, now: Time, clock: Clock, left: &[Left]) -> usize {
     let table = engine.conntrack_mut();
     let mut adopted = 0;
-    for Left { original, last } in left {
+    for Left {
+        original,
+        last,
+        tcp,
+    } in left
+    {
         let [before, after] = *original;
         let timeouts = &table.config().timeouts;
-        let (life, state) = match before.proto {
-            proto::TCP => {
-                let state = TcpConn::Established;
-                (timeouts.tcp[state as usize], Some(GivenState::Tcp(state)))
-            }
-            _ => (timeouts.udp[1], None),
+        let life = match tcp {
+            Some(tcp) => timeouts.tcp[tcp.state as usize],
+            None => timeouts.udp[1],
         };
+        let state = tcp.map(GivenState::TcpOnce);
         let silent = now.saturating_sub(clock.at(*last)) / SECOND;
         let timeout = u64::from(life).saturating_sub(silent) as u32;
         let Some(reply) = before.inverse().filter(|_| timeout > 0) else {
@@ -279,6 +303,7 @@ mod tests {
         let left = |after, last| Left {
             original: [comes, after],
             last,
+            tcp: None,
         };
         let (old, new) = (
             left(tuple((3, 3), (2, 2)), 5),
@@ -287,6 +312,7 @@ mod tests {
         let other = Left {
             original: [tuple((7, 7), (2, 2)); 2],
             last: 1,
+            tcp: None,
         };
         assert_eq!(newest(vec![old, other, new]), [new, other]);
     }

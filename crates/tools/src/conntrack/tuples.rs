@@ -125,7 +125,7 @@ impl Request {
             GivenState::Sctp(state, _) => {
                 GivenState::Sctp(state, [tag(Part::OrigTag), tag(Part::ReplyTag)])
             }
-            tcp @ GivenState::Tcp(_) => tcp,
+            tcp @ (GivenState::Tcp(_) | GivenState::TcpOnce(_)) => tcp,
         })
     }
 
