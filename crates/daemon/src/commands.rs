@@ -37,6 +37,7 @@ use crate::service::Wake;
 use crate::sets::{self, LiveSets};
 use crate::status::{Chains, ForeignRules, RulesStatus, Status};
 use crate::tracker::{ForClient, LiveTracker, users_of};
+use crate::upgrade::Called;
 
 /// What a client's request can reach.
 pub(crate) struct Commands {
@@ -47,6 +48,8 @@ pub(crate) struct Commands {
     pub(crate) tracker: LiveTracker,
     pub(crate) logs: Arc<Logs>,
     pub(crate) since: Timestamp,
+    /// What an upgrade calls.
+    pub(crate) called: Called,
     /// Where each family's rules were read from.
     pub(crate) origin: Mutex<[Option<PathBuf>; 2]>,
     /// Whether rules have been changed since they were read.
@@ -66,6 +69,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("save", Commands::save),
     ("reload", Commands::reload),
     ("down", Commands::down),
+    ("upgrade", Commands::upgrade),
     ("apply", Commands::apply),
     ("confirm", |c, _| {
         c.trials.confirm().map(|()| Printed::default())
@@ -411,6 +415,14 @@ impl Commands {
             .iter()
             .for_each(|c| c.store(false, Ordering::Relaxed));
         Ok(())
+    }
+
+    /// Returns before it is done: the answer would not come otherwise.
+    fn upgrade(&self, _: &Request) -> Result<Printed> {
+        self.trials.none_running()?;
+        self.called.check()?;
+        locked(&self.wake).send(Wake::Upgrade)?;
+        Ok(Printed::default())
     }
 
     fn down(&self, _: &Request) -> Result<Printed> {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tidegate_engine::Engine;
+use tidegate_engine::conntrack::Time;
 use tidegate_engine::conntrack::snapshot::{Restored, Snapshot, Writer};
 use tidegate_tools::Replacement;
 
@@ -70,6 +72,23 @@ impl ConnectionFile {
         let pause = begun.elapsed().saturating_mul(SHARE).max(self.every);
         self.due = Instant::now() + pause;
         written.with_context(|| self.path.display().to_string())
+    }
+
+    /// The same between two packets, none of which passes meanwhile.
+    ///
+    /// # Errors
+    /// As [`ConnectionFile::write`].
+    pub(crate) fn write_at_once(&self, engine: &Engine, now: Time) -> Result<u32> {
+        let mut file = Replacement::begin(&self.path)?;
+        let mut piece = Vec::new();
+        let mut writer = Writer::new(now, now, &mut piece);
+        while !writer.step(engine.conntrack(), PIECE, &mut piece) {
+            file.write_all(&piece)?;
+            piece.clear();
+        }
+        file.write_all(&piece)?;
+        file.commit()?;
+        Ok(writer.connections())
     }
 
     fn write_pieces(&self, plane: &dyn Plane) -> Result<u32> {

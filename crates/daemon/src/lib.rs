@@ -21,6 +21,7 @@ mod sets;
 pub mod sockets;
 mod status;
 mod tracker;
+mod upgrade;
 mod userspace;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -106,6 +106,15 @@ pub trait Plane: Send + Sync {
     /// What it guards.
     fn report(&self) -> PlaneReport;
 
+    /// Runs work with which this process ends or becomes another, in a moment when nothing is
+    /// on its way. What is known then goes on passing, if anybody can see to that; nothing else does.
+    ///
+    /// # Errors
+    /// The plane has stopped.
+    fn leave(&self, last: Job) -> Result<()> {
+        self.submit(last)
+    }
+
     /// Lets packets go their own ways again.
     ///
     /// # Errors

@@ -23,13 +23,14 @@ use crate::apply::Trials;
 use crate::commands::Commands;
 use crate::config::{Config, Kind};
 use crate::connections::ConnectionFile;
-use crate::control::{Allowed, Server};
+use crate::control::{Allowed, Answer, Server};
 use crate::files;
 use crate::plane::{Ears, Plane};
 use crate::queue::Readers;
 use crate::rules::{FAMILIES, LiveRules};
 use crate::sets;
 use crate::tracker::LiveTracker;
+use crate::upgrade::{Called, upgrade};
 
 /// What wakes the daemon's main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(crate) enum Wake {
     Reload,
     /// End in order.
     Stop,
+    /// Become the program that is installed now.
+    Upgrade,
 }
 
 /// Makes the datapath.
@@ -53,6 +56,7 @@ pub fn run(config: Config, start: &StartPlane) -> Result<()> {
     let directory = &config.state.directory;
     fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     let _lock = lock(&config)?;
+    let called = Called::now()?;
     let rules_at_start = files::at_start(&config)?;
     let allowed = Allowed::new(config.control.group.as_deref())?;
     let (wake, woken) = channel();
@@ -69,6 +73,7 @@ pub fn run(config: Config, start: &StartPlane) -> Result<()> {
             plane: plane.clone(),
             tracker,
             logs,
+            called,
         };
         serve(&config, parts, rules_at_start, allowed, wake, &woken)
     });
@@ -151,6 +156,7 @@ struct Parts {
     plane: Arc<dyn Plane>,
     tracker: LiveTracker,
     logs: Arc<Logs>,
+    called: Called,
 }
 
 fn serve(
@@ -201,6 +207,7 @@ fn serve(
         plane: parts.plane,
         tracker: parts.tracker,
         logs: parts.logs,
+        called: parts.called,
         trials: Arc::new(trials),
         rules,
         since: Timestamp::now(),
@@ -211,15 +218,19 @@ fn serve(
         readers: Readers::default(),
     });
     let answering = commands.clone();
-    let server = Server::start(
-        &config.control.socket,
-        allowed,
-        Arc::new(move |request, reply| answering.answer(request, reply)),
-    )?;
+    let answer: Arc<Answer> = Arc::new(move |request, reply| answering.answer(request, reply));
+    let listen = || Server::start(&config.control.socket, allowed.clone(), answer.clone());
+    let mut server = listen()?;
     tracing::info!("up; control socket {}", config.control.socket.display());
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    keep(config, &commands, &mut connections, woken);
+    while keep(config, &commands, &mut connections, woken) == Wake::Upgrade {
+        // Nobody changes anything any more.
+        drop(server);
+        let why = upgrade(&commands, self::connections(config));
+        tracing::error!("no upgrade: {why:#}");
+        server = listen()?;
+    }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     if let Some(Err(e)) = connections.map(|mut file| file.write(&*commands.plane)) {
         tracing::error!("connections are not recorded: {e:#}");
@@ -248,24 +259,24 @@ fn restore(file: Option<&ConnectionFile>, plane: &dyn Plane) {
     }
 }
 
-/// Keeps records until it is time to stop.
+/// Keeps records until it is time to stop, or for an upgrade.
 fn keep(
     config: &Config,
     commands: &Commands,
     connections: &mut Option<ConnectionFile>,
     woken: &Receiver<Wake>,
-) {
+) -> Wake {
     let every = every(config);
     let mut due = Instant::now();
     loop {
         let first = woken.recv_timeout(due.saturating_duration_since(Instant::now()));
         if first == Err(RecvTimeoutError::Disconnected) {
-            return;
+            return Wake::Stop;
         }
         // One record serves all changes that have come meanwhile.
         for wake in first.into_iter().chain(woken.try_iter()) {
             match wake {
-                Wake::Stop => return,
+                Wake::Stop | Wake::Upgrade => return wake,
                 Wake::Reload => match commands.read_files() {
                     Ok(()) => tracing::info!("rules read again"),
                     Err(e) => tracing::error!("reload refused, the rules stay: {e:#}"),

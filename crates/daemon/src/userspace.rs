@@ -139,6 +139,10 @@ impl Plane for Userspace {
         let _ = self.datapath.settle();
     }
 
+    fn leave(&self, last: Job) -> Result<()> {
+        self.datapath.leave(last)
+    }
+
     fn stop(&self) -> Result<()> {
         self.datapath.stop()
     }

@@ -2,12 +2,13 @@
 //! `guard [--open] [--fast] [--xdp] [--interface NAME]... [RULES4 [RULES6]]`. Prints what LOG logs and,
 //! at SIGUSR1 and at the end, a report. With `--fast` programs in the kernel take part, with
 //! `--xdp` frames come by `AF_XDP`. With `--open` the interfaces are opened when it is killed.
+//! At SIGUSR2 it leaves its place to the next one.
 
 use std::sync::Arc;
 use std::{env, fs};
 
 use anyhow::{Context, Result, anyhow};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tidegate_datapath::{Crash, Datapath, Observer, Options, Ring};
 use tidegate_engine::conntrack::Time;
@@ -53,7 +54,7 @@ fn main() -> Result<()> {
         track: TrackWhen::Needed,
         ..Config::default()
     };
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2])?;
     let datapath = Datapath::start(options, config, Box::new(Printer))?;
     for (file, family) in files.iter().zip([Family::V4, Family::V6]) {
         let text = fs::read_to_string(file).with_context(|| file.clone())?;
@@ -66,6 +67,10 @@ fn main() -> Result<()> {
     datapath.guard()?;
     println!("guarding");
     for signal in signals.forever() {
+        if signal == SIGUSR2 {
+            datapath.leave(Box::new(|_, _| std::process::exit(0)))?;
+            continue;
+        }
         println!("{:#?}", datapath.report());
         if signal != SIGUSR1 {
             break;

@@ -44,7 +44,7 @@ impl Guardian {
     }
 
     /// Lets it end without doing anything.
-    pub(crate) fn dismiss(mut self) {
+    pub(crate) fn farewell(&mut self) {
         if let Some(mut pipe) = self.0.stdin.take() {
             // One that is not there need not be told.
             let _ = pipe.write_all(FAREWELL);

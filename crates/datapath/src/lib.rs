@@ -404,6 +404,21 @@ impl Datapath {
         report
     }
 
+    /// Does `last` when programs in the kernel have all connections that they may have (at the
+    /// latest after half a second), with which this process is to end or to become another: without
+    /// [`Datapath::stop`], so that programs go on forwarding, everything else stays closed, and the
+    /// next datapath takes over. Nobody opens the interfaces then, whatever [`Options::crash`] says.
+    /// Where `last` returns, packets go on being decided.
+    ///
+    /// # Errors
+    /// The datapath has ended.
+    pub fn leave(&self, last: Work) -> Result<()> {
+        if let Some(guardian) = lock(&self.guardian).as_mut() {
+            guardian.farewell();
+        }
+        self.worker.tell(Command::Leave(last))
+    }
+
     /// Opens all interfaces again and ends.
     ///
     /// # Errors
@@ -425,9 +440,9 @@ impl Datapath {
             ended?;
         }
         opened?;
-        // One that is not dismissed tries once more what has failed here.
-        if let Some(guardian) = lock(&self.guardian).take() {
-            guardian.dismiss();
+        // One that is not told tries once more what has failed here.
+        if let Some(mut guardian) = lock(&self.guardian).take() {
+            guardian.farewell();
         }
         Ok(())
     }

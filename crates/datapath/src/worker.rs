@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Stops(Ready),
     /// Which job of the maker of programs for local senders is the last?
     Settle(std::sync::mpsc::SyncSender<u64>),
+    /// Something to do once programs have all connections that they may have.
+    Leave(Work),
     Stop,
 }
 
@@ -142,6 +144,8 @@ pub(crate) struct Worker {
     gifts: Option<Gifts>,
     /// Commands are waiting that had no turn yet.
     behind: bool,
+    /// What is done when programs have what they may have, and until when that may take.
+    leaving: Option<(Work, Time)>,
 }
 
 impl Worker {
@@ -184,6 +188,7 @@ impl Worker {
             asked: side.asked,
             gifts: side.gifts,
             behind: false,
+            leaving: None,
         })
     }
 
@@ -195,7 +200,8 @@ impl Worker {
             events.clear();
             self.engine.set_cpu(rustix::thread::sched_getcpu() as u32);
             let curious = self.fast.as_ref().is_some_and(Fast::is_curious);
-            let timeout = self.timeout(busy || curious || self.behind);
+            let eager = curious || self.leaving.is_some();
+            let timeout = self.timeout(busy || eager || self.behind);
             match epoll::wait(
                 &self.poll,
                 rustix::buffer::spare_capacity(&mut events),
@@ -235,6 +241,7 @@ impl Worker {
                 return Ok(());
             }
             self.carry_on();
+            self.leave();
             self.observer.after_batch(&mut self.engine, self.now);
         }
     }

@@ -27,6 +27,7 @@ mod release;
 mod replay;
 mod tools;
 mod up;
+mod upgrade;
 mod whole;
 
 use std::process::ExitCode;
@@ -68,6 +69,9 @@ enum Command {
     Rollback,
     /// Stop the running firewall; packets go their own ways again.
     Down,
+    /// Have the running firewall become the program that is installed now; with `--datapath ebpf`
+    /// what it forwards goes on meanwhile.
+    Upgrade,
     /// Let packets pass again after the firewall has been killed.
     Release(release::Args),
     /// Show or set connection tracking's settings by their kernel names, as sysctl(8).
@@ -148,6 +152,7 @@ fn main() -> ExitCode {
         Command::Confirm => return orders::send("confirm", Vec::new()),
         Command::Rollback => return orders::send("rollback", Vec::new()),
         Command::Down => return orders::send("down", Vec::new()),
+        Command::Upgrade => upgrade::run().map(done),
         Command::Release(args) => release::run(&args).map(done),
         Command::Sysctl(words) => return words.sysctl(),
         Command::Modprobe(words) => return words.send("modprobe"),

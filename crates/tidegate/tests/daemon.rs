@@ -54,6 +54,30 @@ fn tools_work_on_the_rules_in_force() {
     assert!(String::from_utf8_lossy(&gone.stderr).contains("no tidegate daemon is running"));
 }
 
+/// The process stays and is another daemon, which has the rules and what they have counted.
+#[test]
+fn an_upgrade_keeps_the_process_and_the_rules() {
+    let mut d = Daemon::new();
+    d.start();
+    d.out("iptables -A INPUT -s 10.0.0.1 -c 7 700 -j ACCEPT");
+    let status = |d: &Daemon| -> serde_json::Value {
+        serde_json::from_str(&d.out("status --json")).unwrap()
+    };
+    let before = status(&d);
+    d.out("upgrade");
+    let after = status(&d);
+    assert_eq!(before["pid"], after["pid"]);
+    assert_ne!(before["since"], after["since"]);
+    let rules = d.out("iptables -S INPUT -v");
+    assert!(
+        rules.contains("-A INPUT -s 10.0.0.1/32 -c 7 700 -j ACCEPT"),
+        "{rules}"
+    );
+    d.out("down");
+    let (code, said) = d.ended();
+    assert_eq!(code, Some(0), "{said}");
+}
+
 /// iptables' words where the kernel lacks `nf_conntrack`: of the table nat, as for any
 /// table that does not exist; of a rule, as for an extension that the kernel lacks.
 #[test]

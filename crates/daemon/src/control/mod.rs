@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use auth::Allowed;
 pub use client::{Call, Enough, Unreachable, call};
 pub use reply::Reply;
+pub(crate) use server::Answer;
 pub use server::Server;
 
 /// Where the socket is unless told otherwise.

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Answers a request: sends what is to be printed and returns the exit status.
-pub(super) type Answer = dyn Fn(&Request, &mut Reply<'_>) -> io::Result<u8> + Send + Sync;
+pub(crate) type Answer = dyn Fn(&Request, &mut Reply<'_>) -> io::Result<u8> + Send + Sync;
 
 /// A listening control socket; gone when dropped.
 pub struct Server {

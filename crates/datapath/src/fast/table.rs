@@ -456,6 +456,12 @@ impl Fast {
         lock(&self.table).fresh
     }
 
+    /// Whether programs have all connections that have been offered to them.
+    pub(crate) fn is_settled(&self) -> bool {
+        let table = lock(&self.table);
+        !table.fresh && table.places.iter().all(|place| !place.waits)
+    }
+
     /// Everything that has been decided was sent; `idle`: and nothing waits in the sockets.
     pub(crate) fn hand_over(&self, engine: &mut Engine, idle: bool) {
         let gone = lock(&self.table).hand_over(engine, idle);

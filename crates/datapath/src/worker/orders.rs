@@ -18,6 +18,9 @@ use crate::stop::Stops;
 /// takes longer itself.
 const TURN: Time = SECOND / 2000;
 
+/// Longest wait for programs to get the connections that they may have.
+const HANDING_OVER: Time = SECOND / 2;
+
 impl Worker {
     /// Carries out commands, as many as packets can wait for; `true` when the last one
     /// has been.
@@ -79,12 +82,26 @@ impl Worker {
                 Command::Settle(to) => {
                     let _ = to.send(self.tell_maker());
                 }
+                Command::Leave(work) => {
+                    let until = self.clock.now().saturating_add(HANDING_OVER);
+                    self.leaving = Some((work, until));
+                }
                 Command::Stop => return Ok(true),
             }
             if self.clock.now() >= ends {
                 self.behind = true;
                 return Ok(false);
             }
+        }
+    }
+
+    /// Does what is to be done last, when it is time: all that came up has been dealt with.
+    pub(super) fn leave(&mut self) {
+        let (settled, now) = (self.fast.as_ref().is_none_or(Fast::is_settled), self.now);
+        let last = self.leaving.take_if(|(_, until)| settled || *until <= now);
+        if let Some((work, _)) = last {
+            self.engine.look_elsewhere();
+            work(&mut self.engine, now);
         }
     }
 

@@ -18,14 +18,14 @@ use crate::talk::{reaches, udp};
 
 /// A shell on a host with a BPF file system of its own, which starts the example program
 /// for each line of options that it reads, one after the other.
-struct Starter {
+pub(crate) struct Starter {
     shell: Child,
     said: BufReader<ChildStdout>,
     running: Option<Pid>,
 }
 
 impl Starter {
-    fn new(host: &Host, rules: &str) -> Self {
+    pub(crate) fn new(host: &Host, rules: &str) -> Self {
         let script = r#"mount -t bpf bpf /sys/fs/bpf
             while read -r line; do "$0" $line "$1" "$1" & echo $!; wait $! || true; done"#;
         let mut shell = Command::new("unshare");
@@ -48,13 +48,27 @@ impl Starter {
     }
 
     /// Starts the program; returns its process when it guards.
-    fn start(&mut self, options: &str) -> Pid {
+    pub(crate) fn start(&mut self, options: &str) -> Pid {
         let mut orders = self.shell.stdin.as_ref().unwrap();
         orders.write_all(format!("{options}\n").as_bytes()).unwrap();
         let pid = Pid::from_raw(self.line().parse().unwrap());
         self.running = Some(pid);
         assert_eq!(self.line(), "guarding");
         pid
+    }
+}
+
+impl Starter {
+    /// Ends the program in order: nothing is left of it, nor of those before it.
+    pub(crate) fn ends_cleanly(&self, net: &Net, pid: Pid) {
+        let pins = format!("ls -A /proc/{}/root/sys/fs/bpf", self.shell.id());
+        assert!(!net.router.sh(&pins).is_empty());
+        kill(pid, Signal::SIGTERM).unwrap();
+        let clean = || {
+            let left = net.router.sh(&format!("ip -d link show; {pins}"));
+            !left.contains("tg-") && !left.contains("tcx") && !left.contains("tidegate")
+        };
+        assert!(eventually(clean), "{}", net.router.sh(&pins));
     }
 }
 
@@ -141,14 +155,14 @@ fn connections_survive_a_predecessor_that_was_killed_while_starting() {
 }
 
 /// Asks a question every other millisecond and hears the answers to those before.
-struct Asker {
+pub(crate) struct Asker {
     thread: JoinHandle<(u32, u32)>,
     ends: Arc<AtomicBool>,
 }
 
 impl Asker {
     /// Questions with numbers from `from` to `there`, where `to` answers them.
-    fn start(from: UdpSocket, to: UdpSocket, there: SocketAddr) -> Self {
+    pub(crate) fn start(from: UdpSocket, to: UdpSocket, there: SocketAddr) -> Self {
         let [ends, done] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let (asked, heard) = (ends.clone(), done.clone());
         to.set_read_timeout(Some(Duration::from_millis(300)))
@@ -185,14 +199,14 @@ impl Asker {
     }
 
     /// How many were asked, and answered.
-    fn end(self) -> (u32, u32) {
+    pub(crate) fn end(self) -> (u32, u32) {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 }
 
 /// Both ends of a TCP connection through the router.
-fn connected(net: &Net) -> [TcpStream; 2] {
+pub(crate) fn connected(net: &Net) -> [TcpStream; 2] {
     let there = at("10.1.0.2:80");
     let listener = net.outside.run(|| TcpListener::bind(there)).unwrap();
     let client = net.inside.run(|| TcpStream::connect(there)).unwrap();
@@ -251,13 +265,6 @@ fn a_successor_takes_connections_over_without_losing_a_packet() {
             exchange(&mut tcp, 20);
             from.set_nonblocking(false).unwrap();
         }
-        let pins = format!("ls -A /proc/{}/root/sys/fs/bpf", starter.shell.id());
-        assert!(!net.router.sh(&pins).is_empty());
-        kill(pid, Signal::SIGTERM).unwrap();
-        let clean = || {
-            let left = net.router.sh(&format!("ip -d link show; {pins}"));
-            !left.contains("tg-") && !left.contains("tcx") && !left.contains("tidegate")
-        };
-        assert!(eventually(clean), "{}", net.router.sh(&pins));
+        starter.ends_cleanly(&net, pid);
     }
 }

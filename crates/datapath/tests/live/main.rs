@@ -23,5 +23,6 @@ mod rules;
 mod senders;
 mod stops;
 mod talk;
+mod upgrade;
 mod user;
 mod xdp;
