@@ -30,7 +30,8 @@ const KERNEL_MODPROBE: &str = include_str!("kernel-modprobe.sh");
 const KERNEL_SERVICE: &str = include_str!("kernel-service.sh");
 const TIDEGATE_SERVICE: &str = include_str!("tidegate-service.sh");
 
-/// Tidegate's configuration in a lab: nothing outside of it is read or written.
+/// Tidegate's configuration in a lab: nothing outside of it is read or written. The datapath
+/// comes last, so that scenarios can add to it.
 const CONFIG: &str = r#"
 [rules]
 v4 = "/run/lab/rules.v4"
@@ -44,6 +45,8 @@ syslog = "/run/lab/syslog"
 
 [log.nflog]
 directory = "/run/lab"
+
+[datapath]
 "#;
 
 /// Variables that set the datapath in a lab, and the settings that they are.
@@ -102,17 +105,11 @@ fn tidegate(host: &Host) -> Result<()> {
         }
     }
     script("service", TIDEGATE_SERVICE)?;
-    // Without them a scenario may write the whole table.
-    let mut table = "\n[datapath]\n";
     let mut config = CONFIG.to_owned();
     for (variable, setting) in DATAPATH {
         if let Ok(value) = std::env::var(variable) {
             let value = value.escape_default();
-            let _ = writeln!(
-                config,
-                "{}{setting} = \"{value}\"",
-                std::mem::take(&mut table)
-            );
+            let _ = writeln!(config, "{setting} = \"{value}\"");
         }
     }
     std::fs::write(Path::new(HOME).join("tidegate.toml"), config)?;
