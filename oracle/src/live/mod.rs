@@ -7,7 +7,7 @@ mod wires;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
@@ -27,6 +27,8 @@ use wires::{Arrived, Wires};
 
 /// How long a packet may be on its way.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How old a case may be that rules ask the date in.
+const FRESH: Duration = Duration::from_secs(300);
 /// Routers kept for further cases; a case's topology is mostly one of a few.
 const KEPT: usize = 12;
 
@@ -93,6 +95,7 @@ impl Routers {
             }
         };
         live.net.meet(case)?;
+        live.begin()?;
         let before = live.counts;
         let done = work(&mut live);
         self.packets += live.counts.handled() - before.handled();
@@ -125,9 +128,13 @@ fn has_nat(words: &Value) -> bool {
 
 /// Whether a case can be put on wires.
 fn fit(case: &Value) -> Result<()> {
-    for key in ["sockets", "cgroups", "epoch", "neighs", "nft", "cpu"] {
+    for key in ["sockets", "cgroups", "neighs", "nft", "cpu"] {
         ensure!(case.get(key).is_none(), "skipped: a host with {key}");
     }
+    let made = case.get("epoch").and_then(Value::as_u64);
+    let made = made.map(|at| UNIX_EPOCH + Duration::from_secs(at));
+    let fresh = made.is_none_or(|at| at.elapsed().is_ok_and(|age| age < FRESH));
+    ensure!(fresh, "skipped: a host with another date");
     let packets = case.get("packets").and_then(Value::as_array);
     for packet in packets.into_iter().flatten() {
         ensure!(
@@ -226,6 +233,15 @@ impl Live {
             counts,
             net,
         })
+    }
+
+    /// What the host itself has sent meanwhile is no matter of the next case.
+    fn begin(&mut self) -> Result<()> {
+        self.seen.wait()?;
+        self.seen.outcomes();
+        self.wires.read(&mut Arrived::default())?;
+        self.counts = self.counts();
+        Ok(())
     }
 
     /// Forgets rules, connections and fragments.
