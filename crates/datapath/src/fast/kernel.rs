@@ -17,8 +17,8 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{
-    BUCKET, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, SUMS, TURN, TURNS, buckets,
-    global,
+    BUCKET, CONNECTIONS, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, SUMS, TURN, TURNS,
+    buckets, global,
 };
 use tidegate_ebpf::stop::{EARLY_STOPS, STOPS};
 use tidegate_sys::{Namespace, SharedWords, random};

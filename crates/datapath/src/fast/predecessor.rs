@@ -22,7 +22,8 @@ use tidegate_engine::conntrack::{Dir, NatRange, SECOND, Status, Time, Tuple};
 use tidegate_sys::Clock;
 use tidegate_wire::proto;
 
-use super::kernel::{LOCK, PINNED, place, remove, shared};
+use super::kernel::{PINNED, place, remove, shared};
+use super::table::LOCK;
 
 /// Programs that have begun on a packet have ended after that.
 const TURN: Duration = Duration::from_millis(20);

@@ -20,7 +20,7 @@ use crate::neighbour::Neighbours;
 use crate::port::End;
 
 /// `BPF_F_LOCK`
-const LOCK: u64 = 4;
+pub(super) const LOCK: u64 = 4;
 
 /// How often connections are looked at, and after how much silence.
 const SWEEP: Time = SECOND;
