@@ -65,9 +65,20 @@ impl Worker {
                     }
                     work(&mut self.engine, self.now);
                 }
-                Command::Add(port) => self.add(*port)?,
-                Command::Remove(dev) => self.remove(dev),
-                Command::Change(device) => self.change(&device),
+                Command::Add(port) => {
+                    self.add(*port)?;
+                    self.interfaces_changed();
+                }
+                Command::Remove(dev) => {
+                    self.remove(dev);
+                    self.interfaces_changed();
+                }
+                Command::Change(device) => {
+                    self.change(&device);
+                    self.interfaces_changed();
+                }
+                // The kernel tells of much that changes nothing.
+                Command::Env(env) if **self.engine.env() == *env => {}
                 Command::Env(env) => self.engine.set_env(env),
                 Command::Report(to) => {
                     self.ask_lost();
@@ -135,6 +146,13 @@ impl Worker {
             fates: self.fast.as_ref().map(Fast::fates).unwrap_or_default(),
             notes: self.stops.iter().filter_map(Stops::note).collect(),
         }
+    }
+
+    /// What was offered depends on the interfaces too, not only on what the engine knows of
+    /// them.
+    fn interfaces_changed(&mut self) {
+        let env = Arc::clone(self.engine.env());
+        self.engine.set_env(env);
     }
 
     fn add(&mut self, mut port: Port) -> Result<()> {

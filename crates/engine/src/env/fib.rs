@@ -56,7 +56,7 @@ const OF_EVERY_HOST: [(u32, u32); 3] = [
 ];
 
 /// The routes of one family.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fib {
     family: Family,
     /// Sorted by priority, with the position of their table; the local table is always
@@ -72,7 +72,7 @@ pub(super) struct Fib {
 }
 
 /// The routes of one table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Table {
     /// Longest prefix first, then smallest metric.
     routes: Vec<Route>,

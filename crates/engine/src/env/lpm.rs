@@ -3,7 +3,7 @@
 use super::{Prefix, mask};
 
 /// Intervals of addresses, each with the longest of the prefixes that cover it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lpm {
     /// Where intervals begin; addresses before the first have no prefix.
     starts: Vec<u128>,

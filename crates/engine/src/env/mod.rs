@@ -57,7 +57,7 @@ pub(crate) fn mask(family: Family, len: u8) -> u128 {
 }
 
 /// A network interface.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Index.
     pub index: IfIndex,
@@ -76,7 +76,7 @@ pub struct Interface {
 }
 
 /// A route.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Destination network.
     pub to: Prefix,
@@ -139,7 +139,7 @@ impl RpFilter {
 }
 
 /// Settings that the kernel keeps in sysctls.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `net.ipv4.ip_forward`.
     pub forward4: bool,
@@ -185,7 +185,7 @@ pub const TABLE_LOCAL: u32 = 255;
 const TABLE_DEFAULT: u32 = 253;
 
 /// An immutable snapshot of the surroundings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Env {
     interfaces: Vec<Interface>,
     /// Their names as conditions compare them.
