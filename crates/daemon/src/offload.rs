@@ -109,11 +109,11 @@ fn why_not(engine: &Engine, id: EntryId, dir: Dir, place: &Place) -> Option<Reas
         Ok(offer) => offer,
         Err(why) => return Some(withheld(why)),
     };
-    let Goes::Out { dev, .. } = offer.goes else {
-        let text = "its packets are for this host's own sockets, and these always come up";
-        return Some(Reason::new("local", text));
+    let out = match offer.goes {
+        Goes::Out { dev, .. } => dev,
+        Goes::Local | Goes::AsSent => offer.comes.dev(),
     };
-    for dev in [offer.in_dev, dev] {
+    for dev in [offer.comes.dev(), out] {
         let interface = engine.env().interfaces().iter().find(|i| i.index == dev);
         let name = interface.map_or("", |i| i.name.as_str());
         if !place.guarded.iter().any(|g| g == name) {
@@ -151,11 +151,18 @@ fn withheld(why: Withheld) -> Reason {
                 field.row().name
             ),
         ),
-        Withheld::Sent => Reason::new(
-            "sent",
-            "this host's own sockets send its packets, and these always come up",
+        Withheld::Loopback => Reason::new(
+            "loopback",
+            "this host sends its packets to itself, and these always come up",
         ),
-        Withheld::NoWay => Reason::new("no-way", "its packets are not forwarded"),
+        Withheld::Marked => Reason::new(
+            "mark",
+            "its packets bear a mark when they reach this host's own sockets",
+        ),
+        Withheld::NoWay => Reason::new(
+            "no-way",
+            "its packets are neither forwarded nor for an address of this host",
+        ),
     }
 }
 

@@ -152,7 +152,7 @@ fn fate((fate, packets): (Fate, u64)) -> plane::Fate {
     plane::Fate {
         done: matches!(
             fate,
-            Fate::Forwarded | Fate::Early | Fate::Passed | Fate::Stopped
+            Fate::Forwarded | Fate::Early | Fate::Passed | Fate::Sent | Fate::Stopped
         ),
         what: fate.words(),
         packets,

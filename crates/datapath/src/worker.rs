@@ -327,11 +327,16 @@ impl Worker {
             segments: Segments::of(&frame.vnet),
         };
         source.head[..head_len].copy_from_slice(head);
-        if let (Framing::Ethernet(own), Side::Wire, Some(fast)) = (port.framing, side, &self.fast)
-            && let Some(destination) = head.first_chunk()
-            && fast.came_up(*destination)
+        // A program may have written over this host's own address.
+        let own = match side {
+            Side::Wire => 0..6,
+            Side::Door => 6..12,
+        };
+        if let (Framing::Ethernet(mac), Some(fast)) = (port.framing, &self.fast)
+            && let Some(address) = head.get(own.clone()).and_then(|a| a.first_chunk())
+            && fast.came_up(*address)
         {
-            source.head[..6].copy_from_slice(&own);
+            source.head[own].copy_from_slice(&mac);
         }
         if frame.vnet.gso == Gso::Udp
             && let Some(pieces) = offload::split_udp(ip, frame.vnet.gso_size)
@@ -414,9 +419,7 @@ impl Worker {
                     segment: source.segments.payload(),
                     ..Incoming::on(dev)
                 };
-                let outcome = self.engine.receive(self.now, incoming, packet, &mut ());
-                self.offer();
-                outcome
+                self.engine.receive(self.now, incoming, packet, &mut ())
             }
             Side::Door => {
                 let way = Outgoing {
@@ -427,6 +430,7 @@ impl Worker {
                 self.engine.send_on(self.now, way, packet, &mut ())
             }
         };
+        self.offer();
         if let Some(heard) = &mut self.heard {
             heard.decided(&self.engine);
         }

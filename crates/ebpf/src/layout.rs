@@ -25,8 +25,8 @@ pub const GATE: usize = 40;
 pub const TURN: usize = 8;
 /// Words of the value of [`GLOBALS`].
 pub const GLOBAL: usize = 8;
-/// Bytes of a value of [`DOORS`].
-pub const DOOR: usize = 4;
+/// Words of a value of [`DOORS`].
+pub const DOOR: usize = 2;
 /// Words of a value of [`HOPS`].
 pub const HOP: usize = 3;
 /// Longest transport header and payload whose checksum is verified.
@@ -91,12 +91,13 @@ pub static GLOBALS: Map = Map {
     shared: true,
 };
 
-/// By interface, the device whose far end takes what goes up.
+/// By interface, the devices whose far ends take what goes up: of received packets, and of what
+/// this host's own sockets send.
 pub static DOORS: Map = Map {
     name: "doors",
     kind: Kind::Hash,
     key: 4,
-    value: DOOR as u32,
+    value: DOOR as u32 * 4,
     entries: 4096,
     locked: false,
     shared: false,
@@ -198,6 +199,8 @@ pub mod global {
     pub const STOP: usize = 2;
     /// Whether the programs leave everything to those behind them for the time being.
     pub const WAITS: usize = 3;
+    /// Frames of the engine's that have come in on their way to this host's sockets.
+    pub const LET_IN: usize = 4;
     /// Number of the last bucket of [`super::FLOWS`], of which there are a power of two.
     pub const LAST_BUCKET: usize = 5;
 }
@@ -261,7 +264,7 @@ pub fn key(dev: u32, hook: Hook, tuple: &Tuple) -> [u8; KEY] {
     bytes
 }
 
-/// The tuple of a key's packets; `None`: it is no key of packets that interfaces receive.
+/// The tuple of a key's packets; `None`: it is no key.
 #[must_use]
 pub fn tuple_of(key: &[u8; KEY]) -> Option<Tuple> {
     let family = match key[5] {
@@ -269,8 +272,7 @@ pub fn tuple_of(key: &[u8; KEY]) -> Option<Tuple> {
         6 => Family::V6,
         _ => return None,
     };
-    let tuple = || read_tuple(&key[8..], family, key[4]);
-    (key[6] == Hook::Ingress as u8).then(tuple)?
+    read_tuple(&key[8..], family, key[4])
 }
 
 /// A tuple from addresses and ports.

@@ -20,7 +20,7 @@ use tidegate_ir::{Cond, Effect, Expr, Facts, Field, Leaf, RuleId, Scope, eval};
 use tidegate_wire::{Layout, proto};
 
 use crate::env::IfIndex;
-use crate::offload::Follower;
+use crate::offload::{Comes, Follower};
 use crate::origin::BELOW;
 use crate::packet::Packet;
 use crate::routing::Path;
@@ -357,10 +357,14 @@ impl FlowCache {
     }
 
     /// The plan that a tag names: how to follow it, protocol and interface of its packets.
-    pub(crate) fn known(&self, tag: u64) -> Option<(Follow, u8, Option<IfIndex>)> {
+    pub(crate) fn known(&self, tag: u64) -> Option<(Follow, u8, Comes)> {
         let start = self.plan(tag)?.start;
         let plan = (tag & NO_PLAN) as u32;
-        Some((Follow { plan, at: 0 }, start.proto, start.in_dev))
+        let comes = match start.in_dev {
+            Some(dev) => Comes::Received(dev),
+            None => Comes::Sent(start.out_dev?),
+        };
+        Some((Follow { plan, at: 0 }, start.proto, comes))
     }
 
     /// Where the plan sends a received packet.

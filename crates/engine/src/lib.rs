@@ -50,7 +50,7 @@ pub use edit::{Edit, NotInPlace};
 pub use emit::{IpHeader, ip_packet};
 pub use engine::{Engine, Incoming, Outgoing, Ready, Survivor, Survivors};
 pub use flow::Unplanned;
-pub use offload::{Follower, Goes, Offer, Withheld};
+pub use offload::{Comes, Follower, Goes, Offer, Withheld};
 pub use origin::{By, Gone, Origin, Passage};
 pub use outcome::{Device, Disposition, DropReason, FragmentError, Nflog, Outcome, Output, Role};
 pub use packet::{LinkHeader, Tracking, interface_number};

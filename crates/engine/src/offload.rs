@@ -26,7 +26,7 @@ pub(crate) struct Followed {
     follow: Follow,
     family: Family,
     proto: u8,
-    in_dev: IfIndex,
+    comes: Comes,
     tos: u8,
 }
 
@@ -36,7 +36,7 @@ impl Followed {
     pub(crate) fn new(
         attached: &Attached,
         follow: Follow,
-        in_dev: IfIndex,
+        comes: Comes,
         layout: &Layout,
         bytes: &[u8],
     ) -> Followed {
@@ -46,16 +46,46 @@ impl Followed {
             follow,
             family: layout.family,
             proto: layout.proto,
-            in_dev,
+            comes,
             tos: layout.tos(bytes),
         }
     }
 
     pub(crate) fn of(packet: &Packet) -> Option<Followed> {
         let attached = packet.tracking.connection()?;
-        let (follow, in_dev) = (packet.follow?, packet.in_dev?);
+        let comes = match packet.in_dev {
+            // Out of loopback and in again: it has done both.
+            _ if packet.looped => return None,
+            Some(dev) => Comes::Received(dev),
+            None => Comes::Sent(packet.out_dev.filter(|_| packet.as_sent)?),
+        };
         let (layout, bytes) = (&packet.layout, &packet.bytes);
-        Some(Followed::new(attached, follow, in_dev, layout, bytes))
+        Some(Followed::new(
+            attached,
+            packet.follow?,
+            comes,
+            layout,
+            bytes,
+        ))
+    }
+}
+
+/// Where packets of a flow come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comes {
+    /// Received by an interface.
+    Received(IfIndex),
+    /// From this host's own sockets, which the kernel has routed out of an interface.
+    Sent(IfIndex),
+}
+
+impl Comes {
+    /// The interface.
+    #[must_use]
+    pub const fn dev(self) -> IfIndex {
+        match self {
+            Comes::Received(dev) | Comes::Sent(dev) => dev,
+        }
     }
 }
 
@@ -71,6 +101,8 @@ pub enum Goes {
     },
     /// To a local socket.
     Local,
+    /// The way that the kernel has chosen for what its own sockets send.
+    AsSent,
 }
 
 /// What becomes of the packets of one direction of a connection that come by one
@@ -81,8 +113,8 @@ pub struct Offer {
     pub id: EntryId,
     /// The direction.
     pub dir: Dir,
-    /// Where they come in.
-    pub in_dev: IfIndex,
+    /// Where they come from.
+    pub comes: Comes,
     /// Where they go.
     pub goes: Goes,
     /// As they come.
@@ -107,8 +139,10 @@ pub enum Withheld {
     Raw,
     /// A rule looks at a field that differs from packet to packet.
     Residue(Field),
-    /// This host sends its packets.
-    Sent,
+    /// This host sends its packets to itself.
+    Loopback,
+    /// Its packets bear a mark when they reach their socket.
+    Marked,
     /// It has no way.
     NoWay,
 }
@@ -133,7 +167,7 @@ impl Facts for Only {
 }
 
 impl Engine {
-    /// What the last received packet tells about those that follow it.
+    /// What the last packet tells about those that follow it.
     ///
     /// # Errors
     /// Why nothing.
@@ -157,14 +191,17 @@ impl Engine {
         let entry = entry.ok_or(Withheld::Connection(Unsettled::Gone))?;
         let tag = entry.tags[dir.ix()];
         let unplanned = || Withheld::Unplanned(self.flows.why_none(tag));
-        let (follow, proto, in_dev) = self.flows.known(tag).ok_or_else(unplanned)?;
+        let (follow, proto, comes) = self.flows.known(tag).ok_or_else(unplanned)?;
+        if comes.dev() == self.env.loopback() {
+            return Err(Withheld::Loopback);
+        }
         self.offer_as(&Followed {
             id,
             dir,
             follow,
             family: entry.tuple(dir).family,
             proto,
-            in_dev: in_dev.ok_or(Withheld::Sent)?,
+            comes,
             tos: 0,
         })
     }
@@ -183,18 +220,23 @@ impl Engine {
         let before = *entry.tuple(last.dir);
         let answer = entry.tuple(last.dir.other());
         let after = answer.inverse().ok_or(Withheld::NoWay)?;
-        let goes = match self.flows.path(last.follow) {
-            Some(Path::Local) => Goes::Local,
-            Some(Path::Forward { dev, via }) => Goes::Out {
+        let goes = match (last.comes, self.flows.path(last.follow)) {
+            (Comes::Sent(_), _) => Goes::AsSent,
+            (_, Some(Path::Local)) if self.flows.mark(last.follow) != Some(0) => {
+                return Err(Withheld::Marked);
+            }
+            // Others reach a socket that they are not addressed to.
+            (_, Some(Path::Local)) if self.env.is_local(after.family, after.dst) => Goes::Local,
+            (_, Some(Path::Forward { dev, via })) => Goes::Out {
                 dev,
                 next_hop: via.unwrap_or(after.dst),
             },
-            Some(Path::Stop(..)) | None => return Err(Withheld::NoWay),
+            (_, Some(Path::Local | Path::Stop(..)) | None) => return Err(Withheld::NoWay),
         };
         Ok(Offer {
             id: last.id,
             dir: last.dir,
-            in_dev: last.in_dev,
+            comes: last.comes,
             goes,
             before,
             after,

@@ -32,6 +32,9 @@ pub struct PacketOptions {
     pub send_ring: u32,
     /// Frames are sent only; none are taken.
     pub send_only: bool,
+    /// The only Ethernet type to take. Such frames are seen behind traffic control, those of
+    /// all types before it.
+    pub protocol: Option<u16>,
 }
 
 /// A packet socket bound to one interface.
@@ -77,7 +80,8 @@ impl PacketSocket {
         let (slots, protocol) = if options.send_only {
             (0, 0)
         } else {
-            (options.receive_ring, libc::ETH_P_ALL as u16)
+            let all = libc::ETH_P_ALL as u16;
+            (options.receive_ring, options.protocol.unwrap_or(all))
         };
         let received = ring(&fd, libc::PACKET_RX_RING, slots);
         if received.is_some() {

@@ -161,8 +161,14 @@ fn is_changed(case: &Value) -> bool {
         .any(|step| has_nat(step) && !nat || step["op"] == "sysctl")
 }
 
-/// Fates of packets that nobody else deals with: two of forwarded ones, and one of dropped ones.
-const PROGRAMS: [Fate; 3] = [Fate::Forwarded, Fate::Early, Fate::Stopped];
+/// Fates of packets that nobody else deals with: forwarded, of this host's sockets, dropped.
+const PROGRAMS: [Fate; 5] = [
+    Fate::Forwarded,
+    Fate::Early,
+    Fate::Sent,
+    Fate::Passed,
+    Fate::Stopped,
+];
 
 /// Packets since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -182,13 +188,13 @@ impl Counts {
             found.map_or(0, |(_, count)| *count)
         };
         let by_programs = PROGRAMS.map(fate);
-        let [forwarded, early, _] = by_programs;
+        let [forwarded, early, let_out, let_in, _] = by_programs;
         let traffic = report.interfaces.iter().map(|i| i.traffic);
         Counts {
             decided,
             by_programs,
-            out: forwarded + early + traffic.clone().map(|t| t.sent).sum::<u64>(),
-            local: traffic.map(|t| t.to_sockets).sum(),
+            out: forwarded + early + let_out + traffic.clone().map(|t| t.sent).sum::<u64>(),
+            local: let_in + traffic.map(|t| t.to_sockets).sum::<u64>(),
         }
     }
 
@@ -289,8 +295,9 @@ impl Live {
         }
     }
 
-    /// What became of the packet that was sent last, with the bytes that were seen.
-    fn outcome(&self, mut arrived: Arrived) -> Outcome {
+    /// What became of the packet that was sent last, with the bytes that were seen. What the
+    /// engine knows nothing of has `role`.
+    fn outcome(&self, mut arrived: Arrived, role: Role) -> Outcome {
         let mut outcomes = self.seen.outcomes().into_iter();
         let mut all = outcomes.next().unwrap_or(Outcome {
             disposition: Disposition::Held,
@@ -312,7 +319,7 @@ impl Live {
                     dev,
                     next_hop: 0,
                     bytes,
-                    role: Role::Forwarded,
+                    role,
                     mark: 0,
                     priority: 0,
                     as_sent: false,
@@ -362,7 +369,12 @@ impl Machine for Live {
         let arrived = self
             .settle(u64::from(goes))
             .map_err(|e| anyhow!("step {step}: {e:#}"))?;
-        let outcome = self.outcome(arrived);
+        let role = if input == "local" {
+            Role::Own
+        } else {
+            Role::Forwarded
+        };
+        let outcome = self.outcome(arrived, role);
         let mut r = describe(&self.env, input, &outcome, fragment);
         if let Some(object) = r.as_object_mut() {
             object.remove("errno");

@@ -53,7 +53,7 @@ struct Wire {
     dev: IfIndex,
     head: [u8; ETHERNET],
     far: Option<PacketSocket>,
-    near: PacketSocket,
+    near: [PacketSocket; 2],
 }
 
 pub(crate) struct Wires {
@@ -69,10 +69,19 @@ impl Wires {
             receive_ring: 256,
             ..PacketOptions::default()
         };
+        // Behind the datapath's programs and filters, as the kernel's own stack is.
+        let open = |index: u32, protocol: u16| {
+            let behind = PacketOptions {
+                protocol: Some(protocol),
+                ..options.clone()
+            };
+            PacketSocket::open(index, &behind)
+        };
         let near = |name: &str| {
             net.run(|| {
                 let index = if_nametoindex(name)?;
-                Ok((IfIndex(index), PacketSocket::open(index, &options)?))
+                let sockets = [open(index, ETH_P_IP)?, open(index, ETH_P_IPV6)?];
+                Ok((IfIndex(index), sockets))
             })
         };
         let mut wires = Vec::new();
@@ -157,12 +166,7 @@ impl Wires {
     /// Takes what has come.
     pub(crate) fn read(&mut self, arrived: &mut Arrived) -> Result<()> {
         for wire in &mut self.wires {
-            let Wire {
-                dev,
-                head,
-                far,
-                near,
-            } = wire;
+            let Wire { dev, far, near, .. } = wire;
             if let Some(far) = far {
                 far.receive(BUDGET, &mut |frame| {
                     if let (ETH_P_IP | ETH_P_IPV6, Some(packet)) =
@@ -172,14 +176,13 @@ impl Wires {
                     }
                 })?;
             }
-            near.receive(BUDGET, &mut |frame| {
-                // What has come by the wire itself is not let in yet.
-                if let Some((ends, packet)) = frame.bytes.split_at_checked(ETHERNET)
-                    && ends[6..12] != head[6..12]
-                {
-                    arrived.local.push((*dev, packet.to_vec()));
-                }
-            })?;
+            for near in near {
+                near.receive(BUDGET, &mut |frame| {
+                    if let Some(packet) = frame.bytes.get(ETHERNET..) {
+                        arrived.local.push((*dev, packet.to_vec()));
+                    }
+                })?;
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
 use tidegate_engine::conntrack::{Entry, SECOND};
 use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
-use tidegate_engine::{Config, Incoming, TrackWhen};
+use tidegate_engine::{Config, Incoming, Outgoing, TrackWhen};
 use tidegate_syntax::{lower, parse_rules};
 use tidegate_wire::{Family, checksum};
 use tidegate_xt::NoNames;
@@ -149,6 +149,94 @@ fn who_is_not_in_the_kernel_hears_why() {
         let unknown = answer.reason.map(|r| r.code);
         assert_eq!(unknown, code.is_empty().then_some("no-connection"));
     }
+}
+
+/// 10.0.0.2 asks this host's own socket.
+const OWN: [u8; 4] = [10, 0, 0, 1];
+
+/// As [`talk`], where this host answers.
+fn talk_here(engine: &mut Engine, seconds: u64) {
+    for second in 1..=seconds {
+        let now = (1000 + second) * SECOND;
+        let asks = datagram(OWN, false);
+        engine.receive(now, Incoming::on(IfIndex(2)), asks, &mut ());
+        let way = Outgoing {
+            dev: IfIndex(2),
+            mark: 0,
+            segment: None,
+        };
+        engine.send_on(now, way, datagram(OWN, true), &mut ());
+    }
+}
+
+fn asked_here() -> Which {
+    let Which::Ends(ends) = asked() else {
+        unreachable!()
+    };
+    Which::Ends(Ends {
+        dst: OWN.into(),
+        ..ends
+    })
+}
+
+#[test]
+fn own_sockets_packets_can_be_in_the_kernel() {
+    let cases = [
+        ("-A INPUT -j ACCEPT", ["ready", "ready"]),
+        (
+            "-A OUTPUT -m owner --uid-owner 0 -j ACCEPT",
+            ["ready", "field"],
+        ),
+        ("-A INPUT -m socket -j ACCEPT", ["field", "ready"]),
+        ("-A OUTPUT -j DROP", ["unanswered"; 2]),
+    ];
+    for (rule, wanted) in cases {
+        let mut engine = router(&format!("*filter\n{rule}\nCOMMIT\n"));
+        talk_here(&mut engine, 5);
+        let answer = explain(&engine, asked_here(), &place());
+        assert_eq!(codes(&answer), wanted, "{rule}");
+    }
+    for (chain, wanted) in [
+        ("OUTPUT", ["ready", "rerouted"]),
+        ("INPUT", ["mark", "ready"]),
+    ] {
+        let marks = format!("*mangle\n-A {chain} -j MARK --set-mark 1\nCOMMIT\n");
+        let mut engine = router(&marks);
+        talk_here(&mut engine, 5);
+        let answer = explain(&engine, asked_here(), &place());
+        assert_eq!(codes(&answer), wanted, "{chain}");
+    }
+}
+
+/// What a host says to itself leaves by loopback.
+#[test]
+fn loopback_always_comes_up() {
+    let mut engine = router("*filter\nCOMMIT\n");
+    let dev = engine.env().loopback();
+    let way = Outgoing {
+        dev,
+        mark: 0,
+        segment: None,
+    };
+    for second in 1..=5 {
+        for back in [false, true] {
+            let mut packet = datagram(OWN, back);
+            // From and to this host.
+            packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 1]);
+            checksum::fix_ipv4(&mut packet);
+            engine.send_on((1000 + second) * SECOND, way, packet, &mut ());
+            assert!(engine.offer().is_err());
+        }
+    }
+    let Which::Ends(ends) = asked_here() else {
+        unreachable!()
+    };
+    let which = Which::Ends(Ends {
+        src: OWN.into(),
+        ..ends
+    });
+    let answer = explain(&engine, which, &place());
+    assert_eq!(codes(&answer), ["loopback", "loopback"]);
 }
 
 #[test]

@@ -205,6 +205,7 @@ impl Diversion {
             receive_ring: slots / DOOR_SHARE,
             send_ring: slots / SEND_SHARE,
             send_only: false,
+            protocol: None,
         };
         let door = helper
             .run(|| PacketSocket::open(far, &all))
@@ -270,7 +271,7 @@ impl Diversion {
         let socket = helper.run(|| PacketSocket::open(far, &all));
         let device = (index, self.device.name.as_str());
         let done = socket.context("a packet socket").and_then(|socket| {
-            let attached = kernel.attach(device, near, &name, helper)?;
+            let attached = kernel.attach(device, [near, self.near], &name, helper)?;
             Ok((socket, attached))
         });
         match done {

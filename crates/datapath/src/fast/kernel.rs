@@ -17,8 +17,8 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{
-    BUCKET, CONNECTIONS, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, SUMS, TURN, TURNS,
-    buckets, global,
+    BUCKET, CONNECTIONS, DOOR, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, SUMS, TURN,
+    TURNS, buckets, global,
 };
 use tidegate_ebpf::stop::{EARLY_STOPS, STOPS};
 use tidegate_sys::{Namespace, SharedWords, random};
@@ -40,7 +40,7 @@ const BPF_FS: i64 = 0xcafe_4a11;
 /// The loaded programs.
 pub(crate) struct Kernel {
     programs: Ebpf,
-    doors: HashMap<MapData, u32, u32>,
+    doors: HashMap<MapData, u32, [u32; DOOR]>,
     secrets: Secrets,
     globals: Arc<SharedWords>,
     /// Where links and tables are pinned; `None`: there is no such file system.
@@ -237,11 +237,11 @@ impl Kernel {
     }
 
     /// Sets the programs to work on interface `index` named `name`; what goes up goes to
-    /// the far end `far`, in `helper`, of the device `near`.
+    /// the far ends of `doors`, received packets to that named `far` in `helper`.
     pub(crate) fn attach(
         &mut self,
         (index, name): (u32, &str),
-        near: u32,
+        doors: [u32; DOOR],
         far: &str,
         helper: &Namespace,
     ) -> Result<Attached> {
@@ -252,7 +252,7 @@ impl Kernel {
             links: vec![Link::Held(end.context("the program behind our socket")?)],
             early: None,
         };
-        self.doors.insert(index, near, 0)?;
+        self.doors.insert(index, doors, 0)?;
         match self.attach_both((index, name), &mut attached) {
             Ok(()) => Ok(attached),
             Err(e) => {

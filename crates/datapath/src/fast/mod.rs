@@ -10,6 +10,7 @@
 //! Everything that keeps an interface closed without the programs stays in place behind
 //! them.
 
+mod doorway;
 mod gates;
 mod hops;
 mod kernel;

@@ -11,9 +11,10 @@ use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
 use tidegate_engine::conntrack::entry::Counters;
 use tidegate_engine::conntrack::{Dir, Entry, EntryId, SECOND, Time};
 use tidegate_engine::env::IfIndex;
-use tidegate_engine::{Engine, Goes, Offer};
+use tidegate_engine::{Comes, Engine, Goes, Offer};
 use tidegate_sys::Clock;
 
+use super::doorway::Doorway;
 use super::hops::Hops;
 use super::kernel::Tables;
 use crate::neighbour::Neighbours;
@@ -26,7 +27,7 @@ pub(super) const LOCK: u64 = 4;
 const SWEEP: Time = SECOND;
 
 /// How packets of a flow are sent without the kernel's help.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Hop {
     /// Of the next hop.
     place: Option<u32>,
@@ -61,10 +62,19 @@ struct Place {
     listed: bool,
 }
 
+impl Place {
+    /// Whether packets of one direction are for a socket of this host.
+    fn is_of_socket(&self) -> bool {
+        let mut ways = self.ways.iter().flatten();
+        ways.any(|way| way.goes == layout::Goes::On)
+    }
+}
+
 /// The tables and what is in them.
 pub(crate) struct Table {
     kernel: Tables,
     hops: Hops,
+    doorway: Doorway,
     clock: Clock,
     places: Vec<Place>,
     free: Vec<u32>,
@@ -93,6 +103,7 @@ impl Table {
         Table {
             kernel,
             hops: Hops::default(),
+            doorway: Doorway::default(),
             clock,
             places: Vec::new(),
             free: Vec::new(),
@@ -148,7 +159,11 @@ impl Table {
             self.kernel.shut(at);
         }
         let dir = offer.dir as usize;
-        let key = key(offer.in_dev.0, Hook::Ingress, &offer.before);
+        let hook = match offer.comes {
+            Comes::Received(_) => Hook::Ingress,
+            Comes::Sent(_) => Hook::Egress,
+        };
+        let key = key(offer.comes.dev().0, hook, &offer.before);
         if self.places[at as usize].epoch != epoch {
             (0..2).for_each(|dir| self.forget_way(at, dir));
             self.places[at as usize].epoch = epoch;
@@ -216,9 +231,19 @@ impl Table {
             touched.append(&mut self.waiting);
         }
         let mut gone = Vec::new();
+        let come_in = self.kernel.globals.load(global::LET_IN);
+        let empty = self.doorway.is_empty(come_in, self.clock.now());
         for at in touched.drain(..) {
             let sent = self.kernel.word(at, gate::SENT);
             let place = &mut self.places[at as usize];
+            // Its packets may be on their way into a socket still.
+            if !empty && place.is_of_socket() {
+                self.fresh = true;
+                if idle {
+                    self.waiting.push(at);
+                }
+                continue;
+            }
             if idle {
                 place.proved = [true; 2];
                 // One may be between the program and the socket; twice is no accident.
@@ -410,15 +435,17 @@ impl Fast {
         let Ok(offer) = engine.offer() else {
             return;
         };
-        // What this host's own sockets get goes on coming up: nothing keeps such packets
-        // in order while their flow is handed over.
-        let Goes::Out { dev, next_hop } = offer.goes else {
-            return;
-        };
-        let (Some(from), Some(to)) = (ends(offer.in_dev), ends(dev)) else {
+        let Some(from) = ends(offer.comes.dev()) else {
             return;
         };
         let table = &mut *lock(&self.table);
+        let Goes::Out { dev, next_hop } = offer.goes else {
+            let on = layout::Goes::On;
+            return table.offer(&offer, on, Hop::default(), engine.epoch());
+        };
+        let Some(to) = ends(dev) else {
+            return;
+        };
         let next = (dev, offer.before.family, next_hop);
         let words = &table.kernel.hops;
         let place = (to.resolves).then(|| table.hops.place(words, next, to.mac, neighbours));
@@ -440,15 +467,20 @@ impl Fast {
         table.hops.follow(&table.kernel.hops, neighbours);
     }
 
-    /// The Ethernet destination of a frame that came up; when the program has marked it
-    /// with its connection, it is counted and `true` is returned.
-    pub(crate) fn came_up(&self, destination: [u8; 6]) -> bool {
+    /// This host's own Ethernet address in a frame that came up; when the program has put the
+    /// frame's connection there, it is counted and `true` is returned.
+    pub(crate) fn came_up(&self, address: [u8; 6]) -> bool {
         let mut table = lock(&self.table);
-        let known = known(&table.kernel.secrets, destination);
+        let known = known(&table.kernel.secrets, address);
         if let Some((place, dir)) = known {
             table.seen(place, dir);
         }
         known.is_some()
+    }
+
+    /// So many frames have been sent to sockets of this host, where a program counts them.
+    pub(crate) fn let_in(&self, frames: u64) {
+        lock(&self.table).doorway.let_in(frames);
     }
 
     /// Whether it would be good to know if any socket has something.

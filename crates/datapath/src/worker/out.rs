@@ -235,7 +235,12 @@ impl Worker {
                 }
                 match side {
                     Side::Wire => port.traffic.sent += sent,
-                    Side::Door => port.traffic.to_sockets += sent,
+                    Side::Door => {
+                        port.traffic.to_sockets += sent;
+                        if let Some(fast) = self.fast.as_ref().filter(|_| port.fast) {
+                            fast.let_in(sent);
+                        }
+                    }
                 }
                 port.traffic.lost.refused += failed;
             }

@@ -12,9 +12,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::fast::{STATEFUL, at, masquerading, may, stream, talk};
-use crate::net::{Host, eventually, example_path, filter};
+use crate::net::{Host, client_and_server, eventually, example_path, filter};
 use crate::router::{Net, net};
 use crate::talk::{reaches, udp};
+
+/// Known connections only, and whoever calls ports 7 and 80.
+const OWN: [&str; 5] = [
+    "-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+    "-A INPUT -p udp --dport 7 -j ACCEPT",
+    "-A INPUT -p tcp --dport 80 -j ACCEPT",
+    "-A INPUT -j DROP",
+    "-A OUTPUT -m conntrack --ctstate NEW -j DROP",
+];
 
 /// A shell on a host with a BPF file system of its own, which starts the example program
 /// for each line of options that it reads, one after the other.
@@ -124,6 +133,45 @@ fn killed_it_leaves_known_connections_and_nothing_else() {
     assert!(eventually(clean));
 }
 
+/// As [`killed_it_leaves_known_connections_and_nothing_else`], where the guarded host's own
+/// sockets are the one end; and the next daemon takes their connections over.
+#[test]
+fn killed_it_leaves_the_hosts_own_connections() {
+    if !may() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    let mut rules = tempfile::NamedTempFile::new().unwrap();
+    rules.write_all(filter(&OWN).as_bytes()).unwrap();
+    let mut starter = Starter::new(&server, rules.path().to_str().unwrap());
+    let mut pid = starter.start("--fast");
+    let there = at("10.0.0.1:7");
+    let (from, to) = (udp(&client, at("10.0.0.2:40000")), udp(&server, there));
+    talk(&from, &to, there, 1);
+    std::thread::sleep(Duration::from_millis(2100));
+    talk(&from, &to, there, 20);
+    let mut tcp = connected(&client, &server, at("10.0.0.1:80"));
+    let closed = udp(&server, at("10.0.0.1:8"));
+    for _ in 0..2 {
+        exchange(&mut tcp, 20);
+        talk(&from, &to, there, 3);
+        std::thread::sleep(Duration::from_millis(300));
+        kill(pid, Signal::SIGKILL).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        talk(&from, &to, there, 20);
+        exchange(&mut tcp, 20);
+        assert!(!reaches(&from, &closed, at("10.0.0.1:8")));
+        assert!(!reaches(&closed, &from, at("10.0.0.2:40000")));
+        pid = starter.start("--fast");
+        // Nobody may open a connection from here.
+        assert!(reaches(&to, &from, at("10.0.0.2:40000")));
+        talk(&from, &to, there, 20);
+        exchange(&mut tcp, 20);
+    }
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(eventually(|| reaches(&closed, &from, at("10.0.0.2:40000"))));
+}
+
 /// A daemon that was killed while it pinned its tables leaves what another before it has:
 /// the next one takes over what that one's programs forward.
 #[test]
@@ -205,11 +253,10 @@ impl Asker {
     }
 }
 
-/// Both ends of a TCP connection through the router.
-pub(crate) fn connected(net: &Net) -> [TcpStream; 2] {
-    let there = at("10.1.0.2:80");
-    let listener = net.outside.run(|| TcpListener::bind(there)).unwrap();
-    let client = net.inside.run(|| TcpStream::connect(there)).unwrap();
+/// Both ends of a TCP connection.
+pub(crate) fn connected(client: &Host, server: &Host, there: SocketAddr) -> [TcpStream; 2] {
+    let listener = server.run(|| TcpListener::bind(there)).unwrap();
+    let client = client.run(|| TcpStream::connect(there)).unwrap();
     let ends = [client, listener.accept().unwrap().0];
     for end in &ends {
         end.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -244,7 +291,7 @@ fn a_successor_takes_connections_over_without_losing_a_packet() {
         let (from, to) = stream(&net, "10.1.0.2:7", "10.0.0.2:40000");
         let there = at("10.1.0.2:7");
         talk(&from, &to, there, 20);
-        let mut tcp = connected(&net);
+        let mut tcp = connected(&net.inside, &net.outside, at("10.1.0.2:80"));
         let other = udp(&net.inside, at("10.0.0.2:40001"));
         let probe = udp(&net.outside, at("10.1.0.2:8"));
         for _ in 0..3 {

@@ -13,6 +13,7 @@ mod heirs;
 mod life;
 mod limits;
 mod links;
+mod local;
 mod net;
 mod owners;
 mod paths;

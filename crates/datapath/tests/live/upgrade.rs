@@ -103,7 +103,7 @@ fn a_daemon_leaves_its_place_under_load() {
         for (server, (from, to)) in &streams {
             talk(from, to, at(server), 20);
         }
-        let (writer, reader) = carry(connected(&net));
+        let (writer, reader) = carry(connected(&net.inside, &net.outside, at("10.1.0.2:80")));
         let inside = udp(&net.inside, at("10.0.0.2:9"));
         let intruder = intrude(udp(&net.outside, at("10.1.0.2:50000")));
         let askers = streams.into_iter();

@@ -15,7 +15,7 @@ mod twin;
 use fast::TCX;
 use make::{ACK, SYN, Tcp, Way};
 use tidegate_conntrack::{Dir, Family};
-use tidegate_ebpf::layout::{self, Fate, Goes};
+use tidegate_ebpf::layout::{self, Fate, Goes, Hook};
 use twin::{Ends, PLACE, Twin, frame, set_path};
 
 const ROUNDS: u32 = 1_000_000;
@@ -51,7 +51,7 @@ fn measure(what: &str, opening: &[Vec<u8>], packet: &[u8], ends: &Ends) {
             early: None,
             ..way.unwrap()
         };
-        set_path(&mut gate, dir, &way);
+        set_path(&mut gate, (Hook::Ingress, dir), &way);
     }
     twin.fast.set_gate(PLACE, gate);
     let frame = frame(packet);

@@ -17,7 +17,7 @@ use super::sum::store;
 use super::take::take;
 use super::{CONTEXT, PATH, Secrets, clear, count_fate, send, sum, turn};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::layout::{EARLY, Fate, TRANSLATE, at};
+use crate::layout::{EARLY, Fate, Hook, TRANSLATE, at};
 
 pub(super) fn early(secrets: &Secrets) -> Asm {
     let mut a = Asm::new();
@@ -25,7 +25,7 @@ pub(super) fn early(secrets: &Secrets) -> Asm {
     a.mov(CONTEXT, Reg::R1);
     clear(&mut a);
     read(&mut a, pass);
-    find(&mut a, secrets, Front::Xdp, pass);
+    find(&mut a, secrets, (Front::Xdp, Hook::Ingress), pass);
     take(&mut a, hold, Some(other));
     on(&mut a);
 

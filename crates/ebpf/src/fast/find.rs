@@ -9,13 +9,14 @@ use crate::layout::{
 };
 use crate::stop::{EARLY_STOPS, STOPS};
 
-/// Begins a turn and finds the packet's connection.
-pub(super) fn find(a: &mut Asm, secrets: &Secrets, front: Front, up: Label) {
+/// Begins a turn and finds the packet's connection. What this host sends has a checksum that
+/// nobody need verify, and is dropped by no program.
+pub(super) fn find(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook), up: Label) {
     use Reg as R;
     let (none, stranger, unknown, found) = (a.label(), a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, CONTEXT, front.device());
     a.store(Size::W, R::R10, KEY, R::R1);
-    a.store(Size::H, R::R10, KEY + 6, Hook::Ingress as i32);
+    a.store(Size::B, R::R10, KEY + 6, hook as i32);
     turn::begin(a, none);
     a.store(Size::W, R::R10, INDEX, 0);
     look_up(a, &GLOBALS, INDEX);
@@ -33,9 +34,10 @@ pub(super) fn find(a: &mut Asm, secrets: &Secrets, front: Front, up: Label) {
     a.alu(Op::Add, PATH, GATE);
     a.alu(Op::Add, PATH, i32::from(word(gate::PATHS)));
     is_its(a, stranger);
-    match front {
-        Front::Tcx => send::verify(a),
-        Front::Xdp => {
+    match (front, hook) {
+        (Front::Tcx, Hook::Ingress) => send::verify(a),
+        (Front::Tcx, Hook::Egress) => {}
+        (Front::Xdp, _) => {
             early::find_hop(a, unknown);
             early::verify(a);
         }
@@ -43,23 +45,30 @@ pub(super) fn find(a: &mut Asm, secrets: &Secrets, front: Front, up: Label) {
     a.jump(found);
     a.bind(stranger);
     turn::end(a);
-    a.mov(R::R1, CONTEXT);
-    a.load_map(
-        R::R2,
-        match front {
-            Front::Tcx => &STOPS,
-            Front::Xdp => &EARLY_STOPS,
-        },
-    );
-    a.mov(R::R3, 0);
-    // Comes back only if there is no such program.
-    a.call(helper::TAIL_CALL);
+    if hook == Hook::Ingress {
+        stop(a, front);
+    }
     a.jump(none);
     a.bind(unknown);
     turn::end(a);
     a.bind(none);
     leave(a, Fate::Unknown, up);
     a.bind(found);
+}
+
+/// Hands the packet to the program that drops what rules say, if there is one.
+fn stop(a: &mut Asm, front: Front) {
+    a.mov(Reg::R1, CONTEXT);
+    a.load_map(
+        Reg::R2,
+        match front {
+            Front::Tcx => &STOPS,
+            Front::Xdp => &EARLY_STOPS,
+        },
+    );
+    a.mov(Reg::R3, 0);
+    // Comes back only if there is no such program.
+    a.call(helper::TAIL_CALL);
 }
 
 /// Looks the key up in the index, whose last bucket's number is in R9: [`PLACE`] and [`DIR`]

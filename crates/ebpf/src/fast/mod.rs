@@ -11,12 +11,14 @@
 //! Packets of flows that nobody has heard of are handed to a program of [`crate::stop`], where
 //! there is one.
 //!
-//! `egress` lets out what `ingress` has sent on. `tail` ends the way of frames that the
+//! `egress` lets out what `ingress` has sent on, and does for packets of this host's own
+//! sockets what `ingress` does for received ones. `tail` ends the way of frames that the
 //! engine's socket has taken.
 
 mod early;
 mod find;
 pub(crate) mod frame;
+mod local;
 pub(crate) mod parse;
 mod send;
 mod sum;
@@ -36,7 +38,7 @@ use self::frame::{
 pub(crate) use self::frame::{ETH_P_IP, ETH_P_IPV6};
 use self::take::take;
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::layout::{DOORS, FATES, Fate, GLOBALS, HASH, MAPS, global};
+use crate::layout::{DOORS, FATES, Fate, GLOBALS, HASH, Hook, MAPS, global};
 use crate::maps::Map;
 use crate::object::{Program, object};
 
@@ -53,8 +55,8 @@ const CONNECTION: Reg = Reg::R9;
 pub struct Secrets {
     /// Ethernet source of frames that the engine lets in.
     pub injected: [u8; 6],
-    /// First bytes of the Ethernet destination of frames that go up although their
-    /// connection is known; see [`known`]. Such a frame is for this host, so nothing is lost.
+    /// First bytes of the Ethernet address of frames that go up although their connection is
+    /// known; see [`known`]. It is this host's own in such a frame, so nothing is lost.
     pub known: [u8; 2],
     /// Note on packets that the fast path has sent on.
     pub sent_on: [u32; 4],
@@ -86,7 +88,7 @@ pub fn programs(secrets: &Secrets) -> Result<Vec<u8>, object::write::Error> {
     };
     let all = vec![
         program(INGRESS, "classifier", ingress(secrets)),
-        program(EGRESS, "classifier", egress(secrets)),
+        program(EGRESS, "classifier", local::egress(secrets)),
         program(TAIL, "classifier", tail()),
         program(EARLY, "xdp", early::early(secrets)),
     ];
@@ -109,21 +111,24 @@ fn look_up(a: &mut Asm, map: &'static Map, key: i16) {
 fn ingress(secrets: &Secrets) -> Asm {
     let mut a = Asm::new();
     let (next, up, hold, noted) = (a.label(), a.label(), a.label(), a.label());
+    let let_in = a.label();
     a.mov(CONTEXT, Reg::R1);
     clear(&mut a);
     waits(&mut a, next);
     judged(&mut a, secrets, noted);
-    read(&mut a, secrets, next, up);
-    find(&mut a, secrets, Front::Tcx, up);
+    read(&mut a, secrets, (next, let_in), up);
+    find(&mut a, secrets, (Front::Tcx, Hook::Ingress), up);
     take(&mut a, hold, None);
     send::on(&mut a, secrets);
 
     a.bind(hold);
     turn::end(&mut a);
     a.bind(noted);
-    mark_known(&mut a, secrets);
+    mark_known(&mut a, secrets, 0);
     a.bind(up);
     go_up(&mut a, next);
+    a.bind(let_in);
+    local::let_in(&mut a);
     a.bind(next);
     a.mov(Reg::R0, answer::NEXT);
     a.exit();
@@ -177,8 +182,9 @@ fn judged(a: &mut Asm, secrets: &Secrets, noted: Label) {
     a.bind(plain);
 }
 
-/// Reads the packet. What does not concern us goes to `next`.
-fn read(a: &mut Asm, secrets: &Secrets, next: Label, up: Label) {
+/// Reads the packet. What does not concern us goes to `next`, what the engine lets in to
+/// `let_in`.
+fn read(a: &mut Asm, secrets: &Secrets, (next, let_in): (Label, Label), up: Label) {
     use Reg as R;
     let ours = a.label();
     let exits = parse::Exits {
@@ -192,7 +198,7 @@ fn read(a: &mut Asm, secrets: &Secrets, next: Label, up: Label) {
     a.jump_if(Cond::Eq, R::R8, ETH_P_IP, ours);
     a.jump_if(Cond::Ne, R::R8, ETH_P_IPV6, next);
     a.bind(ours);
-    parse::source_is(a, secrets.injected, next, &exits);
+    parse::source_is(a, secrets.injected, let_in, &exits);
     a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
     let for_us = a.label();
     a.jump_if(Cond::Eq, R::R1, 0, for_us);
@@ -223,7 +229,7 @@ pub(crate) fn look_for_packet(a: &mut Asm, secrets: &Secrets, front: Front, out:
         a.store(Size::D, Reg::R10, at, 0);
     }
     match front {
-        Front::Tcx => read(a, secrets, out, out),
+        Front::Tcx => read(a, secrets, (out, out), out),
         Front::Xdp => early::read(a, out),
     }
 }
@@ -251,8 +257,9 @@ pub(crate) fn count_fate(a: &mut Asm) {
     a.bind(none);
 }
 
-/// Says on the frame whose it is: [`known`] reads that.
-fn mark_known(a: &mut Asm, secrets: &Secrets) {
+/// Says on the frame whose it is, in place of the Ethernet address that this host itself has
+/// there, the one at `offset`: [`known`] reads that.
+fn mark_known(a: &mut Asm, secrets: &Secrets, offset: i32) {
     use Reg as R;
     a.load(Size::W, R::R1, R::R10, PLACE);
     a.load(Size::W, R::R2, R::R10, DIR);
@@ -262,18 +269,18 @@ fn mark_known(a: &mut Asm, secrets: &Secrets) {
     let tag = i32::from(u16::from_ne_bytes(secrets.known));
     a.store(Size::H, R::R10, ETHERNET, tag);
     a.mov(R::R1, CONTEXT);
-    a.mov(R::R2, 0);
+    a.mov(R::R2, offset);
     stack(a, R::R3, ETHERNET);
     a.mov(R::R4, 6);
     a.mov(R::R5, 0);
     a.call(helper::STORE_BYTES);
 }
 
-/// Place and direction of a known connection, from the Ethernet destination of one of its
-/// packets that came up.
+/// Place and direction of a known connection, from the Ethernet address of one of its packets
+/// that came up: the destination of a received one, the source of a sent one.
 #[must_use]
-pub fn known(secrets: &Secrets, destination: [u8; 6]) -> Option<(u32, Dir)> {
-    let [a, b, place @ ..] = destination;
+pub fn known(secrets: &Secrets, address: [u8; 6]) -> Option<(u32, Dir)> {
+    let [a, b, place @ ..] = address;
     let place = u32::from_ne_bytes(place);
     let dir = Dir::BOTH[(place >> 31) as usize];
     ([a, b] == secrets.known).then_some((place & 0x7fff_ffff, dir))
@@ -281,31 +288,21 @@ pub fn known(secrets: &Secrets, destination: [u8; 6]) -> Option<(u32, Dir)> {
 
 /// Sends the packet up to the engine: out of the far end of its interface's door.
 pub(crate) fn go_up(a: &mut Asm, next: Label) {
-    use Reg as R;
     count_fate(a);
-    a.load(Size::W, R::R1, CONTEXT, skb::DEVICE);
-    a.store(Size::W, R::R10, INDEX, R::R1);
-    look_up(a, &DOORS, INDEX);
-    a.jump_if(Cond::Eq, R::R0, 0, next);
-    a.load(Size::W, R::R1, R::R0, 0);
-    a.mov(R::R2, 0);
+    door(a, 0, next);
     a.call(helper::REDIRECT_PEER);
     a.exit();
 }
 
-fn egress(secrets: &Secrets) -> Asm {
-    let mut a = Asm::new();
-    let next = a.label();
-    for (i, word) in secrets.sent_on.into_iter().enumerate() {
-        a.load(Size::W, Reg::R2, Reg::R1, skb::CB + 4 * i as i16);
-        a.jump_if32(Cond::Ne, Reg::R2, word as i32, next);
-    }
-    a.mov(Reg::R0, answer::PASS);
-    a.exit();
-    a.bind(next);
-    a.mov(Reg::R0, answer::NEXT);
-    a.exit();
-    a
+/// R1: the `n`th door of the packet's interface, R2: no flags; goes to `next` without one.
+fn door(a: &mut Asm, n: i16, next: Label) {
+    use Reg as R;
+    a.load(Size::W, R::R1, CONTEXT, skb::DEVICE);
+    a.store(Size::W, R::R10, INDEX, R::R1);
+    look_up(a, &DOORS, INDEX);
+    a.jump_if(Cond::Eq, R::R0, 0, next);
+    a.load(Size::W, R::R1, R::R0, 4 * n);
+    a.mov(R::R2, 0);
 }
 
 fn tail() -> Asm {

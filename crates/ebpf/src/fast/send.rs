@@ -9,7 +9,7 @@ use super::frame::{
 use super::parse::{fold, header_sum};
 use super::{CONTEXT, PATH, Secrets, count_fate, look_up, stack, sum, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::layout::{Fate, GLOBALS, HOPS, OUT, TRANSLATE, at, global, hop};
+use crate::layout::{Fate, GLOBALS, HOPS, Hook, OUT, TRANSLATE, at, global, hop};
 
 /// Flags of `bpf_skb_store_bytes` and `bpf_l4_csum_replace`.
 const RECOMPUTE: i32 = 1;
@@ -118,11 +118,11 @@ fn address_known(a: &mut Asm) {
 /// Rewrites the packet as its path says and sends it on. The turn ends when all has been read.
 pub(super) fn on(a: &mut Asm, secrets: &Secrets) {
     use Reg as R;
-    let (pass, done) = (a.label(), a.label());
+    let goes_on = a.label();
     a.load(Size::B, R::R1, PATH, at::KIND);
-    a.jump_if(Cond::Ne, R::R1, OUT, pass);
+    a.jump_if(Cond::Ne, R::R1, OUT, goes_on);
     address_known(a);
-    network(a);
+    network(a, Hook::Ingress);
     translate(a);
     a.store(Size::W, R::R10, DOUBT, Fate::Forwarded as i32);
     count_fate(a);
@@ -131,14 +131,20 @@ pub(super) fn on(a: &mut Asm, secrets: &Secrets) {
         a.store(Size::W, CONTEXT, skb::CB + 4 * i as i16, R::R1);
     }
     redirect(a);
+    a.bind(goes_on);
+    pass(a, Hook::Ingress, Fate::Passed);
+}
 
-    a.bind(pass);
+/// Rewrites the packet as its path says and lets it go on by itself, which is its `fate`.
+pub(super) fn pass(a: &mut Asm, hook: Hook, fate: Fate) {
+    use Reg as R;
+    let done = a.label();
     translates(a, done);
-    network(a);
+    network(a, hook);
     translate(a);
     a.bind(done);
     turn::end(a);
-    a.store(Size::W, R::R10, DOUBT, Fate::Passed as i32);
+    a.store(Size::W, R::R10, DOUBT, fate as i32);
     count_fate(a);
     a.mov(R::R0, answer::PASS);
     a.exit();
@@ -178,14 +184,19 @@ fn redirect(a: &mut Asm) {
 }
 
 /// The headers on the stack as they are to be, and into the frame with them. R9 stays.
-fn network(a: &mut Asm) {
+fn network(a: &mut Asm, hook: Hook) {
     use Reg as R;
     let (v6, done) = (a.label(), a.label());
     a.load(Size::W, R::R1, CONTEXT, skb::PROTOCOL);
     a.jump_if(Cond::Ne, R::R1, ETH_P_IP, v6);
     ipv4(a);
     // The header's sum is the same as before, and the card's does not cover Ethernet.
-    sum::store(a, Front::Tcx, 0, ETHERNET, ETHERNET_HEADER + 20);
+    match hook {
+        Hook::Ingress => sum::store(a, Front::Tcx, 0, ETHERNET, ETHERNET_HEADER + 20),
+        // TCP keeps what it sends, and of a program that writes to memory itself the kernel
+        // copies every such frame's headers first.
+        Hook::Egress => store(a, 0, ETHERNET, ETHERNET_HEADER + 20, 0),
+    }
     a.jump(done);
     a.bind(v6);
     addresses(a, IP + 8, 16);

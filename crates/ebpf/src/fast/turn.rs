@@ -3,6 +3,9 @@
 //!
 //! Most packets take no lock. Whoever shuts a gate in user space waits for the turns that have
 //! begun before ([`crate::layout::turn`]); those that begin later find it shut.
+//!
+//! What is received and what is sent share a processor's turns: the kernel runs both with soft
+//! interrupts off, one after the other.
 
 use super::frame::{INDEX, NOW, TURN, helper};
 use super::look_up;

@@ -5,7 +5,7 @@
 pub enum Fate {
     /// Forwarded.
     Forwarded = 0,
-    /// Given to this host's sockets, or sent by them.
+    /// Given to this host's sockets.
     Passed,
     /// Not for this host alone: broadcast, multicast.
     NotOurs,
@@ -37,11 +37,13 @@ pub enum Fate {
     Early,
     /// Dropped, as rules say.
     Stopped,
+    /// Sent by this host's sockets, and let out.
+    Sent,
 }
 
 impl Fate {
     /// All, by number.
-    pub const ALL: [Fate; 17] = [
+    pub const ALL: [Fate; 18] = [
         Fate::Forwarded,
         Fate::Passed,
         Fate::NotOurs,
@@ -59,6 +61,7 @@ impl Fate {
         Fate::Window,
         Fate::Early,
         Fate::Stopped,
+        Fate::Sent,
     ];
 
     /// A few words for reports.
@@ -66,7 +69,7 @@ impl Fate {
     pub const fn words(self) -> &'static str {
         match self {
             Fate::Forwarded => "forwarded in the kernel",
-            Fate::Passed => "to and from sockets in the kernel",
+            Fate::Passed => "to this host's sockets, in the kernel",
             Fate::NotOurs => "broadcast and multicast",
             Fate::Unusual => "not plain TCP or UDP",
             Fate::Fragment => "fragments",
@@ -82,6 +85,7 @@ impl Fate {
             Fate::Window => "not clearly inside the TCP window",
             Fate::Early => "forwarded at the interface (XDP)",
             Fate::Stopped => "dropped by rules in the kernel",
+            Fate::Sent => "from this host's sockets, in the kernel",
         }
     }
 }

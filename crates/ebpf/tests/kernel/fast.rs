@@ -4,7 +4,9 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
-use tidegate_ebpf::layout::{BUCKET, CONNECTION, Fate, GATE, GLOBAL, HASH, HOP, Slot, TURN, turn};
+use tidegate_ebpf::layout::{
+    BUCKET, CONNECTION, Fate, GATE, GLOBAL, HASH, HOP, Hook, Slot, TURN, turn,
+};
 
 pub(crate) const SECRETS: Secrets = Secrets {
     injected: [2, 1, 2, 3, 4, 5],
@@ -38,17 +40,38 @@ pub(crate) struct Front {
     pub(crate) sent_on: i32,
     /// `TCX_NEXT`, `XDP_PASS`.
     pub(crate) left: i32,
+    pub(crate) hook: Hook,
+    /// Packets go on as they would without the program: they are this host's own.
+    pub(crate) own: bool,
 }
 
 pub(crate) const TCX: Front = Front {
     name: INGRESS,
     sent_on: 7,
     left: -1,
+    hook: Hook::Ingress,
+    own: false,
+};
+/// To a socket.
+#[allow(dead_code, reason = "for the tests")]
+pub(crate) const LOCAL_IN: Front = Front {
+    sent_on: 0,
+    own: true,
+    ..TCX
+};
+/// From one.
+#[allow(dead_code, reason = "for the tests")]
+pub(crate) const LOCAL_OUT: Front = Front {
+    name: EGRESS,
+    hook: Hook::Egress,
+    ..LOCAL_IN
 };
 pub(crate) const XDP: Front = Front {
     name: EARLY,
     sent_on: 4,
     left: 2,
+    hook: Hook::Ingress,
+    own: false,
 };
 
 pub(crate) struct Fast {
@@ -124,6 +147,12 @@ impl Fast {
         array::<[u64; GLOBAL]>(&mut self.kernel, "globals")
             .set(0, globals, 0)
             .unwrap();
+    }
+
+    #[allow(dead_code, reason = "for the tests")]
+    pub(crate) fn globals(&mut self) -> [u64; GLOBAL] {
+        let map = array::<[u64; GLOBAL]>(&mut self.kernel, "globals");
+        map.get(&0, 0).unwrap()
     }
 
     pub(crate) fn set_hop(&mut self, place: u32, hop: [u64; HOP]) {

@@ -1,10 +1,10 @@
 //! Packets of connections that the engine has decided.
 
 use tidegate_conntrack::Family;
-use tidegate_ebpf::layout::{Fate, gate, hop};
+use tidegate_ebpf::layout::{Fate, gate, global, hop};
 use tidegate_wire::{checksum, parse};
 
-use crate::fast::{Fast, Front, SECRETS, TCX, XDP, allowed};
+use crate::fast::{Fast, Front, LOCAL_IN, LOCAL_OUT, SECRETS, TCX, XDP, allowed};
 use crate::make::{ACK, Numbers, PSH, SYN, Tcp, Way};
 use crate::twin::{Ends, HOP, PLACE, Twin, frame, globals, is_open};
 
@@ -38,9 +38,9 @@ fn all() -> [(Family, Ends); 4] {
     ]
 }
 
-/// All, at both places for programs.
-fn both() -> impl Iterator<Item = (Front, (Family, Ends))> {
-    [TCX, XDP]
+/// All, wherever programs answer for them.
+fn everywhere() -> impl Iterator<Item = (Front, (Family, Ends))> {
+    [TCX, XDP, LOCAL_IN, LOCAL_OUT]
         .into_iter()
         .flat_map(|front| all().map(|ends| (front, ends)))
 }
@@ -80,7 +80,7 @@ fn datagrams_are_forwarded_as_the_tracker_would() {
     if !allowed() {
         return;
     }
-    for (front, (family, ends)) in both() {
+    for (front, (family, ends)) in everywhere() {
         let mut numbers = Numbers(7);
         let mut twin = udp(front, family, &ends);
         twin.assure();
@@ -155,7 +155,7 @@ fn segments_are_forwarded_and_judged_as_the_tracker_would() {
     if !allowed() {
         return;
     }
-    for (seed, (front, (family, ends))) in both().enumerate() {
+    for (seed, (front, (family, ends))) in everywhere().enumerate() {
         let mut numbers = Numbers(seed as u64);
         let isn = [u32::MAX - 20_000, 0x7fff_f000];
         let mut twin = Twin::new(front, &opening(family, &ends, isn), &ends);
@@ -274,7 +274,7 @@ fn turns_end_on_every_way() {
     if !allowed() {
         return;
     }
-    for (front, (family, ends)) in both() {
+    for (front, (family, ends)) in everywhere() {
         let mut twin = udp(front, family, &ends);
         let [there, back] = ways(family, &ends);
         let stranger = Way {
@@ -301,7 +301,7 @@ fn a_slot_is_not_yet_a_flow() {
     if !allowed() {
         return;
     }
-    for (front, (family, ends)) in both() {
+    for (front, (family, ends)) in everywhere() {
         let mut twin = udp(front, family, &ends);
         let [there, _] = ways(family, &ends);
         let datagram = frame(&there.udp(b"one"));
@@ -313,6 +313,8 @@ fn a_slot_is_not_yet_a_flow() {
         assert_eq!(twin.fast.gate(PLACE), gate);
     }
 }
+/// `TCX_PASS`
+const PASS: i32 = 0;
 
 /// Frames that the fast path must not touch: what the engine lets in, and other protocols.
 #[test]
@@ -324,7 +326,8 @@ fn injected_and_foreign_frames_are_left_alone() {
     let [there, _] = ways(Family::V4, &V4);
     let mut datagram = frame(&there.udp(b"one"));
     datagram[6..12].copy_from_slice(&SECRETS.injected);
-    assert_eq!(twin.fast.run(&datagram).0, TCX.left);
+    assert_eq!(twin.fast.run(&datagram), (PASS, datagram));
+    assert_eq!(twin.fast.globals()[global::LET_IN], 1);
     assert!(is_open(&twin.fast.gate(PLACE)));
     let mut arp = frame(&there.udp(b"one"));
     arp[12..14].copy_from_slice(&[8, 6]);

@@ -46,9 +46,18 @@ pub(crate) struct Twin {
 }
 
 /// The packet as the tracker lets it out, and its entry; `None`: INVALID or dropped.
-fn track(ct: &mut Conntrack, now: Time, packet: &[u8], ends: &Ends) -> Option<(Attached, Vec<u8>)> {
+fn track(
+    (ct, front): (&mut Conntrack, Front),
+    now: Time,
+    packet: &[u8],
+    ends: &Ends,
+) -> Option<(Attached, Vec<u8>)> {
     let layout = parse(packet).ok()?;
-    let tracked = ct.handle_packet(now, packet, &layout, InHook::Prerouting, None);
+    let hook = match front.hook {
+        Hook::Ingress => InHook::Prerouting,
+        Hook::Egress => InHook::Output,
+    };
+    let tracked = ct.handle_packet(now, packet, &layout, hook, None);
     let Tracked::Ct(mut attached) = tracked else {
         return None;
     };
@@ -72,6 +81,7 @@ fn track(ct: &mut Conntrack, now: Time, packet: &[u8], ends: &Ends) -> Option<(A
             .unwrap();
     }
     match layout.family {
+        _ if front.own => {}
         Family::V4 => {
             out[8] -= 1;
             checksum::fix_ipv4(&mut out);
@@ -104,7 +114,8 @@ impl Twin {
         });
         let mut id = None;
         for packet in opening {
-            let (attached, _) = track(&mut ct, NOW, packet, ends).expect("an opening is valid");
+            let (attached, _) =
+                track((&mut ct, front), NOW, packet, ends).expect("an opening is valid");
             id = Some(attached.id);
         }
         let mut twin = Twin {
@@ -123,7 +134,7 @@ impl Twin {
             twin.fast.set_flow(&Slot {
                 place: PLACE,
                 dir,
-                mix: mix(&SECRETS.hash, &key(DEV, Hook::Ingress, &tuple)),
+                mix: mix(&SECRETS.hash, &key(DEV, front.hook, &tuple)),
             });
         }
         twin.give();
@@ -140,15 +151,19 @@ impl Twin {
         let tuples = self.ct.entry(self.id).unwrap().tuples;
         let way = |before: Tuple, after: Tuple| {
             Some(Way {
-                goes: Goes::Out {
-                    dev: 1,
-                    next_hop: 1,
-                    mtu: MTU,
+                goes: if self.fast.front.own {
+                    Goes::On
+                } else {
+                    Goes::Out {
+                        dev: 1,
+                        next_hop: 1,
+                        mtu: MTU,
+                    }
                 },
                 before,
                 after: after.inverse().unwrap(),
                 tos: None,
-                hop: Some(HOP),
+                hop: (!self.fast.front.own).then_some(HOP),
                 early: Some(OWN),
             })
         };
@@ -163,7 +178,11 @@ impl Twin {
         let mut gate = self.fast.gate(PLACE);
         let ways = self.ways();
         for (dir, way) in Dir::BOTH.into_iter().zip(&ways) {
-            set_path(&mut gate, dir, way.as_ref().unwrap());
+            set_path(
+                &mut gate,
+                (self.fast.front.hook, dir),
+                way.as_ref().unwrap(),
+            );
         }
         gate[gate::DONE] = gate[gate::SENT];
         gate[gate::EPOCH] = 1;
@@ -182,14 +201,18 @@ impl Twin {
         let before = self.fast.connection(PLACE);
         let gate_before = self.fast.gate(PLACE);
         let (answer, out) = self.fast.run(&frame(packet));
-        let tracked = track(&mut self.ct, self.now, packet, ends);
+        let tracked = track((&mut self.ct, self.fast.front), self.now, packet, ends);
         let gate = self.fast.gate(PLACE);
         if answer == self.fast.front.sent_on {
             self.sent_on += 1;
             let (attached, expected) = tracked.expect("INVALID, but sent on");
             assert_eq!(attached.id, self.id);
             assert_eq!(hex(&out[14..]), hex(&expected), "of {}", hex(packet));
-            assert_eq!(out[..12], [HOP_TO, HOP_FROM].concat());
+            if self.fast.front.own {
+                assert_eq!(out[..12], frame(packet)[..12]);
+            } else {
+                assert_eq!(out[..12], [HOP_TO, HOP_FROM].concat());
+            }
             let entry = self.ct.entry(self.id).unwrap();
             if let Some(tcp) = entry.tcp() {
                 let kernels = tcp_state(&self.fast.connection(PLACE), tcp);
@@ -229,20 +252,27 @@ impl Twin {
             }
             return;
         }
-        assert_eq!(out[6..came.len()], came[6..], "left as it came");
-        let destination = out[..6].try_into().unwrap();
+        // This host's own address.
+        let own = match self.fast.front.hook {
+            Hook::Ingress => 0..6,
+            Hook::Egress => 6..12,
+        };
+        let mut rest = out[..came.len()].to_vec();
+        rest[own.clone()].copy_from_slice(&came[own.clone()]);
+        assert_eq!(rest, came, "left as it came");
+        let address = out[own.clone()].try_into().unwrap();
         if counted {
-            let (place, _) = known(&SECRETS, destination).unwrap();
+            let (place, _) = known(&SECRETS, address).unwrap();
             assert_eq!(place, PLACE);
         } else {
-            assert_eq!(destination, came[..6]);
+            assert_eq!(address, came[own]);
         }
     }
 }
 
 /// Writes one direction's path.
-pub(crate) fn set_path(gate: &mut [u64; GATE], dir: Dir, way: &Way) {
-    let path = path(&key(DEV, Hook::Ingress, &way.before), Some(way));
+pub(crate) fn set_path(gate: &mut [u64; GATE], (hook, dir): (Hook, Dir), way: &Way) {
+    let path = path(&key(DEV, hook, &way.before), Some(way));
     let first = gate::PATHS + PATH / 2 * dir as usize;
     let (one, other) = path.split_at(PATH / 2);
     gate[first..first + PATH / 2].copy_from_slice(one);

@@ -12,7 +12,7 @@ use tidegate_wire::{Family, Layout};
 use crate::engine::{Engine, Family4Or6, Incoming, index};
 use crate::facts::{entry_field, transport};
 use crate::flow::Start;
-use crate::offload::Followed;
+use crate::offload::{Comes, Followed};
 use crate::outcome::{Output, Role};
 use crate::routing::Path;
 use crate::run::Run;
@@ -139,7 +139,8 @@ impl<T: Trace> Run<'_, T> {
             }
         }
         flows.followed += 1;
-        *last = Some(Followed::new(attached, follow, incoming.dev, layout, bytes));
+        let comes = Comes::Received(incoming.dev);
+        *last = Some(Followed::new(attached, follow, comes, layout, bytes));
         match path {
             Path::Forward { dev, via } => {
                 layout.set_ttl(bytes, ttl - 1);

@@ -1,0 +1,352 @@
+//! The programs in the kernel in front of the datapath, on a host with sockets of its own.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidegate_datapath::{Fate, Options, Ring};
+use tidegate_engine::Engine;
+use tidegate_wire::Family;
+
+use crate::fast::{acct, at, entries, fate, guard, may, talk, talk_until_fate};
+use crate::net::{Guard, Host, client_and_server, filter, nat, skipped};
+use crate::talk::{call, serve, udp};
+
+/// Known connections first, then who may open one; what is sent is counted.
+const STATEFUL: [&str; 4] = [
+    "-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+    "-A INPUT -m conntrack --ctstate NEW -j ACCEPT",
+    "-A INPUT -m conntrack --ctstate INVALID -j DROP",
+    "-A OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+];
+
+/// A client and the guarded server, with a UDP stream of each family between them.
+const STREAMS: [(Family, &str, &str); 2] = [
+    (Family::V4, "10.0.0.1:7", "10.0.0.2:40000"),
+    (Family::V6, "[fd00::1]:7", "[fd00::2]:40000"),
+];
+
+/// With programs, where the families' rules differ.
+fn guard_both(host: &Host, ring: Ring, [v4, v6]: [&str; 2]) -> Guard {
+    let options = Options {
+        fast: true,
+        ring,
+        ..Options::default()
+    };
+    host.guard_with(options, v4, v6)
+}
+
+/// `from` talks to a server at `there` long enough for a stream, then some more.
+fn stream((from, to): &(UdpSocket, UdpSocket), there: SocketAddr) {
+    talk(from, to, there, 1);
+    thread::sleep(Duration::from_millis(2100));
+    talk(from, to, there, 2);
+}
+
+#[test]
+fn own_streams_pass_in_the_kernel_and_are_counted() {
+    if !may() {
+        return;
+    }
+    for ring in [Ring::Packet, Ring::Xdp] {
+        let (client, server) = client_and_server();
+        let rules = filter(&STATEFUL);
+        let guard = guard_both(&server, ring, [&rules; 2]);
+        acct(&guard);
+        for (family, there, here) in STREAMS {
+            let both = (udp(&client, at(here)), udp(&server, at(there)));
+            stream(&both, at(there));
+            let times = 3 + talk_until_fate(&guard, Fate::Passed, &both, at(there), 500) as u64;
+            let counted = [0, 1, 2, 3].map(|n| guard.counted(family, n));
+            assert_eq!(counted, [times - 1, 1, 0, times]);
+            assert!(entries(&guard).contains(&[times, times]));
+            assert!(fate(&guard, Fate::Sent) > 100);
+        }
+    }
+}
+
+/// The guarded host calls somebody else, from an address that it gets on its way.
+#[test]
+fn translated_calls_of_the_host_pass_in_the_kernel() {
+    if !may() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    server.sh("ip addr add 10.0.0.9/24 dev eth0; ip addr add fd00::9/64 dev eth0 nodad");
+    let rules = |to: &str| {
+        let snat = format!("-A POSTROUTING -p udp -j SNAT --to-source {to}");
+        filter(&STATEFUL) + &nat(&[&snat])
+    };
+    let guard = guard_both(
+        &server,
+        Ring::Packet,
+        [&rules("10.0.0.9"), &rules("fd00::9")],
+    );
+    for (family, here, there) in STREAMS {
+        let both = (udp(&server, at(here)), udp(&client, at(there)));
+        stream(&both, at(there));
+        talk_until_fate(&guard, Fate::Passed, &both, at(there), 100);
+        // Behind the translation and two others: none is INVALID.
+        assert_eq!(guard.counted(family, 3), 0);
+    }
+}
+
+/// Packets and bytes of a rule: the `n`th.
+fn counter(guard: &Guard, family: Family, n: usize) -> [u64; 2] {
+    let look = move |engine: &mut Engine, _| {
+        let id = engine.rules(family).rules().nth(n).unwrap().2.id;
+        let counter = engine.counter(family, id);
+        [counter.packets, counter.bytes]
+    };
+    guard.datapath.with(look).unwrap()
+}
+
+/// What the kernel's iptables on a host counts of TCP with `server`, as [sent, received].
+struct Referee<'a> {
+    host: &'a Host,
+    tool: &'static str,
+}
+
+impl<'a> Referee<'a> {
+    /// `None` where there is no such iptables.
+    fn new(host: &'a Host, family: Family) -> Option<Self> {
+        let tool = match family {
+            Family::V4 => "iptables-legacy",
+            Family::V6 => "ip6tables-legacy",
+        };
+        let rules = format!(
+            "export XTABLES_LOCKFILE=$(mktemp)
+             {tool} -A OUTPUT -p tcp; {tool} -A INPUT -p tcp; rm $XTABLES_LOCKFILE"
+        );
+        host.try_sh(&rules).ok().map(|_| Referee { host, tool })
+    }
+
+    fn counted(&self) -> [[u64; 2]; 2] {
+        let list = |chain| {
+            let script = format!(
+                "export XTABLES_LOCKFILE=$(mktemp)
+                 {} -nvxL {chain} 1; rm $XTABLES_LOCKFILE",
+                self.tool
+            );
+            let said = self.host.sh(&script);
+            let mut words = said.split_whitespace().map(|w| w.parse().unwrap());
+            [words.next().unwrap(), words.next().unwrap()]
+        };
+        ["OUTPUT", "INPUT"].map(list)
+    }
+}
+
+/// What a host without a firewall at the other end counts is counted, packet for packet and
+/// byte for byte: segments that the kernel has joined, or is to cut, are one packet.
+#[test]
+fn tcp_of_own_sockets_is_counted_as_the_kernel_counts() {
+    if !may() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    let rules = filter(&[
+        "-A INPUT -p tcp -j ACCEPT",
+        "-A OUTPUT -p tcp -j ACCEPT",
+        "-A FORWARD -m conntrack --ctstate NEW -j DROP",
+    ]);
+    let guard = guard(&server, &rules);
+    acct(&guard);
+    for (family, there) in [(Family::V4, "10.0.0.1:80"), (Family::V6, "[fd00::1]:80")] {
+        let Some(referee) = Referee::new(&client, family) else {
+            skipped("counting as the kernel does is compared with iptables-legacy");
+            return;
+        };
+        let before = fate(&guard, Fate::Passed);
+        for round in 1.. {
+            megabytes_to(&client, (&server, at(there)), at(there));
+            let [sent, received] = referee.counted();
+            let counted = [0, 2].map(|n| counter(&guard, family, n));
+            assert_eq!(counted, [sent, received], "round {round}");
+            if fate(&guard, Fate::Passed) - before > 200 {
+                break;
+            }
+            assert!(round < 100, "{:?}", guard.datapath.report());
+        }
+    }
+}
+
+/// A megabyte each way between a client that calls `to` and a server that listens at `at`.
+fn megabytes_to(client: &Host, (server, at): (&Host, SocketAddr), to: SocketAddr) {
+    let serving = serve(server, at).unwrap();
+    let called = call(client, to);
+    let served = serving.join().unwrap();
+    assert!(called.is_ok() && served.is_ok(), "{called:?}, {served:?}");
+}
+
+/// With and without checksums and segments left to the card.
+#[test]
+fn redirected_connections_pass_in_the_kernel() {
+    if !may() {
+        return;
+    }
+    for offloads in [true, false] {
+        let (client, server) = client_and_server();
+        if !offloads {
+            for host in [&client, &server] {
+                host.sh("ethtool -K eth0 tx off gso off tso off gro off >/dev/null");
+            }
+        }
+        // Where REDIRECT does not find them.
+        server.sh("ip addr add 10.0.0.9/32 dev lo; ip addr add fd00::9/128 dev lo nodad");
+        let rules = |to: &str| {
+            let dnat = format!("-A PREROUTING -p tcp --dport 81 -j DNAT --to-destination {to}");
+            let redirect = "-A PREROUTING -p udp --dport 9 -j REDIRECT --to-ports 7";
+            filter(&STATEFUL) + &nat(&[&dnat, redirect])
+        };
+        let guard = guard_both(
+            &server,
+            Ring::Packet,
+            [&rules("10.0.0.9:80"), &rules("[fd00::9]:80")],
+        );
+        for (family, server_at, called, own, client_at) in [
+            (
+                Family::V4,
+                "10.0.0.9:80",
+                "10.0.0.1:81",
+                "10.0.0.1:7",
+                "10.0.0.2:40000",
+            ),
+            (
+                Family::V6,
+                "[fd00::9]:80",
+                "[fd00::1]:81",
+                "[fd00::1]:7",
+                "[fd00::2]:40000",
+            ),
+        ] {
+            let before = fate(&guard, Fate::Passed);
+            for round in 1.. {
+                megabytes_to(&client, (&server, at(server_at)), at(called));
+                if fate(&guard, Fate::Passed) - before > 200 {
+                    break;
+                }
+                assert!(round < 100, "{:?}", guard.datapath.report());
+            }
+            let both = (udp(&client, at(client_at)), udp(&server, at(own)));
+            let mut asked = at(own);
+            asked.set_port(9);
+            stream(&both, asked);
+            talk_until_fate(&guard, Fate::Passed, &both, asked, 200);
+            // Behind two translations and two others: none is INVALID.
+            assert_eq!(guard.counted(family, 4), 0);
+        }
+        assert_eq!(fate(&guard, Fate::Checksum), 0);
+    }
+}
+
+/// Sends numbered datagrams as fast as it goes, with a breath now and then.
+struct Numbers {
+    sent: Arc<AtomicU32>,
+    over: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Numbers {
+    fn start(from: &UdpSocket, to: SocketAddr) -> Self {
+        let from = from.try_clone().unwrap();
+        let (sent, over) = (
+            Arc::new(AtomicU32::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (count, ends) = (Arc::clone(&sent), Arc::clone(&over));
+        let thread = thread::spawn(move || {
+            while !ends.load(Ordering::SeqCst) {
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                // Rules refuse some.
+                let _ = from.send_to(&number.to_be_bytes(), to);
+                if number % 64 == 0 {
+                    thread::sleep(Duration::from_micros(500));
+                }
+            }
+        });
+        Numbers { sent, over, thread }
+    }
+
+    fn end(self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.thread.join().unwrap();
+    }
+}
+
+/// The next number that has come, if there is one.
+fn number(socket: &UdpSocket) -> Option<u32> {
+    let mut bytes = [0; 4];
+    match socket.recv(&mut bytes) {
+        Ok(4) => Some(u32::from_be_bytes(bytes)),
+        Ok(len) => panic!("{len} bytes"),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => None,
+        Err(e) => panic!("{e}"),
+    }
+}
+
+/// Reads numbers for a while, which must rise; returns the last.
+fn rising(socket: &UdpSocket, last: &mut Option<u32>, time: Duration) -> Option<u32> {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        let Some(next) = number(socket) else {
+            thread::sleep(Duration::from_micros(200));
+            continue;
+        };
+        assert!(last.is_none_or(|last| last < next), "{next} after {last:?}");
+        *last = Some(next);
+    }
+    *last
+}
+
+/// Under load, in both directions: once it is acknowledged that packets are dropped, none
+/// that is sent after that gets through; and while a flow comes up and goes down again, its
+/// packets keep their order.
+#[test]
+fn changes_hold_and_order_is_kept_under_load() {
+    if !may() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    let guard = guard(&server, &filter(&STATEFUL));
+    let (there, here) = (at("10.0.0.1:7"), at("10.0.0.2:40000"));
+    let both = (udp(&client, here), udp(&server, there));
+    stream(&both, there);
+    talk_until_fate(&guard, Fate::Passed, &both, there, 20);
+    let (outside, own) = &both;
+    for (from, to, socket, chain, drops, passes) in [
+        (outside, there, own, "INPUT", 0, Fate::Passed),
+        (own, here, outside, "OUTPUT", 3, Fate::Sent),
+    ] {
+        socket.set_nonblocking(true).unwrap();
+        let numbers = Numbers::start(from, to);
+        let mut last = None;
+        let mut passed = fate(&guard, passes);
+        for round in 0..6 {
+            rising(socket, &mut last, Duration::from_millis(150));
+            if round % 2 == 0 {
+                guard.load(Family::V4, &filter(&STATEFUL));
+                continue;
+            }
+            let drop = format!("-A {chain} -p udp -j DROP");
+            let closed = [&[drop.as_str()], &STATEFUL[..]].concat();
+            guard.load(Family::V4, &filter(&closed));
+            let sent = numbers.sent.load(Ordering::SeqCst);
+            let got = rising(socket, &mut last, Duration::from_millis(100));
+            assert!(got.is_some_and(|got| got <= sent), "{got:?} after {sent}");
+            assert!(guard.counted(Family::V4, drops) > 0);
+            guard.load(Family::V4, &filter(&STATEFUL));
+            let until = Instant::now() + Duration::from_secs(10);
+            while fate(&guard, passes) - passed < 100 {
+                rising(socket, &mut last, Duration::from_millis(20));
+                assert!(Instant::now() < until, "{:?}", guard.datapath.report());
+            }
+            passed = fate(&guard, passes);
+        }
+        numbers.end();
+        rising(socket, &mut last, Duration::from_millis(100));
+        socket.set_nonblocking(false).unwrap();
+    }
+}

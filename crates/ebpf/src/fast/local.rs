@@ -1,0 +1,100 @@
+//! Packets of this host's own sockets: what is different from received ones.
+//!
+//! What a socket sends is on its way out of an interface already, with the next hop's
+//! address on it. A packet that the program answers for goes on from here, past the filters
+//! that would bring it up; others go up, and those of a known connection say on their Ethernet source, which
+//! is this host's own, whose they are.
+
+use super::find::find;
+use super::frame::{ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, INDEX, answer, helper, skb};
+use super::parse::{self, Exits};
+use super::send::{self, ETHERNET_HEADER};
+use super::take::take;
+use super::{
+    CONTEXT, GLOBALS, Secrets, clear, count_fate, door, leave, look_up, mark_known, turn, waits,
+    word,
+};
+use crate::asm::{Asm, Cond, Label, Reg, Size};
+use crate::layout::{Fate, Hook, global};
+
+/// Place of the Ethernet source in a frame.
+const SOURCE: i32 = 6;
+
+pub(super) fn egress(secrets: &Secrets) -> Asm {
+    let mut a = Asm::new();
+    let (own, next, up, hold) = (a.label(), a.label(), a.label(), a.label());
+    a.mov(CONTEXT, Reg::R1);
+    sent_on(&mut a, secrets, own);
+    a.bind(own);
+    clear(&mut a);
+    waits(&mut a, next);
+    read(&mut a, next, up);
+    find(&mut a, secrets, (Front::Tcx, Hook::Egress), up);
+    take(&mut a, hold, None);
+    send::pass(&mut a, Hook::Egress, Fate::Sent);
+
+    a.bind(hold);
+    turn::end(&mut a);
+    mark_known(&mut a, secrets, SOURCE);
+    a.bind(up);
+    count_fate(&mut a);
+    // As the filter behind would: between there may still be a predecessor's program.
+    door(&mut a, 1, next);
+    a.call(helper::REDIRECT);
+    a.exit();
+    a.bind(next);
+    a.mov(Reg::R0, answer::NEXT);
+    a.exit();
+    a
+}
+
+/// Lets out what `ingress` has sent on; all else is at `own`.
+fn sent_on(a: &mut Asm, secrets: &Secrets, own: Label) {
+    for (i, word) in secrets.sent_on.into_iter().enumerate() {
+        a.load(Size::W, Reg::R2, CONTEXT, skb::CB + 4 * i as i16);
+        a.jump_if32(Cond::Ne, Reg::R2, word as i32, own);
+    }
+    a.mov(Reg::R0, answer::PASS);
+    a.exit();
+}
+
+/// Reads the packet. What does not concern us goes to `next`.
+fn read(a: &mut Asm, next: Label, up: Label) {
+    use Reg as R;
+    let (ours, done) = (a.label(), a.label());
+    let exits = Exits {
+        front: Front::Tcx,
+        unusual: a.label(),
+        fragment: a.label(),
+    };
+    a.load(Size::W, R::R8, CONTEXT, skb::PROTOCOL);
+    a.load(Size::W, R::R1, CONTEXT, skb::VLAN_PRESENT);
+    a.jump_if(Cond::Ne, R::R1, 0, next);
+    a.jump_if(Cond::Eq, R::R8, ETH_P_IP, ours);
+    a.jump_if(Cond::Ne, R::R8, ETH_P_IPV6, next);
+    a.bind(ours);
+    exits.load(a, 0, ETHERNET, ETHERNET_HEADER);
+    parse::headers(a, &exits);
+    a.jump(done);
+    for (label, fate) in [
+        (exits.unusual, Fate::Unusual),
+        (exits.fragment, Fate::Fragment),
+    ] {
+        a.bind(label);
+        leave(a, fate, up);
+    }
+    a.bind(done);
+}
+
+/// Lets in what comes from the engine, and counts it.
+pub(super) fn let_in(a: &mut Asm) {
+    let none = a.label();
+    a.store(Size::W, Reg::R10, INDEX, 0);
+    look_up(a, &GLOBALS, INDEX);
+    a.jump_if(Cond::Eq, Reg::R0, 0, none);
+    a.mov(Reg::R1, 1);
+    a.fetch_add(Reg::R0, word(global::LET_IN), Reg::R1);
+    a.bind(none);
+    a.mov(Reg::R0, answer::PASS);
+    a.exit();
+}
