@@ -166,9 +166,11 @@ fn listener(place: &Place) -> TcpListener {
 }
 
 fn connect(place: &Place) -> TcpStream {
-    place
-        .inside
-        .run(|| TcpStream::connect("10.1.0.2:80").unwrap())
+    connect_to(place, "10.1.0.2:80")
+}
+
+fn connect_to(place: &Place, there: &str) -> TcpStream {
+    place.inside.run(|| TcpStream::connect(there).unwrap())
 }
 
 /// The best of some tries.
@@ -177,29 +179,78 @@ fn best(mut once: impl FnMut() -> f64) -> f64 {
 }
 
 pub(crate) fn tcp(place: &Place) -> Vec<(&'static str, f64)> {
-    let most = best(|| download(place));
+    let most = best(|| {
+        let listener = listener(place);
+        let to = connect(place);
+        transfer(to, listener.accept().unwrap().0).0
+    });
     vec![("TCP, one connection (Gbit/s)", most)]
 }
 
-fn download(place: &Place) -> f64 {
-    let listener = listener(place);
+/// A server on the router itself, which takes and sends.
+pub(crate) fn own(place: &Place) -> Vec<(&'static str, f64)> {
+    place.steer(0);
+    let mut figures = Vec::new();
+    for (speed, cost, takes) in [
+        (
+            "TCP to a local server (Gbit/s)",
+            "… processor's time of both ends and firewall for a gigabyte (ms)",
+            true,
+        ),
+        (
+            "TCP from a local server (Gbit/s)",
+            "… processor's time for a gigabyte (ms)",
+            false,
+        ),
+    ] {
+        let (mut most, mut least) = (0f64, f64::MAX);
+        for _ in 0..REPEATS {
+            let listener = (place.router).run(|| TcpListener::bind("10.0.0.1:80").unwrap());
+            let client = connect_to(place, "10.0.0.1:80");
+            let server = listener.accept().unwrap().0;
+            let (speed, cost) = if takes {
+                transfer(client, server)
+            } else {
+                transfer(server, client)
+            };
+            (most, least) = (most.max(speed), least.min(cost));
+        }
+        figures.extend([(speed, most), (cost, least)]);
+    }
+    figures
+}
+
+/// Processor's time that this process has taken, in milliseconds.
+fn taken() -> f64 {
+    let text = fs::read_to_string("/proc/self/stat").unwrap();
+    let ticks = text.rsplit(')').next().unwrap().split_whitespace();
+    ticks
+        .skip(11)
+        .take(2)
+        .map(|t| t.parse::<f64>().unwrap() * 10.0)
+        .sum()
+}
+
+/// Sends for a while; returns gigabits a second, and milliseconds of the processor's time for
+/// a gigabyte.
+fn transfer(mut from: TcpStream, mut to: TcpStream) -> (f64, f64) {
+    let before = taken();
     let reading = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
         let mut buffer = vec![0; 1 << 18];
         let (begun, mut total) = (Instant::now(), 0);
-        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+        while let Ok(len @ 1..) = to.read(&mut buffer) {
             total += len;
         }
-        total as f64 * 8.0 / begun.elapsed().as_secs_f64() / 1e9
+        (total as f64 / 1e9, begun.elapsed().as_secs_f64())
     });
-    let mut stream = connect(place);
     let buffer = vec![7; 1 << 18];
     let begun = Instant::now();
     while begun.elapsed() < TRIAL {
-        stream.write_all(&buffer).unwrap();
+        from.write_all(&buffer).unwrap();
     }
-    drop(stream);
-    reading.join().unwrap()
+    drop(from);
+    let (gigabytes, seconds) = reading.join().unwrap();
+    (gigabytes * 8.0 / seconds, (taken() - before) / gigabytes)
 }
 
 pub(crate) fn connections(place: &Place) -> Vec<(&'static str, f64)> {

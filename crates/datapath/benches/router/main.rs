@@ -3,7 +3,7 @@
 //! root, `ip` and, for the lines about them, Debian's `iptables-legacy` and `iptables-nft`.
 //!
 //! `cargo bench -p tidegate-datapath --bench router [-- WHAT]...` with WHAT of `small`,
-//! `tcp`, `connections`, `latency`; all without any.
+//! `tcp`, `own`, `connections`, `latency`; all without any. `ONLY` names a firewall.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod load;
@@ -23,7 +23,7 @@ struct Measure {
     run: fn(&Place) -> Vec<(&'static str, f64)>,
 }
 
-const MEASURES: [Measure; 4] = [
+const MEASURES: [Measure; 5] = [
     Measure {
         name: "small",
         run: load::small_packets,
@@ -31,6 +31,10 @@ const MEASURES: [Measure; 4] = [
     Measure {
         name: "tcp",
         run: load::tcp,
+    },
+    Measure {
+        name: "own",
+        run: load::own,
     },
     Measure {
         name: "connections",

@@ -17,15 +17,18 @@ pub(crate) enum Firewall {
     Tidegate(Ring),
     /// With programs in front, in traffic control or before the kernel.
     Fast(Ring),
+    /// With programs that leave everything to the daemon: there is a raw table.
+    Kept,
 }
 
 impl Firewall {
-    pub(crate) const ALL: [Firewall; 7] = [
+    pub(crate) const ALL: [Firewall; 8] = [
         Firewall::None,
         Firewall::Iptables("iptables-legacy-restore"),
         Firewall::Iptables("iptables-nft-restore"),
         Firewall::Tidegate(Ring::Packet),
         Firewall::Tidegate(Ring::Xdp),
+        Firewall::Kept,
         Firewall::Fast(Ring::Packet),
         Firewall::Fast(Ring::Xdp),
     ];
@@ -36,36 +39,42 @@ impl Firewall {
             Firewall::Iptables(restore) => restore.trim_end_matches("-restore"),
             Firewall::Tidegate(Ring::Packet) => "tidegate, packet rings",
             Firewall::Tidegate(Ring::Xdp) => "tidegate, AF_XDP",
+            Firewall::Kept => "tidegate, TCX, nothing left to the kernel",
             Firewall::Fast(Ring::Packet) => "tidegate, TCX",
             Firewall::Fast(Ring::Xdp) => "tidegate, XDP",
         }
     }
 }
 
-/// A hundred rules of which established packets meet the first and new ones the last.
+/// In each chain a hundred rules of which established packets meet the first and new ones the
+/// last.
 fn rules() -> String {
-    let mut all =
-        vec!["-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned()];
-    all.extend((1..99).map(|i| {
-        format!(
-            "-A FORWARD -s 192.0.2.{i}/32 -p tcp -m tcp --dport {} -j DROP",
-            1000 + i
-        )
-    }));
-    all.push("-A FORWARD -m conntrack --ctstate NEW -j ACCEPT".to_owned());
+    let mut all = Vec::new();
+    for chain in ["FORWARD", "INPUT"] {
+        all.push(format!(
+            "-A {chain} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+        ));
+        all.extend((1..99).map(|i| {
+            format!(
+                "-A {chain} -s 192.0.2.{i}/32 -p tcp -m tcp --dport {} -j DROP",
+                1000 + i
+            )
+        }));
+        all.push(format!("-A {chain} -m conntrack --ctstate NEW -j ACCEPT"));
+    }
     let lines: Vec<&str> = all.iter().map(String::as_str).collect();
     filter(&lines)
 }
 
 /// All that the datapath does it does on the router's core.
-fn guard(router: &Host, fast: bool, ring: Ring) -> Result<Guard, String> {
+fn guard(router: &Host, fast: bool, ring: Ring, more: &str) -> Result<Guard, String> {
     pin(Some(ROUTER));
     let options = Options {
         fast,
         ring,
         ..Options::default()
     };
-    let guard = router.guard_with(options, &rules(), &filter(&[]));
+    let guard = router.guard_with(options, &(rules() + more), &filter(&[]));
     pin(None);
     let notes = guard.datapath.report().notes;
     match notes.into_iter().find(|n| n.contains("XDP")) {
@@ -108,19 +117,6 @@ impl Place {
                 host.sh("ethtool -K eth0 gro on");
             }
         }
-        // What the kernel forwards it forwards on the router's core.
-        let steer = format!(
-            "
-            mount -t sysfs none /sys
-            for dev in eth0 eth1; do
-                echo {} > /sys/class/net/$dev/queues/rx-0/rps_cpus
-            done
-        ",
-            1 << ROUTER
-        );
-        if !matches!(firewall, Firewall::Tidegate(_) | Firewall::Fast(_)) {
-            router.try_sh(&format!("unshare -m sh -ec '{steer}'"))?;
-        }
         if let Firewall::Iptables(restore) = firewall {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), rules()).unwrap();
@@ -132,16 +128,38 @@ impl Place {
             ))?;
         }
         let guard = match firewall {
-            Firewall::Tidegate(ring) => Some(guard(&router, false, ring)?),
-            Firewall::Fast(ring) => Some(guard(&router, true, ring)?),
+            Firewall::Tidegate(ring) => Some(guard(&router, false, ring, "")?),
+            Firewall::Fast(ring) => Some(guard(&router, true, ring, "")?),
+            Firewall::Kept => {
+                let raw = "*raw\nCOMMIT\n";
+                Some(guard(&router, true, Ring::Packet, raw)?)
+            }
             Firewall::None | Firewall::Iptables(_) => None,
         };
-        Ok(Place {
+        let place = Place {
             inside,
             router,
             outside,
             guard,
-        })
+        };
+        // What the kernel forwards it forwards on the router's core.
+        if place.guard.is_none() {
+            place.steer(1 << ROUTER);
+        }
+        Ok(place)
+    }
+
+    /// Has what the router receives handled by some cores; by those that it comes by with 0.
+    pub(crate) fn steer(&self, cores: u32) {
+        let steer = format!(
+            "
+            mount -t sysfs none /sys
+            for dev in eth0 eth1; do
+                echo {cores:x} > /sys/class/net/$dev/queues/rx-0/rps_cpus
+            done
+        "
+        );
+        self.router.sh(&format!("unshare -m sh -ec '{steer}'"));
     }
 
     pub(crate) fn end(self) {
