@@ -143,7 +143,9 @@ fn ask(question: &Question, rounds: usize, plots: Option<&Path>) {
             }
         }
     }
-    if let Some(dir) = plots {
+    // What dropping saves has no place on a logarithmic scale.
+    let costs = lines.iter().flat_map(|l| &l.points).all(|p| p.1 > 0.0);
+    if let Some(dir) = plots.filter(|_| costs) {
         let file = dir.join(format!("peers-{}.svg", question.name));
         let title = format!("{}: ns of the firewall", question.title);
         plot::write_logarithmic(&file, &title, "rules", &lines).unwrap();
