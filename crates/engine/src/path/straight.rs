@@ -73,8 +73,11 @@ impl<T: Trace> Run<'_, T> {
         let conntrack = &mut self.engine.conntrack;
         let tracked = conntrack.handle_packet(self.now, bytes, layout, InHook::Prerouting, None);
         let done = match &tracked {
-            Tracked::Ct(attached) => self.pass(incoming, bytes, layout, attached),
-            Tracked::Untracked | Tracked::Invalid(_) | Tracked::Drop(_) => None,
+            // What there is to be noted about a packet may have to be logged.
+            Tracked::Ct(attached) if conntrack.last_note().is_none() => {
+                self.pass(incoming, bytes, layout, attached)
+            }
+            _ => None,
         };
         if done.is_none() {
             self.tracked = Some(tracked);
