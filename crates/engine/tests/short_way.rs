@@ -4,10 +4,10 @@
 mod common;
 
 use tidegate_engine::env::IfIndex;
-use tidegate_engine::{Disposition, Engine, Incoming, IpHeader, Output, ip_packet};
+use tidegate_engine::{Config, Disposition, Engine, Incoming, IpHeader, Output, ip_packet};
 use tidegate_wire::{Family, checksum, proto};
 
-use common::{lowered, router_of_two};
+use common::{interface, lowered, router, router_of_two};
 
 const CLIENT: u128 = 0x0a00_0002;
 const SERVER: u128 = 0x0a00_0102;
@@ -101,6 +101,38 @@ fn helpers_read_packets_of_planned_flows() {
     assert!(engine.followed() > 0);
     let data = segment(false, [4001, 30417], [900, 0], SYN, "");
     assert!(passes(&mut engine, data));
+}
+
+/// What tracking ignores is logged, if that is asked for, whatever plan the flow has
+/// (`nf_conntrack_log_invalid`).
+#[test]
+fn what_is_ignored_of_planned_flows_is_logged() {
+    let rules = "*filter\n:FORWARD DROP\n\
+        -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT\n\
+        -A FORWARD -p tcp -m conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n";
+    let mut config = Config::default();
+    config.conntrack.log_invalid = proto::TCP;
+    let interfaces = vec![
+        interface(2, "eth0", 0x0a00_0001, 24),
+        interface(3, "eth1", 0x0a00_0101, 24),
+    ];
+    let mut engine = router(config, interfaces);
+    engine.load(lowered(rules, Family::V4));
+    let (forth, back) = ([4000, 80], [80, 4000]);
+    for packet in [
+        segment(false, forth, [100, 0], SYN, ""),
+        segment(true, back, [500, 101], SYN | ACK, ""),
+        segment(false, forth, [101, 501], ACK, ""),
+        segment(false, forth, [101, 501], DATA, "x"),
+        segment(true, back, [501, 102], DATA, "y"),
+    ] {
+        assert!(passes(&mut engine, packet));
+    }
+    assert!(engine.followed() > 0);
+    let again = segment(false, forth, [9000, 0], SYN, "");
+    let outcome = engine.receive(1_000, Incoming::on(IfIndex(2)), again, &mut ());
+    let logged = |o: &Output| matches!(o, Output::Log { line, .. } if line.contains("ignored"));
+    assert_eq!(outcome.outputs.iter().filter(|o| logged(o)).count(), 1);
 }
 
 /// Fragments of a known flow are put together before anybody looks at them.
