@@ -308,17 +308,11 @@ impl Conntrack {
     #[must_use]
     pub fn find(&self, tuple: &Tuple, zone: Zone) -> Option<(EntryId, Dir)> {
         let hash = self.table.hash(tuple, zone.id_for(Dir::Original));
-        self.find_by(tuple, zone, hash)
+        let (id, dir, _) = self.entry_by(tuple, zone, hash)?;
+        Some((id, dir))
     }
 
-    /// The same where the hash of tuple and zone is known.
-    #[inline]
-    fn find_by(&self, tuple: &Tuple, zone: Zone, hash: u32) -> Option<(EntryId, Dir)> {
-        self.entry_by(tuple, zone, hash)
-            .map(|(id, dir, _)| (id, dir))
-    }
-
-    /// The same with the entry itself.
+    /// The same with the entry itself, where the hash of tuple and zone is known.
     #[inline]
     fn entry_by(&self, tuple: &Tuple, zone: Zone, hash: u32) -> Option<(EntryId, Dir, &Entry)> {
         let search = |hash| {

@@ -108,11 +108,7 @@ impl Slab {
 
     #[inline]
     pub(crate) fn get_mut(&mut self, id: EntryId) -> Option<&mut Entry> {
-        let slot = self.slot_mut(id.index)?;
-        if slot.generation != id.generation {
-            return None;
-        }
-        slot.entry.as_mut()
+        Some(self.get_timed(id)?.0)
     }
 
     /// The entry, and the deadline that its timer is armed for (0 when it is not).

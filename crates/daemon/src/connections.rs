@@ -68,7 +68,7 @@ impl ConnectionFile {
     /// The file is as before: the disk is full, say, or the datapath has stopped.
     pub fn write(&mut self, plane: &dyn Plane) -> Result<u32> {
         let begun = Instant::now();
-        let written = self.write_pieces(plane);
+        let written = self.fill(|so_far| plane.with(move |engine, now| so_far.go_on(engine, now)));
         let pause = begun.elapsed().saturating_mul(SHARE).max(self.every);
         self.due = Instant::now() + pause;
         written.with_context(|| self.path.display().to_string())
@@ -79,35 +79,20 @@ impl ConnectionFile {
     /// # Errors
     /// As [`ConnectionFile::write`].
     pub(crate) fn write_at_once(&self, engine: &Engine, now: Time) -> Result<u32> {
-        let mut file = Replacement::begin(&self.path)?;
-        let mut piece = Vec::new();
-        let mut writer = Writer::new(now, now, &mut piece);
-        while !writer.step(engine.conntrack(), PIECE, &mut piece) {
-            file.write_all(&piece)?;
-            piece.clear();
-        }
-        file.write_all(&piece)?;
-        file.commit()?;
-        Ok(writer.connections())
+        self.fill(|so_far| Ok(so_far.go_on(engine, now)))
     }
 
-    fn write_pieces(&self, plane: &dyn Plane) -> Result<u32> {
+    /// Writes piece after piece, as `next` makes them.
+    fn fill(&self, mut next: impl FnMut(Piece) -> Result<Piece>) -> Result<u32> {
         let mut file = Replacement::begin(&self.path)?;
-        let mut state: (Option<Writer>, Vec<u8>) = (None, Vec::new());
+        let mut piece = Piece::default();
         loop {
-            let (writer, mut piece) = state;
-            let (writer, piece, done) = plane.with(move |engine, now| {
-                piece.clear();
-                let mut writer = writer.unwrap_or_else(|| Writer::new(now, now, &mut piece));
-                let done = writer.step(engine.conntrack(), PIECE, &mut piece);
-                (writer, piece, done)
-            })?;
-            file.write_all(&piece)?;
-            if done {
+            piece = next(piece)?;
+            file.write_all(&piece.bytes)?;
+            if piece.is_last {
                 file.commit()?;
-                return Ok(writer.connections());
+                return Ok(piece.writer.map_or(0, |w| w.connections()));
             }
-            state = (Some(writer), piece);
         }
     }
 
@@ -120,6 +105,25 @@ impl ConnectionFile {
             self.write(plane)?;
         }
         Ok(())
+    }
+}
+
+/// A part of the file, and who makes the next one.
+#[derive(Default)]
+struct Piece {
+    writer: Option<Writer>,
+    bytes: Vec<u8>,
+    is_last: bool,
+}
+
+impl Piece {
+    fn go_on(mut self, engine: &Engine, now: Time) -> Piece {
+        self.bytes.clear();
+        let writer = self.writer.take();
+        let mut writer = writer.unwrap_or_else(|| Writer::new(now, now, &mut self.bytes));
+        self.is_last = writer.step(engine.conntrack(), PIECE, &mut self.bytes);
+        self.writer = Some(writer);
+        self
     }
 }
 

@@ -432,6 +432,7 @@ impl FlowCache {
     }
 }
 
+/// Counters that packets of a plan raise.
 fn counted(plan: Option<&Plan>) -> impl Iterator<Item = u32> {
     let trail = plan.map_or(&[][..], |p| &p.trail);
     trail.iter().copied().filter(|&id| id != END)

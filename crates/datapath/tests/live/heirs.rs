@@ -3,9 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +12,7 @@ use nix::unistd::Pid;
 use crate::fast::{STATEFUL, at, masquerading, may, stream, talk};
 use crate::net::{Host, client_and_server, eventually, example_path, filter};
 use crate::router::{Net, net};
-use crate::talk::{reaches, udp};
+use crate::talk::{Busy, reaches, udp};
 
 /// Known connections only, and whoever calls ports 7 and 80.
 const OWN: [&str; 5] = [
@@ -191,7 +189,7 @@ fn connections_survive_a_predecessor_that_was_killed_while_starting() {
     std::thread::sleep(Duration::from_millis(300));
     kill(pid, Signal::SIGKILL).unwrap();
     let pins = format!("/proc/{}/root/sys/fs/bpf/tidegate-*", starter.shell.id());
-    let half = format!("cd {pins} && for t in gates; do ln $t-* $t-00000000; done");
+    let half = format!("cd {pins} && ln gates-* gates-00000000");
     net.router.sh(&half);
     starter.start("--fast");
     // Its first packet comes from where nobody may open a connection.
@@ -202,55 +200,38 @@ fn connections_survive_a_predecessor_that_was_killed_while_starting() {
     assert!(!all.contains("00000000"), "{all}");
 }
 
-/// Asks a question every other millisecond and hears the answers to those before.
-pub(crate) struct Asker {
-    thread: JoinHandle<(u32, u32)>,
-    ends: Arc<AtomicBool>,
-}
-
-impl Asker {
-    /// Questions with numbers from `from` to `there`, where `to` answers them.
-    pub(crate) fn start(from: UdpSocket, to: UdpSocket, there: SocketAddr) -> Self {
-        let [ends, done] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
-        let (asked, heard) = (ends.clone(), done.clone());
-        to.set_read_timeout(Some(Duration::from_millis(300)))
-            .unwrap();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 8];
-            while !heard.load(Ordering::Relaxed) {
-                if let Ok((len, peer)) = to.recv_from(&mut buffer) {
-                    let _ = to.send_to(&buffer[..len], peer);
-                }
+/// Asks a question every other millisecond and hears the answers to those before: numbers from
+/// `from` to `there`, where `to` answers them. How many were asked, and answered.
+pub(crate) fn ask(from: UdpSocket, to: UdpSocket, there: SocketAddr) -> Busy<(u32, u32)> {
+    to.set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let answering = Busy::start(move |ends| {
+        let mut buffer = [0; 8];
+        while !ends.load(Ordering::Relaxed) {
+            if let Ok((len, peer)) = to.recv_from(&mut buffer) {
+                let _ = to.send_to(&buffer[..len], peer);
             }
-        });
-        let work = move || {
-            from.set_nonblocking(true).unwrap();
-            let (mut sent, mut answers, mut buffer) = (0_u32, 0, [0; 8]);
-            let mut hear = |answers: &mut u32| {
-                while from.recv(&mut buffer).is_ok() {
-                    *answers += 1;
-                }
-            };
-            while !asked.load(Ordering::Relaxed) {
-                from.send_to(&sent.to_be_bytes(), there).unwrap();
-                sent += 1;
-                std::thread::sleep(Duration::from_millis(2));
-                hear(&mut answers);
+        }
+    });
+    Busy::start(move |ends| {
+        from.set_nonblocking(true).unwrap();
+        let (mut sent, mut answers, mut buffer) = (0_u32, 0, [0; 8]);
+        let mut hear = |answers: &mut u32| {
+            while from.recv(&mut buffer).is_ok() {
+                *answers += 1;
             }
-            std::thread::sleep(Duration::from_millis(200));
-            hear(&mut answers);
-            done.store(true, Ordering::Relaxed);
-            (sent, answers)
         };
-        let thread = std::thread::spawn(work);
-        Asker { thread, ends }
-    }
-
-    /// How many were asked, and answered.
-    pub(crate) fn end(self) -> (u32, u32) {
-        self.ends.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
+        while !ends.load(Ordering::Relaxed) {
+            from.send_to(&sent.to_be_bytes(), there).unwrap();
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(2));
+            hear(&mut answers);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        hear(&mut answers);
+        answering.end();
+        (sent, answers)
+    })
 }
 
 /// Both ends of a TCP connection.
@@ -299,7 +280,7 @@ fn a_successor_takes_connections_over_without_losing_a_packet() {
             // A silence in which nothing is on its way through the daemon.
             std::thread::sleep(Duration::from_millis(300));
             talk(&from, &to, there, 20);
-            let asker = Asker::start(from.try_clone().unwrap(), to.try_clone().unwrap(), there);
+            let asker = ask(from.try_clone().unwrap(), to.try_clone().unwrap(), there);
             std::thread::sleep(Duration::from_millis(200));
             kill(pid, Signal::SIGKILL).unwrap();
             std::thread::sleep(Duration::from_millis(300));

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tidegate_wire::Family;
 
 use crate::fast::{acct, at, entries, fate, guard, may, talk, talk_until_fate};
 use crate::net::{Guard, Host, client_and_server, filter, nat, skipped};
-use crate::talk::{call, serve, udp};
+use crate::talk::{Busy, call, serve, udp};
 
 /// Known connections first, then who may open one; what is sent is counted.
 const STATEFUL: [&str; 4] = [
@@ -242,38 +242,20 @@ fn redirected_connections_pass_in_the_kernel() {
     }
 }
 
-/// Sends numbered datagrams as fast as it goes, with a breath now and then.
-struct Numbers {
-    sent: Arc<AtomicU32>,
-    over: Arc<AtomicBool>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Numbers {
-    fn start(from: &UdpSocket, to: SocketAddr) -> Self {
-        let from = from.try_clone().unwrap();
-        let (sent, over) = (
-            Arc::new(AtomicU32::new(0)),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let (count, ends) = (Arc::clone(&sent), Arc::clone(&over));
-        let thread = thread::spawn(move || {
-            while !ends.load(Ordering::SeqCst) {
-                let number = count.fetch_add(1, Ordering::SeqCst);
-                // Rules refuse some.
-                let _ = from.send_to(&number.to_be_bytes(), to);
-                if number % 64 == 0 {
-                    thread::sleep(Duration::from_micros(500));
-                }
+/// Sends numbered datagrams as fast as it goes, with a breath now and then; says in `sent` how
+/// many there were.
+fn count_aloud(from: &UdpSocket, to: SocketAddr, sent: &Arc<AtomicU32>) -> Busy<()> {
+    let (from, sent) = (from.try_clone().unwrap(), Arc::clone(sent));
+    Busy::start(move |ends| {
+        while !ends.load(Ordering::SeqCst) {
+            let number = sent.fetch_add(1, Ordering::SeqCst);
+            // Rules refuse some.
+            let _ = from.send_to(&number.to_be_bytes(), to);
+            if number % 64 == 0 {
+                thread::sleep(Duration::from_micros(500));
             }
-        });
-        Numbers { sent, over, thread }
-    }
-
-    fn end(self) {
-        self.over.store(true, Ordering::SeqCst);
-        self.thread.join().unwrap();
-    }
+        }
+    })
 }
 
 /// The next number that has come, if there is one.
@@ -321,7 +303,8 @@ fn changes_hold_and_order_is_kept_under_load() {
         (own, here, outside, "OUTPUT", 3, Fate::Sent),
     ] {
         socket.set_nonblocking(true).unwrap();
-        let numbers = Numbers::start(from, to);
+        let numbered = Arc::new(AtomicU32::new(0));
+        let numbers = count_aloud(from, to, &numbered);
         let mut last = None;
         let mut passed = fate(&guard, passes);
         for round in 0..6 {
@@ -333,7 +316,7 @@ fn changes_hold_and_order_is_kept_under_load() {
             let drop = format!("-A {chain} -p udp -j DROP");
             let closed = [&[drop.as_str()], &STATEFUL[..]].concat();
             guard.load(Family::V4, &filter(&closed));
-            let sent = numbers.sent.load(Ordering::SeqCst);
+            let sent = numbered.load(Ordering::SeqCst);
             let got = rising(socket, &mut last, Duration::from_millis(100));
             assert!(got.is_some_and(|got| got <= sent), "{got:?} after {sent}");
             assert!(guard.counted(Family::V4, drops) > 0);

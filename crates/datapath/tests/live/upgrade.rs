@@ -2,37 +2,20 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
 use crate::fast::{at, masquerading, may, stream, talk};
-use crate::heirs::{Asker, Starter, connected};
+use crate::heirs::{Starter, ask, connected};
 use crate::net::Host;
 use crate::router::net;
-use crate::talk::udp;
+use crate::talk::{Busy, udp};
 
 /// Bytes written at a time, one of which differs from those before.
 const PIECE: usize = 8 << 10;
-
-/// A thread that goes on until it is told to end.
-struct Busy<R>(JoinHandle<R>, Arc<AtomicBool>);
-
-impl<R: Send + 'static> Busy<R> {
-    fn start(work: impl FnOnce(&AtomicBool) -> R + Send + 'static) -> Self {
-        let ends = Arc::new(AtomicBool::new(false));
-        let asked = ends.clone();
-        Busy(std::thread::spawn(move || work(&asked)), ends)
-    }
-
-    fn end(self) -> R {
-        self.1.store(true, Ordering::Relaxed);
-        self.0.join().unwrap()
-    }
-}
 
 /// Writes to one end of a connection all the time and reads from the other; both say how many
 /// pieces there were.
@@ -107,7 +90,7 @@ fn a_daemon_leaves_its_place_under_load() {
         let inside = udp(&net.inside, at("10.0.0.2:9"));
         let intruder = intrude(udp(&net.outside, at("10.1.0.2:50000")));
         let askers = streams.into_iter();
-        let askers = askers.map(|(server, (from, to))| Asker::start(from, to, at(server)));
+        let askers = askers.map(|(server, (from, to))| ask(from, to, at(server)));
         let askers: Vec<_> = askers.collect();
         std::thread::sleep(Duration::from_millis(500));
         let before = retransmitted(&net.inside);

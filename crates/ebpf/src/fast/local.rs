@@ -6,13 +6,12 @@
 //! is this host's own, whose they are.
 
 use super::find::find;
-use super::frame::{ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, INDEX, answer, helper, skb};
-use super::parse::{self, Exits};
+use super::frame::{ETHERNET, Front, INDEX, answer, helper, skb};
 use super::send::{self, ETHERNET_HEADER};
 use super::take::take;
 use super::{
-    CONTEXT, GLOBALS, Secrets, clear, count_fate, door, leave, look_up, mark_known, turn, waits,
-    word,
+    CONTEXT, GLOBALS, Secrets, clear, count_fate, door, headers, look_up, mark_known, ours, turn,
+    waits, word,
 };
 use crate::asm::{Asm, Cond, Label, Reg, Size};
 use crate::layout::{Fate, Hook, global};
@@ -28,7 +27,9 @@ pub(super) fn egress(secrets: &Secrets) -> Asm {
     a.bind(own);
     clear(&mut a);
     waits(&mut a, next);
-    read(&mut a, next, up);
+    let exits = ours(&mut a, next);
+    exits.load(&mut a, 0, ETHERNET, ETHERNET_HEADER);
+    headers(&mut a, &exits, up);
     find(&mut a, secrets, (Front::Tcx, Hook::Egress), up);
     take(&mut a, hold, None);
     send::pass(&mut a, Hook::Egress, Fate::Sent);
@@ -56,34 +57,6 @@ fn sent_on(a: &mut Asm, secrets: &Secrets, own: Label) {
     }
     a.mov(Reg::R0, answer::PASS);
     a.exit();
-}
-
-/// Reads the packet. What does not concern us goes to `next`.
-fn read(a: &mut Asm, next: Label, up: Label) {
-    use Reg as R;
-    let (ours, done) = (a.label(), a.label());
-    let exits = Exits {
-        front: Front::Tcx,
-        unusual: a.label(),
-        fragment: a.label(),
-    };
-    a.load(Size::W, R::R8, CONTEXT, skb::PROTOCOL);
-    a.load(Size::W, R::R1, CONTEXT, skb::VLAN_PRESENT);
-    a.jump_if(Cond::Ne, R::R1, 0, next);
-    a.jump_if(Cond::Eq, R::R8, ETH_P_IP, ours);
-    a.jump_if(Cond::Ne, R::R8, ETH_P_IPV6, next);
-    a.bind(ours);
-    exits.load(a, 0, ETHERNET, ETHERNET_HEADER);
-    parse::headers(a, &exits);
-    a.jump(done);
-    for (label, fate) in [
-        (exits.unusual, Fate::Unusual),
-        (exits.fragment, Fate::Fragment),
-    ] {
-        a.bind(label);
-        leave(a, fate, up);
-    }
-    a.bind(done);
 }
 
 /// Lets in what comes from the engine, and counts it.

@@ -186,18 +186,7 @@ fn judged(a: &mut Asm, secrets: &Secrets, noted: Label) {
 /// `let_in`.
 fn read(a: &mut Asm, secrets: &Secrets, (next, let_in): (Label, Label), up: Label) {
     use Reg as R;
-    let ours = a.label();
-    let exits = parse::Exits {
-        front: Front::Tcx,
-        unusual: a.label(),
-        fragment: a.label(),
-    };
-    a.load(Size::W, R::R8, CONTEXT, skb::PROTOCOL);
-    a.load(Size::W, R::R1, CONTEXT, skb::VLAN_PRESENT);
-    a.jump_if(Cond::Ne, R::R1, 0, next);
-    a.jump_if(Cond::Eq, R::R8, ETH_P_IP, ours);
-    a.jump_if(Cond::Ne, R::R8, ETH_P_IPV6, next);
-    a.bind(ours);
+    let exits = ours(a, next);
     parse::source_is(a, secrets.injected, let_in, &exits);
     a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
     let for_us = a.label();
@@ -205,13 +194,38 @@ fn read(a: &mut Asm, secrets: &Secrets, (next, let_in): (Label, Label), up: Labe
     a.jump_if(Cond::Ge, R::R1, OTHER_HOST, next);
     leave(a, Fate::NotOurs, up);
     a.bind(for_us);
-    parse::headers(a, &exits);
+    headers(a, &exits, up);
+}
+
+/// Goes to `next` with what is neither IPv4 nor IPv6, or bears a tag. R8: the Ethernet type.
+fn ours(a: &mut Asm, next: Label) -> parse::Exits {
+    use Reg as R;
+    let ours = a.label();
+    a.load(Size::W, R::R8, CONTEXT, skb::PROTOCOL);
+    a.load(Size::W, R::R1, CONTEXT, skb::VLAN_PRESENT);
+    a.jump_if(Cond::Ne, R::R1, 0, next);
+    a.jump_if(Cond::Eq, R::R8, ETH_P_IP, ours);
+    a.jump_if(Cond::Ne, R::R8, ETH_P_IPV6, next);
+    a.bind(ours);
+    parse::Exits {
+        front: Front::Tcx,
+        unusual: a.label(),
+        fragment: a.label(),
+    }
+}
+
+/// Reads the headers; what is not plain goes `up`.
+fn headers(a: &mut Asm, exits: &parse::Exits, up: Label) {
     let done = a.label();
+    parse::headers(a, exits);
     a.jump(done);
-    a.bind(exits.unusual);
-    leave(a, Fate::Unusual, up);
-    a.bind(exits.fragment);
-    leave(a, Fate::Fragment, up);
+    for (label, fate) in [
+        (exits.unusual, Fate::Unusual),
+        (exits.fragment, Fate::Fragment),
+    ] {
+        a.bind(label);
+        leave(a, fate, up);
+    }
     a.bind(done);
 }
 

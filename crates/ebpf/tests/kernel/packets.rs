@@ -313,6 +313,7 @@ fn a_slot_is_not_yet_a_flow() {
         assert_eq!(twin.fast.gate(PLACE), gate);
     }
 }
+
 /// `TCX_PASS`
 const PASS: i32 = 0;
 

@@ -10,6 +10,7 @@ use tidegate_ir::{Facts, Field, StepId, TableKind, Truth};
 use tidegate_wire::{Family, Layout};
 
 use crate::engine::{Engine, Family4Or6, Incoming, index};
+use crate::env::{Env, IfIndex};
 use crate::facts::{entry_field, transport};
 use crate::flow::Start;
 use crate::offload::{Comes, Followed};
@@ -112,28 +113,21 @@ impl<T: Trace> Run<'_, T> {
         let tag = entry.tags[attached.dir.ix()];
         let follow = flows.follow(tag, &start, &mut glance)?;
         let (path, mark, counted) = flows.whole(follow)?;
-        let options = layout.family == Family::V4 && layout.l4 > 20;
-        if options || !entry.is_plain() {
+        let course = Course {
+            path,
+            ttl: layout.ttl(bytes),
+            mark,
+            received: incoming.dev,
+        };
+        let moved = |dev: IfIndex| *nat && entry.has_moved(attached.dir, dev.0);
+        if !entry.is_plain() || !course.is_clear(layout, env, moved) {
             return None;
         }
-        let ttl = layout.ttl(bytes);
-        let behind = match path {
-            Path::Local => NatHook::Input,
-            Path::Forward { dev, .. } => {
-                let mtu = env.interface(dev).map_or(0, |i| i.mtu);
-                let moved = *nat && entry.has_moved(attached.dir, dev.0);
-                if ttl <= 1 || layout.len > mtu || dev == env.loopback() || moved {
-                    return None;
-                }
-                NatHook::Postrouting
-            }
-            Path::Stop(..) => return None,
-        };
         if *nat && entry.is_translated() {
-            for hook in [NatHook::Prerouting, behind] {
-                conntrack
-                    .nat_translate(attached, hook, bytes, layout)
-                    .ok()?;
+            for hook in [NatHook::Prerouting, course.last_hook()] {
+                let done = conntrack.nat_translate(attached, hook, bytes, layout);
+                // The long way writes once more what has been written: that changes nothing.
+                done.ok()?;
             }
         }
         for id in counted {
@@ -144,29 +138,63 @@ impl<T: Trace> Run<'_, T> {
         flows.followed += 1;
         let comes = Comes::Received(incoming.dev);
         *last = Some(Followed::new(attached, follow, comes, layout, bytes));
-        match path {
-            Path::Forward { dev, via } => {
-                layout.set_ttl(bytes, ttl - 1);
-                self.outputs.push(Output::Transmit {
-                    dev,
-                    next_hop: via.unwrap_or_else(|| layout.dst(bytes)),
-                    bytes: std::mem::take(bytes),
-                    role: Role::Forwarded,
-                    mark,
-                    priority: 0,
-                    as_sent: false,
-                });
-                Some(Passed::Sent)
-            }
-            Path::Local | Path::Stop(..) => {
-                self.outputs.push(Output::Deliver {
-                    dev: incoming.dev,
-                    bytes: std::mem::take(bytes),
-                    mark,
-                    given: None,
-                });
-                Some(Passed::Delivered)
-            }
+        Some(course.end(layout, bytes, &mut self.outputs))
+    }
+}
+
+/// Where a packet goes, and what it goes with.
+struct Course {
+    path: Path,
+    ttl: u8,
+    mark: u32,
+    received: IfIndex,
+}
+
+impl Course {
+    /// Whether nothing on the way is out of the ordinary: options, a TTL or a link that ends
+    /// it, another link than its connection's address is `moved` from.
+    fn is_clear(&self, layout: &Layout, env: &Env, moved: impl Fn(IfIndex) -> bool) -> bool {
+        if layout.family == Family::V4 && layout.l4 > 20 {
+            return false;
         }
+        match self.path {
+            Path::Local => true,
+            Path::Forward { dev, .. } => {
+                let fits = env.interface(dev).is_some_and(|i| layout.len <= i.mtu);
+                self.ttl > 1 && fits && dev != env.loopback() && !moved(dev)
+            }
+            Path::Stop(..) => false,
+        }
+    }
+
+    /// Where its source is translated.
+    fn last_hook(&self) -> NatHook {
+        match self.path {
+            Path::Local => NatHook::Input,
+            Path::Forward { .. } | Path::Stop(..) => NatHook::Postrouting,
+        }
+    }
+
+    fn end(&self, layout: &Layout, bytes: &mut Vec<u8>, outputs: &mut Vec<Output>) -> Passed {
+        let Path::Forward { dev, via } = self.path else {
+            outputs.push(Output::Deliver {
+                dev: self.received,
+                bytes: std::mem::take(bytes),
+                mark: self.mark,
+                given: None,
+            });
+            return Passed::Delivered;
+        };
+        layout.set_ttl(bytes, self.ttl - 1);
+        outputs.push(Output::Transmit {
+            dev,
+            next_hop: via.unwrap_or_else(|| layout.dst(bytes)),
+            bytes: std::mem::take(bytes),
+            role: Role::Forwarded,
+            mark: self.mark,
+            priority: 0,
+            as_sent: false,
+        });
+        Passed::Sent
     }
 }
