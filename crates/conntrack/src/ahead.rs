@@ -6,8 +6,7 @@
 
 use crate::Conntrack;
 use crate::entry::Zone;
-use crate::slab::Slab;
-use crate::table::Table;
+use crate::table::split;
 use crate::tuple::{Dir, Tuple};
 use alloc::vec::Vec;
 use core::hint::black_box;
@@ -21,30 +20,33 @@ const FEW: u32 = 2048;
 
 /// A packet that has been announced.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+pub(crate) struct Known {
     tuple: Tuple,
     /// Its hash, in no zone.
     hash: u32,
     /// That of its answer, where it is likely to open a connection.
     reply: Option<u32>,
+    /// Where its entry is likely to be, as [`split`](crate::table::split) reads it.
+    pub(crate) link: u32,
 }
 
 /// The packets announced, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
     known: Vec<Known>,
-    /// The next one that may come.
+    /// The one that came last.
     at: usize,
+    /// A tuple that came unannounced, and its hash, in no zone.
+    pub(crate) last: Option<(Tuple, u32)>,
 }
 
 impl Ahead {
-    /// The hash of a tuple that has been announced; those before it have been left out.
+    /// What is known of a tuple that has been announced; those before it have been left out.
     #[inline]
-    fn hash(&mut self, tuple: &Tuple) -> Option<u32> {
+    pub(crate) fn known(&mut self, tuple: &Tuple) -> Option<&Known> {
         let rest = self.known.get(self.at..)?;
-        let found = rest.iter().position(|k| k.tuple == *tuple)?;
-        self.at += found + 1;
-        Some(rest.get(found)?.hash)
+        self.at += rest.iter().position(|k| k.tuple == *tuple)?;
+        self.known.get(self.at)
     }
 }
 
@@ -68,45 +70,48 @@ impl Conntrack {
         ahead.known.extend(tuples.map(|tuple| Known {
             hash: table.hash(&tuple, 0),
             reply: None,
+            link: 0,
             tuple,
         }));
+        // One step for all of them, then the next one: a step that depends on what it reads is
+        // not begun in time by guessing.
         let known = || ahead.known.iter().map(|k| k.hash);
         black_box(known().fold(0, |all, hash| all ^ table.head_of(hash)));
         black_box(known().fold(0, |all, hash| all ^ slab.touch_node(table.head_of(hash))));
         let mut all = 0;
+        let mut opening = false;
         for known in &mut ahead.known {
-            match touch_entry(table, slab, known.hash) {
-                Some(some) => all ^= some,
-                None => known.reply = known.tuple.inverse().map(|t| table.hash(&t, 0)),
+            known.link = table.first(slab, known.hash);
+            if let Some((index, _)) = split(known.link) {
+                all ^= slab.touch(index);
+            } else {
+                known.reply = known.tuple.inverse().map(|t| table.hash(&t, 0));
+                opening = true;
             }
         }
-        // Where a new connection will be put for its answers.
-        let replies = || ahead.known.iter().filter_map(|k| k.reply);
-        all ^= replies().fold(0, |all, hash| all ^ table.head_of(hash));
-        black_box(replies().fold(all, |all, hash| all ^ slab.touch_node(table.head_of(hash))));
+        if opening {
+            // Where a new connection will be put for its answers.
+            let replies = || ahead.known.iter().filter_map(|k| k.reply);
+            all ^= replies().fold(0, |all, hash| all ^ table.head_of(hash));
+            all ^= replies().fold(0, |all, hash| all ^ slab.touch_node(table.head_of(hash)));
+        }
+        black_box(all);
     }
 
     /// The hash of a packet's tuple in a zone.
     #[inline]
     pub(crate) fn hash_of(&mut self, tuple: &Tuple, zone: Zone) -> u32 {
         let id = zone.id_for(Dir::Original);
-        let known = if id == 0 {
-            self.ahead.hash(tuple)
-        } else {
-            None
+        let known = match self.ahead.last {
+            _ if id != 0 => None,
+            Some((last, hash)) if last == *tuple => Some(hash),
+            _ => self.ahead.known(tuple).map(|known| known.hash),
         };
         known.unwrap_or_else(|| self.table.hash(tuple, id))
     }
 }
 
-/// Reads the entry that has this hash, and those before it in their chain, to have them
-/// near; `None` when there is no such entry.
-fn touch_entry(table: &Table, slab: &Slab, hash: u32) -> Option<u32> {
-    let mut chain = table.chain(slab, table.bucket(hash));
-    let found = chain.find(|(_, _, node)| node.hash == hash);
-    found.map(|(index, ..)| slab.touch(index))
-}
-
+#[inline]
 fn tuple_of(packet: &[u8]) -> Option<Tuple> {
     let family = match packet.first()? >> 4 {
         4 => Family::V4,

@@ -2,7 +2,7 @@
 
 use crate::conntrack::{InHook, Template, Tracked};
 use crate::create::{NoEntry, verifies};
-use crate::entry::{Attached, Counters, CtInfo, Entry, EntryId, Status, change};
+use crate::entry::{Attached, CtInfo, Entry, EntryId, Status, change};
 use crate::event::EventKind;
 use crate::reason::InvalidReason;
 use crate::tracker::{self, Packet, Verdict};
@@ -123,7 +123,7 @@ impl Conntrack {
             }
             Verdict::Keep => {}
             Verdict::Die => {
-                count(entry, packet, attached.dir);
+                entry.count_one(attached.dir, packet.layout.len);
                 self.delete(id);
             }
             Verdict::Repeat => {
@@ -170,14 +170,5 @@ fn refresh(entry: &mut Entry, packet: &Packet<'_>, dir: Dir, seconds: u32) {
             life
         };
     }
-    count(entry, packet, dir);
-}
-
-#[inline]
-fn count(entry: &mut Entry, packet: &Packet<'_>, dir: Dir) {
-    let one = Counters {
-        packets: 1,
-        bytes: u64::from(packet.layout.len),
-    };
-    entry.count(dir, one);
+    entry.count_one(dir, packet.layout.len);
 }

@@ -462,7 +462,6 @@ impl Conntrack {
     }
 
     /// Moves the timer of an entry whose deadline came nearer.
-    #[inline]
     pub(crate) fn check_timer(&mut self, now: Time, index: u32) {
         if self.slab.timer_is_late(index)
             && let Some(deadline) = self.slab.at(index).map(|(_, e)| e.timeout)
@@ -483,7 +482,8 @@ impl Conntrack {
     }
 
     /// Whether nothing is due at `now` but, perhaps, entries.
-    fn rests(&self, now: Time) -> bool {
+    #[inline]
+    pub(crate) fn rests(&self, now: Time) -> bool {
         let later = |at: Option<Time>| at.is_none_or(|at| at > now);
         later(self.expectations.next()) && later(self.gc_at) && !self.is_busy()
     }

@@ -82,6 +82,14 @@ pub(crate) struct Away {
     passed: Vec<Passed>,
 }
 
+impl Entry {
+    /// Whether its packets may pass elsewhere meanwhile.
+    #[inline]
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.place != HERE
+    }
+}
+
 impl Conntrack {
     /// From now on connections can be elsewhere.
     pub fn set_elsewhere(&mut self, elsewhere: Box<dyn Elsewhere>) {
@@ -147,13 +155,13 @@ impl Conntrack {
     /// Whether the packets of an entry pass elsewhere.
     #[must_use]
     pub fn is_elsewhere(&self, id: EntryId) -> bool {
-        self.entry(id).is_some_and(|e| e.place != HERE)
+        self.entry(id).is_some_and(Entry::is_elsewhere)
     }
 
     /// Calls an entry back.
     #[inline]
     pub(crate) fn recall(&mut self, id: EntryId) {
-        if self.slab.get(id).is_some_and(|e| e.place != HERE) {
+        if self.slab.get(id).is_some_and(Entry::is_elsewhere) {
             self.ask(id, true);
         }
     }
@@ -180,6 +188,13 @@ impl Conntrack {
         for place in 0..self.away.places.len() as u32 {
             self.look_at(place);
         }
+    }
+
+    /// Whether [`Conntrack::take_passed`] has something to tell.
+    #[inline]
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        !self.away.passed.is_empty()
     }
 
     /// Packets that passed elsewhere, as far as it has been asked, since the last call.

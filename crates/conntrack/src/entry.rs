@@ -385,6 +385,13 @@ impl Entry {
         self.extra.as_ref().map_or([0; 4], |x| x.expecting)
     }
 
+    /// Counts a packet of so many bytes in a direction, if it has counters.
+    #[inline]
+    pub(crate) fn count_one(&mut self, dir: Dir, len: u32) {
+        let bytes = u64::from(len);
+        self.count(dir, Counters { packets: 1, bytes });
+    }
+
     /// Adds to the counters of a direction, if it has any.
     #[inline]
     pub(crate) fn count(&mut self, dir: Dir, more: Counters) {

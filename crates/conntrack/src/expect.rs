@@ -162,6 +162,7 @@ impl Expectations {
         self.by_deadline.len()
     }
 
+    #[inline]
     pub(crate) fn next(&self) -> Option<Time> {
         self.by_deadline.first().map(|&(at, _)| at)
     }

@@ -31,6 +31,7 @@ mod classify;
 mod confirm;
 mod conntrack;
 mod create;
+mod go_on;
 mod logged;
 mod pinned;
 mod rng;

@@ -132,6 +132,17 @@ impl Slab {
         Some((id, slot.entry.as_ref()?))
     }
 
+    /// The same for changing, with the deadline that its timer is armed for.
+    #[inline]
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<(EntryId, &mut Entry, Time)> {
+        let slot = self.slot_mut(index)?;
+        let id = EntryId {
+            generation: slot.generation,
+            index,
+        };
+        Some((id, slot.entry.as_mut()?, slot.timer.armed))
+    }
+
     /// The chain node of an entry.
     #[inline]
     pub(crate) fn node(&self, index: u32, dir: Dir) -> Option<&Node> {

@@ -112,15 +112,14 @@ impl Table {
     /// Keyed hash of a tuple in a zone (`hash_conntrack_raw`).
     #[inline]
     pub(crate) fn hash(&self, t: &Tuple, zone: u16) -> u32 {
-        let [zh, zl] = zone.to_be_bytes();
-        let [s0, s1] = { t.src_id }.to_be_bytes();
-        let [d0, d1] = { t.dst_id }.to_be_bytes();
-        let tail = [s0, s1, d0, d1, zh, zl, t.proto, 0];
+        // Whole words: the hash reads them at once, and would wait for what was written in pieces.
+        let ids = u64::from(t.src_id) << 48 | u64::from(t.dst_id) << 32;
+        let tail = (ids | u64::from(zone) << 16 | u64::from(t.proto) << 8).to_be_bytes();
         let long = match t.family {
             Family::V4 => {
                 let mut b = [0u8; 16];
-                b[..4].copy_from_slice(&(t.src as u32).to_be_bytes());
-                b[4..8].copy_from_slice(&(t.dst as u32).to_be_bytes());
+                let addresses = u64::from(t.src as u32) << 32 | u64::from(t.dst as u32);
+                b[..8].copy_from_slice(&addresses.to_be_bytes());
                 b[8..].copy_from_slice(&tail);
                 self.hasher.hash(&b)
             }
@@ -139,6 +138,15 @@ impl Table {
     #[inline]
     pub(crate) fn head_of(&self, hash: u32) -> u32 {
         self.heads.get(self.bucket(hash)).copied().unwrap_or(0)
+    }
+
+    /// The first node that has this hash, as [`split`] reads it; 0 when there is none, or when
+    /// a change of size has not come to it yet.
+    #[inline]
+    pub(crate) fn first(&self, slab: &Slab, hash: u32) -> u32 {
+        let mut chain = nodes(slab, self.head_of(hash));
+        let first = chain.find(|(.., node)| node.hash == hash);
+        first.map_or(0, |(index, dir, _)| link_of(index, dir))
     }
 
     /// Number of buckets.

@@ -256,10 +256,27 @@ pub(crate) struct Follow {
     at: u32,
 }
 
+/// An epoch as tags have it, in its place there; never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Era(u64);
+
+impl Era {
+    const fn of(epoch: u64) -> Era {
+        Era((epoch % (EPOCHS - 1) + 1) << PLAN_BITS)
+    }
+}
+
+impl Default for Era {
+    fn default() -> Era {
+        Era::of(0)
+    }
+}
+
 /// All plans of the present epoch.
 #[derive(Debug, Default)]
 pub(crate) struct FlowCache {
     epoch: u64,
+    era: Era,
     plans: Vec<Plan>,
     numbers: HashMap<Plan, u32>,
     /// Why packets have left no plan: tags name these from the highest number down.
@@ -277,6 +294,7 @@ impl FlowCache {
     #[must_use]
     pub(crate) fn begin_epoch(&mut self) -> bool {
         self.epoch += 1;
+        self.era = Era::of(self.epoch);
         if let Some(follower) = &mut self.follower {
             follower.begins(self.epoch);
         }
@@ -284,7 +302,7 @@ impl FlowCache {
         self.numbers.clear();
         self.unplanned.clear();
         self.recorder.end();
-        self.era() == 1
+        self.era == Era::of(0)
     }
 
     /// The plan that a connection's `tag` names, if it fits a packet that brings `start`.
@@ -331,7 +349,7 @@ impl FlowCache {
                 *new.insert(number)
             }
         };
-        Some((self.era() << PLAN_BITS) | u64::from(number))
+        Some(self.era.0 | u64::from(number))
     }
 
     /// The packet that was recorded has left no plan: a tag for its connection, which has
@@ -346,7 +364,7 @@ impl FlowCache {
         if known.is_none() && number < MAX_REASONS {
             self.unplanned.push(why);
         }
-        (number < MAX_REASONS).then_some((self.era() << PLAN_BITS) | (NO_PLAN - number as u64))
+        (number < MAX_REASONS).then_some(self.era.0 | (NO_PLAN - number as u64))
     }
 
     /// Why a tag names no plan.
@@ -373,12 +391,6 @@ impl FlowCache {
         self.plans.get(follow.plan as usize)?.path
     }
 
-    /// The epoch as tags have it, never 0.
-    #[inline]
-    fn era(&self) -> u64 {
-        self.epoch % (EPOCHS - 1) + 1
-    }
-
     /// Number of the present rules and surroundings.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
@@ -391,9 +403,9 @@ impl FlowCache {
 
     /// Where the plan sends a received packet, its mark there, and what it has raised.
     #[inline]
-    pub(crate) fn whole(&self, follow: Follow) -> Option<(Path, u32, impl Iterator<Item = u32>)> {
+    pub(crate) fn whole(&self, follow: Follow) -> Option<(&Path, u32, impl Iterator<Item = u32>)> {
         let plan = self.plans.get(follow.plan as usize)?;
-        Some((plan.path?, plan.mark, counted(Some(plan))))
+        Some((plan.path.as_ref()?, plan.mark, counted(Some(plan))))
     }
 
     fn plan(&self, tag: u64) -> Option<&Plan> {
@@ -403,7 +415,7 @@ impl FlowCache {
 
     /// Whether a tag is of the present epoch.
     fn is_of_now(&self, tag: u64) -> bool {
-        (tag & BELOW) >> PLAN_BITS == self.era()
+        tag & BELOW & !NO_PLAN == self.era.0
     }
 
     /// The tests that the plan depends on, and how they came out.
@@ -452,7 +464,7 @@ mod tests {
         };
         for round in [false, true, false] {
             assert_eq!(flows.begin_epoch(), round);
-            assert!(flows.era() > 0 && (flows.era() << PLAN_BITS) & !BELOW == 0);
+            assert!(flows.era.0 > 0 && flows.era.0 & (!BELOW | NO_PLAN) == 0);
         }
     }
 }

@@ -26,7 +26,6 @@ use crate::sockets::Whose;
 use crate::trace::{Trace, TraceEvent};
 use crate::{options4, options6};
 
-use straight::Passed;
 pub(crate) use way::{Then, Way};
 
 /// Generated packets may cause generated packets (a reset that is rejected); this
@@ -35,21 +34,20 @@ const MAX_DEPTH: u8 = 4;
 
 impl<T: Trace> Run<'_, T> {
     pub(crate) fn receive(mut self, incoming: &Incoming, mut bytes: Vec<u8>) -> Outcome {
+        // The layout is looked at where it is: a copy would wait for its pieces to be written.
         let done = match &parse(&bytes) {
             Err(why) => self.dropped(DropReason::Malformed(*why)),
-            Ok(layout) if incoming.family.is_some_and(|f| f != layout.family) => {
-                self.dropped(DropReason::Malformed(Malformed::Version))
-            }
-            Ok(_) if !incoming.to_host => self.dropped(DropReason::OtherHost),
-            Ok(layout) if refused_at_the_door(&bytes, layout) => self.dropped(DropReason::Martian),
-            Ok(layout) => {
-                bytes.truncate(layout.len as usize);
-                match self.straight(incoming, &mut bytes, layout) {
-                    Some(Passed::Sent) => Disposition::Sent,
-                    Some(Passed::Delivered) => Disposition::Delivered,
-                    None => self.come_in(incoming, Packet::of(bytes, *layout)),
+            Ok(layout) => match refused(incoming, &bytes, layout) {
+                Some(why) => self.dropped(why),
+                None => {
+                    bytes.truncate(layout.len as usize);
+                    if let Some(passed) = self.straight(incoming, &mut bytes, layout) {
+                        self.engine.count_passed();
+                        return self.outcome(passed.into());
+                    }
+                    self.come_in(incoming, Packet::of(bytes, *layout))
                 }
-            }
+            },
         };
         self.engine.count_passed();
         self.outcome(done)
@@ -364,6 +362,20 @@ impl<T: Trace> Run<'_, T> {
 
     fn mtu(&self, dev: IfIndex) -> u32 {
         self.engine.env.interface(dev).map_or(1500, |i| i.mtu)
+    }
+}
+
+/// Why the network layer does not take in a received packet, if it does not.
+#[inline]
+fn refused(incoming: &Incoming, bytes: &[u8], layout: &Layout) -> Option<DropReason> {
+    if incoming.family.is_some_and(|f| f != layout.family) {
+        Some(DropReason::Malformed(Malformed::Version))
+    } else if !incoming.to_host {
+        Some(DropReason::OtherHost)
+    } else if refused_at_the_door(bytes, layout) {
+        Some(DropReason::Martian)
+    } else {
+        None
     }
 }
 

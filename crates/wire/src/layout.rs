@@ -157,6 +157,7 @@ pub fn parse(buf: &[u8]) -> Result<Layout, Malformed> {
 /// Lengths and checksums are not verified and [`Layout::len`] is what is present.
 /// `None` when the transport header cannot be located: header cut short, later
 /// fragment, broken or closed (no next header) IPv6 extension chain.
+#[inline]
 #[must_use]
 pub fn parse_embedded(family: Family, buf: &[u8]) -> Option<Layout> {
     let mut layout = Layout {
@@ -202,11 +203,11 @@ fn parse4(buf: &[u8]) -> Result<Layout, Malformed> {
         return Err(Malformed::HeaderLength);
     }
     // Most headers have no options; a length that is known makes a shorter sum.
-    let sum = match buf.first_chunk::<20>() {
-        Some(header) if ihl == 20 => checksum::sum(header),
-        _ => checksum::sum(&buf[..ihl]),
+    let right = match buf.first_chunk() {
+        Some(header) if ihl == 20 => checksum::is_right(header),
+        _ => checksum::fold(checksum::sum(&buf[..ihl])) == 0xffff,
     };
-    if checksum::fold(sum) != 0xffff {
+    if !right {
         return Err(Malformed::HeaderChecksum);
     }
     let total = usize::from(u16::from_be_bytes([buf[2], buf[3]]));

@@ -84,6 +84,28 @@ pub(crate) fn track(
     }
 }
 
+/// Seconds that an entry lives on after a packet that brings a connection under way nothing
+/// but data or an acknowledgement: what [`track`] would say and do, in a few steps. `None`, and
+/// nothing has changed, for any other packet.
+#[inline]
+pub(crate) fn go_on(
+    config: &Config,
+    entry: &mut Entry,
+    packet: &Packet<'_>,
+    dir: Dir,
+) -> Option<u32> {
+    const UNDER_WAY: u32 = Status::CONFIRMED | Status::SEEN_REPLY;
+    const SPECIAL: u32 = Status::FIXED_TIMEOUT | Status::DYING | Status::SEQ_ADJUST;
+    if entry.status.0 & (UNDER_WAY | SPECIAL) != UNDER_WAY || entry.extra.is_some() {
+        return None;
+    }
+    match packet.layout.proto {
+        proto::TCP => tcp::go_on(config, entry, packet, dir),
+        proto::UDP => udp::go_on(&config.timeouts, entry, packet),
+        _ => None,
+    }
+}
+
 /// Seconds that an entry lives on after a packet that brought it nothing new, once it is
 /// settled (established or a stream); 0 for protocols that never are.
 pub(crate) fn settled_timeout(config: &Config, entry: &Entry) -> u32 {

@@ -21,6 +21,23 @@ fn error(packet: &Packet<'_>) -> Option<InvalidReason> {
     (check != 0 && !packet.checksum_ok(proto::UDP)).then_some(InvalidReason::BadChecksum)
 }
 
+/// As [`super::go_on`].
+#[inline]
+pub(super) fn go_on(timeouts: &Timeouts, entry: &Entry, packet: &Packet<'_>) -> Option<u32> {
+    let stream = is_stream(entry, packet);
+    if stream && !entry.status.has(Status::ASSURED) || error(packet).is_some() {
+        return None;
+    }
+    Some(timeouts.udp[usize::from(stream)])
+}
+
+/// Whether traffic has flown both ways for long enough.
+#[inline]
+fn is_stream(entry: &Entry, packet: &Packet<'_>) -> bool {
+    entry.status.has(Status::SEEN_REPLY)
+        && matches!(entry.proto, ProtoState::Udp { stream_ts } if packet.now > stream_ts)
+}
+
 /// UDP: assured when traffic still flows both ways after two seconds.
 pub(super) fn track(timeouts: &Timeouts, entry: &mut Entry, packet: &Packet<'_>) -> Verdict {
     if let Some(reason) = error(packet) {
@@ -32,9 +49,7 @@ pub(super) fn track(timeouts: &Timeouts, entry: &mut Entry, packet: &Packet<'_>)
         };
     }
     let [single, stream] = timeouts.udp;
-    let is_stream = entry.status.has(Status::SEEN_REPLY)
-        && matches!(entry.proto, ProtoState::Udp { stream_ts } if packet.now > stream_ts);
-    if !is_stream {
+    if !is_stream(entry, packet) {
         return Verdict::Refresh(single);
     }
     assure(entry);

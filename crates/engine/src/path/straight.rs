@@ -14,7 +14,7 @@ use crate::env::{Env, IfIndex};
 use crate::facts::{entry_field, transport};
 use crate::flow::Start;
 use crate::offload::{Comes, Followed};
-use crate::outcome::{Output, Role};
+use crate::outcome::{Disposition, Output, Role};
 use crate::routing::Path;
 use crate::run::Run;
 use crate::trace::Trace;
@@ -26,6 +26,15 @@ pub(super) enum Passed {
     Sent,
     /// Handed to a local socket.
     Delivered,
+}
+
+impl From<Passed> for Disposition {
+    fn from(passed: Passed) -> Disposition {
+        match passed {
+            Passed::Sent => Disposition::Sent,
+            Passed::Delivered => Disposition::Delivered,
+        }
+    }
 }
 
 /// What plans ask of a packet.
@@ -72,6 +81,13 @@ impl<T: Trace> Run<'_, T> {
             return None;
         }
         let conntrack = &mut self.engine.conntrack;
+        if let Some(attached) = conntrack.go_on(self.now, bytes, layout) {
+            let done = self.pass(incoming, bytes, layout, &attached);
+            if done.is_none() {
+                self.tracked = Some(Tracked::Ct(attached));
+            }
+            return done;
+        }
         let tracked = conntrack.handle_packet(self.now, bytes, layout, InHook::Prerouting, None);
         let done = match &tracked {
             // What there is to be noted about a packet may have to be logged.
@@ -135,22 +151,23 @@ impl<T: Trace> Run<'_, T> {
                 counter.count(layout.len);
             }
         }
-        flows.followed += 1;
         let comes = Comes::Received(incoming.dev);
         *last = Some(Followed::new(attached, follow, comes, layout, bytes));
-        Some(course.end(layout, bytes, &mut self.outputs))
+        let passed = course.end(layout, bytes, &mut self.outputs);
+        flows.followed += 1;
+        Some(passed)
     }
 }
 
 /// Where a packet goes, and what it goes with.
-struct Course {
-    path: Path,
+struct Course<'a> {
+    path: &'a Path,
     ttl: u8,
     mark: u32,
     received: IfIndex,
 }
 
-impl Course {
+impl Course<'_> {
     /// Whether nothing on the way is out of the ordinary: options, a TTL or a link that ends
     /// it, another link than its connection's address is `moved` from.
     fn is_clear(&self, layout: &Layout, env: &Env, moved: impl Fn(IfIndex) -> bool) -> bool {
@@ -160,6 +177,7 @@ impl Course {
         match self.path {
             Path::Local => true,
             Path::Forward { dev, .. } => {
+                let dev = *dev;
                 let fits = env.interface(dev).is_some_and(|i| layout.len <= i.mtu);
                 self.ttl > 1 && fits && dev != env.loopback() && !moved(dev)
             }
@@ -176,7 +194,7 @@ impl Course {
     }
 
     fn end(&self, layout: &Layout, bytes: &mut Vec<u8>, outputs: &mut Vec<Output>) -> Passed {
-        let Path::Forward { dev, via } = self.path else {
+        let &Path::Forward { dev, via } = self.path else {
             outputs.push(Output::Deliver {
                 dev: self.received,
                 bytes: std::mem::take(bytes),

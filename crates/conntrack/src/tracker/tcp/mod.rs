@@ -103,6 +103,30 @@ pub(super) fn track(
     run.finish(entry, note, new, seconds)
 }
 
+/// As [`super::go_on`]: an acknowledgement, with data or without, in the window of an
+/// established connection.
+#[inline]
+pub(super) fn go_on(
+    config: &Config,
+    entry: &mut Entry,
+    packet: &Packet<'_>,
+    dir: Dir,
+) -> Option<u32> {
+    let assured = entry.status.has(Status::ASSURED);
+    let tcp = entry.tcp_mut()?;
+    let segment = Segment::new(packet.l4).ok()?;
+    let plain = segment.class == TcpClass::Ack && segment::legal(segment.flags);
+    let established = tcp.state == TcpConn::Established && assured;
+    if !(plain && established && packet.checksum_ok(proto::TCP)) {
+        return None;
+    }
+    window::accepts(tcp, dir, &segment).then(|| {
+        tcp.last_class = TcpClass::Ack;
+        tcp.last_dir = dir;
+        timeout(config, &config.timeouts, tcp)
+    })
+}
+
 /// The header, once it is sound (`tcp_error`).
 #[inline]
 fn sound<'a>(packet: &Packet<'a>) -> Result<Segment<'a>, InvalidReason> {

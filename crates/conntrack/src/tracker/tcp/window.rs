@@ -31,6 +31,24 @@ struct Numbers {
     sack: u32,
 }
 
+impl Numbers {
+    /// `offset` is what the receiver's numbers have been changed by.
+    #[inline]
+    fn of(state: &TcpState, dir: Dir, segment: &Segment<'_>, offset: i32) -> Numbers {
+        let receiver = &state.seen[dir.other().ix()];
+        let mut sack = segment.ack;
+        if receiver.flags & tcp_flag::SACK_PERM != 0 {
+            sack = segment.sack();
+        }
+        Numbers {
+            seq: segment.seq,
+            end: segment.end,
+            ack: segment.ack.wrapping_add_signed(offset.wrapping_neg()),
+            sack: sack.wrapping_add_signed(offset.wrapping_neg()),
+        }
+    }
+}
+
 /// Starts a side from its SYN or SYN-ACK (`tcp_init_sender`).
 fn init_from_syn(seen: &mut [TcpSide; 2], dir: Dir, segment: &Segment<'_>) {
     let receiver = seen[dir.other().ix()].flags;
@@ -61,6 +79,19 @@ fn init_midstream(seen: &mut [TcpSide; 2], dir: Dir, segment: &Segment<'_>, sack
     }
 }
 
+/// Takes over an acknowledgement that lies in the window of a connection both sides of which
+/// are known; `false`, and nothing has changed, for any other.
+#[inline]
+pub(super) fn accepts(state: &mut TcpState, dir: Dir, segment: &Segment<'_>) -> bool {
+    let n = Numbers::of(state, dir, segment, 0);
+    let known = state.seen[dir.ix()].maxwin != 0;
+    let accepted = known && judge(state, dir, n) == Window::Accept;
+    if accepted {
+        update(state, dir, segment, n);
+    }
+    accepted
+}
+
 /// Judges a segment against the window and, when it passes, updates both sides.
 pub(super) fn check(
     state: &mut TcpState,
@@ -69,18 +100,8 @@ pub(super) fn check(
     seqadj: Option<&SeqAdj>,
     liberal: bool,
 ) -> Window {
-    let receiver = &state.seen[dir.other().ix()];
-    let mut sack = segment.ack;
-    if receiver.flags & tcp_flag::SACK_PERM != 0 {
-        sack = segment.sack();
-    }
     let offset = seqadj.map_or(0, |s| s.offset(dir.other(), segment.ack.wrapping_sub(1)));
-    let mut n = Numbers {
-        seq: segment.seq,
-        end: segment.end,
-        ack: segment.ack.wrapping_add_signed(offset.wrapping_neg()),
-        sack: sack.wrapping_add_signed(offset.wrapping_neg()),
-    };
+    let mut n = Numbers::of(state, dir, segment, offset);
     if init(state, dir, segment, n.sack) {
         return Window::Accept;
     }
@@ -130,6 +151,7 @@ fn init(state: &mut TcpState, dir: Dir, segment: &Segment<'_>, sack: u32) -> boo
 }
 
 /// The four tests, in the order I, III, II, IV.
+#[inline]
 fn judge(state: &TcpState, dir: Dir, n: Numbers) -> Window {
     let sender = &state.seen[dir.ix()];
     let receiver = &state.seen[dir.other().ix()];
@@ -175,6 +197,7 @@ fn judge(state: &TcpState, dir: Dir, n: Numbers) -> Window {
 }
 
 /// Takes over the numbers of a segment that passed.
+#[inline]
 fn update(state: &mut TcpState, dir: Dir, segment: &Segment<'_>, n: Numbers) {
     let [original, reply] = &mut state.seen;
     let (sender, receiver) = match dir {

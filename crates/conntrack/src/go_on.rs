@@ -1,0 +1,71 @@
+//! The short way of a packet that brings a connection under way nothing new but data or an
+//! acknowledgement, as most packets do.
+//!
+//! All in one place, without a call where there need not be one: what [`handle_packet`] would
+//! do for such a packet, and nothing of what it may have to do for others.
+//!
+//! [`handle_packet`]: Conntrack::handle_packet
+
+use crate::entry::{Attached, CtInfo};
+use crate::table::split;
+use crate::tracker::{self, Packet};
+use crate::tuple::{Dir, Tuple};
+use crate::{Conntrack, SECOND, Time};
+use tidegate_wire::{Layout, proto};
+
+impl Conntrack {
+    /// Tracks a received packet that is whole and has no template, if that takes but little.
+    /// `None`, and no connection has changed, when [`Conntrack::handle_packet`] has to be asked.
+    #[inline]
+    pub fn go_on(&mut self, now: Time, pkt: &[u8], layout: &Layout) -> Option<Attached> {
+        if !matches!(layout.proto, proto::TCP | proto::UDP) || !self.has_kept_up(now) {
+            return None;
+        }
+        let l4 = pkt.get(usize::from(layout.l4)..layout.len as usize)?;
+        let packet = Packet {
+            now,
+            pkt,
+            layout,
+            l4,
+            verify: self.config.checksum,
+        };
+        let (src, dst) = (layout.src(pkt), layout.dst(pkt));
+        let tuple = Tuple::from_parts(layout.family, layout.proto, src, dst, l4)?;
+        let (index, dir) = split(self.link_of(&tuple))?;
+        let (id, entry, armed) = self.slab.at_mut(index)?;
+        let found = *entry.tuple(dir) == tuple && entry.zone.id_for(dir) == 0;
+        if !found || entry.is_elsewhere() || entry.timeout <= now {
+            return None;
+        }
+        let seconds = tracker::go_on(&self.config, entry, &packet, dir)?;
+        entry.timeout = now.saturating_add(Time::from(seconds) * SECOND);
+        entry.count_one(dir, layout.len);
+        if entry.timeout < armed {
+            self.check_timer(now, index);
+        }
+        self.note = None;
+        let info = match dir {
+            Dir::Reply => CtInfo::EstablishedReply,
+            Dir::Original => CtInfo::Established,
+        };
+        Some(Attached { id, dir, info })
+    }
+
+    /// Whether there is nothing left to be done before a packet of this moment.
+    #[inline]
+    fn has_kept_up(&mut self, now: Time) -> bool {
+        self.clock = self.clock.max(now);
+        self.dying.is_empty() && self.wheel.rests(now) && self.rests(now)
+    }
+
+    /// Where, as [`split`] reads it, the entry may be that has this tuple; 0 when there is none.
+    #[inline]
+    fn link_of(&mut self, tuple: &Tuple) -> u32 {
+        if let Some(known) = self.ahead.known(tuple) {
+            return known.link;
+        }
+        let hash = self.table.hash(tuple, 0);
+        self.ahead.last = Some((*tuple, hash));
+        self.table.first(&self.slab, hash)
+    }
+}
