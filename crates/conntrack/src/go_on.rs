@@ -34,7 +34,7 @@ impl Conntrack {
         let (index, dir) = split(self.link_of(&tuple))?;
         let (id, entry, armed) = self.slab.at_mut(index)?;
         let found = *entry.tuple(dir) == tuple && entry.zone.id_for(dir) == 0;
-        if !found || entry.is_elsewhere() || entry.timeout <= now {
+        if !found || entry.is_elsewhere() {
             return None;
         }
         let seconds = tracker::go_on(&self.config, entry, &packet, dir)?;
@@ -51,7 +51,8 @@ impl Conntrack {
         Some(Attached { id, dir, info })
     }
 
-    /// Whether there is nothing left to be done before a packet of this moment.
+    /// Whether there is nothing left to be done before a packet of this moment: no entry has
+    /// run out.
     #[inline]
     fn has_kept_up(&mut self, now: Time) -> bool {
         self.clock = self.clock.max(now);

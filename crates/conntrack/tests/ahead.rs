@@ -1,5 +1,6 @@
 //! Packets that have been announced are treated like others, whether the announcement was
 //! right or not.
+#![allow(clippy::unwrap_used, reason = "a test over packets of its own")]
 
 use tidegate_conntrack::{AHEAD, Config, Conntrack, InHook, Tracked};
 use tidegate_wire::{Family, checksum, parse, proto};
@@ -41,12 +42,16 @@ impl Random {
     }
 }
 
-/// What becomes of a packet, and of its connection.
-fn take(ct: &mut Conntrack, now: u64, bytes: &[u8]) -> String {
+/// What becomes of a packet, and of its connection; by the short way, where there is one.
+fn take(ct: &mut Conntrack, now: u64, bytes: &[u8], short: bool) -> String {
     let Ok(layout) = parse(bytes) else {
         return "malformed".to_owned();
     };
-    let tracked = ct.handle_packet(now, bytes, &layout, InHook::Prerouting, None);
+    let gone_on = short.then(|| ct.go_on(now, bytes, &layout)).flatten();
+    let tracked = match gone_on {
+        Some(attached) => Tracked::Ct(attached),
+        None => ct.handle_packet(now, bytes, &layout, InHook::Prerouting, None),
+    };
     let Tracked::Ct(mut attached) = tracked else {
         return format!("{tracked:?}");
     };
@@ -80,8 +85,12 @@ fn whatever_is_announced_nothing_else_comes_of_it() {
         for packet in &batch {
             // Now and then answers are late, and connections have run out.
             now += 1_000_000 + u64::from(random.below(5_000) == 0) * 40_000_000_000;
-            let expected = take(&mut plain, now, packet);
-            assert_eq!(take(&mut told, now, packet), expected, "round {round}");
+            let expected = take(&mut plain, now, packet, false);
+            assert_eq!(
+                take(&mut told, now, packet, true),
+                expected,
+                "round {round}"
+            );
         }
         most = most.max(told.count());
         if random.below(50) == 0 {
@@ -94,4 +103,32 @@ fn whatever_is_announced_nothing_else_comes_of_it() {
     }
     assert!(most > 2_500, "{most} connections at most");
     assert_eq!(plain.count(), told.count());
+}
+
+/// What was found in advance may be another connection by the time its packet comes.
+#[test]
+fn a_place_that_another_connection_has_taken_is_not_used() {
+    let (mut plain, mut told) = (
+        Conntrack::new(Config::default()),
+        Conntrack::new(Config::default()),
+    );
+    let now = 1_700_000_000_000_000_000;
+    let last = datagram(FLOWS - 1, true);
+    let [new, answer] = [false, true].map(|back| datagram(FLOWS, back));
+    for ct in [&mut plain, &mut told] {
+        for back in [false, true] {
+            for flow in 0..FLOWS {
+                take(ct, now, &datagram(flow, back), false);
+            }
+        }
+    }
+    told.foresee([new.as_slice(), &answer, &last].into_iter());
+    for ct in [&mut plain, &mut told] {
+        let gone = ct.iter().last().map(|(id, _)| id).unwrap();
+        ct.delete(gone);
+    }
+    for packet in [&new, &answer, &last] {
+        let expected = take(&mut plain, now, packet, false);
+        assert_eq!(take(&mut told, now, packet, true), expected);
+    }
 }

@@ -115,7 +115,7 @@ pub(super) fn go_on(
     let assured = entry.status.has(Status::ASSURED);
     let tcp = entry.tcp_mut()?;
     let segment = Segment::new(packet.l4).ok()?;
-    let plain = segment.class == TcpClass::Ack && segment::legal(segment.flags);
+    let plain = segment.class == TcpClass::Ack;
     let established = tcp.state == TcpConn::Established && assured;
     if !(plain && established && packet.checksum_ok(proto::TCP)) {
         return None;
