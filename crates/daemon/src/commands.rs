@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -50,6 +50,8 @@ pub(crate) struct Commands {
     pub(crate) since: Timestamp,
     /// What an upgrade calls.
     pub(crate) called: Called,
+    /// Upgrades that came to nothing.
+    pub(crate) failed_upgrades: AtomicU32,
     /// Where each family's rules were read from.
     pub(crate) origin: Mutex<[Option<PathBuf>; 2]>,
     /// Whether rules have been changed since they were read.
@@ -316,6 +318,7 @@ impl Commands {
         let status = Status {
             pid: std::process::id(),
             since: self.since,
+            failed_upgrades: self.failed_upgrades.load(Ordering::Relaxed),
             socket: self.config.control.socket.clone(),
             plane,
             offloaded,

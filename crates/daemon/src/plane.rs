@@ -34,6 +34,9 @@ impl Ears {
 /// Work on the engine.
 pub type Job = Box<dyn FnOnce(&mut Engine, Time) + Send>;
 
+/// Name and value of an environment variable; without a value it is not to be there.
+pub type Heirloom = (&'static str, Option<String>);
+
 /// An interface under guard.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Guarded {
@@ -113,6 +116,12 @@ pub trait Plane: Send + Sync {
     /// The plane has stopped.
     fn leave(&self, last: Job) -> Result<()> {
         self.submit(last)
+    }
+
+    /// What the program that this process becomes must find in its environment, so that its plane
+    /// knows what else is left of this one.
+    fn heirloom(&self) -> Option<Heirloom> {
+        None
     }
 
     /// Lets packets go their own ways again.

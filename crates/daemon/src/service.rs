@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -208,6 +208,7 @@ fn serve(
         tracker: parts.tracker,
         logs: parts.logs,
         called: parts.called,
+        failed_upgrades: AtomicU32::new(0),
         trials: Arc::new(trials),
         rules,
         since: Timestamp::now(),
@@ -229,6 +230,7 @@ fn serve(
         drop(server);
         let why = upgrade(&commands, self::connections(config));
         tracing::error!("no upgrade: {why:#}");
+        commands.failed_upgrades.fetch_add(1, Ordering::Relaxed);
         server = listen()?;
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);

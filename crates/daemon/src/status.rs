@@ -33,6 +33,8 @@ pub(crate) struct Status {
     pub(crate) pid: u32,
     /// When it started, RFC 3339.
     pub(crate) since: Timestamp,
+    /// How often another program should have taken its place and did not.
+    pub(crate) failed_upgrades: u32,
     /// Its control socket.
     pub(crate) socket: PathBuf,
     /// The datapath.
@@ -294,6 +296,7 @@ mod tests {
         let status = Status {
             pid: 7,
             since: "2026-11-25T10:00:00Z".parse().unwrap(),
+            failed_upgrades: 0,
             socket: "/run/x".into(),
             plane: PlaneReport {
                 kind: "userspace",

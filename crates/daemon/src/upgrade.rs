@@ -12,6 +12,7 @@ use anyhow::{Context, Error, Result, ensure};
 
 use crate::commands::Commands;
 use crate::connections::ConnectionFile;
+use crate::plane::Heirloom;
 
 /// How this process was called.
 #[derive(Clone, Debug)]
@@ -50,9 +51,14 @@ impl Called {
     }
 
     /// Becomes the program; returns only when that fails.
-    fn become_it(&self) -> Error {
+    fn become_it(&self, heirloom: Option<&Heirloom>) -> Error {
         let mut words = self.words.iter();
         let mut program = Command::new(&self.program);
+        match heirloom {
+            Some((name, Some(value))) => drop(program.env(name, value)),
+            Some((name, None)) => drop(program.env_remove(name)),
+            None => {}
+        }
         program.arg0(words.next().unwrap_or(&OsString::new()));
         let why = program.args(words).exec();
         Error::new(why).context(self.program.display().to_string())
@@ -75,10 +81,11 @@ fn named(name: &Path) -> Option<PathBuf> {
 pub(crate) fn upgrade(commands: &Commands, connections: Option<ConnectionFile>) -> Error {
     let (answer, failed) = channel();
     let called = commands.called.clone();
+    let heirloom = commands.plane.heirloom();
     let last = Box::new(move |engine: &mut _, now| {
         let kept = connections.map_or(Ok(0), |file| file.write_at_once(engine, now));
         // Whoever asked waits.
-        let _ = answer.send(kept.map_or_else(|e| e, |_| called.become_it()));
+        let _ = answer.send(kept.map_or_else(|e| e, |_| called.become_it(heirloom.as_ref())));
     });
     let asked = commands
         .trials

@@ -8,7 +8,7 @@ use tidegate_engine::{Config, Disposition, Engine, Outcome, Output};
 use tidegate_syntax::Sockets;
 
 use crate::config::{self, Kind, OnCrash, Ring};
-use crate::plane::{self, Ears, Guarded, Job, Plane, PlaneReport};
+use crate::plane::{self, Ears, Guarded, Heirloom, Job, Plane, PlaneReport};
 
 /// The command of the program that makes it a guardian ([`tidegate_datapath::watch`]).
 const GUARDIAN: [&str; 2] = ["release", "--when-orphaned"];
@@ -141,6 +141,10 @@ impl Plane for Userspace {
 
     fn leave(&self, last: Job) -> Result<()> {
         self.datapath.leave(last)
+    }
+
+    fn heirloom(&self) -> Option<Heirloom> {
+        Some(self.datapath.heirloom())
     }
 
     fn stop(&self) -> Result<()> {

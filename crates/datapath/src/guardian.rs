@@ -1,23 +1,29 @@
 //! Opening the interfaces when the whole process is killed.
 //!
 //! A guardian is the same program, run again with words that make it call [`watch`]. It
-//! waits at the end of a pipe: the pipe closes when the process that holds the other end
-//! dies of whatever.
+//! waits for the end of the process that has started it, of whatever that dies; and goes on
+//! waiting where that process becomes another program, until that one has a guardian of its own.
 
+use std::env;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, waitpid,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// This program, even when its file has been replaced.
 const PROGRAM: &str = "/proc/self/exe";
-/// What is said before an orderly end.
-const FAREWELL: &[u8] = b"!";
+/// What tells a program whose predecessor it has become: the guardian of that one.
+pub(crate) const INHERITED: &str = "TIDEGATE_GUARDIAN";
 
 /// A guardian that waits.
 #[derive(Debug)]
@@ -26,11 +32,12 @@ pub(crate) struct Guardian(Child);
 impl Guardian {
     /// Starts one in the calling thread's network namespace.
     pub(crate) fn start(words: &[OsString]) -> io::Result<Self> {
-        let name = std::env::args_os().next().unwrap_or_default();
+        let name = env::args_os().next().unwrap_or_default();
         let child = Command::new(PROGRAM)
             .arg0(name)
             .args(words)
-            .stdin(Stdio::piped())
+            // What it waits for: this process.
+            .stdin(Stdio::from(pidfd_open(getpid(), PidfdFlags::empty())?))
             .stdout(Stdio::null())
             // A signal to all of a terminal's or supervisor's group is not for it.
             .process_group(0)
@@ -38,24 +45,38 @@ impl Guardian {
         Ok(Guardian(child))
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Whether it is there.
     pub(crate) fn waits(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))
     }
 
-    /// Lets it end without doing anything.
-    pub(crate) fn farewell(&mut self) {
-        if let Some(mut pipe) = self.0.stdin.take() {
-            // One that is not there need not be told.
-            let _ = pipe.write_all(FAREWELL);
-        }
+    /// Ends it, without its doing anything.
+    pub(crate) fn dismiss(&mut self) {
+        // One that is not there need not be told.
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Waits for the end of the process that has started this one, at the other end of
-/// standard input, and calls [`release`](crate::release) unless that end was orderly.
-/// Returns how many interfaces were opened.
+/// Ends the guardian that this process has from the program that it was before, if there is one.
+pub(crate) fn dismiss_inherited() {
+    let named = env::var(INHERITED).ok().and_then(|pid| pid.parse().ok());
+    if let Some(pid) = named.and_then(Pid::from_raw)
+        // Nobody's but our own child.
+        && let Ok(None) = waitpid(Some(pid), WaitOptions::NOHANG)
+    {
+        let _ = kill_process(pid, Signal::KILL);
+        let _ = waitpid(Some(pid), WaitOptions::empty());
+    }
+}
+
+/// Waits for the end of the process that has started this one, which is standard input, and
+/// calls [`release`](crate::release). Returns how many interfaces were opened.
 ///
 /// # Errors
 /// As `release`.
@@ -65,12 +86,11 @@ pub fn watch() -> Result<usize> {
     for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&asked)).context("signals")?;
     }
-    let mut said = [0];
+    let daemon = io::stdin();
     loop {
-        match io::stdin().read(&mut said) {
-            Ok(0) => return crate::release(),
-            Ok(_) => return Ok(0),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+        match poll(&mut [PollFd::new(&daemon, PollFlags::IN)], None) {
+            Ok(_) => return crate::release(),
+            Err(Errno::INTR) => {}
             Err(e) => return Err(e).context("standard input"),
         }
     }

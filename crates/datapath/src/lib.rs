@@ -293,6 +293,7 @@ impl Datapath {
             kernel.wait(false);
         }
         predecessor.map_or(Ok(()), Predecessor::remove)?;
+        guardian::dismiss_inherited();
         drop(alone);
         self.settle()?;
         let stop = Arc::clone(&self.stop_watcher);
@@ -407,16 +408,22 @@ impl Datapath {
     /// Does `last` when programs in the kernel have all connections that they may have (at the
     /// latest after half a second), with which this process is to end or to become another: without
     /// [`Datapath::stop`], so that programs go on forwarding, everything else stays closed, and the
-    /// next datapath takes over. Nobody opens the interfaces then, whatever [`Options::crash`] says.
-    /// Where `last` returns, packets go on being decided.
+    /// next datapath takes over. A guardian goes on waiting for the end of the process
+    /// ([`Datapath::heirloom`]). Where `last` returns, packets go on being decided.
     ///
     /// # Errors
     /// The datapath has ended.
     pub fn leave(&self, last: Work) -> Result<()> {
-        if let Some(guardian) = lock(&self.guardian).as_mut() {
-            guardian.farewell();
-        }
         self.worker.tell(Command::Leave(last))
+    }
+
+    /// Name and value that the environment of a program must have which this process becomes:
+    /// by them its datapath knows this one's guardian, and ends it when it has its own.
+    #[must_use]
+    pub fn heirloom(&self) -> (&'static str, Option<String>) {
+        let guardian = lock(&self.guardian);
+        let named = guardian.as_ref().map(|guardian| guardian.id().to_string());
+        (guardian::INHERITED, named)
     }
 
     /// Opens all interfaces again and ends.
@@ -442,7 +449,7 @@ impl Datapath {
         opened?;
         // One that is not told tries once more what has failed here.
         if let Some(mut guardian) = lock(&self.guardian).take() {
-            guardian.farewell();
+            guardian.dismiss();
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use serde::Deserialize;
 
 use crate::orders::output_of;
 
@@ -16,26 +17,32 @@ const STEP: Duration = Duration::from_millis(50);
 /// # Errors
 /// The daemon refuses or does not come back.
 pub(crate) fn run() -> Result<()> {
-    let before = since()?;
+    let before = daemon()?;
     output_of("upgrade", &[])?;
     let begun = Instant::now();
-    // In between nobody answers; the same daemon does once it could not be succeeded.
-    let mut silent = false;
+    // In between nobody answers.
     while begun.elapsed() < PATIENCE {
-        match since() {
-            Ok(now) if now != before => return Ok(()),
-            Ok(_) if silent => bail!("the daemon goes on as it was: its log says why"),
-            Ok(_) => {}
-            Err(_) => silent = true,
+        match daemon() {
+            Ok(now) if now.since != before.since => return Ok(()),
+            Ok(now) if now.failed_upgrades != before.failed_upgrades => {
+                bail!("the daemon goes on as it was: its log says why")
+            }
+            Ok(_) | Err(_) => {}
         }
         sleep(STEP);
     }
     bail!("no daemon answers since")
 }
 
-/// Since when the daemon is up.
-fn since() -> Result<String> {
-    let status: serde_json::Value = serde_json::from_str(&output_of("status", &["--json"])?)?;
-    let since = status.get("since").context("status without `since`")?;
-    Ok(since.to_string())
+/// Which daemon is up.
+#[derive(Deserialize)]
+struct Daemon {
+    since: String,
+    /// One of an earlier version does not say.
+    #[serde(default)]
+    failed_upgrades: u32,
+}
+
+fn daemon() -> Result<Daemon> {
+    Ok(serde_json::from_str(&output_of("status", &["--json"])?)?)
 }
