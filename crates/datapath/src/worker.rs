@@ -314,7 +314,12 @@ impl Worker {
         }
         match side {
             Side::Wire => port.traffic.received += 1,
-            Side::Door => port.traffic.from_sockets += 1,
+            Side::Door => {
+                port.traffic.from_sockets += 1;
+                if let Some(fast) = self.fast.as_ref().filter(|_| port.fast) {
+                    fast.came_from_socket();
+                }
+            }
         }
         let head_len = port.head_len();
         let Some((head, ip)) = frame.bytes.split_at_checked(head_len) else {

@@ -203,6 +203,8 @@ pub mod global {
     pub const LET_IN: usize = 4;
     /// Number of the last bucket of [`super::FLOWS`], of which there are a power of two.
     pub const LAST_BUCKET: usize = 5;
+    /// Frames of this host's sockets that have set out for the engine.
+    pub const SENT_UP: usize = 6;
 }
 
 /// What [`HOPS`] says about a next hop.

@@ -74,7 +74,9 @@ impl Place {
 pub(crate) struct Table {
     kernel: Tables,
     hops: Hops,
-    doorway: Doorway,
+    /// Into this host's sockets, and from them.
+    inward: Doorway,
+    upward: Doorway,
     clock: Clock,
     places: Vec<Place>,
     free: Vec<u32>,
@@ -103,7 +105,8 @@ impl Table {
         Table {
             kernel,
             hops: Hops::default(),
-            doorway: Doorway::default(),
+            inward: Doorway::default(),
+            upward: Doorway::default(),
             clock,
             places: Vec::new(),
             free: Vec::new(),
@@ -231,13 +234,15 @@ impl Table {
             touched.append(&mut self.waiting);
         }
         let mut gone = Vec::new();
-        let come_in = self.kernel.globals.load(global::LET_IN);
-        let empty = self.doorway.is_empty(come_in, self.clock.now());
+        let (globals, now) = (&self.kernel.globals, self.clock.now());
+        let none_inward = self.inward.is_empty(globals.load(global::LET_IN), now);
+        let none_upward = self.upward.is_empty(globals.load(global::SENT_UP), now);
         for at in touched.drain(..) {
             let sent = self.kernel.word(at, gate::SENT);
             let place = &mut self.places[at as usize];
-            // Its packets may be on their way into a socket still.
-            if !empty && place.is_of_socket() {
+            // Its packets may be on their way into a socket still, or from one: what came up last
+            // says so, unless it bears no mark or has been lost.
+            if place.is_of_socket() && !(none_inward && (none_upward || !idle)) {
                 self.fresh = true;
                 if idle {
                     self.waiting.push(at);
@@ -480,7 +485,12 @@ impl Fast {
 
     /// So many frames have been sent to sockets of this host, where a program counts them.
     pub(crate) fn let_in(&self, frames: u64) {
-        lock(&self.table).doorway.let_in(frames);
+        lock(&self.table).inward.count(frames);
+    }
+
+    /// A frame has come from a socket of this host, where a program has counted it.
+    pub(crate) fn came_from_socket(&self) {
+        lock(&self.table).upward.count(1);
     }
 
     /// Whether it would be good to know if any socket has something.

@@ -260,10 +260,11 @@ fn count_aloud(from: &UdpSocket, to: SocketAddr, sent: &Arc<AtomicU32>) -> Busy<
 
 /// The next number that has come, if there is one.
 fn number(socket: &UdpSocket) -> Option<u32> {
-    let mut bytes = [0; 4];
+    let mut bytes = [0; 1500];
     match socket.recv(&mut bytes) {
-        Ok(4) => Some(u32::from_be_bytes(bytes)),
-        Ok(len) => panic!("{len} bytes"),
+        Ok(len) => Some(u32::from_be_bytes(
+            *bytes[..len].first_chunk().expect("a number"),
+        )),
         Err(e) if e.kind() == ErrorKind::WouldBlock => None,
         Err(e) => panic!("{e}"),
     }
@@ -281,6 +282,56 @@ fn rising(socket: &UdpSocket, last: &mut Option<u32>, time: Duration) -> Option<
         *last = Some(next);
     }
     *last
+}
+
+/// The kernel may put off the rest of a frame's way up: a flow is not handed over while one is
+/// on it, whether that frame bears a mark or not.
+#[test]
+fn what_waits_on_its_way_up_is_not_overtaken() {
+    if !may() {
+        return;
+    }
+    let (client, server) = client_and_server();
+    let guard = guard(&server, &filter(&STATEFUL));
+    let (there, here) = (at("10.0.0.1:7"), at("10.0.0.2:40000"));
+    let both = (udp(&client, here), udp(&server, there));
+    stream(&both, there);
+    talk_until_fate(&guard, Fate::Sent, &both, there, 20);
+    // A frame of 600 bytes takes more than two milliseconds, and two are let through at once.
+    let slow = "tc qdisc replace dev tg-eth0 root tbf rate 2mbit burst 1600 limit 1000000";
+    if let Err(why) = server.try_sh(slow) {
+        skipped(&format!("slow ways up take tbf: {why}"));
+        return;
+    }
+    let (outside, own) = &both;
+    outside.set_nonblocking(true).unwrap();
+    let (mut next, mut last) = (0_u32, None);
+    for _ in 0..5 {
+        let (stale, sent) = (fate(&guard, Fate::Stale), fate(&guard, Fate::Sent));
+        // All flows come up again.
+        guard.load(Family::V4, &filter(&STATEFUL));
+        for time in 0..30 {
+            let mut datagram = [0; 600];
+            datagram[..4].copy_from_slice(&next.to_be_bytes());
+            own.send_to(&datagram, here).unwrap();
+            next += 1;
+            // The first ones go up together.
+            if time >= 8 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        rising(outside, &mut last, Duration::from_millis(100));
+        assert_eq!(last, Some(next - 1));
+        assert!(fate(&guard, Fate::Stale) > stale);
+        // It goes down again, when nothing is between.
+        let until = Instant::now() + Duration::from_secs(10);
+        while fate(&guard, Fate::Sent) == sent {
+            own.send_to(&next.to_be_bytes(), here).unwrap();
+            next += 1;
+            rising(outside, &mut last, Duration::from_millis(20));
+            assert!(Instant::now() < until, "{:?}", guard.datapath.report());
+        }
+    }
 }
 
 /// Under load, in both directions: once it is acknowledged that packets are dropped, none

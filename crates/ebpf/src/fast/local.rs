@@ -39,6 +39,7 @@ pub(super) fn egress(secrets: &Secrets) -> Asm {
     mark_known(&mut a, secrets, SOURCE);
     a.bind(up);
     count_fate(&mut a);
+    count(&mut a, global::SENT_UP);
     // As the filter behind would: between there may still be a predecessor's program.
     door(&mut a, 1, next);
     a.call(helper::REDIRECT);
@@ -61,13 +62,18 @@ fn sent_on(a: &mut Asm, secrets: &Secrets, own: Label) {
 
 /// Lets in what comes from the engine, and counts it.
 pub(super) fn let_in(a: &mut Asm) {
+    count(a, global::LET_IN);
+    a.mov(Reg::R0, answer::PASS);
+    a.exit();
+}
+
+/// Adds one to a word of the globals.
+fn count(a: &mut Asm, which: usize) {
     let none = a.label();
     a.store(Size::W, Reg::R10, INDEX, 0);
     look_up(a, &GLOBALS, INDEX);
     a.jump_if(Cond::Eq, Reg::R0, 0, none);
     a.mov(Reg::R1, 1);
-    a.fetch_add(Reg::R0, word(global::LET_IN), Reg::R1);
+    a.fetch_add(Reg::R0, word(which), Reg::R1);
     a.bind(none);
-    a.mov(Reg::R0, answer::PASS);
-    a.exit();
 }
