@@ -62,11 +62,13 @@ fn tables(
             *sets = read;
         }
     }
-    for words in nfacct.as_array().into_iter().flatten() {
-        let words = words.as_array().context("nfacct")?;
-        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-        if let Some(all) = accounts::all(engine.shared_mut()) {
-            let words = [&["add"], words.as_slice()].concat();
+    if let Some(all) = accounts::all(engine.shared_mut()) {
+        // A router that serves several cases has none of those before.
+        nfacct::run(all, &["flush"], "", &HashMap::new(), 0);
+        for words in nfacct.as_array().into_iter().flatten() {
+            let words = words.as_array().context("nfacct")?;
+            let words = words.iter().filter_map(Value::as_str);
+            let words: Vec<&str> = ["add"].into_iter().chain(words).collect();
             nfacct::run(all, &words, "", &HashMap::new(), 0);
         }
     }
