@@ -65,6 +65,8 @@ pub(crate) struct Stream {
     pub(crate) back: bool,
     /// Whether all flows have one address, and only ports differ.
     pub(crate) one_address: bool,
+    /// Whether all have the other address in common too; else that is as many as ports.
+    pub(crate) one_server: bool,
     pub(crate) flows: u32,
 }
 
@@ -117,17 +119,19 @@ impl Stream {
             false => (flow / PORTS, flow % PORTS),
         };
         let mut own = *self;
-        let end = if self.back {
-            &mut own.dst
-        } else {
-            &mut own.src
+        let (end, other) = match self.back {
+            true => (&mut own.dst, &mut own.src),
+            false => (&mut own.src, &mut own.dst),
         };
         *end = (u32::from_be_bytes(*end) + host).to_be_bytes();
+        if !self.one_server {
+            *other = (u32::from_be_bytes(*other) + port).to_be_bytes();
+        }
         own.packet_with(FIRST_PORT + port as u16)
     }
 
     /// R8: the frame. Writes the first flow's headers, then R6, which is added to the low
-    /// half of the flow's address, and R7, to its port.
+    /// half of the flow's address, and R7, to its port and the other address.
     fn code(&self, device: u32) -> Asm {
         use Reg as R;
         let mut a = Asm::new();
@@ -162,19 +166,25 @@ impl Stream {
             let word = i32::from(u16::from_ne_bytes([word[0], word[1]]));
             a.store(Size::H, R::R8, at as i16 * 2, word);
         }
-        let (low, port) = if self.back { (32, 36) } else { (28, 34) };
+        let (low, other, port) = match self.back {
+            true => (32, 28, 36),
+            false => (28, 32, 34),
+        };
         let half = |at: usize| i32::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
-        for (at, more) in [(low, R::R6), (port, R::R7)] {
+        let servers = (!self.one_server).then_some((other, R::R7));
+        let places = [(low, R::R6), (port, R::R7)].into_iter().chain(servers);
+        for (at, more) in places {
             a.mov(R::R1, more);
             a.alu(Op::Add, R::R1, half(at));
             a.swap(R::R1, 16);
             a.store(Size::H, R::R8, at as i16, R::R1);
         }
         // Both sums change by what is added (RFC 1624).
-        for (at, both) in [(24, false), (40, true)] {
+        let server = usize::from(!self.one_server);
+        for (at, times) in [(24, server), (40, server + 1)] {
             a.mov(R::R1, 0xffff - half(at));
             a.alu(Op::Add, R::R1, R::R6);
-            if both {
+            for _ in 0..times {
                 a.alu(Op::Add, R::R1, R::R7);
             }
             for _ in 0..2 {

@@ -108,16 +108,20 @@ fn surroundings() -> Arc<Env> {
         mac: None,
         loopback: false,
     };
-    let clients = Route {
-        to: prefix(0x0a40_0000, 10),
+    let route = |to, dev, via| Route {
+        to,
         table: 254,
         kind: RouteType::Unicast,
-        dev: Some(INSIDE),
-        via: Some(0x0a00_0003),
+        dev: Some(dev),
+        via: Some(via),
         src: None,
         realm: 0,
         metric: 0,
     };
+    let routes = [
+        route(prefix(0x0a40_0000, 10), INSIDE, 0x0a00_0003),
+        route(prefix(0x0a02_0000, 16), OUTSIDE, 0x0a01_0003),
+    ];
     let interfaces = vec![
         interface(INSIDE, "eth0", 0x0a00_0001),
         interface(OUTSIDE, "eth1", 0x0a01_0001),
@@ -126,5 +130,5 @@ fn surroundings() -> Arc<Env> {
         forward4: true,
         ..Settings::default()
     };
-    Arc::new(Env::new(interfaces, &[clients], &[], settings))
+    Arc::new(Env::new(interfaces, &routes, &[], settings))
 }

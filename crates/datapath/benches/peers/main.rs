@@ -60,7 +60,10 @@ const QUESTIONS: [Question; 3] = [
         name: "established",
         title: "UDP of 4,096 established flows, the rule for them first",
         sizes: &[1, 100, 1_000, 10_000],
-        case: |rules| Case::new("established", FLOWS, rules),
+        case: |rules| Case {
+            one_server: true,
+            ..Case::new("established", FLOWS, rules)
+        },
     },
     Question {
         name: "last",
@@ -68,6 +71,7 @@ const QUESTIONS: [Question; 3] = [
         sizes: &[1, 10, 100, 1_000, 10_000],
         case: |rules| Case {
             stateless: true,
+            one_server: true,
             ..Case::new("last", FLOWS, rules)
         },
     },
@@ -77,6 +81,7 @@ const QUESTIONS: [Question; 3] = [
         sizes: &[1, 10, 100, 1_000, 10_000],
         case: |rules| Case {
             stateless: true,
+            one_server: true,
             flood: true,
             ..Case::new("dropped", 1 << 24, rules)
         },

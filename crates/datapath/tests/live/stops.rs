@@ -51,6 +51,7 @@ fn source(net: &Net, dst: [u8; 4]) -> Source {
         port: 7000,
         back: false,
         one_address: false,
+        one_server: true,
         flows: 1 << 24,
     };
     Source::new(&net.outside, &stream)
