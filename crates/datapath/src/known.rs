@@ -1,13 +1,12 @@
 //! The tuples of all connections, where programs see them.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData};
 use std::os::fd::AsFd;
-use tidegate_ebpf::sender::{KNOWN, PLACES, place};
+use tidegate_ebpf::sender::{Census, Change, KNOWN, WORDS};
 use tidegate_engine::Engine;
 use tidegate_engine::conntrack::Tuple;
 use tidegate_engine::conntrack::register::Register;
@@ -15,7 +14,7 @@ use tidegate_sys::SharedWords;
 
 use crate::fast::{map, shared};
 
-/// A table by hash of how many tuples there are: [`KNOWN`].
+/// A table by hash of whether there are tuples: [`KNOWN`].
 #[derive(Debug)]
 pub(crate) struct Known {
     /// The table's file descriptor.
@@ -23,18 +22,31 @@ pub(crate) struct Known {
 }
 
 #[derive(Debug)]
-struct Counters(Arc<SharedWords>);
+struct Writer {
+    census: Census,
+    words: SharedWords,
+}
 
-impl Register for Counters {
+impl Writer {
+    fn write(&self, change: Option<Change>) {
+        if let Some(Change { word, value }) = change {
+            self.words.store(word, value);
+        }
+    }
+}
+
+impl Register for Writer {
     fn enters(&mut self, tuples: &[Tuple; 2]) {
-        for at in tuples.iter().map(place) {
-            self.0.store(at, self.0.load(at).saturating_add(1));
+        for tuple in tuples {
+            let change = self.census.enters(tuple);
+            self.write(change);
         }
     }
 
     fn leaves(&mut self, tuples: &[Tuple; 2]) {
-        for at in tuples.iter().map(place) {
-            self.0.store(at, self.0.load(at).saturating_sub(1));
+        for tuple in tuples {
+            let change = self.census.leaves(tuple);
+            self.write(change);
         }
     }
 }
@@ -51,9 +63,11 @@ impl Known {
             .context("the kernel does not take the table of connections")?;
         let known = map(&mut loaded, KNOWN.name)?;
         let table = descriptor(&known)?;
-        let words = Arc::new(shared(known, PLACES)?);
-        let register = Box::new(Counters(words));
-        engine.conntrack_mut().set_register(register);
+        let register = Writer {
+            census: Census::default(),
+            words: shared(known, WORDS)?,
+        };
+        engine.conntrack_mut().set_register(Box::new(register));
         Ok(Known { table })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData};
 use std::os::fd::{AsFd, AsRawFd};
-use tidegate_ebpf::sender::{KNOWN, MAPS, Making, NOW, PLACES, Side, now, place, program};
+use tidegate_ebpf::sender::{Census, KNOWN, MAPS, Making, NOW, Side, WORDS, now, program};
 use tidegate_engine::conntrack::Tuple;
 use tidegate_engine::conntrack::register::Register;
 use tidegate_engine::env::IfIndex;
@@ -315,18 +315,18 @@ fn random_packet(dice: &mut Dice, family: Family) -> Vec<u8> {
 }
 
 #[derive(Debug)]
-struct Known(SharedWords);
+struct Known(Census, SharedWords);
 
 impl Register for Known {
     fn enters(&mut self, tuples: &[Tuple; 2]) {
-        for at in tuples.iter().map(place) {
-            self.0.store(at, self.0.load(at) + 1);
+        for change in tuples.iter().filter_map(|t| self.0.enters(t)) {
+            self.1.store(change.word, change.value);
         }
     }
 
     fn leaves(&mut self, tuples: &[Tuple; 2]) {
-        for at in tuples.iter().map(place) {
-            self.0.store(at, self.0.load(at) - 1);
+        for change in tuples.iter().filter_map(|t| self.0.leaves(t)) {
+            self.1.store(change.word, change.value);
         }
     }
 }
@@ -386,7 +386,7 @@ fn compare(dice: &mut Dice, family: Family, object: &[u8]) -> (usize, usize) {
     let fd = |name: &str| tables.iter().find(|(n, _)| *n == name).unwrap().1.fd();
     let words = |name, count| SharedWords::map(fd(name).as_fd(), count).unwrap();
     words(NOW.name, now::WORDS).store(now::EPOCH, 5);
-    let known = Known(words(KNOWN.name, PLACES));
+    let known = Known(Census::default(), words(KNOWN.name, WORDS));
     engine.conntrack_mut().set_register(Box::new(known));
     let side = |family| Side {
         rules: engine.rules(family),
@@ -426,7 +426,7 @@ fn compare(dice: &mut Dice, family: Family, object: &[u8]) -> (usize, usize) {
     }
     // Who has come goes.
     engine.forget();
-    let known = words(KNOWN.name, PLACES);
-    assert!((0..PLACES).all(|at| known.load(at) == 0), "{text}");
+    let known = words(KNOWN.name, WORDS);
+    assert!((0..WORDS).all(|at| known.load(at) == 0), "{text}");
     (dropped, refused)
 }

@@ -11,9 +11,11 @@
 //! hold, given what can be read from the packet; `walk` lets a rule drop only if it must
 //! hold, and gives up where a rule that lets pass may hold.
 
+mod census;
 mod read;
 mod walk;
 
+pub use census::{Census, Change};
 pub(crate) use read::is_registered;
 
 use tidegate_conntrack::Tuple;
@@ -27,14 +29,17 @@ use crate::rules::{CONTEXT, Facts, Given, INDEX, LEAST, LENGTH, OUT_DEVICE};
 /// Places of [`KNOWN`].
 pub const PLACES: usize = 1 << PLACE_BITS;
 const PLACE_BITS: i32 = 19;
+/// Words of [`KNOWN`].
+pub const WORDS: usize = PLACES / 64;
 
-/// By hash of addresses and ports ([`place`]), how many of the connections' tuples have it.
+/// By hash of addresses and ports ([`place`]), a bit: whether a connection's tuple has it. So
+/// small that caches keep it, for floods ask about places at random. [`Census`] counts.
 pub static KNOWN: Map = Map {
     name: "known",
     kind: Kind::Array,
     key: 4,
-    value: 8,
-    entries: PLACES as u32,
+    value: WORDS as u32 * 8,
+    entries: 1,
     locked: false,
     shared: true,
 };

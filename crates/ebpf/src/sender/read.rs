@@ -128,7 +128,10 @@ pub(crate) fn is_registered(a: &mut Asm, family: Family, known: Label, pass: Lab
         Family::V4 => (IP + 9, IP + 12, 2, proto::ICMP),
         Family::V6 => (IP + 6, IP + 8, 8, proto::ICMPV6),
     };
-    // R1: the hash. R4: the word of ports.
+    a.store(Size::W, R::R10, INDEX, 0);
+    look_up(a, &KNOWN);
+    a.jump_if(Cond::Eq, R::R0, 0, pass);
+    // R0: the table. R1: the hash. R4: the word of ports.
     a.load(Size::B, R::R1, R::R10, proto_at);
     a.constant(R::R3, FACTOR);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), ports);
@@ -158,12 +161,17 @@ pub(crate) fn is_registered(a: &mut Asm, family: Family, known: Label, pass: Lab
         a.alu(Op::Rsh, R::R2, 32);
         a.alu(Op::Xor, R::R1, R::R2);
     }
+    // The last bits choose one of a word's.
     a.alu(Op::Rsh, R::R1, 64 - PLACE_BITS);
-    a.store(Size::W, R::R10, INDEX, R::R1);
-    look_up(a, &KNOWN);
-    a.jump_if(Cond::Eq, R::R0, 0, pass);
-    a.load(Size::D, R::R1, R::R0, 0);
-    a.jump_if(Cond::Ne, R::R1, 0, known);
+    a.mov(R::R2, R::R1);
+    a.alu(Op::And, R::R1, 63);
+    a.alu(Op::Rsh, R::R2, 6);
+    a.alu(Op::Lsh, R::R2, 3);
+    a.alu(Op::Add, R::R0, R::R2);
+    a.load(Size::D, R::R2, R::R0, 0);
+    a.alu(Op::Rsh, R::R2, R::R1);
+    a.alu(Op::And, R::R2, 1);
+    a.jump_if(Cond::Ne, R::R2, 0, known);
 }
 
 /// Goes to `known` for ICMP messages about other packets.
