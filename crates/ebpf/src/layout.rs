@@ -187,6 +187,8 @@ pub mod turn {
     pub const TICK: usize = 2;
     /// See [`TICK`].
     pub const TIME: usize = 3;
+    /// The sum of a packet that is handed to a program of [`crate::stop`], or 0.
+    pub const SUM: usize = 4;
 }
 
 /// Words of the globals.

@@ -31,7 +31,15 @@ const MOST_PLACES: u32 = 1 << 24;
 /// Where links are kept alive for the time after a crash.
 const PINS: &str = "/sys/fs/bpf";
 /// The tables of [`Shared`].
-const SHARED: [&tidegate_ebpf::Map; 6] = [&GLOBALS, &DOORS, &FATES, &SUMS, &STOPS, &EARLY_STOPS];
+const SHARED: [&tidegate_ebpf::Map; 7] = [
+    &GLOBALS,
+    &DOORS,
+    &FATES,
+    &SUMS,
+    &TURNS,
+    &STOPS,
+    &EARLY_STOPS,
+];
 /// Tables that are pinned as well, for a successor.
 pub(super) const PINNED: [&str; 3] = [GATES.name, CONNECTIONS.name, GLOBALS.name];
 /// `BPF_FS_MAGIC`

@@ -9,11 +9,13 @@ use tidegate_wire::proto;
 use super::find::find;
 use super::frame::{
     CHECK, DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, HOP_PLACE, IP, IP_LEN, KEY, L4, NOW,
-    PLACE, PROTO, PSEUDO, answer, helper, note, xdp,
+    PLACE, PROTO, PSEUDO, SUM, answer, helper, note, xdp,
 };
 use super::parse::{Exits, fold, headers};
-use super::send::{ETHERNET_HEADER, addresses, ipv4, one_less, translates};
-use super::sum::store;
+use super::send::{
+    ADDRESSES, ETHERNET_HEADER, IPV4, WRITTEN, addresses, ipv4, one_less, translates,
+};
+use super::sum::{put, store};
 use super::take::take;
 use super::{CONTEXT, PATH, Secrets, clear, count_fate, send, sum, turn};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
@@ -81,7 +83,7 @@ pub(super) fn find_hop(a: &mut Asm, pass: Label) {
 pub(super) fn verify(a: &mut Asm) {
     use Reg as R;
     let (fine, bad, some) = (a.label(), a.label(), a.label());
-    let (long, summed, unknown, whole) = (a.label(), a.label(), a.label(), a.label());
+    let (summed, unknown, whole) = (a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, DOUBT);
     a.jump_if(Cond::Ne, R::R1, 0, fine);
     a.load(Size::W, R::R1, R::R10, PROTO);
@@ -89,9 +91,8 @@ pub(super) fn verify(a: &mut Asm) {
     a.load(Size::W, R::R1, R::R10, CHECK);
     a.jump_if(Cond::Eq, R::R1, 0, fine);
     a.bind(some);
-    sum::short(a, Front::Xdp, long);
-    a.jump(summed);
-    a.bind(long);
+    a.load(Size::W, R::R0, R::R10, SUM);
+    a.jump_if(Cond::Ne, R::R0, 0, summed);
     sum::up(a, helper::XDP_LOAD_BYTES, unknown);
     a.bind(summed);
     a.jump_if(Cond::Eq, R::R0, 0xffff, fine);
@@ -134,14 +135,18 @@ fn store_sum(a: &mut Asm, sum: Reg) {
 /// Rewrites the packet as its path says and sends it on.
 fn on(a: &mut Asm) {
     use Reg as R;
-    let (v6, transport) = (a.label(), a.label());
-    send::address(a);
+    let (v6, far, transport) = (a.label(), a.label(), a.label());
     a.load(Size::B, R::R1, R::R10, KEY + 5);
     a.jump_if(Cond::Ne, R::R1, 4, v6);
     ipv4(a);
+    put(a, Front::Xdp, &[ADDRESSES, IPV4].concat(), WRITTEN, far);
+    a.jump(transport);
+    a.bind(far);
+    send::address(a);
     store(a, Front::Xdp, 0, ETHERNET, ETHERNET_HEADER + 20);
     a.jump(transport);
     a.bind(v6);
+    send::address(a);
     addresses(a, IP + 8, 16);
     one_less(a, IP + 7);
     store(a, Front::Xdp, 0, ETHERNET, ETHERNET_HEADER + 40);

@@ -1,7 +1,7 @@
 //! Whose a packet is.
 
 use super::frame::{DIR, EPOCH, Front, INDEX, KEY, PLACE, helper};
-use super::{CONTEXT, GATE, PATH, Secrets, early, leave, look_up, send, turn, word};
+use super::{CONTEXT, GATE, PATH, Secrets, early, leave, look_up, send, sum, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{
     BUCKET, FLOWS, Fate, GATES, GLOBALS, HASH, Hook, MIX_FACTOR, MIX_INDEX, MIX_TAG, gate, global,
@@ -24,7 +24,11 @@ pub(super) fn find(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook),
     a.load(Size::D, R::R1, R::R0, word(global::EPOCH));
     a.store(Size::D, R::R10, EPOCH, R::R1);
     a.load(Size::D, R::R9, R::R0, word(global::LAST_BUCKET));
-    whose(a, secrets, stranger);
+    bucket(a, secrets, unknown);
+    if hook == Hook::Ingress {
+        sum::note(a, front);
+    }
+    whose(a, stranger);
     look_up(a, &GATES, PLACE);
     a.jump_if(Cond::Eq, R::R0, 0, unknown);
     a.mov(GATE, R::R0);
@@ -44,9 +48,12 @@ pub(super) fn find(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook),
     }
     a.jump(found);
     a.bind(stranger);
-    turn::end(a);
     if hook == Hook::Ingress {
+        turn::hand_sum(a);
+        turn::end(a);
         stop(a, front);
+    } else {
+        turn::end(a);
     }
     a.jump(none);
     a.bind(unknown);
@@ -71,11 +78,15 @@ fn stop(a: &mut Asm, front: Front) {
     a.call(helper::TAIL_CALL);
 }
 
-/// Looks the key up in the index, whose last bucket's number is in R9: [`PLACE`] and [`DIR`]
-/// become whose it probably is.
-fn whose(a: &mut Asm, secrets: &Secrets, stranger: Label) {
+/// Where the index has whom [`bucket`] looks for, and by which tag.
+const BUCKET_AT: Reg = Reg::R7;
+const TAG: Reg = Reg::R8;
+
+/// Finds the key's bucket in the index, whose last bucket's number is in R9. The first load
+/// has it fetched while the packet is summed up: of many flows no cache has it.
+fn bucket(a: &mut Asm, secrets: &Secrets, unknown: Label) {
     use Reg as R;
-    let (v4, found) = (a.label(), a.label());
+    let v4 = a.label();
     let product = |a: &mut Asm, i: usize| {
         a.load(Size::W, R::R1, R::R10, KEY + 4 * i as i16);
         a.constant(R::R2, secrets.hash[i]);
@@ -99,23 +110,31 @@ fn whose(a: &mut Asm, secrets: &Secrets, stranger: Label) {
     a.alu(Op::Xor, R::R0, R::R1);
     a.constant(R::R1, MIX_FACTOR);
     a.alu(Op::Mul, R::R0, R::R1);
-    a.mov(R::R8, R::R0);
-    a.alu(Op::Rsh, R::R8, MIX_TAG);
-    a.alu(Op::Or, R::R8, 1);
+    a.mov(TAG, R::R0);
+    a.alu(Op::Rsh, TAG, MIX_TAG);
+    a.alu(Op::Or, TAG, 1);
     a.alu(Op::Rsh, R::R0, MIX_INDEX);
     a.alu(Op::And, R::R0, R::R9);
     a.store(Size::W, R::R10, INDEX, R::R0);
     look_up(a, &FLOWS, INDEX);
-    a.jump_if(Cond::Eq, R::R0, 0, stranger);
+    a.jump_if(Cond::Eq, R::R0, 0, unknown);
+    a.mov(BUCKET_AT, R::R0);
+    a.load(Size::D, R::R1, BUCKET_AT, 0);
+}
+
+/// Looks through the bucket: [`PLACE`] and [`DIR`] become whose the packet probably is.
+fn whose(a: &mut Asm, stranger: Label) {
+    use Reg as R;
+    let found = a.label();
     let slots = [(); BUCKET].map(|()| a.label());
     for (i, there) in slots.into_iter().enumerate() {
-        a.load(Size::W, R::R1, R::R0, word(i) + slot::TAG);
-        a.jump_if32(Cond::Eq, R::R1, R::R8, there);
+        a.load(Size::W, R::R1, BUCKET_AT, word(i) + slot::TAG);
+        a.jump_if32(Cond::Eq, R::R1, TAG, there);
     }
     a.jump(stranger);
     for (i, there) in slots.into_iter().enumerate() {
         a.bind(there);
-        a.load(Size::W, R::R1, R::R0, word(i) + slot::WHOSE);
+        a.load(Size::W, R::R1, BUCKET_AT, word(i) + slot::WHOSE);
         a.jump(found);
     }
     a.bind(found);

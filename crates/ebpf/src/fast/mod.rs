@@ -249,9 +249,10 @@ pub(crate) fn look_for_packet(a: &mut Asm, secrets: &Secrets, front: Front, out:
 }
 
 /// Goes to `out` with a packet that has been read and whose transport checksum is wrong, or
-/// could not be verified.
+/// could not be verified; the program before has summed it up.
 pub(crate) fn verify(a: &mut Asm, front: Front, out: Label) {
     a.store(Size::W, Reg::R10, DOUBT, 0);
+    turn::take_sum(a, out);
     match front {
         Front::Tcx => send::verify(a),
         Front::Xdp => early::verify(a),

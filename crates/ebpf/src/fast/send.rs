@@ -4,7 +4,7 @@ use tidegate_wire::proto;
 
 use super::frame::{
     CHECK, DOUBT, ETH_P_IP, ETHERNET, Front, HOP, HOP_PLACE, INDEX, IP, IP_LEN, NEIGHBOUR, NOW,
-    PROTO, PSEUDO, answer, helper, skb,
+    PROTO, PSEUDO, SUM, answer, helper, skb,
 };
 use super::parse::{fold, header_sum};
 use super::{CONTEXT, PATH, Secrets, count_fate, look_up, stack, sum, turn, word};
@@ -20,11 +20,26 @@ const AF_INET: i32 = 2;
 const AF_INET6: i32 = 10;
 pub(super) const ETHERNET_HEADER: i32 = 14;
 
+/// What is written to a frame: from where on the stack, where to, and how wide. Each is read
+/// as it was written, or the processor waits until it is in the cache.
+type Piece = (i16, i16, Size);
+/// Ethernet addresses of the next hop.
+pub(super) const ADDRESSES: &[Piece] = &[(HOP, 0, Size::D), (HOP + 8, 8, Size::W)];
+/// All that changes in an IPv4 header: TTL, sum and addresses.
+pub(super) const IPV4: &[Piece] = &[
+    (IP + 8, 22, Size::B),
+    (IP + 10, 24, Size::H),
+    (IP + 12, 26, Size::W),
+    (IP + 16, 30, Size::W),
+];
+/// So many bytes of the frame they are in.
+pub(super) const WRITTEN: i32 = ETHERNET_HEADER + 20;
+
 /// Verifies the transport checksum unless somebody has. A packet that fails, or is too long to
 /// be summed up here, gets a doubt. Uses R9.
 pub(super) fn verify(a: &mut Asm) {
     use Reg as R;
-    let (fine, bad, some, long) = (a.label(), a.label(), a.label(), a.label());
+    let (fine, bad, some) = (a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, DOUBT);
     a.jump_if(Cond::Ne, R::R1, 0, fine);
     // Segments are joined only when their sums are right, and cut ones get theirs later.
@@ -35,9 +50,8 @@ pub(super) fn verify(a: &mut Asm) {
     a.load(Size::W, R::R1, R::R10, CHECK);
     a.jump_if(Cond::Eq, R::R1, 0, fine);
     a.bind(some);
-    sum::short(a, Front::Tcx, long);
-    a.jump_if(Cond::Eq, R::R0, 0xffff, fine);
-    a.bind(long);
+    a.load(Size::W, R::R1, R::R10, SUM);
+    a.jump_if(Cond::Eq, R::R1, 0xffff, fine);
     counts(a, fine);
     // The card has verified it.
     a.mov(R::R1, CONTEXT);
@@ -99,15 +113,13 @@ pub(super) fn address(a: &mut Asm) {
     }
 }
 
-/// R9: whether the header on the stack is for the next hop now, whose address the kernel need
-/// not find then.
+/// R9: whether the next hop's addresses are at [`HOP`], which the kernel need not find then.
 fn address_known(a: &mut Asm) {
     let (unknown, done) = (a.label(), a.label());
     a.load(Size::W, Reg::R1, PATH, at::HOP);
     a.jump_if(Cond::Eq, Reg::R1, 0, unknown);
     a.store(Size::W, Reg::R10, HOP_PLACE, Reg::R1);
     hop(a, unknown);
-    address(a);
     a.mov(Reg::R9, 1);
     a.jump(done);
     a.bind(unknown);
@@ -122,7 +134,7 @@ pub(super) fn on(a: &mut Asm, secrets: &Secrets) {
     a.load(Size::B, R::R1, PATH, at::KIND);
     a.jump_if(Cond::Ne, R::R1, OUT, goes_on);
     address_known(a);
-    network(a, Hook::Ingress);
+    network(a, Hook::Ingress, true);
     translate(a);
     a.store(Size::W, R::R10, DOUBT, Fate::Forwarded as i32);
     count_fate(a);
@@ -140,7 +152,7 @@ pub(super) fn pass(a: &mut Asm, hook: Hook, fate: Fate) {
     use Reg as R;
     let done = a.label();
     translates(a, done);
-    network(a, hook);
+    network(a, hook, false);
     translate(a);
     a.bind(done);
     turn::end(a);
@@ -183,27 +195,48 @@ fn redirect(a: &mut Asm) {
     a.exit();
 }
 
-/// The headers on the stack as they are to be, and into the frame with them. R9 stays.
-fn network(a: &mut Asm, hook: Hook) {
+/// The headers as they are to be, into the frame; `out`: with the next hop's addresses, if R9
+/// says that they are known. R9 stays.
+fn network(a: &mut Asm, hook: Hook, out: bool) {
     use Reg as R;
-    let (v6, done) = (a.label(), a.label());
+    let (v6, far, done) = (a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, CONTEXT, skb::PROTOCOL);
     a.jump_if(Cond::Ne, R::R1, ETH_P_IP, v6);
     ipv4(a);
-    // The header's sum is the same as before, and the card's does not cover Ethernet.
-    match hook {
-        Hook::Ingress => sum::store(a, Front::Tcx, 0, ETHERNET, ETHERNET_HEADER + 20),
-        // TCP keeps what it sends, and of a program that writes to memory itself the kernel
-        // copies every such frame's headers first.
-        Hook::Egress => store(a, 0, ETHERNET, ETHERNET_HEADER + 20, 0),
+    // The header's sum is the same as before, and the card's does not cover Ethernet. TCP
+    // keeps what it sends, and of a program that writes to memory itself the kernel copies
+    // every such frame's headers first.
+    if hook == Hook::Ingress {
+        sum::put(a, Front::Tcx, IPV4, WRITTEN, far);
+        if out {
+            a.jump_if(Cond::Eq, R::R9, 0, done);
+            sum::put(a, Front::Tcx, ADDRESSES, WRITTEN, far);
+        }
+        a.jump(done);
+        a.bind(far);
     }
+    if out {
+        known_address(a);
+    }
+    store(a, 0, ETHERNET, WRITTEN, 0);
     a.jump(done);
     a.bind(v6);
     addresses(a, IP + 8, 16);
     one_less(a, IP + 7);
+    if out {
+        known_address(a);
+    }
     store(a, 0, ETHERNET, ETHERNET_HEADER, 0);
     store(a, ETHERNET_HEADER, IP, 40, RECOMPUTE);
     a.bind(done);
+}
+
+/// The next hop's addresses into the header on the stack, if R9 says that they are known.
+fn known_address(a: &mut Asm) {
+    let unknown = a.label();
+    a.jump_if(Cond::Eq, Reg::R9, 0, unknown);
+    address(a);
+    a.bind(unknown);
 }
 
 /// The IPv4 header on the stack as it is to be.

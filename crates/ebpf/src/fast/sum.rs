@@ -1,6 +1,6 @@
 //! Sums over what a frame carries, and pieces of frames written back.
 
-use super::frame::{Front, INDEX, IP_LEN, LEN, PSEUDO, helper};
+use super::frame::{Front, INDEX, IP_LEN, LEN, PSEUDO, SUM, helper};
 use super::parse::{fold, pieces, reach};
 use super::send::ETHERNET_HEADER;
 use super::{CONTEXT, look_up, stack};
@@ -11,9 +11,18 @@ use crate::layout::{SCRATCH, SUMS};
 /// kernel's help is worth its call.
 const SHORT: i32 = 64;
 
+/// Notes the packet's sum at [`SUM`] when it is short. Uses R0 to R5.
+pub(super) fn note(a: &mut Asm, front: Front) {
+    let long = a.label();
+    a.store(Size::W, Reg::R10, SUM, 0);
+    short(a, front, long);
+    a.store(Size::W, Reg::R10, SUM, Reg::R0);
+    a.bind(long);
+}
+
 /// R0: the folded sum over pseudo-header, transport header and payload; goes to `long` when
 /// that is more than [`SHORT`], or not in the memory that programs may read.
-pub(super) fn short(a: &mut Asm, front: Front, long: Label) {
+fn short(a: &mut Asm, front: Front, long: Label) {
     use Reg as R;
     let tail = a.label();
     a.load(Size::W, R::R5, R::R10, IP_LEN);
@@ -95,6 +104,16 @@ pub(super) fn up(a: &mut Asm, load: i32, bad: Label) {
     a.call(helper::CSUM_DIFF);
     a.jump_if(Cond::Slt, R::R0, 0, bad);
     fold(a, R::R0, R::R1);
+}
+
+/// Writes pieces of the stack to the frame, each to its place there, from whose beginning they
+/// reach `len` bytes; goes to `far` where the program cannot write itself.
+pub(super) fn put(a: &mut Asm, front: Front, pieces: &[(i16, i16, Size)], len: i32, far: Label) {
+    reach(a, front, 0.into(), len, far);
+    for (from, to, size) in pieces {
+        a.load(*size, Reg::R3, Reg::R10, *from);
+        a.store(*size, Reg::R2, *to, Reg::R3);
+    }
 }
 
 /// Writes a piece of the stack to the frame, where it has been read from.
