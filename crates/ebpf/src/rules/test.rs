@@ -48,8 +48,17 @@ fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
             wide(a, test, yes, no);
         }
         (field, family) => {
-            value(a, field, family, no);
-            narrow(a, test, yes, no);
+            let size = value(a, field, family, no);
+            match exact(test, size) {
+                Some(wanted) => {
+                    a.jump_if32(Cond::Ne, VALUE, wanted, no);
+                    a.jump(yes);
+                }
+                None => {
+                    in_order(a, size);
+                    narrow(a, test, yes, no);
+                }
+            }
         }
     }
 }
@@ -66,16 +75,24 @@ fn interface(a: &mut Asm, facts: &Facts<'_>, (test, device): (&Test, i16), yes: 
     a.jump(no);
 }
 
-/// Loads a field of at most 64 bits; goes to `no` when it is not there.
-fn value(a: &mut Asm, field: Field, family: Family, no: Label) {
+/// Loads a field of at most 64 bits; goes to `no` when it is not there. Returns how wide it
+/// is in the network's order, a single byte where it is in this machine's.
+fn value(a: &mut Asm, field: Field, family: Family, no: Label) -> Size {
     let (size, at) = match (field, family) {
-        (Field::Length, _) => return a.mov(VALUE, LENGTH),
-        (Field::L4Len, _) => return a.mov(VALUE, REST),
+        (Field::Length, _) => {
+            a.mov(VALUE, LENGTH);
+            return Size::B;
+        }
+        (Field::L4Len, _) => {
+            a.mov(VALUE, REST);
+            return Size::B;
+        }
         (Field::Tos, Family::V6) => {
             a.load(Size::H, VALUE, Reg::R10, IP);
             a.swap(VALUE, 16);
             a.alu(Op::Rsh, VALUE, 4);
-            return a.alu(Op::And, VALUE, 0xff);
+            a.alu(Op::And, VALUE, 0xff);
+            return Size::B;
         }
         (Field::IcmpTypeCode, _) => {
             icmp_only(a, family, no);
@@ -93,14 +110,36 @@ fn value(a: &mut Asm, field: Field, family: Family, no: Label) {
         (Field::Dport, _) => (Size::H, L4 + 2),
         (Field::Src, _) => (Size::W, IP + 12),
         (Field::Dst, _) => (Size::W, IP + 16),
-        _ => return a.jump(no),
+        _ => {
+            a.jump(no);
+            return Size::B;
+        }
     };
     a.load(size, VALUE, Reg::R10, at);
+    size
+}
+
+fn in_order(a: &mut Asm, size: Size) {
     match size {
         Size::H => a.swap(VALUE, 16),
         Size::W => a.swap(VALUE, 32),
         Size::B | Size::D => {}
     }
+}
+
+/// The only value for which the test holds, as it was loaded: most rules of a long list ask
+/// for one, and are passed by with two instructions.
+fn exact(test: &Test, size: Size) -> Option<i32> {
+    let (value, last) = test.interval()?;
+    if value != last {
+        return None;
+    }
+    let value = u32::try_from(value).ok()?;
+    Some(match size {
+        Size::H => i32::from(u16::try_from(value).ok()?.to_be()),
+        Size::W => value.to_be() as i32,
+        Size::B | Size::D => value as i32,
+    })
 }
 
 fn protocol(family: Family) -> i16 {
