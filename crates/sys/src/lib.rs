@@ -16,7 +16,7 @@ mod xdp;
 
 pub use bpf::{Insn, wire_filter};
 pub use clock::Clock;
-pub use memory::LargePages;
+pub use memory::{LargePages, give_back};
 pub use namespace::Namespace;
 pub use packet::{PacketOptions, PacketSocket};
 pub use port::{Frame, FramePort, OutFrame, PacketKind, Sent};

@@ -1,14 +1,14 @@
 //! One rule changed in its place, between two packets.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use tidegate_engine::{Config, Edit, Engine};
 use tidegate_ir::{ChainId, Hook, Rule, TableKind};
 use tidegate_wire::Family;
 
-use crate::measure::{Group, Subject};
+use crate::measure::{Group, Meter, Subject, Took};
 use crate::surroundings::{Established, load, many, router};
 
 /// Changes in one go.
@@ -16,7 +16,7 @@ const CHANGES: usize = 200;
 const SIZES: [(u32, &str); 2] = [(9_998, "10,000 rules"), (99_998, "100,000 rules")];
 
 /// Makes many changes of one kind, and says what they took.
-type Change<'c> = dyn Fn(&mut Edited) -> Result<Duration> + 'c;
+type Change<'c> = dyn Fn(&mut Edited) -> Result<Took> + 'c;
 
 /// An engine with many rules.
 struct Edited {
@@ -24,10 +24,13 @@ struct Edited {
     place: (TableKind, ChainId),
     /// How many rules; the first and the last one ask for the state of connections.
     rules: usize,
+    /// Bytes that it holds with its rules.
+    bytes: usize,
 }
 
 impl Edited {
     fn new(rules: u32) -> Result<Self> {
+        let meter = Meter::new()?;
         let ruleset = load(&many(rules, Established::First))?;
         let filter = ruleset.table(TableKind::Filter).context("no table")?;
         let chain = filter.base_chain(Hook::Forward).context("no chain")?;
@@ -37,18 +40,22 @@ impl Edited {
             engine,
             place: (TableKind::Filter, chain),
             rules: rules as usize + 2,
+            bytes: meter.held()?,
         })
     }
 
     /// Time of many changes, by the clock: they are too short for that of the processor's use.
-    fn change(&mut self, edit: impl Fn(usize) -> Edit) -> Result<Duration> {
+    fn change(&mut self, edit: impl Fn(usize) -> Edit) -> Result<Took> {
         let edits: Vec<Edit> = (0..CHANGES).map(edit).collect();
         let start = Instant::now();
         for edit in edits {
             let made = self.engine.edit(Family::V4, self.place, edit);
             made.map_err(|why| anyhow!("{why:?}"))?;
         }
-        Ok(start.elapsed())
+        Ok(Took {
+            bytes: Some(self.bytes),
+            ..Took::new(start.elapsed(), CHANGES)
+        })
     }
 
     /// Somewhere among the rules between the first and the last one, each time elsewhere.
@@ -105,15 +112,13 @@ pub(crate) fn run() -> Result<()> {
     ];
     for (title, change) in kinds {
         let named = SIZES.iter().map(|s| s.1).zip(&engines);
-        let subject = |(name, engine)| -> (&str, Subject<'_>) {
-            let engine: &RefCell<Edited> = engine;
-            (name, Box::new(move || change(&mut engine.borrow_mut())))
-        };
         Group {
             title: title.to_owned(),
-            unit: ("change", CHANGES),
+            unit: "change",
             rounds: 3,
-            subjects: named.map(subject).collect(),
+            subjects: named
+                .map(|(name, engine)| Subject::new(name, move || change(&mut engine.borrow_mut())))
+                .collect(),
         }
         .run()?;
     }

@@ -1,15 +1,32 @@
 //! What packets, and changes of single rules, cost in the engine alone, each figure beside a
 //! baseline measured in the same run.
 //!
-//! `cargo bench -p tidegate-engine --bench packets -- [--plots=DIR] [NAME]`: `--plots` draws
-//! pictures into a directory; `NAME` measures only what has that in its name.
+//! `cargo bench -p tidegate-engine --bench packets -- [--plots=DIR] [--rounds=N] [NAME]`:
+//! `--plots` draws pictures into a directory; `--rounds` measures at most so often; `NAME`
+//! measures only tables that have that in their title or a line. Memory is what the process has
+//! resident at the end of the measurement more than before the engine was made.
 
+mod cores;
 mod edits;
 mod established;
+mod ftp;
+#[allow(dead_code, reason = "shared with the bench `classifier`")]
+#[path = "../classifier/traffic.rs"]
+mod headers;
+mod hurt;
+mod linear;
 mod measure;
-#[allow(dead_code, reason = "shared with the bench `peers`")]
+mod memory;
+mod nat;
 mod plot;
+#[allow(dead_code, reason = "shared with the bench `classifier`")]
+#[path = "../classifier/random.rs"]
+mod random;
+mod receiver;
+mod recorder;
 mod scale;
+#[path = "../classifier/sets.rs"]
+mod sets;
 mod stateless;
 mod surroundings;
 mod traffic;
@@ -23,6 +40,10 @@ fn main() -> anyhow::Result<()> {
     let plots: Option<std::path::PathBuf> = plots;
     established::run()?;
     scale::run(plots.as_deref())?;
-    stateless::run()?;
+    cores::run(plots.as_deref())?;
+    stateless::run(plots.as_deref())?;
+    hurt::run()?;
+    nat::run()?;
+    ftp::run()?;
     edits::run()
 }

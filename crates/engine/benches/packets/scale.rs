@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use tidegate_engine::conntrack::AHEAD;
 
 use crate::established::{engine, opening, parse_only};
 use crate::measure::{Group, Subject};
-use crate::plot::{self, Line};
-use crate::surroundings::{Established, load, many};
+use crate::plot::{Line, Picture};
+use crate::receiver::Loaded;
+use crate::surroundings::{Established, many};
 use crate::traffic::{HANDSHAKE, Traffic};
 
 /// The working set that caches have to bear.
@@ -33,29 +34,38 @@ const SETS: [(usize, &str); 5] = [
     (1_000_000, "1,000,000 connections"),
 ];
 
-/// Measures by rules, by connections and by processors; pictures go to `plots`.
+/// Measures by rules and by connections; pictures go to `plots`.
 ///
 /// # Errors
 /// A ruleset cannot be read, a packet is not let through, a picture cannot be written.
 pub(crate) fn run(plots: Option<&Path>) -> Result<()> {
     let rules = by_rules()?;
     let connections = by_connections()?;
-    if let Some(dir) = plots {
-        let path = dir.join("ns-by-rules.svg");
-        let title = format!("{CONNECTIONS} connections: ns a packet");
-        plot::write(&path, &title, "rules", &rules)?;
-        let path = dir.join("ns-by-connections.svg");
-        let title = "Random packets of established connections, 100 rules: ns a packet";
-        plot::write(&path, title, "connections", &connections)?;
+    let Some(dir) = plots else { return Ok(()) };
+    if rules.iter().all(|l| !l.points.is_empty()) {
+        Picture {
+            title: &format!("{CONNECTIONS} connections: ns a packet"),
+            across: "rules",
+            ..Picture::NANOSECONDS
+        }
+        .write(&dir.join("ns-by-rules.svg"), &rules)?;
     }
-    by_processors()
+    if connections.iter().all(|l| !l.points.is_empty()) {
+        Picture {
+            title: "Random packets of established connections, 100 rules: ns a packet",
+            across: "connections",
+            ..Picture::NANOSECONDS
+        }
+        .write(&dir.join("ns-by-connections.svg"), &connections)?;
+    }
+    Ok(())
 }
 
 fn by_rules() -> Result<Vec<Line>> {
     let traffic = &Traffic::random(CONNECTIONS, PACKETS);
     let rulesets = SIZES
         .iter()
-        .map(|(count, _)| load(&many(*count, Established::Last)));
+        .map(|(count, _)| Loaded::new(&many(*count, Established::Last)));
     let rulesets = rulesets.collect::<Result<Vec<_>>>()?;
     let named = || SIZES.iter().map(|s| s.1).zip(&rulesets);
     let handshakes = CONNECTIONS * HANDSHAKE;
@@ -71,14 +81,11 @@ fn by_rules() -> Result<Vec<Line>> {
             title: format!(
                 "Established TCP, random ones of {CONNECTIONS} connections, the rule for it last, {how}"
             ),
-            unit: ("packet", PACKETS),
+            unit: "packet",
             rounds: 5,
             subjects: named()
-                .map(|(name, rules)| -> (&str, Subject<'_>) {
-                    (
-                        name,
-                        Box::new(move || engine(traffic, handshakes, rules, batch)),
-                    )
+                .map(|(name, rules)| {
+                    Subject::new(name, move || engine(traffic, handshakes, rules, batch))
                 })
                 .collect(),
         };
@@ -87,14 +94,11 @@ fn by_rules() -> Result<Vec<Line>> {
             title: format!(
                 "First packets of {CONNECTIONS} connections, let in by the rule before last, {how}"
             ),
-            unit: ("packet", CONNECTIONS),
+            unit: "packet",
             rounds: 5,
             subjects: named()
-                .map(|(name, rules)| -> (&str, Subject<'_>) {
-                    (
-                        name,
-                        Box::new(move || opening(traffic, CONNECTIONS, rules, batch)),
-                    )
+                .map(|(name, rules)| {
+                    Subject::new(name, move || opening(traffic, CONNECTIONS, rules, batch))
                 })
                 .collect(),
         };
@@ -111,23 +115,18 @@ fn by_connections() -> Result<Vec<Line>> {
         name: name.to_owned(),
         points: Vec::new(),
     });
-    let rules = &load(&many(98, Established::Last))?;
+    let rules = &Loaded::new(&many(98, Established::Last))?;
     for (connections, name) in SETS {
         let traffic = &Traffic::random(connections, PACKETS);
         let opening = connections * HANDSHAKE;
-        let mut subjects: Vec<(&str, Subject<'_>)> = vec![(
-            "copy and parse only",
-            Box::new(|| parse_only(traffic, opening)),
-        )];
-        subjects.extend(WAYS.map(|(name, batch)| -> (&str, Subject<'_>) {
-            (
-                name,
-                Box::new(move || engine(traffic, opening, rules, batch)),
-            )
-        }));
+        let parse = Subject::new("copy and parse only", || parse_only(traffic, opening));
+        let ways = WAYS.map(|(name, batch)| {
+            Subject::new(name, move || engine(traffic, opening, rules, batch))
+        });
+        let subjects = std::iter::once(parse).chain(ways).collect();
         let group = Group {
             title: format!("Established TCP, 100 rules, random packets of {name}"),
-            unit: ("packet", PACKETS),
+            unit: "packet",
             rounds: 5,
             subjects,
         };
@@ -136,32 +135,4 @@ fn by_connections() -> Result<Vec<Line>> {
         }
     }
     Ok(lines.into())
-}
-
-/// Engines with flows of their own, a thread each.
-fn by_processors() -> Result<()> {
-    const EACH: usize = 10_000;
-    let traffic = &Traffic::random(EACH, PACKETS);
-    let rules = &load(&many(98, Established::Last))?;
-    let run = move || engine(traffic, EACH * HANDSHAKE, rules, AHEAD);
-    // What both take together in the time of the slower one.
-    let both = move || {
-        std::thread::scope(|scope| {
-            let other = scope.spawn(run);
-            let own = run()?;
-            let other = other.join().map_err(|_| anyhow!("a thread failed"))??;
-            Ok(own.max(other) / 2)
-        })
-    };
-    Group {
-        title: format!("Engines with {EACH} connections each, in batches"),
-        unit: ("packet", PACKETS),
-        rounds: 5,
-        subjects: vec![
-            ("one engine", Box::new(run)),
-            ("two, on a thread each, packets of both", Box::new(both)),
-        ],
-    }
-    .run()?;
-    Ok(())
 }

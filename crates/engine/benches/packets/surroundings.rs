@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
+use tidegate_engine::env::{
+    Env, IfIndex, Interface, Prefix, Route, RouteType, Settings, TABLE_MAIN,
+};
 use tidegate_ir::Ruleset;
 use tidegate_syntax::{lower, parse_rules};
 use tidegate_wire::Family;
@@ -87,6 +89,29 @@ pub(crate) fn router() -> Arc<Env> {
 
 /// The same with a network of this prefix length for the clients.
 pub(crate) fn router_of(clients: u8) -> Arc<Env> {
+    router_with(clients, &[])
+}
+
+/// The same where everything else is behind the server.
+pub(crate) fn router_to_all() -> Arc<Env> {
+    let everything = Route {
+        to: Prefix {
+            family: Family::V4,
+            addr: 0,
+            len: 0,
+        },
+        table: TABLE_MAIN,
+        kind: RouteType::Unicast,
+        dev: Some(OUTSIDE),
+        via: Some(0x0a09_0001),
+        src: None,
+        realm: 0,
+        metric: 0,
+    };
+    router_with(16, &[everything])
+}
+
+fn router_with(clients: u8, routes: &[Route]) -> Arc<Env> {
     let interface = |index, name: &str, addr: u128, len| Interface {
         index,
         name: name.to_owned(),
@@ -109,7 +134,7 @@ pub(crate) fn router_of(clients: u8) -> Arc<Env> {
             interface(INSIDE, "eth0", 0x0a00_0001, clients),
             interface(OUTSIDE, "eth1", 0x0a09_00fe, 24),
         ],
-        &[],
+        routes,
         &[],
         settings,
     ))

@@ -36,6 +36,25 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
+    /// None yet.
+    pub(crate) const fn none() -> Self {
+        Traffic {
+            bytes: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    /// One packet more.
+    pub(crate) fn push(&mut self, packet: &[u8], client: bool) {
+        self.bytes.extend_from_slice(packet);
+        self.ends.push((self.bytes.len(), client));
+    }
+
+    /// How many there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     /// `packets` packets of `connections` connections, handshakes included. `data` is
     /// added to the payload of packets that have one.
     pub(crate) fn new(connections: usize, packets: usize, data: u32) -> Self {
@@ -117,11 +136,6 @@ impl Traffic {
         ack: u32,
         payload: u32,
     ) {
-        let options: &[u8] = if flags & SYN != 0 {
-            &SYN_OPTIONS
-        } else {
-            &OPTIONS
-        };
         // 10.0.0.2 and up; three ports per client.
         let client = (
             0x0a00_0002 + connection / 3,
@@ -133,28 +147,14 @@ impl Traffic {
         } else {
             (server, client)
         };
-        let l4_len = 20 + options.len() + payload as usize;
-        let at = self.bytes.len();
-        let total = (20 + l4_len) as u16;
-        self.bytes.extend([0x45, 0]);
-        self.bytes.extend(total.to_be_bytes());
-        self.bytes.extend([0, 0, 0x40, 0, 64, proto::TCP, 0, 0]);
-        self.bytes.extend(from.0.to_be_bytes());
-        self.bytes.extend(to.0.to_be_bytes());
-        self.bytes.extend(from.1.to_be_bytes());
-        self.bytes.extend(to.1.to_be_bytes());
-        self.bytes.extend(seq.to_be_bytes());
-        self.bytes.extend(ack.to_be_bytes());
-        let words = (20 + options.len()) as u8 / 4;
-        self.bytes.extend([words << 4, flags, 0x20, 0, 0, 0, 0, 0]);
-        self.bytes.extend(options);
-        self.bytes.extend((0..payload).map(|i| i as u8));
-        let packet = &mut self.bytes[at..];
-        checksum::fix_ipv4(packet);
-        let (src, dst) = (u128::from(from.0), u128::from(to.0));
-        let pseudo = checksum::pseudo(Family::V4, src, dst, proto::TCP, l4_len as u32);
-        let check = checksum::finish(pseudo, &packet[20..]);
-        packet[36..38].copy_from_slice(&check.to_be_bytes());
+        let segment = Segment {
+            from,
+            to,
+            flags,
+            seq,
+            ack,
+        };
+        segment.write(&mut self.bytes, (0..payload as usize).map(|i| i as u8));
         self.ends.push((self.bytes.len(), from_client));
     }
 
@@ -170,5 +170,48 @@ impl Traffic {
             start = end;
             (packet, client)
         })
+    }
+}
+
+/// A TCP packet's header, as Linux sends it: addresses and ports, flags and numbers.
+pub(crate) struct Segment {
+    pub(crate) from: (u32, u16),
+    pub(crate) to: (u32, u16),
+    pub(crate) flags: u8,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+}
+
+impl Segment {
+    /// Writes the packet with right checksums behind what is there.
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>, payload: impl ExactSizeIterator<Item = u8>) {
+        let options: &[u8] = if self.flags & SYN != 0 {
+            &SYN_OPTIONS
+        } else {
+            &OPTIONS
+        };
+        let l4_len = 20 + options.len() + payload.len();
+        let at = bytes.len();
+        bytes.extend([0x45, 0]);
+        bytes.extend(((20 + l4_len) as u16).to_be_bytes());
+        bytes.extend([0, 0, 0x40, 0, 64, proto::TCP, 0, 0]);
+        for (addr, _) in [self.from, self.to] {
+            bytes.extend(addr.to_be_bytes());
+        }
+        for (_, port) in [self.from, self.to] {
+            bytes.extend(port.to_be_bytes());
+        }
+        bytes.extend(self.seq.to_be_bytes());
+        bytes.extend(self.ack.to_be_bytes());
+        let words = (20 + options.len()) as u8 / 4;
+        bytes.extend([words << 4, self.flags, 0x20, 0, 0, 0, 0, 0]);
+        bytes.extend(options);
+        bytes.extend(payload);
+        let packet = &mut bytes[at..];
+        checksum::fix_ipv4(packet);
+        let (src, dst) = (u128::from(self.from.0), u128::from(self.to.0));
+        let pseudo = checksum::pseudo(Family::V4, src, dst, proto::TCP, l4_len as u32);
+        let check = checksum::finish(pseudo, &packet[20..]);
+        packet[36..38].copy_from_slice(&check.to_be_bytes());
     }
 }

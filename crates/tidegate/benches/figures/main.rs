@@ -9,6 +9,8 @@
 mod file;
 #[path = "../../../engine/benches/packets/measure.rs"]
 mod measure;
+#[path = "../../../engine/benches/packets/memory.rs"]
+mod memory;
 mod replay;
 mod rules;
 #[path = "../../../engine/benches/packets/surroundings.rs"]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tidegate_capture::{Direction, LinkType, Payload, Reader, Writer};
 
-use crate::measure::{Group, timed};
+use crate::measure::{Group, Subject, Took, timed};
 use crate::surroundings::{Established, rules};
 use crate::traffic::Traffic;
 
@@ -49,18 +49,16 @@ pub(crate) fn run(dir: &Path) -> Result<()> {
         title: format!(
             "Capture of {PACKETS} packets, {CONNECTIONS} connections, received by a router"
         ),
-        unit: ("packet", PACKETS),
+        unit: "packet",
         rounds: 5,
         subjects: vec![
-            ("capture read, nothing decided", Box::new(|| read(&capture))),
-            (
-                "replay --summary, 100 rules, ESTABLISHED first",
-                Box::new(|| replay(&host, &first, &capture)),
-            ),
-            (
-                "replay --summary, 100 rules, ESTABLISHED last",
-                Box::new(|| replay(&host, &last, &capture)),
-            ),
+            Subject::new("capture read, nothing decided", || read(&capture)),
+            Subject::new("replay --summary, 100 rules, ESTABLISHED first", || {
+                replay(&host, &first, &capture)
+            }),
+            Subject::new("replay --summary, 100 rules, ESTABLISHED last", || {
+                replay(&host, &last, &capture)
+            }),
         ],
     }
     .run()?;
@@ -88,7 +86,7 @@ fn write(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Duration> {
+fn read(path: &Path) -> Result<Took> {
     let (time, packets) = timed(|| {
         let mut reader = Reader::new("bench", BufReader::new(File::open(path)?));
         let mut packets = 0;
@@ -98,11 +96,11 @@ fn read(path: &Path) -> Result<Duration> {
         Ok(packets)
     })?;
     ensure!(packets == PACKETS, "{packets} packets");
-    Ok(time)
+    Ok(Took::new(time, PACKETS))
 }
 
 /// Processor time of the program, process start and reading the rules included.
-fn replay(host: &Path, rules: &Path, capture: &Path) -> Result<Duration> {
+fn replay(host: &Path, rules: &Path, capture: &Path) -> Result<Took> {
     let before = children()?;
     let status = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["replay", "--summary", "--host"])
@@ -113,7 +111,7 @@ fn replay(host: &Path, rules: &Path, capture: &Path) -> Result<Duration> {
         .stdout(Stdio::null())
         .status()?;
     ensure!(status.success(), "{status}");
-    Ok(children()?.saturating_sub(before))
+    Ok(Took::new(children()?.saturating_sub(before), PACKETS))
 }
 
 /// Processor time of finished children, in steps of ten milliseconds.

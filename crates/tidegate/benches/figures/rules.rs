@@ -1,7 +1,6 @@
 //! Reading and lowering a long rules file.
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tidegate_engine::{Config, Engine};
@@ -10,7 +9,7 @@ use tidegate_wire::Family;
 use tidegate_xt::NoNames;
 
 use crate::file::file;
-use crate::measure::{Group, timed};
+use crate::measure::{Group, Meter, Subject, Took};
 use crate::surroundings::{load, router};
 
 const RULES: u32 = 100_000;
@@ -27,42 +26,38 @@ pub(crate) fn run() -> Result<()> {
             "A rules file of {RULES} rules ({:.1} MB)",
             text.len() as f64 / 1e6
         ),
-        unit: ("rule", RULES as usize),
+        unit: "rule",
         rounds: 7,
         subjects: vec![
-            ("split into words only", Box::new(|| words(&text))),
-            ("read and lowered", Box::new(|| read(&text))),
-            (
-                "made ready in an engine",
-                Box::new(|| {
-                    let mut engine = Engine::new(Config::default(), router());
-                    let load = || {
-                        engine.load(rules.clone());
-                        Ok(())
-                    };
-                    Ok(timed(load)?.0)
-                }),
-            ),
+            Subject::new("split into words only", || words(&text)),
+            Subject::new("read and lowered", || read(&text)),
+            Subject::new("made ready in an engine", || {
+                let meter = Meter::new()?;
+                let mut engine = Engine::new(Config::default(), router());
+                meter.time(RULES as usize, || {
+                    engine.load(rules.clone());
+                    Ok(())
+                })
+            }),
         ],
     }
     .run()?;
     Ok(())
 }
 
-fn words(text: &str) -> Result<Duration> {
-    let count = || {
-        Ok(black_box(
-            text.lines().flat_map(str::split_whitespace).count(),
-        ))
-    };
-    Ok(timed(count)?.0)
+fn words(text: &str) -> Result<Took> {
+    Meter::new()?.time(RULES as usize, || {
+        black_box(text.lines().flat_map(str::split_whitespace).count());
+        Ok(())
+    })
 }
 
-fn read(text: &str) -> Result<Duration> {
-    let read = || {
-        let rules = parse_rules(text, Family::V4, &NoNames).map_err(|e| anyhow!("{e:?}"))?;
-        lower(&rules).map_err(|e| anyhow!("{e:?}"))
-    };
+fn read(text: &str) -> Result<Took> {
+    let mut made = None;
     // Dropping what was read is not counted.
-    Ok(timed(read)?.0)
+    Meter::new()?.time(RULES as usize, || {
+        let rules = parse_rules(text, Family::V4, &NoNames).map_err(|e| anyhow!("{e:?}"))?;
+        made = Some(lower(&rules).map_err(|e| anyhow!("{e:?}"))?);
+        Ok(())
+    })
 }

@@ -1,0 +1,121 @@
+//! An engine and what feeds it.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use tidegate_engine::env::Env;
+use tidegate_engine::{Config, Disposition, Engine, Incoming, Output};
+use tidegate_ir::Ruleset;
+
+use crate::measure::Meter;
+use crate::surroundings::{INSIDE, OUTSIDE, load};
+
+/// Between two packets, in nanoseconds of the engine's clock.
+const PACE: u64 = 1_000;
+
+/// Rules, and what they hold in memory.
+pub(crate) struct Loaded {
+    pub(crate) rules: Arc<Ruleset>,
+    pub(crate) bytes: usize,
+}
+
+impl Loaded {
+    /// # Errors
+    /// The text is no rules file.
+    pub(crate) fn new(text: &str) -> Result<Self> {
+        let meter = Meter::new()?;
+        Ok(Loaded {
+            rules: load(text)?,
+            bytes: meter.held()?,
+        })
+    }
+}
+
+pub(crate) struct Receiver {
+    pub(crate) engine: Engine,
+    now: u64,
+    /// Packets that the engine is told of before it gets them; 1 is none.
+    batch: usize,
+    /// Whether packets are let through.
+    sent: bool,
+    waiting: Vec<(Incoming, Vec<u8>)>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Receiver {
+    /// A router that gets so many packets at a time.
+    pub(crate) fn new(rules: &Loaded, env: Arc<Env>, connections: usize, batch: usize) -> Self {
+        let mut config = Config::default();
+        config.conntrack.max = 0;
+        // As the kernel does: as many as connections that are allowed.
+        config.conntrack.buckets = connections.max(config.conntrack.buckets as usize) as u32;
+        let mut engine = Engine::new(config, env);
+        engine.load(rules.rules.clone());
+        Receiver {
+            engine,
+            now: 1_700_000_000_000_000_000,
+            batch,
+            sent: true,
+            waiting: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// None of the packets is let through.
+    pub(crate) fn dropping(self) -> Self {
+        Receiver {
+            sent: false,
+            ..self
+        }
+    }
+
+    /// Packets, each with whether it comes from inside.
+    pub(crate) fn all<'p>(
+        &mut self,
+        packets: impl Iterator<Item = (&'p [u8], bool)>,
+    ) -> Result<()> {
+        for (packet, client) in packets {
+            let mut bytes = self.spare.pop().unwrap_or_default();
+            bytes.clear();
+            bytes.extend_from_slice(packet);
+            self.waiting.push((from(client), bytes));
+            if self.waiting.len() == self.batch {
+                self.decide()?;
+            }
+        }
+        self.decide()
+    }
+
+    /// As the datapath does with the frames of a batch.
+    fn decide(&mut self) -> Result<()> {
+        if self.batch > 1 {
+            let packets = self.waiting.iter().map(|(_, bytes)| bytes.as_slice());
+            self.engine.foresee(packets);
+        }
+        for (incoming, bytes) in self.waiting.drain(..) {
+            self.now += PACE;
+            let outcome = self.engine.receive(self.now, incoming, bytes, &mut ());
+            let fate = outcome.disposition;
+            ensure!((fate == Disposition::Sent) == self.sent, "{fate:?}");
+            self.spare.extend(self.engine.recycle(outcome.outputs));
+        }
+        Ok(())
+    }
+
+    /// What leaves when this packet comes: none where it is dropped.
+    pub(crate) fn one(&mut self, packet: &[u8], client: bool) -> Option<Vec<u8>> {
+        self.now += PACE;
+        let outcome = self
+            .engine
+            .receive(self.now, from(client), packet.to_vec(), &mut ());
+        let sent = outcome.outputs.into_iter().find_map(|output| match output {
+            Output::Transmit { bytes, .. } => Some(bytes),
+            _ => None,
+        });
+        sent.filter(|_| outcome.disposition == Disposition::Sent)
+    }
+}
+
+fn from(client: bool) -> Incoming {
+    Incoming::on(if client { INSIDE } else { OUTSIDE })
+}
