@@ -22,8 +22,8 @@ use crate::net::Host;
 const PACKET: usize = 46;
 const FRAME: usize = 14 + PACKET;
 /// Flows of one address; their ports begin here.
-const PORTS: u32 = 1 << 12;
-const FIRST_PORT: u16 = 0x4000;
+pub(crate) const PORTS: u32 = 1 << 12;
+pub(crate) const FIRST_PORT: u16 = 0x4000;
 /// Frames of one turn of the source.
 const BATCH: u32 = 64;
 
@@ -50,6 +50,7 @@ static NEXT: Map = Map {
 const DROP: i32 = 1;
 const LOOK_UP: i32 = 1;
 const REDIRECT: i32 = 23;
+const RANDOM: i32 = 7;
 
 /// What the source sends.
 #[derive(Clone, Copy)]
@@ -68,6 +69,8 @@ pub(crate) struct Stream {
     /// Whether all have the other address in common too; else that is as many as ports.
     pub(crate) one_server: bool,
     pub(crate) flows: u32,
+    /// Whether each packet is of a flow drawn at random, instead of one after the other.
+    pub(crate) random: bool,
 }
 
 impl Stream {
@@ -154,6 +157,13 @@ impl Stream {
         a.mov(R::R1, 0);
         a.bind(first);
         a.store(Size::D, R::R0, 0, R::R1);
+        if self.random {
+            // A number of 32 bits, as a fraction of all flows.
+            a.call(RANDOM);
+            a.alu32(Op::Mov, R::R6, R::R0);
+            a.alu(Op::Mul, R::R6, self.flows as i32);
+            a.alu(Op::Rsh, R::R6, 32);
+        }
         a.mov(R::R7, R::R6);
         if self.one_address {
             a.mov(R::R6, 0);

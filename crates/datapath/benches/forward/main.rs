@@ -14,7 +14,11 @@
 
 #[allow(dead_code, reason = "shared with the bench `peers`")]
 mod frames;
+#[allow(dead_code, reason = "shared with the bench `userspace`")]
 mod measure;
+#[allow(dead_code, reason = "shared with other benches")]
+#[path = "../../../engine/benches/packets/memory.rs"]
+mod memory;
 #[allow(dead_code, reason = "shared with the tests")]
 #[path = "../../tests/live/net.rs"]
 mod net;

@@ -39,17 +39,29 @@ fn deferred() -> u64 {
     has_run("/proc", &format!("ksoftirqd/{CORE}\n"))
 }
 
-/// As [`measure`], where every packet opens a connection: all that this process and the
-/// kernel's softirqs have run, on whatever core. The third is the datapath's thread alone.
+/// Nanoseconds that this process and the kernel's softirqs have run, on whatever core, and those
+/// of the datapath's thread alone.
+pub(crate) fn processor() -> [u64; 2] {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ProcessCPUTime);
+    let own = tv_sec as u64 * 1_000_000_000 + tv_nsec as u64 + has_run("/proc", "ksoftirqd/");
+    [own, has_run("/proc/self/task", "tidegate-datapa")]
+}
+
+/// As [`measure`], where every packet opens a connection, with all that has run, on whatever
+/// core. The third is the datapath's thread alone.
 pub(crate) fn measure_fresh(place: &mut Place, count: u32) -> (f64, f64, f64) {
-    let time = || {
-        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ProcessCPUTime);
-        let own = tv_sec as u64 * 1_000_000_000 + tv_nsec as u64 + has_run("/proc", "ksoftirqd/");
-        [own, has_run("/proc/self/task", "tidegate-datapa")]
-    };
-    let (before, began) = (place.done(), time());
-    place.open_fresh(count);
-    let ended = time();
+    all_cores(place, count, Place::open_fresh)
+}
+
+/// The same for packets of any kind.
+pub(crate) fn measure_paced(place: &mut Place, count: u32) -> (f64, f64, f64) {
+    all_cores(place, count, Place::paced)
+}
+
+fn all_cores(place: &mut Place, count: u32, send: fn(&mut Place, u32)) -> (f64, f64, f64) {
+    let (before, began) = (place.done(), processor());
+    send(place, count);
+    let ended = processor();
     let arrived = (place.done() - before) as f64;
     let each = |i: usize| (ended[i] - began[i]) as f64 / arrived;
     (each(0), arrived / f64::from(count), each(1))

@@ -7,8 +7,13 @@ use std::time::Duration;
 
 use tidegate_datapath::{Fate, Options, Ring};
 
-use crate::frames::{Floor, Sink, Source, Stream};
+use crate::frames::{FIRST_PORT, Floor, PORTS, Sink, Source, Stream};
+use crate::memory;
 use crate::net::{Guard, Host, filter, nat};
+
+#[path = "bpfilter.rs"]
+mod bpfilter;
+use bpfilter::Bpfilter;
 
 /// What is measured.
 pub(crate) struct Case {
@@ -24,6 +29,12 @@ pub(crate) struct Case {
     pub(crate) fresh: bool,
     /// No rule asks for connections.
     pub(crate) stateless: bool,
+    /// Packets are of flows drawn at random, once those are established.
+    pub(crate) random: bool,
+    /// Each flow has a rule of its own that lets it in.
+    pub(crate) uniform: bool,
+    /// More tables.
+    pub(crate) more: &'static str,
 }
 
 impl Case {
@@ -37,6 +48,9 @@ impl Case {
             flood: false,
             fresh: false,
             stateless: false,
+            random: false,
+            uniform: false,
+            more: "",
         }
     }
 
@@ -62,7 +76,11 @@ impl Case {
             format!("-A FORWARD -s {source}/32 -p udp --dport {port} -j DROP")
         }));
         let last = if self.flood { "DROP" } else { "ACCEPT" };
-        rules.push(format!("-A FORWARD -i eth0 -j {last}"));
+        if self.uniform {
+            rules.extend((0..self.flows).map(own_rule));
+        } else {
+            rules.push(format!("-A FORWARD -i eth0 -j {last}"));
+        }
         let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
         let mut text = filter(&rules);
         if self.snat {
@@ -72,15 +90,20 @@ impl Case {
                 nat(&["-A POSTROUTING -o eth1 -j SNAT --to-source 10.1.0.1"])
             );
         }
-        text
+        text + self.more
     }
 
-    /// The same as people write it for nft: a verdict map instead of many rules.
-    fn table(&self) -> String {
-        let known = if self.stateless {
-            ""
-        } else {
-            "ct state established accept;"
+    /// The same as people write it for nft: a verdict map instead of many rules, and a flow
+    /// table if there shall be one.
+    fn table(&self, flow_table: bool) -> String {
+        let known = match (self.stateless, flow_table) {
+            (true, _) => "",
+            (false, false) => "ct state established accept;",
+            (false, true) => "ct state established flow add @ft; ct state established accept;",
+        };
+        let flow_table = match flow_table {
+            true => "flowtable ft { hook ingress priority 0; devices = { eth0, eth1 }; }",
+            false => "",
         };
         let strangers = self.strangers();
         let elements = strangers.map(|(source, port)| format!("{source} . {port} : drop"));
@@ -92,6 +115,7 @@ impl Case {
         let last = if self.flood { "counter drop" } else { "accept" };
         format!(
             "table ip t {{
+                {flow_table}
                 map m {{ type ipv4_addr . inet_service : verdict; {elements} }}
                 chain f {{
                     type filter hook forward priority 0; policy accept; {known}
@@ -110,6 +134,12 @@ pub(crate) enum Firewall {
     Iptables(&'static str),
     /// nft's own language.
     Nft,
+    /// The same with a flow table.
+    FlowTable,
+    /// Rules as a program at netfilter's hook.
+    Bpfilter,
+    /// The userspace datapath alone.
+    Userspace(Ring),
     /// The fast path, in traffic control or before the kernel.
     Fast(Ring),
     /// None: a program of four instructions at the same place sends everything on.
@@ -131,6 +161,10 @@ impl Firewall {
             Firewall::None => "kernel alone",
             Firewall::Iptables(restore) => restore.trim_end_matches("-restore"),
             Firewall::Nft => "nft, verdict map",
+            Firewall::FlowTable => "nft, flow table",
+            Firewall::Bpfilter => "bpfilter",
+            Firewall::Userspace(Ring::Packet) => "tidegate, packet rings",
+            Firewall::Userspace(Ring::Xdp) => "tidegate, AF_XDP",
             Firewall::Fast(Ring::Packet) => "tidegate, TCX",
             Firewall::Fast(Ring::Xdp) => "tidegate, XDP",
             Firewall::Floor(Ring::Packet) => "TCX redirect alone",
@@ -150,14 +184,17 @@ const PORT: u16 = 7000;
 const STEP: u32 = 2048;
 
 pub(crate) struct Place {
-    inside: Host,
+    pub(crate) inside: Host,
     router: Host,
-    outside: Host,
+    pub(crate) outside: Host,
     guard: Option<Guard>,
     forth: Source,
     sink: Sink,
     #[allow(dead_code, reason = "at work until the place ends")]
     floor: Option<Floor>,
+    bpfilter: Option<Bpfilter>,
+    /// Bytes that the kernel holds for rules and connections.
+    pub(crate) kernel: usize,
     /// Packets of flows that the programs should have.
     fast: bool,
     /// The firewall drops all.
@@ -183,14 +220,22 @@ impl Place {
         // Takes what is redirected to it, as a card does.
         inside.sh("ethtool -K eth0 gro on");
         let sink = Sink::new(&outside);
+        let before = memory::kernel().unwrap_or_default();
+        let mut bpfilter = None;
         match firewall {
             Firewall::Iptables(restore) => load(&router, restore, &case.rules())?,
-            Firewall::Nft => load(&router, "nft -f", &case.table())?,
-            Firewall::None | Firewall::Fast(_) | Firewall::Floor(_) => {}
+            Firewall::Nft => load(&router, "nft -f", &case.table(false))?,
+            Firewall::FlowTable => load(&router, "nft -f", &case.table(true)).map_err(|why| {
+                let why = why.lines().find(|l| l.contains("Error")).unwrap_or(&why);
+                format!("does the kernel have CONFIG_NF_FLOW_TABLE? {why}")
+            })?,
+            Firewall::Bpfilter => bpfilter = Some(Bpfilter::new(&router, case)?),
+            Firewall::None | Firewall::Fast(_) | Firewall::Floor(_) | Firewall::Userspace(_) => {}
         }
         let guard = match firewall {
-            Firewall::Fast(ring) => Some(guard(&router, ring, case)?),
-            Firewall::None | Firewall::Iptables(_) | Firewall::Nft | Firewall::Floor(_) => None,
+            Firewall::Fast(ring) => Some(guard(&router, ring, case, true)?),
+            Firewall::Userspace(ring) => Some(guard(&router, ring, case, false)?),
+            _ => None,
         };
         let floor = match firewall {
             Firewall::Floor(_) if !case.settles() || case.snat => {
@@ -205,11 +250,13 @@ impl Place {
             inside,
             router,
             outside,
-            fast: guard.is_some(),
+            fast: matches!(firewall, Firewall::Fast(_)),
             guard,
             forth,
             sink,
             floor,
+            bpfilter,
+            kernel: 0,
             drops: case.flood && firewall != Firewall::None,
         };
         match firewall {
@@ -217,6 +264,15 @@ impl Place {
             _ if case.flood => place.begin()?,
             _ if !case.settles() => {}
             _ => place.open(case, &stream)?,
+        }
+        let after = memory::kernel().unwrap_or_default();
+        place.kernel = after.saturating_sub(before);
+        if case.random {
+            let stream = Stream {
+                random: true,
+                ..stream
+            };
+            place.forth = Source::new(&place.inside, &stream);
         }
         Ok(place)
     }
@@ -304,6 +360,12 @@ impl Place {
                 .map(|f| f.1)
                 .sum();
         }
+        if let Some(guard) = &self.guard {
+            return guard.traffic("eth0").dropped;
+        }
+        if let Some(bpfilter) = &self.bpfilter {
+            return bpfilter.counted();
+        }
         if let Ok(said) = self.router.try_sh("nft list chain ip t f") {
             let count = said.split("counter packets ").nth(1);
             let count = count.and_then(|c| c.split(' ').next()?.parse().ok());
@@ -330,12 +392,19 @@ impl Place {
                 let _ = self.router.try_sh("conntrack -F 2>/dev/null");
             }
         }
+        self.paced(count);
+    }
+
+    /// Sends so many, no faster than they can be decided.
+    pub(crate) fn paced(&mut self, count: u32) {
         let before = self.done();
         let mut sent = 0;
         while sent < count {
             self.forth.send(&self.inside, STEP);
             sent += STEP;
-            let there = || self.sink.count() - before >= u64::from(sent);
+            // What the kernel drops it drops at once.
+            let at_once = self.drops && self.guard.is_none();
+            let there = || at_once || self.done() - before >= u64::from(sent);
             let until = std::time::Instant::now() + Duration::from_secs(2);
             while !there() && std::time::Instant::now() < until {
                 sleep(Duration::from_millis(1));
@@ -371,6 +440,7 @@ pub(crate) fn stream(case: &Case) -> Stream {
         one_address: case.snat,
         one_server: case.one_server,
         flows: case.flows,
+        random: false,
     }
 }
 
@@ -385,19 +455,41 @@ fn all(host: &Host, source: &mut Source, flows: u32) {
     }
 }
 
-fn guard(router: &Host, ring: Ring, case: &Case) -> Result<Guard, String> {
+fn guard(router: &Host, ring: Ring, case: &Case, fast: bool) -> Result<Guard, String> {
     let options = Options {
         ring,
-        fast: true,
+        fast,
         offloaded: if case.settles() { case.flows * 2 } else { 1024 },
         ..Options::default()
     };
     let guard = router.guard_with(options, &case.rules(), &filter(&[]));
+    if case.settles() {
+        make_room(&guard, case.flows);
+    }
     let notes = guard.datapath.report().notes;
     match notes.into_iter().find(|n| n.contains("XDP")) {
         Some(why) => Err(why),
         None => Ok(guard),
     }
+}
+
+/// For more connections than there may be by default.
+fn make_room(guard: &Guard, flows: u32) {
+    let room = move |engine: &mut tidegate_engine::Engine, _| {
+        let conntrack = engine.conntrack_mut();
+        let config = conntrack.config_mut();
+        config.max = config.max.max(flows * 2);
+        let buckets = config.buckets.max(flows);
+        conntrack.resize(buckets);
+    };
+    guard.datapath.with(room).unwrap();
+}
+
+/// The rule of a flow that lets in nothing else.
+fn own_rule(flow: u32) -> String {
+    let (host, port) = (flow / PORTS, u32::from(FIRST_PORT) + flow % PORTS);
+    let source = std::net::Ipv4Addr::from(u32::from_be_bytes(INSIDE) + host);
+    format!("-A FORWARD -s {source}/32 -p udp --sport {port} --dport {PORT} -j ACCEPT")
 }
 
 fn load(router: &Host, restore: &str, rules: &str) -> Result<(), String> {

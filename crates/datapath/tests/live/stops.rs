@@ -53,6 +53,7 @@ fn source(net: &Net, dst: [u8; 4]) -> Source {
         one_address: false,
         one_server: true,
         flows: 1 << 24,
+        random: false,
     };
     Source::new(&net.outside, &stream)
 }
