@@ -92,7 +92,7 @@ fn answer(mut stream: TcpStream) {
 /// Measures all.
 pub(crate) fn run(rounds: usize) {
     println!(
-        "\n| FTP control | firewall | ns an exchange | of that the datapath's thread | ratio to the kernel alone | first, last | memory, MB |"
+        "\n| FTP control | firewall | ns an exchange | of that the datapath's thread | ratio to the kernel alone | from, to | memory, MB |"
     );
     println!("|---|---|--:|--:|--:|---|--:|");
     for (name, more) in RULES {
@@ -135,15 +135,15 @@ fn compare(
             .saturating_sub(before),
         _ => place.kernel,
     };
-    let spread = (ratios[0], ratios[rounds - 1]);
+    let ratio = median(&mut ratios);
     println!(
         "| {name} | {} | {:.0} | {:.0} | {:.2} | {:.2}, {:.2} | {:.1} |",
         firewall.name(),
         median(&mut each),
         median(&mut thread),
-        median(&mut ratios),
-        spread.0,
-        spread.1,
+        ratio,
+        ratios[0],
+        ratios[rounds - 1],
         held as f64 / 1e6
     );
     drop((base, talk));

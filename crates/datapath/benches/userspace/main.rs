@@ -116,15 +116,17 @@ fn main() {
     let rounds = env::var("ROUNDS").ok().and_then(|r| r.parse().ok());
     let rounds = rounds.unwrap_or(5);
     println!(
-        "| packets | firewall | ns a packet | of that the datapath's thread | ratio to the kernel alone | first, last | arrived, or dropped | memory, MB |"
+        "| packets | firewall | ns a packet | of that the datapath's thread | ratio to the kernel alone | from, to | arrived, or dropped | memory, MB |"
     );
     println!("|---|---|--:|--:|--:|---|--:|--:|");
     for case in CASES.iter().filter(|c| asked(c.name)) {
+        let mut plain = Place::new(case, Firewall::None).unwrap();
         for firewall in firewalls() {
-            if let Err(why) = compare(case, firewall, rounds) {
+            if let Err(why) = compare(case, &mut plain, firewall, rounds) {
                 net::skipped(&format!("{}, {}: {why}", case.name, firewall.name()));
             }
         }
+        plain.end();
     }
     if asked("ftp") {
         ftp::run(rounds);
@@ -156,15 +158,19 @@ fn looked_at(case: &Case, firewall: Firewall) -> u32 {
     }
 }
 
-fn compare(case: &Case, firewall: Firewall, rounds: usize) -> Result<(), String> {
-    let mut plain = Place::new(case, Firewall::None)?;
+fn compare(
+    case: &Case,
+    plain: &mut Place,
+    firewall: Firewall,
+    rounds: usize,
+) -> Result<(), String> {
     tidegate_sys::give_back();
     let before = memory::resident().unwrap_or_default();
     let mut place = Place::new(case, firewall)?;
     let packets = PACKETS.min(PATIENCE / looked_at(case, firewall));
     let (mut each, mut thread, mut ratios, mut share) = (vec![], vec![], vec![], 1f64);
     for _ in 0..rounds {
-        let base = once(case, &mut plain, PACKETS).0;
+        let base = once(case, plain, PACKETS).0;
         let (took, arrived, own) = once(case, &mut place, packets);
         each.push(took);
         thread.push(own);
@@ -177,20 +183,19 @@ fn compare(case: &Case, firewall: Firewall, rounds: usize) -> Result<(), String>
             .saturating_sub(before),
         _ => place.kernel,
     };
-    let spread = (ratios[0], ratios[rounds - 1]);
+    let ratio = median(&mut ratios);
     println!(
         "| {} | {} | {:.0} | {:.0} | {:.2} | {:.2}, {:.2} | {:.1} % | {:.1} |",
         case.name,
         firewall.name(),
         median(&mut each),
         median(&mut thread),
-        median(&mut ratios),
-        spread.0,
-        spread.1,
+        ratio,
+        ratios[0],
+        ratios[rounds - 1],
         share * 100.0,
         held as f64 / 1e6
     );
     place.end();
-    plain.end();
     Ok(())
 }

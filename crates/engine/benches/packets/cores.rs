@@ -59,7 +59,8 @@ pub(crate) fn run(plots: Option<&Path>) -> Result<()> {
             ..Took::new(slowest, engines * PACKETS)
         })
     };
-    let subjects = (1..=cores).map(|n| Subject::new(format!("{n} on a core each"), move || all(n)));
+    let subjects =
+        (1..=cores).map(|n| Subject::new(format!("engines, a core each: {n}"), move || all(n)));
     let group = Group {
         title: format!("Engines with {CONNECTIONS} connections of their own, in batches"),
         unit: "packet",

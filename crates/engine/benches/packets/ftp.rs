@@ -111,7 +111,7 @@ pub(crate) fn run() -> Result<()> {
         let handshakes = CONNECTIONS * HANDSHAKE;
         Group {
             title: format!(
-                "FTP control, {CONNECTIONS} connections, one of {one_of} exchanges announces an address"
+                "FTP control, {CONNECTIONS} connections, one exchange of {one_of} announces an address"
             ),
             unit: "packet",
             rounds: 5,

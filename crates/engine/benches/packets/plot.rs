@@ -14,7 +14,7 @@ pub(crate) struct Line {
 
 const SIZE: (f64, f64) = (720.0, 420.0);
 /// Left, right, top, bottom.
-const MARGIN: (f64, f64, f64, f64) = (60.0, 20.0, 40.0, 50.0);
+const MARGIN: (f64, f64, f64, f64) = (80.0, 40.0, 56.0, 50.0);
 const COLOURS: [&str; 6] = [
     "#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#b8860b", "#555555",
 ];
@@ -173,7 +173,7 @@ impl Picture<'_> {
             "<text x=\"{middle}\" y=\"{low}\" text-anchor=\"middle\">{}</text>\
              <text x=\"16\" y=\"{}\">{}</text>",
             self.across,
-            MARGIN.2 - 8.0,
+            MARGIN.2 - 12.0,
             self.unit
         )?;
         Ok(())
