@@ -78,6 +78,8 @@ impl Meter {
     /// # Errors
     /// As for [`Meter::new`].
     pub(crate) fn held(&self) -> Result<usize> {
+        // What has been freed on the way, such as the rules' text, is not held.
+        tidegate_sys::give_back();
         let now = resident().context("smaps_rollup")?;
         Ok(now.saturating_sub(self.before))
     }
