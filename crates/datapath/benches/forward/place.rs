@@ -473,14 +473,14 @@ fn guard(router: &Host, ring: Ring, case: &Case, fast: bool) -> Result<Guard, St
     }
 }
 
-/// For more connections than there may be by default.
+/// For more connections, where there are more than may be by default.
 fn make_room(guard: &Guard, flows: u32) {
     let room = move |engine: &mut tidegate_engine::Engine, _| {
         let conntrack = engine.conntrack_mut();
-        let config = conntrack.config_mut();
-        config.max = config.max.max(flows * 2);
-        let buckets = config.buckets.max(flows);
-        conntrack.resize(buckets);
+        if flows > conntrack.config().max {
+            conntrack.config_mut().max = flows * 2;
+            conntrack.resize(flows);
+        }
     };
     guard.datapath.with(room).unwrap();
 }
