@@ -79,23 +79,17 @@ impl Conntrack {
         black_box(known().fold(0, |all, hash| all ^ table.head_of(hash)));
         black_box(known().fold(0, |all, hash| all ^ slab.touch_node(table.head_of(hash))));
         let mut all = 0;
-        let mut opening = false;
         for known in &mut ahead.known {
             known.link = table.first(slab, known.hash);
-            if let Some((index, _)) = split(known.link) {
-                all ^= slab.touch(index);
-            } else {
-                known.reply = known.tuple.inverse().map(|t| table.hash(&t, 0));
-                opening = true;
+            match split(known.link) {
+                Some((index, _)) => all ^= slab.touch(index),
+                None => known.reply = known.tuple.inverse().map(|t| table.hash(&t, 0)),
             }
         }
-        if opening {
-            // Where a new connection will be put for its answers.
-            let replies = || ahead.known.iter().filter_map(|k| k.reply);
-            all ^= replies().fold(0, |all, hash| all ^ table.head_of(hash));
-            all ^= replies().fold(0, |all, hash| all ^ slab.touch_node(table.head_of(hash)));
-        }
-        black_box(all);
+        // Where a new connection will be put for its answers.
+        let replies = || ahead.known.iter().filter_map(|k| k.reply);
+        all ^= replies().fold(0, |all, hash| all ^ table.head_of(hash));
+        black_box(replies().fold(all, |all, hash| all ^ slab.touch_node(table.head_of(hash))));
     }
 
     /// The hash of a packet's tuple in a zone.

@@ -6,6 +6,8 @@
 //!
 //! [`handle_packet`]: Conntrack::handle_packet
 
+use crate::conntrack::InHook;
+use crate::create::verifies;
 use crate::entry::{Attached, CtInfo};
 use crate::table::split;
 use crate::tracker::{self, Packet};
@@ -27,7 +29,7 @@ impl Conntrack {
             pkt,
             layout,
             l4,
-            verify: self.config.checksum,
+            verify: verifies(self, InHook::Prerouting),
         };
         let (src, dst) = (layout.src(pkt), layout.dst(pkt));
         let tuple = Tuple::from_parts(layout.family, layout.proto, src, dst, l4)?;

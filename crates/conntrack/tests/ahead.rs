@@ -2,7 +2,10 @@
 //! right or not.
 #![allow(clippy::unwrap_used, reason = "a test over packets of its own")]
 
-use tidegate_conntrack::{AHEAD, Config, Conntrack, InHook, Tracked};
+mod either;
+
+use either::Random;
+use tidegate_conntrack::{AHEAD, Config, Conntrack, Tracked};
 use tidegate_wire::{Family, checksum, parse, proto};
 
 /// More connections than are near anyway.
@@ -30,28 +33,12 @@ fn datagram(flow: usize, back: bool) -> Vec<u8> {
     bytes
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-}
-
 /// What becomes of a packet, and of its connection; by the short way, where there is one.
 fn take(ct: &mut Conntrack, now: u64, bytes: &[u8], short: bool) -> String {
     let Ok(layout) = parse(bytes) else {
         return "malformed".to_owned();
     };
-    let gone_on = short.then(|| ct.go_on(now, bytes, &layout)).flatten();
-    let tracked = match gone_on {
-        Some(attached) => Tracked::Ct(attached),
-        None => ct.handle_packet(now, bytes, &layout, InHook::Prerouting, None),
-    };
+    let (tracked, _) = either::track(ct, now, (bytes, &layout), short);
     let Tracked::Ct(mut attached) = tracked else {
         return format!("{tracked:?}");
     };

@@ -2,30 +2,22 @@
 //! the same packets leave the same connections.
 #![allow(clippy::unwrap_used, reason = "a test over packets of its own")]
 
+mod either;
 mod packets;
 
+use either::Random;
 use packets::{Ip, layout};
 use tidegate_conntrack::by_hand::{GivenState, NewEntry};
 use tidegate_conntrack::config::Config;
 use tidegate_conntrack::entry::TcpConn;
-use tidegate_conntrack::{Conntrack, InHook, SECOND, Status, Tracked, Tuple, Zone};
+use tidegate_conntrack::{Conntrack, SECOND, Status, Tracked, Tuple, Zone};
 use tidegate_wire::{Family, proto};
 
 const FLOWS: usize = 24;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-
     fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
@@ -98,12 +90,7 @@ fn datagram(random: &mut Random, host: &Ip, port: u16) -> Vec<u8> {
 
 /// What becomes of a packet, and of all connections.
 fn take(ct: &mut Conntrack, now: u64, bytes: &[u8], short: bool) -> (String, bool) {
-    let layout = layout(bytes);
-    let gone_on = short.then(|| ct.go_on(now, bytes, &layout)).flatten();
-    let tracked = match gone_on {
-        Some(attached) => Tracked::Ct(attached),
-        None => ct.handle_packet(now, bytes, &layout, InHook::Prerouting, None),
-    };
+    let (tracked, gone_on) = either::track(ct, now, (bytes, &layout(bytes)), short);
     let note = ct.last_note();
     let confirmed = match tracked {
         Tracked::Ct(mut attached) => Some(ct.confirm(now, &mut attached)),
@@ -112,7 +99,7 @@ fn take(ct: &mut Conntrack, now: u64, bytes: &[u8], short: bool) -> (String, boo
     let events = ct.events();
     let all: Vec<_> = ct.iter().collect();
     let told = format!("{tracked:?} {note:?} {confirmed:?} {all:?} {events:?}");
-    (told, gone_on.is_some())
+    (told, gone_on)
 }
 
 /// An established connection of whose numbers nothing is known.

@@ -292,16 +292,26 @@ impl Worker {
         let Some(mut socket) = socket else {
             return false;
         };
+        let before = self.sent_by_sockets(slot);
         // An interface that is down reports it once and is silent.
         let got = socket
             .receive(BUDGET, &mut |frame| self.frame(slot, side, &frame))
             .unwrap_or(0);
+        if let Some(fast) = &self.fast {
+            fast.came_from_sockets(self.sent_by_sockets(slot) - before);
+        }
         self.decide_all();
         let channel = self.ports[slot].as_mut().and_then(|p| p.channel(side));
         if let Some(channel) = channel {
             channel.socket = Some(socket);
         }
         got == BUDGET
+    }
+
+    /// Frames of sockets that have come out of an interface with programs, which count them.
+    fn sent_by_sockets(&self, slot: usize) -> u64 {
+        let port = self.ports[slot].as_ref().filter(|port| port.fast);
+        port.map_or(0, |port| port.traffic.from_sockets)
     }
 
     fn frame(&mut self, slot: usize, side: Side, frame: &Frame<'_>) {
@@ -314,12 +324,7 @@ impl Worker {
         }
         match side {
             Side::Wire => port.traffic.received += 1,
-            Side::Door => {
-                port.traffic.from_sockets += 1;
-                if let Some(fast) = self.fast.as_ref().filter(|_| port.fast) {
-                    fast.came_from_socket();
-                }
-            }
+            Side::Door => port.traffic.from_sockets += 1,
         }
         let head_len = port.head_len();
         let Some((head, ip)) = frame.bytes.split_at_checked(head_len) else {

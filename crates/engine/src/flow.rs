@@ -256,27 +256,10 @@ pub(crate) struct Follow {
     at: u32,
 }
 
-/// An epoch as tags have it, in its place there; never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Era(u64);
-
-impl Era {
-    const fn of(epoch: u64) -> Era {
-        Era((epoch % (EPOCHS - 1) + 1) << PLAN_BITS)
-    }
-}
-
-impl Default for Era {
-    fn default() -> Era {
-        Era::of(0)
-    }
-}
-
 /// All plans of the present epoch.
 #[derive(Debug, Default)]
 pub(crate) struct FlowCache {
     epoch: u64,
-    era: Era,
     plans: Vec<Plan>,
     numbers: HashMap<Plan, u32>,
     /// Why packets have left no plan: tags name these from the highest number down.
@@ -294,7 +277,6 @@ impl FlowCache {
     #[must_use]
     pub(crate) fn begin_epoch(&mut self) -> bool {
         self.epoch += 1;
-        self.era = Era::of(self.epoch);
         if let Some(follower) = &mut self.follower {
             follower.begins(self.epoch);
         }
@@ -302,7 +284,7 @@ impl FlowCache {
         self.numbers.clear();
         self.unplanned.clear();
         self.recorder.end();
-        self.era == Era::of(0)
+        self.era() == 1
     }
 
     /// The plan that a connection's `tag` names, if it fits a packet that brings `start`.
@@ -349,7 +331,7 @@ impl FlowCache {
                 *new.insert(number)
             }
         };
-        Some(self.era.0 | u64::from(number))
+        Some((self.era() << PLAN_BITS) | u64::from(number))
     }
 
     /// The packet that was recorded has left no plan: a tag for its connection, which has
@@ -364,7 +346,7 @@ impl FlowCache {
         if known.is_none() && number < MAX_REASONS {
             self.unplanned.push(why);
         }
-        (number < MAX_REASONS).then_some(self.era.0 | (NO_PLAN - number as u64))
+        (number < MAX_REASONS).then_some((self.era() << PLAN_BITS) | (NO_PLAN - number as u64))
     }
 
     /// Why a tag names no plan.
@@ -391,6 +373,12 @@ impl FlowCache {
         self.plans.get(follow.plan as usize)?.path
     }
 
+    /// The epoch as tags have it, never 0.
+    #[inline]
+    fn era(&self) -> u64 {
+        self.epoch % (EPOCHS - 1) + 1
+    }
+
     /// Number of the present rules and surroundings.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
@@ -415,7 +403,7 @@ impl FlowCache {
 
     /// Whether a tag is of the present epoch.
     fn is_of_now(&self, tag: u64) -> bool {
-        tag & BELOW & !NO_PLAN == self.era.0
+        (tag & BELOW) >> PLAN_BITS == self.era()
     }
 
     /// The tests that the plan depends on, and how they came out.
@@ -464,7 +452,7 @@ mod tests {
         };
         for round in [false, true, false] {
             assert_eq!(flows.begin_epoch(), round);
-            assert!(flows.era.0 > 0 && flows.era.0 & (!BELOW | NO_PLAN) == 0);
+            assert!(flows.era() > 0 && (flows.era() << PLAN_BITS) & !BELOW == 0);
         }
     }
 }

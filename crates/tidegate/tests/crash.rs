@@ -11,6 +11,7 @@ use namespace::Script;
 const BEGIN: &str = r#"
 ip link set lo up
 passes() { ping -n -q -c 2 -i 0.05 -W 0.3 127.0.0.1 >/dev/null; }
+soon() { for i in $(seq 50); do if passes; then return; fi; done; false; }
 program=$TIDEGATE
 own() { program=$DIR/program; cp $TIDEGATE $program; }
 replaced() { printf "$1\n" >$DIR/new; chmod 755 $DIR/new; mv $DIR/new $DIR/program; }
@@ -55,8 +56,7 @@ fn open_where_wished() {
         up open
         passes || exit 2
         kill -9 $daemon; wait $daemon || true
-        for i in $(seq 50); do if passes; then exit 0; fi; done
-        exit 3
+        soon || exit 3
         ",
     );
 }
@@ -87,8 +87,7 @@ fn open_where_a_successor_does_not_start() {
         replaced '#!/bin/sh\ntest $1 = --version'
         ! timeout 2 $TIDEGATE upgrade || exit 3
         ! wait $daemon || exit 4
-        for i in $(seq 50); do if passes; then exit 0; fi; done
-        exit 5
+        soon || exit 5
         ",
     );
 }
@@ -106,8 +105,7 @@ fn open_after_an_upgrade_that_was_none() {
         ! grep guardian $DIR/status || exit 3
         passes || exit 4
         kill -9 $daemon; wait $daemon || true
-        for i in $(seq 50); do if passes; then exit 0; fi; done
-        exit 5
+        soon || exit 5
         ",
     );
 }
@@ -129,8 +127,7 @@ fn open_after_upgrades() {
         $TIDEGATE status >$DIR/status
         ! grep guardian $DIR/status || exit 5
         kill -9 $daemon; wait $daemon || true
-        for i in $(seq 50); do if passes; then exit 0; fi; done
-        exit 6
+        soon || exit 6
         ",
     );
 }

@@ -29,12 +29,16 @@ pub fn sum(data: &[u8]) -> u64 {
     u64::from(u16::from_be(fold(ends + lanes.iter().sum::<u64>())))
 }
 
-/// Whether the sum of an IPv4 header without options is that of one with a right checksum.
+/// Whether the checksum in an IPv4 header is right.
 #[inline]
 #[must_use]
-pub fn is_right(header: &[u8; 20]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    fold(words.iter().map(|w| word32(*w)).sum()) == 0xffff
+pub fn is_right_ipv4(header: &[u8]) -> bool {
+    // Most have no options; a length that is known makes a shorter sum.
+    let total = match <&[u8; 20]>::try_from(header) {
+        Ok(plain) => plain.as_chunks().0.iter().map(|w| word32(*w)).sum(),
+        Err(_) => sum(header),
+    };
+    fold(total) == 0xffff
 }
 
 #[inline]
@@ -167,6 +171,30 @@ mod tests {
         }
         assert_eq!(sum(&[0; 7]), 0);
         assert_eq!(fold(sum(&[0xff; 8])), 0xffff);
+    }
+
+    /// A sum of any size, against folding until it fits.
+    #[test]
+    fn every_sum_folds_into_16_bits() {
+        let edges = [
+            0,
+            1,
+            0xffff,
+            0x1_0000,
+            0x1_fffe,
+            u64::from(u32::MAX),
+            u64::MAX,
+        ];
+        let near = edges
+            .iter()
+            .flat_map(|e| [e.wrapping_sub(1), *e, e.wrapping_add(1)]);
+        for total in near.chain((0..64).map(|bit| 1 << bit)) {
+            let mut plain = total;
+            while plain > 0xffff {
+                plain = (plain & 0xffff) + (plain >> 16);
+            }
+            assert_eq!(u64::from(fold(total)), plain, "{total:#x}");
+        }
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use crate::measure::{median, processor};
-use crate::memory;
+use crate::measure::processor;
 use crate::net::{self, Host};
 use crate::place::{Case, Firewall, Place};
+use crate::{Figures, held, measured_place};
 
 /// Connections at a time, and lines that each of them sends in a round.
 const CONNECTIONS: usize = 64;
@@ -117,34 +117,19 @@ fn compare(
         ..Case::new("ftp", 1, 100)
     };
     let plain = Place::new(&case, Firewall::None)?;
-    tidegate_sys::give_back();
-    let before = memory::resident().unwrap_or_default();
-    let place = Place::new(&case, firewall)?;
+    let (place, before) = measured_place(&case, firewall)?;
     let (mut base, mut talk) = (Talk::new(&plain), Talk::new(&place));
-    let (mut each, mut thread, mut ratios) = (vec![], vec![], vec![]);
+    let mut figures = Figures::default();
     for _ in 0..rounds {
         let alone = base.measure().0;
         let (took, own) = talk.measure();
-        each.push(took);
-        thread.push(own);
-        ratios.push(took / alone);
+        figures.add(took, own, alone);
     }
-    let held = match firewall {
-        Firewall::Userspace(_) => memory::resident()
-            .unwrap_or_default()
-            .saturating_sub(before),
-        _ => place.kernel,
-    };
-    let ratio = median(&mut ratios);
     println!(
-        "| {name} | {} | {:.0} | {:.0} | {:.2} | {:.2}, {:.2} | {:.1} |",
+        "| {name} | {} | {} | {:.1} |",
         firewall.name(),
-        median(&mut each),
-        median(&mut thread),
-        ratio,
-        ratios[0],
-        ratios[rounds - 1],
-        held as f64 / 1e6
+        figures.cells(),
+        held(firewall, &place, before)
     );
     drop((base, talk));
     place.end();

@@ -164,38 +164,71 @@ fn compare(
     firewall: Firewall,
     rounds: usize,
 ) -> Result<(), String> {
-    tidegate_sys::give_back();
-    let before = memory::resident().unwrap_or_default();
-    let mut place = Place::new(case, firewall)?;
+    let (mut place, before) = measured_place(case, firewall)?;
     let packets = PACKETS.min(PATIENCE / looked_at(case, firewall));
-    let (mut each, mut thread, mut ratios, mut share) = (vec![], vec![], vec![], 1f64);
+    let (mut figures, mut share) = (Figures::default(), 1f64);
     for _ in 0..rounds {
         let base = once(case, plain, PACKETS).0;
         let (took, arrived, own) = once(case, &mut place, packets);
-        each.push(took);
-        thread.push(own);
-        ratios.push(took / base);
+        figures.add(took, own, base);
         share = share.min(arrived);
     }
-    let held = match firewall {
+    println!(
+        "| {} | {} | {} | {:.1} % | {:.1} |",
+        case.name,
+        firewall.name(),
+        figures.cells(),
+        share * 100.0,
+        held(firewall, &place, before)
+    );
+    place.end();
+    Ok(())
+}
+
+/// A place, and what the process had resident before there was one.
+pub(crate) fn measured_place(case: &Case, firewall: Firewall) -> Result<(Place, usize), String> {
+    tidegate_sys::give_back();
+    let before = memory::resident().unwrap_or_default();
+    Ok((Place::new(case, firewall)?, before))
+}
+
+/// Megabytes that the place has for itself.
+pub(crate) fn held(firewall: Firewall, place: &Place, before: usize) -> f64 {
+    let bytes = match firewall {
         Firewall::Userspace(_) => memory::resident()
             .unwrap_or_default()
             .saturating_sub(before),
         _ => place.kernel,
     };
-    let ratio = median(&mut ratios);
-    println!(
-        "| {} | {} | {:.0} | {:.0} | {:.2} | {:.2}, {:.2} | {:.1} % | {:.1} |",
-        case.name,
-        firewall.name(),
-        median(&mut each),
-        median(&mut thread),
-        ratio,
-        ratios[0],
-        ratios[rounds - 1],
-        share * 100.0,
-        held as f64 / 1e6
-    );
-    place.end();
-    Ok(())
+    bytes as f64 / 1e6
+}
+
+/// What something has taken, round by round.
+#[derive(Default)]
+pub(crate) struct Figures {
+    each: Vec<f64>,
+    thread: Vec<f64>,
+    ratios: Vec<f64>,
+}
+
+impl Figures {
+    /// Of one round: with a firewall, of that the datapath's thread, and the kernel alone.
+    pub(crate) fn add(&mut self, took: f64, own: f64, alone: f64) {
+        self.each.push(took);
+        self.thread.push(own);
+        self.ratios.push(took / alone);
+    }
+
+    /// Medians, and the ratio's smallest and largest.
+    pub(crate) fn cells(&mut self) -> String {
+        let ratio = median(&mut self.ratios);
+        let last = self.ratios.len() - 1;
+        format!(
+            "{:.0} | {:.0} | {ratio:.2} | {:.2}, {:.2}",
+            median(&mut self.each),
+            median(&mut self.thread),
+            self.ratios[0],
+            self.ratios[last]
+        )
+    }
 }

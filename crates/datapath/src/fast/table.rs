@@ -488,9 +488,11 @@ impl Fast {
         lock(&self.table).inward.count(frames);
     }
 
-    /// A frame has come from a socket of this host, where a program has counted it.
-    pub(crate) fn came_from_socket(&self) {
-        lock(&self.table).upward.count(1);
+    /// So many frames have come from sockets of this host, where a program has counted them.
+    pub(crate) fn came_from_sockets(&self, frames: u64) {
+        if frames > 0 {
+            lock(&self.table).upward.count(frames);
+        }
     }
 
     /// Whether it would be good to know if any socket has something.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::busy::Busy;
 use crate::fast::{STATEFUL, at, masquerading, may, stream, talk};
 use crate::net::{Host, client_and_server, eventually, example_path, filter};
 use crate::router::{Net, net};
-use crate::talk::{Busy, reaches, udp};
+use crate::talk::{reaches, udp};
 
 /// Known connections only, and whoever calls ports 7 and 80.
 const OWN: [&str; 5] = [

@@ -11,9 +11,10 @@ use tidegate_datapath::{Fate, Options, Ring};
 use tidegate_engine::Engine;
 use tidegate_wire::Family;
 
+use crate::busy::Busy;
 use crate::fast::{acct, at, entries, fate, guard, may, talk, talk_until_fate};
 use crate::net::{Guard, Host, client_and_server, filter, nat, skipped};
-use crate::talk::{Busy, call, serve, udp};
+use crate::talk::{call, serve, udp};
 
 /// Known connections first, then who may open one; what is sent is counted.
 const STATEFUL: [&str; 4] = [
@@ -284,6 +285,19 @@ fn rising(socket: &UdpSocket, last: &mut Option<u32>, time: Duration) -> Option<
     *last
 }
 
+/// Where the server and the client of a stream are.
+const ENDS: [&str; 2] = [STREAMS[0].1, STREAMS[0].2];
+
+/// The guarded server, and a stream from the client that has met this fate.
+fn streaming(client: &Host, server: &Host, wanted: Fate) -> (Guard, (UdpSocket, UdpSocket)) {
+    let guard = guard(server, &filter(&STATEFUL));
+    let [there, here] = ENDS.map(at);
+    let both = (udp(client, here), udp(server, there));
+    stream(&both, there);
+    talk_until_fate(&guard, wanted, &both, there, 20);
+    (guard, both)
+}
+
 /// The kernel may put off the rest of a frame's way up: a flow is not handed over while one is
 /// on it, whether that frame bears a mark or not.
 #[test]
@@ -292,11 +306,8 @@ fn what_waits_on_its_way_up_is_not_overtaken() {
         return;
     }
     let (client, server) = client_and_server();
-    let guard = guard(&server, &filter(&STATEFUL));
-    let (there, here) = (at("10.0.0.1:7"), at("10.0.0.2:40000"));
-    let both = (udp(&client, here), udp(&server, there));
-    stream(&both, there);
-    talk_until_fate(&guard, Fate::Sent, &both, there, 20);
+    let (guard, both) = streaming(&client, &server, Fate::Sent);
+    let here = at(ENDS[1]);
     // A frame of 600 bytes takes more than two milliseconds, and two are let through at once.
     let slow = "tc qdisc replace dev tg-eth0 root tbf rate 2mbit burst 1600 limit 1000000";
     if let Err(why) = server.try_sh(slow) {
@@ -343,11 +354,8 @@ fn changes_hold_and_order_is_kept_under_load() {
         return;
     }
     let (client, server) = client_and_server();
-    let guard = guard(&server, &filter(&STATEFUL));
-    let (there, here) = (at("10.0.0.1:7"), at("10.0.0.2:40000"));
-    let both = (udp(&client, here), udp(&server, there));
-    stream(&both, there);
-    talk_until_fate(&guard, Fate::Passed, &both, there, 20);
+    let (guard, both) = streaming(&client, &server, Fate::Passed);
+    let [there, here] = ENDS.map(at);
     let (outside, own) = &both;
     for (from, to, socket, chain, drops, passes) in [
         (outside, there, own, "INPUT", 0, Fate::Passed),

@@ -3,6 +3,7 @@
 //! `unshare -Urn`, which [`user::as_an_ordinary_user`] tries.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod busy;
 mod early;
 mod fast;
 #[allow(dead_code, reason = "shared with the bench")]

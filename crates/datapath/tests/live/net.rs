@@ -1,12 +1,15 @@
-//! Hosts in network namespaces of their own, which go when nothing holds them.
+//! Hosts, and those that are guarded.
+
+#[path = "host.rs"]
+mod host;
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd, AsRawFd};
-use std::process::{Child, Command, Stdio};
+use std::io;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "benches use less of it")]
+pub(crate) use host::{Host, Running, eventually, skipped};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tidegate_datapath::{Datapath, Observer, Options, Ring};
@@ -16,11 +19,6 @@ use tidegate_syntax::{Sockets, lower_knowing, parse_rules};
 use tidegate_sys::Namespace;
 use tidegate_wire::Family;
 use tidegate_xt::NoNames;
-
-/// Says what is not tested, past the test runner's capture.
-pub(crate) fn skipped(why: &str) {
-    let _ = writeln!(io::stderr(), "SKIPPED: {why}");
-}
 
 /// Whether namespaces can be made here. Says so once when not.
 pub(crate) fn able() -> bool {
@@ -48,61 +46,7 @@ pub(crate) fn all_by_xdp() -> bool {
     std::env::var_os("TIDEGATE_RING").is_some_and(|ring| ring == "xdp")
 }
 
-/// A host.
-pub(crate) struct Host(Namespace);
-
 impl Host {
-    /// With loopback up and without duplicate address detection.
-    pub(crate) fn new() -> Self {
-        let host = Host(Namespace::new().unwrap());
-        host.sh("
-            sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0
-            ip link set lo up
-        ");
-        host
-    }
-
-    pub(crate) fn fd(&self) -> &impl AsFd {
-        &self.0
-    }
-
-    /// Does something there; sockets made there stay there.
-    pub(crate) fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.0.run(|| Ok(work())).unwrap()
-    }
-
-    /// What a shell script prints there.
-    pub(crate) fn try_sh(&self, script: &str) -> Result<String, String> {
-        let mut shell = Command::new("timeout");
-        shell.args(["60", "sh", "-ec", script]);
-        let run = self.run(|| shell.stdin(Stdio::null()).output()).unwrap();
-        let out = String::from_utf8_lossy(&run.stdout).into_owned();
-        if run.status.success() {
-            return Ok(out);
-        }
-        let err = String::from_utf8_lossy(&run.stderr);
-        Err(format!("{script}\n{}\n{out}{err}", run.status))
-    }
-
-    /// As [`Host::try_sh`], where nothing may fail.
-    pub(crate) fn sh(&self, script: &str) -> String {
-        self.try_sh(script).unwrap_or_else(|e| panic!("{e}"))
-    }
-
-    /// A link: our `name` to `peer` of another host.
-    pub(crate) fn link(&self, name: &str, other: &Host, peer: &str) {
-        let there = format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            other.0.as_fd().as_raw_fd()
-        );
-        self.sh(&format!(
-            "ip link add {name} type veth peer name {peer} netns {there}
-             ip link set {name} up"
-        ));
-        other.sh(&format!("ip link set {peer} up"));
-    }
-
     /// Whether all of three echo requests are answered. For the last answer `ping` waits
     /// twice the longest round trip before it, or as long as between requests.
     pub(crate) fn pings(&self, to: &str, size: usize) -> bool {
@@ -174,29 +118,17 @@ pub(crate) fn example_path(name: &str) -> std::path::PathBuf {
     built
 }
 
-/// A program that ends with this at the latest.
-pub(crate) struct Running(pub(crate) Child);
-
 impl Running {
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
-}
 
-impl Running {
     /// Asks it to end in order.
     pub(crate) fn end(mut self) {
         let pid = Pid::from_raw(self.0.id() as i32);
         kill(pid, Signal::SIGTERM).unwrap();
         assert!(self.0.wait().unwrap().success());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -272,18 +204,6 @@ fn table(name: &str, chains: &[&str], rules: &[&str]) -> String {
         let _ = writeln!(text, "{rule}");
     }
     text + "COMMIT\n"
-}
-
-/// Waits until something holds; `false` when it takes too long.
-pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(10) {
-        if holds() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    false
 }
 
 /// The usual pair: client 10.0.0.2 and fd00::2, server 10.0.0.1 and fd00::1, joined by

@@ -2,8 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -116,20 +114,4 @@ pub(crate) fn reaches(from: &UdpSocket, to: &UdpSocket, at: SocketAddr) -> bool 
     let heard = to.recv(&mut [0; 16]);
     to.set_read_timeout(Some(PATIENCE)).unwrap();
     heard.is_ok_and(|len| len == 5)
-}
-
-/// A thread that goes on until it is told to end.
-pub(crate) struct Busy<R>(JoinHandle<R>, Arc<AtomicBool>);
-
-impl<R: Send + 'static> Busy<R> {
-    pub(crate) fn start(work: impl FnOnce(&AtomicBool) -> R + Send + 'static) -> Self {
-        let ends = Arc::new(AtomicBool::new(false));
-        let asked = ends.clone();
-        Busy(thread::spawn(move || work(&asked)), ends)
-    }
-
-    pub(crate) fn end(self) -> R {
-        self.1.store(true, Ordering::Relaxed);
-        self.0.join().unwrap()
-    }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
+use crate::busy::Busy;
 use crate::fast::{at, masquerading, may, stream, talk};
 use crate::heirs::{Starter, ask, connected};
 use crate::net::Host;
 use crate::router::net;
-use crate::talk::{Busy, udp};
+use crate::talk::udp;
 
 /// Bytes written at a time, one of which differs from those before.
 const PIECE: usize = 8 << 10;

@@ -3,22 +3,19 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::memory::resident;
 
 /// Processor time this thread has had.
 fn cpu() -> Result<Duration> {
-    // The kernel brings the number up to date when the thread gives way.
-    std::thread::yield_now();
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    let first = text.split(' ').next().context("schedstat")?;
-    Ok(Duration::from_nanos(first.parse()?))
+    Ok(clock_gettime(ClockId::ThreadCPUTime).try_into()?)
 }
 
 /// Processor time of `work`.
 ///
 /// # Errors
-/// That of `work`, or the system keeps no such account.
+/// That of `work`.
 pub(crate) fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
     let start = cpu()?;
     let result = work()?;

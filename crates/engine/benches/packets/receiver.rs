@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use tidegate_engine::env::Env;
 use tidegate_engine::{Config, Disposition, Engine, Incoming, Output};
 use tidegate_ir::Ruleset;
+use tidegate_wire::Family;
 
 use crate::measure::Meter;
 use crate::surroundings::{INSIDE, OUTSIDE, load};
@@ -113,6 +114,21 @@ impl Receiver {
             _ => None,
         });
         sent.filter(|_| outcome.disposition == Disposition::Sent)
+    }
+
+    /// That the engine's rules, which are these, have counted so many packets each.
+    ///
+    /// # Errors
+    /// One has not.
+    pub(crate) fn has_counted(&self, rules: &Loaded, wanted: &[u64]) -> Result<()> {
+        for (wanted, (_, _, rule)) in wanted.iter().zip(rules.rules.rules()) {
+            let counted = self.engine.counter(Family::V4, rule.id).packets;
+            ensure!(
+                counted == *wanted,
+                "{counted} packets, not {wanted}: {rule:?}"
+            );
+        }
+        Ok(())
     }
 }
 

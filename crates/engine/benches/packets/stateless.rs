@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use tidegate_wire::{Family, checksum, proto};
+use anyhow::{Context, Result};
+use tidegate_wire::{checksum, proto};
 
 use crate::linear::{conditions, walk};
 use crate::measure::{Group, Meter, Subject, Took};
@@ -223,14 +223,7 @@ impl Load {
         for rule in self.expected.iter().flatten() {
             wanted[*rule as usize] += 1;
         }
-        for (wanted, (_, _, rule)) in wanted.into_iter().zip(self.rules.rules.rules()) {
-            let counted = receiver.engine.counter(Family::V4, rule.id).packets;
-            ensure!(
-                counted == wanted,
-                "{counted} packets, not {wanted}: {rule:?}"
-            );
-        }
-        Ok(())
+        receiver.has_counted(&self.rules, &wanted)
     }
 }
 

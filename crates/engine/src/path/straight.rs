@@ -81,6 +81,7 @@ impl<T: Trace> Run<'_, T> {
             return None;
         }
         let conntrack = &mut self.engine.conntrack;
+        // Apart from the rest: what else tracking may say is large, and a copy of it shows.
         if let Some(attached) = conntrack.go_on(self.now, bytes, layout) {
             let done = self.pass(incoming, bytes, layout, &attached);
             if done.is_none() {

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::host::{CLIENT, Host, SERVER, eventually};
+use crate::guarded::{CLIENT, SERVER};
+use crate::host::{Host, eventually};
 
 /// Bytes a second of one transfer.
 pub(crate) const RATE: usize = 4 << 20;

@@ -3,34 +3,19 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tidegate_sys::Namespace;
 
+use crate::busy::Busy;
 use crate::host::Host;
 
 /// Bytes written at a time.
 const PIECE: usize = 8 << 10;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A thread that goes on until it is told to end.
-pub(crate) struct Busy<R>(JoinHandle<R>, Arc<AtomicBool>);
-
-impl<R: Send + 'static> Busy<R> {
-    pub(crate) fn start(work: impl FnOnce(&AtomicBool) -> R + Send + 'static) -> Self {
-        let ends = Arc::new(AtomicBool::new(false));
-        let asked = ends.clone();
-        Busy(thread::spawn(move || work(&asked)), ends)
-    }
-
-    pub(crate) fn end(self) -> R {
-        self.1.store(true, Ordering::Relaxed);
-        self.0.join().unwrap()
-    }
-}
 
 /// The bytes of a stream from `at`, no two pieces of which are alike.
 pub(crate) fn content(at: u64, len: usize) -> Vec<u8> {

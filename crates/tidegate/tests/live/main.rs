@@ -4,7 +4,12 @@
 //! (`TIDEGATE_FAST_TESTS`), one after the other.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../datapath/tests/live/busy.rs"]
+mod busy;
 mod ftp;
+mod guarded;
+#[allow(dead_code, reason = "shared with the datapath's tests")]
+#[path = "../../../datapath/tests/live/host.rs"]
 mod host;
 mod load;
 mod upgrade;

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
+use crate::busy::Busy;
 use crate::ftp::{Ftp, RATE};
-use crate::host::{CLIENT, Guarded, SERVER, able, eventually};
-use crate::load::{Busy, Heard, Intruders, Talk, content, read, write};
+use crate::guarded::{CLIENT, Guarded, SERVER, able};
+use crate::host::eventually;
+use crate::load::{Heard, Intruders, Talk, content, read, write};
 
 /// Known connections, and who may open one: FTP and a service here, one service there.
 const RULES: &str = "*filter

@@ -1,14 +1,14 @@
 //! A client and the host that a daemon guards, with an FTP server on it.
 
 use std::cell::RefCell;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
-use tidegate_sys::Namespace;
+
+use crate::host::{Host, Running, eventually, skipped};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidegate");
 /// What is needed beside root.
@@ -21,7 +21,7 @@ pub(crate) const CLIENT: &str = "10.0.0.2";
 pub(crate) fn able() -> bool {
     let why = reason();
     if let Some(why) = &why {
-        let _ = writeln!(io::stderr(), "SKIPPED: {why}");
+        skipped(why);
     }
     why.is_none()
 }
@@ -35,54 +35,16 @@ fn reason() -> Option<String> {
     if !whole || !rustix::process::geteuid().is_root() {
         return Some("programs are loaded by the machine's root only".to_owned());
     }
-    let there = |tool: &&str| !sh(&format!("command -v {tool}")).is_ok_and(|o| o.status.success());
-    let missing = TOOLS.into_iter().find(there);
+    let is_missing = |tool: &&str| {
+        let mut shell = Command::new("sh");
+        let found = shell.args(["-c", &format!("command -v {tool}")]).output();
+        !found.is_ok_and(|o| o.status.success())
+    };
+    let missing = TOOLS.into_iter().find(is_missing);
     missing.map(|tool| format!("local connections across an upgrade need {tool}"))
 }
 
-fn sh(script: &str) -> io::Result<std::process::Output> {
-    let mut shell = Command::new("timeout");
-    shell.args(["60", "sh", "-ec", script]);
-    shell.stdin(Stdio::null()).output()
-}
-
-/// Waits until something holds; `false` when it takes too long.
-pub(crate) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
-    let ends = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        if Instant::now() > ends {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    true
-}
-
-/// A host in a network namespace.
-pub(crate) struct Host(Namespace);
-
 impl Host {
-    fn new() -> Self {
-        let host = Host(Namespace::new().unwrap());
-        host.sh("ip link set lo up");
-        host
-    }
-
-    /// Does something there; sockets made there stay there.
-    pub(crate) fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.0.run(|| Ok(work())).unwrap()
-    }
-
-    /// What a script prints there, where nothing may fail.
-    pub(crate) fn sh(&self, script: &str) -> String {
-        let run = self.run(|| sh(script)).unwrap();
-        let (out, err) = [run.stdout, run.stderr]
-            .map(|b| String::from_utf8(b).unwrap())
-            .into();
-        assert!(run.status.success(), "{script}\n{out}{err}");
-        out
-    }
-
     pub(crate) fn listen(&self, at: &str) -> TcpListener {
         self.run(|| TcpListener::bind(at)).unwrap()
     }
@@ -103,16 +65,6 @@ impl Host {
     }
 }
 
-/// A program that ends with this.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Both hosts, the daemon of the one, and what it needs.
 pub(crate) struct Guarded {
     pub(crate) dir: TempDir,
@@ -129,18 +81,9 @@ impl Guarded {
     pub(crate) fn new(rules: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (client, server) = (Host::new(), Host::new());
-        let there = format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            server.0.as_fd().as_raw_fd()
-        );
-        client.sh(&format!(
-            "ip link add eth0 type veth peer name eth0 netns {there}
-             ip link set eth0 up; ip addr add {CLIENT}/24 dev eth0"
-        ));
-        server.sh(&format!(
-            "ip link set eth0 up; ip addr add {SERVER}/24 dev eth0"
-        ));
+        client.link("eth0", &server, "eth0");
+        client.sh(&format!("ip addr add {CLIENT}/24 dev eth0"));
+        server.sh(&format!("ip addr add {SERVER}/24 dev eth0"));
         std::fs::write(dir.path().join("rules"), rules).unwrap();
         let at = dir.path().display();
         let config = format!(
