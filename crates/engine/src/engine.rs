@@ -14,6 +14,7 @@ use crate::defrag::Defrag;
 use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
+use crate::hooks::{Active, active};
 use crate::offload::Followed;
 use crate::origin::{BELOW, Origins, policies};
 use crate::outcome::{Outcome, Output};
@@ -178,6 +179,8 @@ pub struct Engine {
     pub(crate) config: Config,
     pub(crate) env: Arc<Env>,
     pub(crate) families: [Family4Or6; 2],
+    /// By family: which stages have something to do.
+    pub(crate) active: [Active; 2],
     pub(crate) conntrack: Conntrack,
     pub(crate) defrag: Defrag,
     pub(crate) random: Random,
@@ -214,8 +217,9 @@ impl Engine {
     pub fn new(config: Config, env: Arc<Env>) -> Self {
         let empty =
             |family| Family4Or6::new(Arc::new(Ruleset::empty(family)), config.track, config.seed);
-        Engine {
+        let mut engine = Engine {
             families: [empty(Family::V4), empty(Family::V6)],
+            active: [[0; 5]; 2],
             conntrack: Conntrack::new(config.conntrack.clone()),
             defrag: Defrag::default(),
             random: Random::new(config.seed),
@@ -234,7 +238,9 @@ impl Engine {
             spare: Vec::new(),
             env,
             config,
-        }
+        };
+        engine.survey();
+        engine
     }
 
     /// Replaces the rules of their family; counters and stateful tests start anew,
@@ -292,7 +298,15 @@ impl Engine {
         ready
     }
 
+    /// Finds which stages have something to do.
+    fn survey(&mut self) {
+        let staged = self.staged.as_ref().map(|s| &s.families);
+        self.active = std::array::from_fn(|n| active(&self.families[n], staged.map(|s| &s[n])));
+    }
+
+    /// Rules or surroundings are others.
     pub(crate) fn begin_epoch(&mut self) {
+        self.survey();
         if self.flows.begin_epoch() {
             self.conntrack.mask_tags(!BELOW);
         }

@@ -28,6 +28,7 @@ pub(crate) struct View<'a> {
 }
 
 impl Facts for View<'_> {
+    /// What nearly all rules ask for stands here, so that it takes no call.
     #[inline]
     fn load(&mut self, field: Field) -> Option<u128> {
         let p = self.packet;
@@ -36,43 +37,17 @@ impl Facts for View<'_> {
             Field::Dst => Some(p.dst()),
             Field::Proto if p.layout.broken_chain => None,
             Field::Proto => Some(u128::from(p.layout.proto)),
-            Field::Tos => Some(u128::from(p.tos())),
-            Field::Ttl => Some(u128::from(p.ttl())),
-            Field::Length => Some(u128::from(p.layout.len)),
             Field::FragOff => Some(u128::from(p.layout.frag_off)),
             Field::InName => Some(p.in_name),
             Field::OutName => Some(p.out_name),
-            Field::InGroup => self.group(p.in_dev),
-            Field::OutGroup => self.group(p.out_dev),
-            Field::Realm => Some(u128::from(p.realm)),
-            Field::Cpu => Some(u128::from(self.outside.cpu)),
+            Field::Mark => Some(u128::from(p.mark)),
+            Field::L4Len | Field::Sport | Field::Dport | Field::TcpFlags => {
+                transport(&p.bytes, &p.layout, field)
+            }
+            Field::CtState => Some(state(&p.tracking)),
             Field::Socket | Field::SocketUid | Field::SocketGid | Field::SocketClass => {
                 self.of_socket(field)
             }
-            Field::Mark => Some(u128::from(p.mark)),
-            Field::Priority => Some(u128::from(p.priority)),
-            Field::L4Len
-            | Field::Sport
-            | Field::Dport
-            | Field::TcpFlags
-            | Field::TcpOption(_)
-            | Field::TcpMss
-            | Field::L4 { .. }
-            | Field::IcmpTypeCode => transport(&p.bytes, &p.layout, field),
-            Field::Ext { header, at, len } => headers6::bytes(&p.bytes, header, at, len),
-            Field::HasExt(header) => Some(headers6::has(&p.bytes, header)),
-            Field::ExtHeaders => headers6::kinds(&p.bytes),
-            Field::PktType => Some(packet_type(p)),
-            Field::SrcMac => p.link.source().and_then(|mac| number(&mac)),
-            Field::ReversePath(how) => Some(u128::from(self.way_back(how))),
-            Field::HasCt => Some(u128::from(p.tracking.connection().is_some())),
-            Field::CtState => Some(state(&p.tracking)),
-            Field::SrcType => self.address_type(p.src(), None),
-            Field::DstType => self.address_type(p.dst(), None),
-            Field::SrcTypeIn => self.address_type(p.src(), p.in_dev),
-            Field::DstTypeIn => self.address_type(p.dst(), p.in_dev),
-            Field::SrcTypeOut => self.address_type(p.src(), p.out_dev),
-            Field::DstTypeOut => self.address_type(p.dst(), p.out_dev),
             Field::CtStatus
             | Field::CtDir
             | Field::CtMark
@@ -93,6 +68,31 @@ impl Facts for View<'_> {
             | Field::CtReplBytes
             | Field::CtMasterSrc
             | Field::CtMasterHelper => self.of_connection(field),
+            Field::InGroup
+            | Field::OutGroup
+            | Field::Realm
+            | Field::Cpu
+            | Field::ReversePath(_)
+            | Field::SrcType
+            | Field::DstType
+            | Field::SrcTypeIn
+            | Field::DstTypeIn
+            | Field::SrcTypeOut
+            | Field::DstTypeOut => self.of_surroundings(field),
+            Field::Tos
+            | Field::Ttl
+            | Field::Length
+            | Field::Priority
+            | Field::TcpOption(_)
+            | Field::TcpMss
+            | Field::L4 { .. }
+            | Field::IcmpTypeCode
+            | Field::Ext { .. }
+            | Field::HasExt(_)
+            | Field::ExtHeaders
+            | Field::PktType
+            | Field::SrcMac
+            | Field::HasCt => of_packet(self.packet, field),
         }
     }
 
@@ -164,6 +164,26 @@ fn packet_type(p: &Packet) -> u128 {
 }
 
 impl View<'_> {
+    /// A field that depends on interfaces and routes.
+    #[inline(never)]
+    fn of_surroundings(&self, field: Field) -> Option<u128> {
+        let p = self.packet;
+        match field {
+            Field::InGroup => self.group(p.in_dev),
+            Field::OutGroup => self.group(p.out_dev),
+            Field::Realm => Some(u128::from(p.realm)),
+            Field::Cpu => Some(u128::from(self.outside.cpu)),
+            Field::ReversePath(how) => Some(u128::from(self.way_back(how))),
+            Field::SrcType => self.address_type(p.src(), None),
+            Field::DstType => self.address_type(p.dst(), None),
+            Field::SrcTypeIn => self.address_type(p.src(), p.in_dev),
+            Field::DstTypeIn => self.address_type(p.dst(), p.in_dev),
+            Field::SrcTypeOut => self.address_type(p.src(), p.out_dev),
+            Field::DstTypeOut => self.address_type(p.dst(), p.out_dev),
+            _ => None,
+        }
+    }
+
     /// Runs a step, which leaves what it wants written in `writes`.
     pub(crate) fn run_step(&mut self, id: StepId, writes: &mut Vec<(Field, Expr)>) -> Truth {
         // The steps are out of the view's hands while one of them looks at the packet.
@@ -188,6 +208,7 @@ impl View<'_> {
         Some(u128::from(self.env.interface(dev?)?.group))
     }
 
+    #[inline(never)]
     fn of_socket(&mut self, field: Field) -> Option<u128> {
         let sender = self.sender();
         let number = match (field, sender) {
@@ -206,6 +227,7 @@ impl View<'_> {
         Some(self.env.address_type(self.packet.family(), addr, dev) as u128)
     }
 
+    #[inline(never)]
     fn of_connection(&self, field: Field) -> Option<u128> {
         let attached = self.packet.tracking.connection()?;
         if field == Field::CtDir {
@@ -337,7 +359,26 @@ pub(crate) fn state(tracking: &Tracking) -> u128 {
     }
 }
 
+/// A field that stands in the packet, and that few rules ask for.
+#[inline(never)]
+fn of_packet(p: &Packet, field: Field) -> Option<u128> {
+    match field {
+        Field::Tos => Some(u128::from(p.tos())),
+        Field::Ttl => Some(u128::from(p.ttl())),
+        Field::Length => Some(u128::from(p.layout.len)),
+        Field::Priority => Some(u128::from(p.priority)),
+        Field::Ext { header, at, len } => headers6::bytes(&p.bytes, header, at, len),
+        Field::HasExt(header) => Some(headers6::has(&p.bytes, header)),
+        Field::ExtHeaders => headers6::kinds(&p.bytes),
+        Field::PktType => Some(packet_type(p)),
+        Field::SrcMac => p.link.source().and_then(|mac| number(&mac)),
+        Field::HasCt => Some(u128::from(p.tracking.connection().is_some())),
+        _ => transport(&p.bytes, &p.layout, field),
+    }
+}
+
 /// A field of a packet's transport header.
+#[inline]
 pub(crate) fn transport(bytes: &[u8], layout: &Layout, field: Field) -> Option<u128> {
     if layout.frag_off != 0 {
         return None;

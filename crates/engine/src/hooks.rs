@@ -2,6 +2,8 @@
 
 use tidegate_ir::{Hook, Manip, TableKind};
 
+use crate::engine::Family4Or6;
+
 /// One registered function at a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -49,4 +51,23 @@ pub(crate) const fn stages(hook: Hook) -> &'static [Stage] {
         ],
         Hook::Postrouting => &[Table(Mangle), Nat(Manip::Src), Confirm],
     }
+}
+
+/// By hook: a bit for each of its stages, the first one lowest.
+pub(crate) type Active = [u8; 5];
+
+/// The stages that have something to do with packets of a family, whose rules may have others
+/// beside them that are only watched.
+pub(crate) fn active(family: &Family4Or6, staged: Option<&Family4Or6>) -> Active {
+    let has = |rules: &Family4Or6, kind| rules.rules.table(kind).is_some();
+    let works = |stage: &Stage| match *stage {
+        Table(kind) => has(family, kind) || staged.is_some_and(|s| has(s, kind)),
+        Defrag => family.tracked || family.rules.reassembles,
+        Conntrack | Confirm => family.tracked,
+        Nat(_) => family.nat,
+    };
+    Hook::ALL.map(|hook| {
+        let all = stages(hook).iter().enumerate();
+        all.fold(0, |bits, (at, stage)| bits | u8::from(works(stage)) << at)
+    })
 }

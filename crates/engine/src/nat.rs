@@ -5,7 +5,6 @@ use tidegate_ir::{Hook, Manip, NatSource, NatSpec, RuleId, TableKind};
 use tidegate_wire::Family;
 
 use crate::at_table::AtTable;
-use crate::engine::index;
 use crate::facts::icmp_of;
 use crate::outcome::DropReason;
 use crate::packet::Packet;
@@ -40,9 +39,6 @@ impl<T: Trace> Run<'_, T> {
         let Some(attached) = packet.tracking.connection().copied() else {
             return Ok(());
         };
-        if !self.engine.families[index(packet.family())].nat {
-            return Ok(());
-        }
         let error = is_icmp_error(packet, &attached);
         if !error
             && self

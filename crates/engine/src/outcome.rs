@@ -83,6 +83,22 @@ pub enum Disposition {
     Queued,
 }
 
+/// What became of a packet that nothing stopped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Passed {
+    Sent,
+    Delivered,
+}
+
+impl From<Passed> for Disposition {
+    fn from(passed: Passed) -> Disposition {
+        match passed {
+            Passed::Sent => Disposition::Sent,
+            Passed::Delivered => Disposition::Delivered,
+        }
+    }
+}
+
 /// Why a packet is in the outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

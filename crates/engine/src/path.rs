@@ -18,7 +18,7 @@ use crate::offload::Followed;
 use crate::options4::Here;
 use crate::options6::Refused;
 use crate::origin::BELOW;
-use crate::outcome::{Disposition, DropReason, Outcome, Output, Role};
+use crate::outcome::{Disposition, DropReason, Outcome, Output, Passed, Role};
 use crate::packet::{Packet, Tracking, WayOut};
 use crate::routing::{Path, route_in};
 use crate::run::{Run, Stop};
@@ -164,10 +164,10 @@ impl<T: Trace> Run<'_, T> {
         &mut self,
         packet: &mut Packet,
         way: impl Into<Way>,
-        path: impl FnOnce(&mut Self, &mut Packet) -> Result<Disposition, Stop>,
+        path: impl FnOnce(&mut Self, &mut Packet) -> Result<Passed, Stop>,
     ) -> Disposition {
         match path(self, packet) {
-            Ok(done) => done,
+            Ok(passed) => passed.into(),
             Err(Stop::Held) => Disposition::Held,
             Err(Stop::Parked) => self.park(packet, way.into()),
             // Stages send packets to their queues.
@@ -213,13 +213,13 @@ impl<T: Trace> Run<'_, T> {
     }
 
     /// From an interface: PREROUTING, routing, then to a socket or onwards.
-    fn input_path(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
+    fn input_path(&mut self, packet: &mut Packet, role: Role) -> Result<Passed, Stop> {
         self.hook(packet, Hook::Prerouting)?;
         self.received(packet, role)
     }
 
     /// Behind PREROUTING.
-    fn received(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
+    fn received(&mut self, packet: &mut Packet, role: Role) -> Result<Passed, Stop> {
         let planned = packet.follow.and_then(|f| self.engine.flows.path(f));
         let path = match planned {
             _ if packet.looped => Path::Local,
@@ -252,7 +252,7 @@ impl<T: Trace> Run<'_, T> {
     }
 
     /// Behind INPUT.
-    fn deliver(&mut self, packet: &mut Packet) -> Disposition {
+    fn deliver(&mut self, packet: &mut Packet) -> Passed {
         let dev = packet.in_dev.unwrap_or(self.engine.env.loopback());
         let bytes = std::mem::take(&mut packet.bytes);
         self.outputs.push(Output::Deliver {
@@ -261,7 +261,7 @@ impl<T: Trace> Run<'_, T> {
             mark: packet.mark,
             given: packet.whose.as_ref().and_then(|w| w.given()),
         });
-        Disposition::Delivered
+        Passed::Delivered
     }
 
     /// `ip_forward`, `ip6_forward`: what must hold before FORWARD, then out.
@@ -271,7 +271,7 @@ impl<T: Trace> Run<'_, T> {
         dev: IfIndex,
         via: Option<u128>,
         role: Role,
-    ) -> Result<Disposition, Stop> {
+    ) -> Result<Passed, Stop> {
         // It has been given to a socket, and routing did not bring it there.
         if packet.whose.as_ref().is_some_and(|w| w.is_given()) {
             return Err(Stop::Drop(DropReason::NotForwarding));
@@ -299,7 +299,7 @@ impl<T: Trace> Run<'_, T> {
     }
 
     /// Behind FORWARD.
-    fn forwarded(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
+    fn forwarded(&mut self, packet: &mut Packet, role: Role) -> Result<Passed, Stop> {
         options4::forward(packet, &self.engine.env);
         self.postrouting_path(packet, role)
     }

@@ -43,12 +43,6 @@ pub(crate) struct Place {
     pub(crate) routed: RoutingInputs,
 }
 
-impl Place {
-    pub(crate) fn stage(&self) -> Stage {
-        stages(self.hook)[self.at]
-    }
-}
-
 /// Where a packet waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parking {
@@ -115,8 +109,11 @@ impl<'e, T: Trace> Run<'e, T> {
         hook: Hook,
         from: usize,
     ) -> Result<(), Stop> {
-        for (at, &stage) in stages(hook).iter().enumerate().skip(from) {
-            match self.stage(packet, hook, stage) {
+        let mut left = self.active(packet, hook) >> from << from;
+        while left != 0 {
+            let at = left.trailing_zeros() as usize;
+            left &= left - 1;
+            match self.stage(packet, hook, stages(hook)[at]) {
                 Err(Stop::Queue(spec, rule)) => {
                     let routed = routing_inputs(packet);
                     self.queue(packet, Place { hook, at, routed }, spec, rule)?;
@@ -127,18 +124,23 @@ impl<'e, T: Trace> Run<'e, T> {
         Ok(())
     }
 
+    /// The stages of `hook` that have something to do with packets of this one's family, a
+    /// bit each.
+    fn active(&self, packet: &Packet, hook: Hook) -> u8 {
+        self.engine.active[index(packet.family())][hook as usize]
+    }
+
+    /// Takes `packet` through a stage once more, where there still is one.
+    pub(crate) fn stage_again(&mut self, packet: &mut Packet, place: Place) -> Result<(), Stop> {
+        if self.active(packet, place.hook) >> place.at & 1 == 0 {
+            return Ok(());
+        }
+        self.stage(packet, place.hook, stages(place.hook)[place.at])
+    }
+
     /// Takes `packet` through one stage.
-    #[inline]
-    pub(crate) fn stage(
-        &mut self,
-        packet: &mut Packet,
-        hook: Hook,
-        stage: Stage,
-    ) -> Result<(), Stop> {
+    fn stage(&mut self, packet: &mut Packet, hook: Hook, stage: Stage) -> Result<(), Stop> {
         match stage {
-            Stage::Table(kind)
-                if self.family(packet).rules.table(kind).is_none()
-                    && !self.is_staged(packet, kind) => {}
             Stage::Table(_) if packet.follow.is_some() => self.follow_table(packet),
             Stage::Defrag => self.defrag(packet, hook)?,
             Stage::Table(TableKind::Mangle) if hook == Hook::Output => {
@@ -159,20 +161,13 @@ impl<'e, T: Trace> Run<'e, T> {
         Ok(())
     }
 
-    fn family(&self, packet: &Packet) -> &Family4Or6 {
-        &self.engine.families[index(packet.family())]
-    }
-
-    /// Reassembly happens only where connections are tracked, and not for packets
-    /// that have been through it.
+    /// Packets that have been through it are not reassembled again.
     fn defrag(&mut self, packet: &mut Packet, hook: Hook) -> Result<(), Stop> {
         let settled = matches!(
             packet.tracking,
             Tracking::Connection(_) | Tracking::Untracked
         );
-        let family = self.family(packet);
-        let wanted = family.tracked || family.rules.reassembles;
-        if settled || !defrag::takes(packet) || !wanted {
+        if settled || !defrag::takes(packet) {
             return Ok(());
         }
         let user = if hook == Hook::Output {
@@ -318,9 +313,6 @@ impl<'e, T: Trace> Run<'e, T> {
     }
 
     fn conntrack(&mut self, packet: &mut Packet, hook: Hook) -> Result<(), Stop> {
-        if !self.family(packet).tracked {
-            return Ok(());
-        }
         let template = match &packet.tracking {
             Tracking::Connection(_) | Tracking::Untracked => return Ok(()),
             Tracking::None | Tracking::Invalid(_) => None,

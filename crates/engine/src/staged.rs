@@ -199,23 +199,13 @@ impl Engine {
 
     /// Takes them away; the caller destroys them.
     pub fn unstage(&mut self) -> Option<Box<Staged>> {
+        let staged = self.staged.take();
         self.begin_epoch();
-        self.staged.take()
+        staged
     }
 }
 
 impl<T: Trace> Run<'_, T> {
-    /// Whether staged rules have a table for the packet.
-    pub(crate) fn is_staged(&self, packet: &Packet, kind: TableKind) -> bool {
-        let staged = self.engine.staged.as_ref();
-        staged.is_some_and(|s| {
-            s.families[index(packet.family())]
-                .rules
-                .table(kind)
-                .is_some()
-        })
-    }
-
     /// What the staged rules would do here.
     pub(crate) fn rehearse(
         &mut self,

@@ -216,26 +216,33 @@ impl Observer for () {}
 /// Evaluates `cond` left to right, stopping as soon as the outcome is known.
 #[inline]
 pub fn eval<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, observer: &mut O) -> Truth {
-    walk(cond, facts, observer, false)
+    look(cond, facts, observer, false)
+}
+
+/// As [`walk`]; most conditions are tests, for which nothing is called.
+#[inline]
+fn look<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted: bool) -> Truth {
+    let Cond::Test(test) = cond else {
+        return walk(cond, facts, obs, inverted);
+    };
+    let value = facts.load(test.field());
+    let held = value.is_some_and(|v| test.holds(v));
+    obs.leaf(Leaf {
+        cond,
+        value,
+        held,
+        inverted,
+    });
+    held.into()
 }
 
 fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted: bool) -> Truth {
     match cond {
-        Cond::Test(test) => {
-            let value = facts.load(test.field());
-            let held = value.is_some_and(|v| test.holds(v));
-            obs.leaf(Leaf {
-                cond,
-                value,
-                held,
-                inverted,
-            });
-            held.into()
-        }
+        Cond::Test(_) => look(cond, facts, obs, inverted),
         Cond::All(list) => {
             let mut held = Truth::True;
             for c in list {
-                match held.and(walk(c, facts, obs, inverted)) {
+                match held.and(look(c, facts, obs, inverted)) {
                     stop @ (Truth::False | Truth::Hotdrop) => return stop,
                     on @ (Truth::True | Truth::HotdropTaken) => held = on,
                 }
@@ -244,19 +251,19 @@ fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
         }
         Cond::Any(list) => {
             for c in list {
-                match walk(c, facts, obs, inverted) {
+                match look(c, facts, obs, inverted) {
                     Truth::False => {}
                     stop @ (Truth::True | Truth::Hotdrop | Truth::HotdropTaken) => return stop,
                 }
             }
             Truth::False
         }
-        Cond::Not(c) => match walk(c, facts, obs, !inverted) {
+        Cond::Not(c) => match look(c, facts, obs, !inverted) {
             Truth::True => Truth::False,
             Truth::False => Truth::True,
             drop @ (Truth::Hotdrop | Truth::HotdropTaken) => drop,
         },
-        Cond::DropWhen(c) => match walk(c, facts, obs, !inverted) {
+        Cond::DropWhen(c) => match look(c, facts, obs, !inverted) {
             Truth::False => Truth::True,
             Truth::True | Truth::Hotdrop | Truth::HotdropTaken => Truth::Hotdrop,
         },

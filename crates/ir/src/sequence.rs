@@ -110,17 +110,17 @@ impl Rules {
         (rank.copied().unwrap_or(0) << BITS) | (slot % BLOCK as u32)
     }
 
-    /// The first rule whose key is `key` or more: its slot and key.
+    /// The first rule whose key is `key` or more, with its slot and key.
     #[inline]
     #[must_use]
-    pub fn from_key(&self, key: u32) -> Option<(u32, u32)> {
+    pub fn from_key(&self, key: u32) -> Option<(u32, u32, &Rule)> {
         let mut rank = (key >> BITS) as usize;
         let mut offset = key as usize % BLOCK;
         loop {
             let block = *self.order.get(rank)?;
-            if offset < self.blocks[block as usize].len() {
+            if let Some(rule) = self.blocks[block as usize].get(offset) {
                 let offset = offset as u32;
-                return Some((block << BITS | offset, (rank as u32) << BITS | offset));
+                return Some((block << BITS | offset, (rank as u32) << BITS | offset, rule));
             }
             (rank, offset) = (rank + 1, 0);
         }
@@ -337,6 +337,11 @@ mod tests {
             assert_eq!(rules.len(), self.ids.len());
             let ids: Vec<u32> = rules.iter().map(|r| r.id.0).collect();
             assert_eq!(ids, self.ids);
+            let found = |key| {
+                rules
+                    .from_key(key)
+                    .map(|(slot, key, r)| (slot, key, r.id.0))
+            };
             let mut last = None;
             for ((position, &id), slot) in self.ids.iter().enumerate().zip(rules.slots()) {
                 assert_eq!(rules.get(position).map(|r| r.id.0), Some(id));
@@ -346,12 +351,12 @@ mod tests {
                 assert_eq!(rules.position(slot), Some(position));
                 let key = rules.key(slot);
                 assert!(last < Some(key));
-                assert_eq!(rules.from_key(key), Some((slot, key)));
+                assert_eq!(found(key), Some((slot, key, id)));
                 let after = last.map_or(0, |l| l + 1);
-                assert_eq!(rules.from_key(after), Some((slot, key)));
+                assert_eq!(found(after), Some((slot, key, id)));
                 last = Some(key);
             }
-            assert_eq!(rules.from_key(last.map_or(0, |l| l + 1)), None);
+            assert_eq!(found(last.map_or(0, |l| l + 1)), None);
             assert_eq!(rules.get(self.ids.len()).map(|r| r.id), None);
         }
     }

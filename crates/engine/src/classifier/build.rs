@@ -14,6 +14,9 @@ use super::tree::{CUTS, Cell, Child, Cut, Node, Part, Tree};
 
 /// Rules that a leaf has without ado.
 pub(super) const LEAF: usize = 12;
+/// Rules that the whole tree has without ado, and that its first node must spare: so many are
+/// gone through as fast as a node.
+const FEW: usize = 4;
 /// Entries that a node must spare a look-up, on average.
 const SPARED: f64 = 8.0;
 /// Part of what could be told apart that a cut must.
@@ -267,6 +270,7 @@ impl<'b> Builder<'b> {
     /// Rules that a leaf has without ado. The tree that is rarely asked is kept small.
     fn roomy(&self) -> usize {
         match self.scope {
+            Scope::Whole if self.depth == 0 => FEW,
             Scope::Whole => LEAF,
             Scope::Prelude => 4 * LEAF,
         }
@@ -398,7 +402,8 @@ impl<'b> Builder<'b> {
         let (gain, dim, mask) = best?;
         let possible = (count as f64 / leaf).log2().max(0.01);
         let spared = left.len() as f64 * (1.0 - (-gain).exp2());
-        (gain >= SHARE * possible && spared >= SPARED).then_some((dim, mask))
+        let worthwhile = if self.depth == 0 { FEW as f64 } else { SPARED };
+        (gain >= SHARE * possible && spared >= worthwhile).then_some((dim, mask))
     }
 
     /// What the fields tell of a set of rules beyond its path, the most telling first.

@@ -149,18 +149,21 @@ pub(super) struct Key {
 }
 
 impl Key {
+    pub(super) const EMPTY: Key = Key {
+        narrow: [0; DIMS],
+        wide: [0; WIDE],
+        seen: [0; LENSES],
+    };
+
+    /// Fills an empty key, where it stands: it is large.
     #[inline]
-    pub(super) fn new(
+    pub(super) fn fill(
+        &mut self,
         dims: &[Dim],
         lenses: &[Lens],
         masks: &[u128],
         facts: &mut impl Facts,
-    ) -> Key {
-        let mut key = Key {
-            narrow: [0; DIMS],
-            wide: [0; WIDE],
-            seen: [0; LENSES],
-        };
+    ) {
         // All bits where the field is absent.
         let mut absent = [0; DIMS];
         for (i, dim) in dims.iter().enumerate().take(DIMS) {
@@ -168,23 +171,22 @@ impl Key {
                 absent[i] = u32::MAX;
                 continue;
             };
-            key.narrow[i] = narrow(value);
+            self.narrow[i] = narrow(value);
             if let Some(wide) = dim.wide {
-                key.wide[usize::from(wide) % WIDE] = value;
+                self.wide[usize::from(wide) % WIDE] = value;
             }
         }
-        for (seen, lens) in key.seen.iter_mut().zip(lenses) {
+        for (seen, lens) in self.seen.iter_mut().zip(lenses) {
             let at = usize::from(lens.dim) % DIMS;
             let number = match lens.wide {
-                None => lens.apply_narrow(key.narrow[at]),
+                None => lens.apply_narrow(self.narrow[at]),
                 Some(mask) => {
                     let wide = dims.get(at).and_then(|dim| dim.wide).unwrap_or(0);
-                    lens.apply_wide(key.wide[usize::from(wide) % WIDE] & mask_of(masks, mask))
+                    lens.apply_wide(self.wide[usize::from(wide) % WIDE] & mask_of(masks, mask))
                 }
             };
             *seen = (number | absent[at]) & lens.absent;
         }
-        key
     }
 }
 
@@ -255,12 +257,9 @@ mod tests {
             wide: Some(0),
         }];
         let seen = |value, lens: &Lens| {
-            let key = Key::new(
-                &dims,
-                std::slice::from_ref(lens),
-                &masks,
-                &mut Source(value),
-            );
+            let mut key = Key::EMPTY;
+            let lens = std::slice::from_ref(lens);
+            key.fill(&dims, lens, &masks, &mut Source(value));
             key.seen[0]
         };
         for lens in lenses {

@@ -45,7 +45,7 @@ const NEXT: usize = 1;
 /// Trees of so many rules are made at the same time.
 const MANY: usize = 4096;
 /// Shorter chains have no tree.
-const WORTHWHILE: usize = 10;
+const WORTHWHILE: usize = 7;
 /// When a rule that was found stands this near to the one before, the rules behind it are
 /// tested one by one for a while.
 const NEAR: u32 = 8;
@@ -307,15 +307,15 @@ impl<'c> Candidates<'c> {
     /// The next rule, with its slot.
     #[inline]
     pub fn next(&mut self, facts: &mut impl Facts) -> Option<(u32, &'c Rule)> {
-        let (slot, key) = match self.trees {
-            Some(trees) if self.one_by_one == 0 => self.find(trees, facts)?,
-            _ => {
-                self.one_by_one = self.one_by_one.saturating_sub(1);
-                self.rules.from_key(self.next)?
-            }
-        };
+        if let Some(trees) = self.trees.filter(|_| self.one_by_one == 0) {
+            let (slot, key) = self.find(trees, facts)?;
+            self.next = key + 1;
+            return Some((slot, self.rules.at_slot(slot)?));
+        }
+        self.one_by_one = self.one_by_one.saturating_sub(1);
+        let (slot, key, rule) = self.rules.from_key(self.next)?;
         self.next = key + 1;
-        Some((slot, self.rules.at_slot(slot)?))
+        Some((slot, rule))
     }
 
     /// The least key of a rule that is still to come.

@@ -269,8 +269,10 @@ impl Tree {
         if self.root == Child::NONE {
             return None;
         }
+        let mut key = Key::EMPTY;
+        key.fill(&self.dims, &self.lenses, &self.masks, facts);
         let mut search = Search {
-            key: &Key::new(&self.dims, &self.lenses, &self.masks, facts),
+            key: &key,
             rules,
             from,
             best: (u32::MAX, u32::MAX),

@@ -11,7 +11,7 @@ use crate::act::Copy;
 use crate::emit;
 use crate::emit::IcmpError;
 use crate::env::{IfIndex, RouteType};
-use crate::outcome::{Disposition, DropReason, Role};
+use crate::outcome::{DropReason, Passed, Role};
 use crate::packet::{Packet, Tracking, WayOut};
 use crate::run::{Run, Stop};
 use crate::sockets::Whose;
@@ -74,7 +74,7 @@ impl<T: Trace> Run<'_, T> {
         &mut self,
         packet: &mut Packet,
         at: Option<IfIndex>,
-    ) -> Result<Disposition, Stop> {
+    ) -> Result<Passed, Stop> {
         if let Some(way) = packet.rerouted.take() {
             self.set_output(packet, way);
         }

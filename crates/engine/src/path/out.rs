@@ -8,7 +8,7 @@ use crate::emit::IcmpError;
 use crate::env::{Env, IfIndex, RouteType, is_multicast};
 use crate::flow::Unplanned;
 use crate::fragment;
-use crate::outcome::{Disposition, DropReason, Output, Role};
+use crate::outcome::{DropReason, Output, Passed, Role};
 use crate::packet::{LinkHeader, Packet, Tracking, WayOut};
 use crate::run::{Run, Stop};
 use crate::sockets::Whose;
@@ -21,7 +21,7 @@ impl<T: Trace> Run<'_, T> {
         packet: &mut Packet,
         role: Role,
         on: Option<IfIndex>,
-    ) -> Result<Disposition, Stop> {
+    ) -> Result<Passed, Stop> {
         let way = match on {
             Some(dev) => self.way_on(packet, dev),
             None => self.route_out(packet)?,
@@ -34,7 +34,7 @@ impl<T: Trace> Run<'_, T> {
     }
 
     /// Behind OUTPUT.
-    pub(super) fn sent(&mut self, packet: &mut Packet, role: Role) -> Result<Disposition, Stop> {
+    pub(super) fn sent(&mut self, packet: &mut Packet, role: Role) -> Result<Passed, Stop> {
         if let Some(way) = packet.rerouted.take() {
             packet.as_sent = false;
             self.set_output(packet, way);
@@ -96,7 +96,7 @@ impl<T: Trace> Run<'_, T> {
         &mut self,
         packet: &mut Packet,
         role: Role,
-    ) -> Result<Disposition, Stop> {
+    ) -> Result<Passed, Stop> {
         let dev = packet.out_dev.ok_or(Stop::Drop(DropReason::NoRoute))?;
         if packet.broadcast {
             self.hear_own_broadcast(packet, dev, role);
@@ -106,11 +106,7 @@ impl<T: Trace> Run<'_, T> {
     }
 
     /// Behind POSTROUTING.
-    pub(super) fn transmit(
-        &mut self,
-        packet: &mut Packet,
-        role: Role,
-    ) -> Result<Disposition, Stop> {
+    pub(super) fn transmit(&mut self, packet: &mut Packet, role: Role) -> Result<Passed, Stop> {
         let dev = packet.out_dev.ok_or(Stop::Drop(DropReason::NoRoute))?;
         if dev == self.engine.env.loopback() {
             return self.loop_back(packet, dev, role);
@@ -124,7 +120,7 @@ impl<T: Trace> Run<'_, T> {
         let next_hop = packet.next_hop.unwrap_or(packet.dst());
         let bytes = std::mem::take(&mut packet.bytes);
         self.put_out(packet, (dev, next_hop), bytes, role);
-        Ok(Disposition::Sent)
+        Ok(Passed::Sent)
     }
 
     fn put_out(
@@ -151,7 +147,7 @@ impl<T: Trace> Run<'_, T> {
         dev: IfIndex,
         mtu: u32,
         role: Role,
-    ) -> Result<Disposition, Stop> {
+    ) -> Result<Passed, Stop> {
         if must_not_cut(packet, mtu) {
             self.emit_error(packet, IcmpError::TooBig(mtu));
             return Err(Stop::Drop(DropReason::TooBig));
@@ -162,7 +158,7 @@ impl<T: Trace> Run<'_, T> {
         for bytes in pieces {
             self.put_out(packet, (dev, next_hop), bytes, role);
         }
-        Ok(Disposition::Sent)
+        Ok(Passed::Sent)
     }
 
     /// What this host broadcasts it receives itself: a copy passes POSTROUTING before the
@@ -188,7 +184,7 @@ impl<T: Trace> Run<'_, T> {
         packet: &mut Packet,
         dev: IfIndex,
         role: Role,
-    ) -> Result<Disposition, Stop> {
+    ) -> Result<Passed, Stop> {
         packet.looped = true;
         self.looped |= role == Role::Own && !packet.broadcast;
         if matches!(

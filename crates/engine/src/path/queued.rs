@@ -4,7 +4,7 @@ use tidegate_conntrack::Attached;
 use tidegate_ir::{Hook, QueueSpec, RuleId};
 
 use super::{Then, Way};
-use crate::outcome::{Disposition, DropReason, Outcome};
+use crate::outcome::{Disposition, DropReason, Outcome, Passed};
 use crate::packet::Packet;
 use crate::queue::{self, Answer, Bound, Parked, QueueVerdict, Queued};
 use crate::run::{Parking, Place, Run, Stop, routing_inputs};
@@ -110,7 +110,7 @@ impl<T: Trace> Run<'_, T> {
                 Go::Again | Go::Queue(_) if turns > MAX_TURNS => {
                     return Err(Stop::Drop(DropReason::JumpDepth));
                 }
-                Go::Again => match self.stage(packet, place.hook, place.stage()) {
+                Go::Again => match self.stage_again(packet, place) {
                     Ok(()) => Go::Next,
                     Err(Stop::Queue(spec, rule)) => self.by_rule(packet, place, spec, rule)?,
                     Err(stop) => return Err(stop),
@@ -187,7 +187,7 @@ impl<T: Trace> Run<'_, T> {
     }
 
     /// What comes behind a hook.
-    fn behind(&mut self, packet: &mut Packet, hook: Hook, way: Way) -> Result<Disposition, Stop> {
+    fn behind(&mut self, packet: &mut Packet, hook: Hook, way: Way) -> Result<Passed, Stop> {
         let role = way.role;
         match (hook, way.then) {
             (Hook::Prerouting, _) => self.received(packet, role),

@@ -14,28 +14,10 @@ use crate::env::{Env, IfIndex};
 use crate::facts::{entry_field, transport};
 use crate::flow::Start;
 use crate::offload::{Comes, Followed};
-use crate::outcome::{Disposition, Output, Role};
+use crate::outcome::{Output, Passed, Role};
 use crate::routing::Path;
 use crate::run::Run;
 use crate::trace::Trace;
-
-/// What became of a packet on the short way.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Passed {
-    /// Forwarded.
-    Sent,
-    /// Handed to a local socket.
-    Delivered,
-}
-
-impl From<Passed> for Disposition {
-    fn from(passed: Passed) -> Disposition {
-        match passed {
-            Passed::Sent => Disposition::Sent,
-            Passed::Delivered => Disposition::Delivered,
-        }
-    }
-}
 
 /// What plans ask of a packet.
 struct Glance<'a> {
