@@ -151,10 +151,6 @@ fn withheld(why: Withheld) -> Reason {
                 field.row().name
             ),
         ),
-        Withheld::Loopback => Reason::new(
-            "loopback",
-            "this host sends its packets to itself, and these always come up",
-        ),
         Withheld::Marked => Reason::new(
             "mark",
             "its packets bear a mark when they reach this host's own sockets",

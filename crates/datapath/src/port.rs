@@ -144,9 +144,7 @@ pub(crate) struct End {
 impl Port {
     /// What the fast path must know, where it is.
     pub(crate) fn end(&self) -> Option<End> {
-        let Framing::Ethernet(mac) = self.framing else {
-            return None;
-        };
+        let mac = self.own_mac()?;
         self.fast.then_some(End {
             mtu: self.mtu,
             mac,
@@ -156,10 +154,19 @@ impl Port {
         })
     }
 
+    /// Its Ethernet address; loopback's is zero.
+    pub(crate) fn own_mac(&self) -> Option<[u8; 6]> {
+        match self.framing {
+            Framing::Ethernet(mac) => Some(mac),
+            Framing::Loopback => Some([0; 6]),
+            Framing::Bare => None,
+        }
+    }
+
     /// # Errors
     /// Too many open files.
     pub(crate) fn new(device: &Device, framing: Framing, sockets: Sockets) -> Result<Self> {
-        let (fast, queues) = (sockets.up.is_some(), sockets.queues);
+        let (fast, queues) = (sockets.fast, sockets.queues);
         let early = sockets.early;
         let wire = match (sockets.wire, sockets.up) {
             (Some(wire), Some(up)) => Some(Channel::new(Split { up, wire })),

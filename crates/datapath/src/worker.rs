@@ -342,7 +342,7 @@ impl Worker {
             Side::Wire => 0..6,
             Side::Door => 6..12,
         };
-        if let (Framing::Ethernet(mac), Some(fast)) = (port.framing, &self.fast)
+        if let (Some(mac), Some(fast)) = (port.own_mac(), &self.fast)
             && let Some(address) = head.get(own.clone()).and_then(|a| a.first_chunk())
             && fast.came_up(*address)
         {

@@ -54,8 +54,8 @@ impl Followed {
     pub(crate) fn of(packet: &Packet) -> Option<Followed> {
         let attached = packet.tracking.connection()?;
         let comes = match packet.in_dev {
-            // Out of loopback and in again: it has done both.
-            _ if packet.looped => return None,
+            // Out of loopback, and in again.
+            Some(dev) if packet.looped => Comes::Sent(Some(dev).filter(|_| packet.as_sent)?),
             Some(dev) => Comes::Received(dev),
             None => Comes::Sent(packet.out_dev.filter(|_| packet.as_sent)?),
         };
@@ -101,7 +101,8 @@ pub enum Goes {
     },
     /// To a local socket.
     Local,
-    /// The way that the kernel has chosen for what its own sockets send.
+    /// The way that the kernel has chosen for what its own sockets send; by loopback, in again
+    /// and to a local socket.
     AsSent,
 }
 
@@ -139,8 +140,6 @@ pub enum Withheld {
     Raw,
     /// A rule looks at a field that differs from packet to packet.
     Residue(Field),
-    /// This host sends its packets to itself.
-    Loopback,
     /// Its packets bear a mark when they reach their socket.
     Marked,
     /// It has no way.
@@ -192,9 +191,6 @@ impl Engine {
         let tag = entry.tags[dir.ix()];
         let unplanned = || Withheld::Unplanned(self.flows.why_none(tag));
         let (follow, proto, comes) = self.flows.known(tag).ok_or_else(unplanned)?;
-        if comes.dev() == self.env.loopback() {
-            return Err(Withheld::Loopback);
-        }
         self.offer_as(&Followed {
             id,
             dir,
@@ -221,17 +217,21 @@ impl Engine {
         let answer = entry.tuple(last.dir.other());
         let after = answer.inverse().ok_or(Withheld::NoWay)?;
         let goes = match (last.comes, self.flows.path(last.follow)) {
-            (Comes::Sent(_), _) => Goes::AsSent,
-            (_, Some(Path::Local)) if self.flows.mark(last.follow) != Some(0) => {
-                return Err(Withheld::Marked);
+            (Comes::Sent(dev), _) => {
+                if dev == self.env.loopback() {
+                    self.reaches_socket(last, &after)?;
+                }
+                Goes::AsSent
             }
-            // Others reach a socket that they are not addressed to.
-            (_, Some(Path::Local)) if self.env.is_local(after.family, after.dst) => Goes::Local,
-            (_, Some(Path::Forward { dev, via })) => Goes::Out {
+            (Comes::Received(_), Some(Path::Local)) => {
+                self.reaches_socket(last, &after)?;
+                Goes::Local
+            }
+            (Comes::Received(_), Some(Path::Forward { dev, via })) => Goes::Out {
                 dev,
                 next_hop: via.unwrap_or(after.dst),
             },
-            (_, Some(Path::Local | Path::Stop(..)) | None) => return Err(Withheld::NoWay),
+            (Comes::Received(_), Some(Path::Stop(..)) | None) => return Err(Withheld::NoWay),
         };
         Ok(Offer {
             id: last.id,
@@ -243,6 +243,18 @@ impl Engine {
             tos,
             tag: entry.tags[last.dir.ix()],
         })
+    }
+
+    /// Whether the kernel, if it is left alone with packets that come to a local socket, gives
+    /// them to the one that they are addressed to.
+    fn reaches_socket(&self, last: &Followed, after: &Tuple) -> Result<(), Withheld> {
+        if self.flows.mark(last.follow) != Some(0) {
+            Err(Withheld::Marked)
+        } else if self.env.is_local(after.family, after.dst) {
+            Ok(())
+        } else {
+            Err(Withheld::NoWay)
+        }
     }
 
     /// Whether only the type of service differs from packet to packet, and which one it

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
 use tidegate_engine::conntrack::{Entry, SECOND};
 use tidegate_engine::env::{Env, IfIndex, Interface, Prefix, Settings};
-use tidegate_engine::{Config, Incoming, Outgoing, TrackWhen};
+use tidegate_engine::{Comes, Config, Goes, Incoming, Outgoing, TrackWhen};
 use tidegate_syntax::{Sockets, lower, lower_knowing, parse_rules};
 use tidegate_wire::{Family, checksum};
 use tidegate_xt::NoNames;
@@ -88,7 +88,7 @@ fn talk(engine: &mut Engine, seconds: u64) {
 fn place() -> Place {
     Place {
         programs: true,
-        guarded: ["eth0", "eth1"].map(str::to_owned).into(),
+        guarded: ["lo", "eth0", "eth1"].map(str::to_owned).into(),
         most: 8,
     }
 }
@@ -211,35 +211,45 @@ fn own_sockets_packets_can_be_in_the_kernel() {
     }
 }
 
-/// What a host says to itself leaves by loopback.
+/// What a host says to itself leaves by loopback, and comes in there: unless it bears a mark.
 #[test]
-fn loopback_always_comes_up() {
-    let mut engine = router("*filter\nCOMMIT\n");
-    let dev = engine.env().loopback();
-    let way = Outgoing {
-        dev,
-        mark: 0,
-        segment: None,
-    };
-    for second in 1..=5 {
-        for back in [false, true] {
-            let mut packet = datagram(OWN, back);
-            // From and to this host.
-            packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 1]);
-            checksum::fix_ipv4(&mut packet);
-            engine.send_on((1000 + second) * SECOND, way, packet, &mut ());
-            assert!(engine.offer().is_err());
+fn loopback_is_left_to_the_kernel() {
+    const MARKED: &str = "*mangle\n-A INPUT -j MARK --set-mark 1\nCOMMIT\n";
+    for (rules, code) in [("*filter\nCOMMIT\n", "ready"), (MARKED, "mark")] {
+        let mut engine = router(rules);
+        let dev = engine.env().loopback();
+        let way = Outgoing {
+            dev,
+            mark: 0,
+            segment: None,
+        };
+        let mut last = None;
+        for second in 1..=5 {
+            for back in [false, true] {
+                let mut packet = datagram(OWN, back);
+                // From and to this host.
+                packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 1]);
+                checksum::fix_ipv4(&mut packet);
+                engine.send_on((1000 + second) * SECOND, way, packet, &mut ());
+                last = Some(engine.offer().map(|offer| (offer.comes, offer.goes)));
+            }
         }
+        let offered = (Comes::Sent(dev), Goes::AsSent);
+        let wanted = match code {
+            "mark" => Err(Withheld::Marked),
+            _ => Ok(offered),
+        };
+        assert_eq!(last, Some(wanted));
+        let Which::Ends(ends) = asked_here() else {
+            unreachable!()
+        };
+        let which = Which::Ends(Ends {
+            src: OWN.into(),
+            ..ends
+        });
+        let answer = explain(&engine, which, &place());
+        assert_eq!(codes(&answer), [code; 2]);
     }
-    let Which::Ends(ends) = asked_here() else {
-        unreachable!()
-    };
-    let which = Which::Ends(Ends {
-        src: OWN.into(),
-        ..ends
-    });
-    let answer = explain(&engine, which, &place());
-    assert_eq!(codes(&answer), ["loopback", "loopback"]);
 }
 
 #[test]

@@ -191,33 +191,86 @@ pub(crate) fn tcp(place: &Place) -> Vec<(&'static str, f64)> {
 pub(crate) fn own(place: &Place) -> Vec<(&'static str, f64)> {
     place.steer(0);
     let mut figures = Vec::new();
-    for (speed, cost, takes) in [
+    for (names, takes) in [
         (
-            "TCP to a local server (Gbit/s)",
-            "… processor's time of both ends and firewall for a gigabyte (ms)",
+            [
+                "TCP to a local server (Gbit/s)",
+                "… processor's time of both ends and firewall for a gigabyte (ms)",
+            ],
             true,
         ),
         (
-            "TCP from a local server (Gbit/s)",
-            "… processor's time for a gigabyte (ms)",
+            [
+                "TCP from a local server (Gbit/s)",
+                "… processor's time for a gigabyte (ms)",
+            ],
             false,
         ),
     ] {
-        let (mut most, mut least) = (0f64, f64::MAX);
-        for _ in 0..REPEATS {
-            let listener = (place.router).run(|| TcpListener::bind("10.0.0.1:80").unwrap());
-            let client = connect_to(place, "10.0.0.1:80");
-            let server = listener.accept().unwrap().0;
-            let (speed, cost) = if takes {
-                transfer(client, server)
-            } else {
-                transfer(server, client)
-            };
-            (most, least) = (most.max(speed), least.min(cost));
-        }
-        figures.extend([(speed, most), (cost, least)]);
+        let ends = || ends_on(place, &place.inside, "10.0.0.1:80");
+        figures.extend(names.into_iter().zip(best_transfer(takes, ends)));
     }
     figures
+}
+
+/// Both ends on the router: over loopback.
+pub(crate) fn inside(place: &Place) -> Vec<(&'static str, f64)> {
+    let ends = || ends_on(place, &place.router, "127.0.0.1:80");
+    let [speed, cost] = best_transfer(true, ends);
+    vec![
+        ("TCP over loopback (Gbit/s)", speed),
+        (
+            "… processor's time of both ends and firewall for a gigabyte (ms)",
+            cost,
+        ),
+        (
+            "questions and answers over loopback, a second",
+            best(|| questions(ends())),
+        ),
+    ]
+}
+
+/// A client's end and that of a server on the router.
+fn ends_on(place: &Place, client: &Host, there: &str) -> [TcpStream; 2] {
+    let listener = place.router.run(|| TcpListener::bind(there).unwrap());
+    let client = client.run(|| TcpStream::connect(there).unwrap());
+    [client, listener.accept().unwrap().0]
+}
+
+/// The speed of the fastest transfer to the server, or from it, and the cost of the cheapest.
+fn best_transfer(to_server: bool, ends: impl Fn() -> [TcpStream; 2]) -> [f64; 2] {
+    let (mut most, mut least) = (0f64, f64::MAX);
+    for _ in 0..REPEATS {
+        let [client, server] = ends();
+        let (speed, cost) = match to_server {
+            true => transfer(client, server),
+            false => transfer(server, client),
+        };
+        (most, least) = (most.max(speed), least.min(cost));
+    }
+    [most, least]
+}
+
+/// How often a second something small is asked and answered.
+fn questions([mut client, mut server]: [TcpStream; 2]) -> f64 {
+    let answering = thread::spawn(move || {
+        let mut question = [0; 64];
+        while server.read_exact(&mut question).is_ok() {
+            server.write_all(&question).unwrap();
+        }
+    });
+    client.set_nodelay(true).unwrap();
+    let (begun, mut count) = (Instant::now(), 0);
+    let mut answer = [0; 64];
+    while begun.elapsed() < TRIAL {
+        client.write_all(&[7; 64]).unwrap();
+        client.read_exact(&mut answer).unwrap();
+        count += 1;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    drop(client);
+    answering.join().unwrap();
+    f64::from(count) / seconds
 }
 
 /// Processor's time that this process has taken, in milliseconds.

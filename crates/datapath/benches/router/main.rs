@@ -3,7 +3,7 @@
 //! root, `ip` and, for the lines about them, Debian's `iptables-legacy` and `iptables-nft`.
 //!
 //! `cargo bench -p tidegate-datapath --bench router [-- WHAT]...` with WHAT of `small`,
-//! `tcp`, `own`, `connections`, `latency`; all without any. `ONLY` names a firewall. Memory is
+//! `tcp`, `own`, `inside`, `connections`, `latency`; all without any. `ONLY` names a firewall. Memory is
 //! what this process has resident for the datapath, and for the load.
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -31,7 +31,7 @@ struct Measure {
     run: fn(&Place) -> Vec<(&'static str, f64)>,
 }
 
-const MEASURES: [Measure; 5] = [
+const MEASURES: [Measure; 6] = [
     Measure {
         name: "small",
         run: load::small_packets,
@@ -43,6 +43,10 @@ const MEASURES: [Measure; 5] = [
     Measure {
         name: "own",
         run: load::own,
+    },
+    Measure {
+        name: "inside",
+        run: load::inside,
     },
     Measure {
         name: "connections",

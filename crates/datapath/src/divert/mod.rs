@@ -48,8 +48,10 @@ pub(crate) struct Diversion {
     pub(crate) device: Device,
     /// Our end of the pair beside it.
     near: u32,
-    /// What it takes for the fast path: the pair's end beside it, and the programs.
-    fast: Option<(u32, Attached)>,
+    /// The programs of the fast path.
+    fast: Option<Attached>,
+    /// Our end of the pair by which they send up what is received.
+    up: Option<u32>,
     /// The kernel had memory for rings.
     pub(crate) rings: bool,
     /// The program that hands frames to `AF_XDP` sockets.
@@ -68,8 +70,9 @@ pub(crate) struct Sockets {
     pub(crate) wire: Option<PacketSocket>,
     /// Frames of the interface that do not come to its own socket.
     pub(crate) queues: Vec<XdpSocket>,
-    /// What the programs of the fast path send up; with it, the interface's own socket only
-    /// sends.
+    /// The programs of the fast path are there.
+    pub(crate) fast: bool,
+    /// What they send up of what is received; with it, the interface's own socket only sends.
     pub(crate) up: Option<PacketSocket>,
     /// A program of the fast path sees frames before the kernel does.
     pub(crate) early: bool,
@@ -119,20 +122,21 @@ impl Diversion {
             device: device.clone(),
             near,
             fast: None,
+            up: None,
             rings: true,
             xdp: None,
             no_xdp: None,
             giving: None,
             no_giving: None,
         };
-        let mut kernel = kernel.filter(|_| matches!(framing, Framing::Ethernet(_)));
+        let mut kernel = kernel.filter(|_| framing != Framing::Bare);
         let queues = diversion.quicken(ring, slots, kernel.is_some());
         let fast = kernel.as_deref_mut();
         let done = diversion.connect(framing, far, helper, near_mac, slots, fast);
         match done {
             Ok(mut sockets) => {
                 if let (Ring::Xdp, Some(kernel)) = (ring, kernel) {
-                    sockets.early = diversion.look_early(kernel);
+                    sockets.early = framing != Framing::Loopback && diversion.look_early(kernel);
                 }
                 sockets.queues = queues;
                 let takes = sockets.up.as_ref().or(sockets.wire.as_ref());
@@ -177,7 +181,7 @@ impl Diversion {
 
     /// Lets the fast path see frames before the kernel does, where that can be.
     fn look_early(&mut self, kernel: &mut Kernel) -> bool {
-        let Some((_, attached)) = &mut self.fast else {
+        let Some(attached) = &mut self.fast else {
             return false;
         };
         let done = match xdp::unfit(&self.device) {
@@ -235,8 +239,11 @@ impl Diversion {
         filters::prepare(index)?;
         let place = Place::free(index)?;
         let diverted = self.divert(framing, place, secret).and_then(|()| {
-            let up = kernel.map(|k| self.speed_up(k, helper, slots));
-            up.transpose()
+            let up = kernel.map(|kernel| match framing {
+                Framing::Loopback => self.speed_up_inside(kernel).map(|()| None),
+                _ => self.speed_up(kernel, helper, slots).map(Some),
+            });
+            Ok(up.transpose()?.flatten())
         });
         let up = diverted.inspect_err(|_| {
             let _ = filters::remove(index, Ours::In(place));
@@ -245,6 +252,7 @@ impl Diversion {
         Ok(Sockets {
             wire,
             queues: Vec::new(),
+            fast: self.fast.is_some(),
             up,
             early: false,
             door,
@@ -276,7 +284,7 @@ impl Diversion {
         });
         match done {
             Ok((socket, attached)) => {
-                self.fast = Some((near, attached));
+                (self.up, self.fast) = (Some(near), Some(attached));
                 Ok(socket)
             }
             Err(e) => {
@@ -284,6 +292,13 @@ impl Diversion {
                 Err(e)
             }
         }
+    }
+
+    /// The same for loopback, whose frames come up by its door alone.
+    fn speed_up_inside(&mut self, kernel: &mut Kernel) -> Result<()> {
+        let device = (self.device.index, self.device.name.as_str());
+        self.fast = Some(kernel.attach_inside(device, self.near)?);
+        Ok(())
     }
 
     /// Closes the interface to everything but us. Filters that a predecessor has left,
@@ -314,7 +329,7 @@ impl Diversion {
             links::set_mac(self.near, mac)?;
         }
         self.device = device.clone();
-        if let Some((_, attached)) = &mut self.fast
+        if let Some(attached) = &mut self.fast
             && let Some(why) = xdp::unfit(device)
             && attached.leave_early()
         {
@@ -339,8 +354,10 @@ impl Diversion {
         drop(self.xdp);
         drop(self.giving);
         let opened = open(&self.device);
-        if let (Some((near, attached)), Some(kernel)) = (self.fast, kernel) {
+        if let (Some(attached), Some(kernel)) = (self.fast, kernel) {
             kernel.detach(attached)?;
+        }
+        if let Some(near) = self.up {
             links::remove(near)?;
         }
         links::remove(self.near)?;

@@ -15,7 +15,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
-use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
+use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, INSIDE, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{
     BUCKET, CONNECTIONS, DOOR, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, SUMS, TURN,
     TURNS, buckets, global,
@@ -183,7 +183,7 @@ impl Kernel {
             .map_max_entries("connections", places)
             .load(&object)
             .context("the kernel does not take the fast path's tables")?;
-        for name in [INGRESS, EGRESS, TAIL] {
+        for name in [INGRESS, EGRESS, INSIDE, TAIL] {
             let program = program(&mut loaded, name)?;
             program
                 .load()
@@ -248,26 +248,20 @@ impl Kernel {
     /// the far ends of `doors`, received packets to that named `far` in `helper`.
     pub(crate) fn attach(
         &mut self,
-        (index, name): (u32, &str),
+        device: (u32, &str),
         doors: [u32; DOOR],
         far: &str,
         helper: &Namespace,
     ) -> Result<Attached> {
         let tail = program(&mut self.programs, TAIL)?;
         let end = helper.run(|| link(tail, far, TcAttachType::Ingress).map_err(io::Error::other));
-        let mut attached = Attached {
-            index,
-            links: vec![Link::Held(end.context("the program behind our socket")?)],
-            early: None,
-        };
-        self.doors.insert(index, doors, 0)?;
-        match self.attach_both((index, name), &mut attached) {
-            Ok(()) => Ok(attached),
-            Err(e) => {
-                let _ = self.detach(attached);
-                Err(e)
-            }
-        }
+        let end = Link::Held(end.context("the program behind our socket")?);
+        self.attach_both(device, doors, INGRESS, vec![end])
+    }
+
+    /// The same for loopback, of which only what it sends goes up: to `door`.
+    pub(crate) fn attach_inside(&mut self, device: (u32, &str), door: u32) -> Result<Attached> {
+        self.attach_both(device, [door; DOOR], INSIDE, Vec::new())
     }
 
     /// Puts a program before the kernel, by the driver: what the datapath lets in passes
@@ -283,21 +277,39 @@ impl Kernel {
         Ok(())
     }
 
-    fn attach_both(&mut self, (index, name): (u32, &str), attached: &mut Attached) -> Result<()> {
-        for (which, at) in [
+    fn attach_both(
+        &mut self,
+        (index, name): (u32, &str),
+        doors: [u32; DOOR],
+        ingress: &str,
+        links: Vec<Link>,
+    ) -> Result<Attached> {
+        let mut attached = Attached {
+            index,
+            links,
+            early: None,
+        };
+        self.doors.insert(index, doors, 0)?;
+        let all = [
             (EGRESS, TcAttachType::Egress),
-            (INGRESS, TcAttachType::Ingress),
-        ] {
-            let pins = self.pins.as_ref();
-            let place = pins.map(|p| p.path(&format!("{index}-{which}")));
+            (ingress, TcAttachType::Ingress),
+        ];
+        let done = all.into_iter().try_for_each(|(which, at)| {
             let made = link(program(&mut self.programs, which)?, name, at);
             let made = made.with_context(|| format!("attaching the program {which}"))?;
-            attached.links.push(match place {
-                Some(place) => Link::Pinned(made.pin(place)?),
+            attached.links.push(match self.pins.as_ref() {
+                Some(pins) => Link::Pinned(made.pin(pins.path(&format!("{index}-{which}")))?),
                 None => Link::Held(made),
             });
+            Ok(())
+        });
+        match done {
+            Ok(()) => Ok(attached),
+            Err(e) => {
+                let _ = self.detach(attached);
+                Err(e)
+            }
         }
-        Ok(())
     }
 
     /// Takes the programs from an interface.

@@ -171,6 +171,43 @@ fn killed_it_leaves_the_hosts_own_connections() {
     assert!(eventually(|| reaches(&closed, &from, at("10.0.0.2:40000"))));
 }
 
+/// The same for what a host says to itself.
+#[test]
+fn killed_it_leaves_what_the_host_says_to_itself() {
+    const RULES: [&str; 3] = [
+        "-A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+        "-A OUTPUT -p udp --dport 7 -j ACCEPT",
+        "-A OUTPUT -j DROP",
+    ];
+    if !may() {
+        return;
+    }
+    let host = Host::new();
+    let mut rules = tempfile::NamedTempFile::new().unwrap();
+    rules.write_all(filter(&RULES).as_bytes()).unwrap();
+    let mut starter = Starter::new(&host, rules.path().to_str().unwrap());
+    let mut pid = starter.start("--fast");
+    let there = at("127.0.0.1:7");
+    let [from, other] = ["127.0.0.1:40000", "127.0.0.1:40001"].map(|here| udp(&host, at(here)));
+    let (to, closed) = (udp(&host, there), udp(&host, at("127.0.0.1:8")));
+    talk(&from, &to, there, 1);
+    std::thread::sleep(Duration::from_millis(2100));
+    for _ in 0..2 {
+        talk(&from, &to, there, 20);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!reaches(&other, &closed, at("127.0.0.1:8")));
+        kill(pid, Signal::SIGKILL).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        talk(&from, &to, there, 20);
+        assert!(!reaches(&other, &to, there));
+        pid = starter.start("--fast");
+        talk(&from, &to, there, 20);
+        assert!(!reaches(&closed, &from, at("127.0.0.1:40000")));
+    }
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(eventually(|| reaches(&other, &closed, at("127.0.0.1:8"))));
+}
+
 /// A daemon that was killed while it pinned its tables leaves what another before it has:
 /// the next one takes over what that one's programs forward.
 #[test]

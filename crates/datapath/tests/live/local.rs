@@ -17,7 +17,7 @@ use crate::net::{Guard, Host, client_and_server, filter, nat, skipped};
 use crate::talk::{call, serve, udp};
 
 /// Known connections first, then who may open one; what is sent is counted.
-const STATEFUL: [&str; 4] = [
+pub(crate) const STATEFUL: [&str; 4] = [
     "-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
     "-A INPUT -m conntrack --ctstate NEW -j ACCEPT",
     "-A INPUT -m conntrack --ctstate INVALID -j DROP",
@@ -31,7 +31,7 @@ const STREAMS: [(Family, &str, &str); 2] = [
 ];
 
 /// With programs, where the families' rules differ.
-fn guard_both(host: &Host, ring: Ring, [v4, v6]: [&str; 2]) -> Guard {
+pub(crate) fn guard_both(host: &Host, ring: Ring, [v4, v6]: [&str; 2]) -> Guard {
     let options = Options {
         fast: true,
         ring,
@@ -41,7 +41,7 @@ fn guard_both(host: &Host, ring: Ring, [v4, v6]: [&str; 2]) -> Guard {
 }
 
 /// `from` talks to a server at `there` long enough for a stream, then some more.
-fn stream((from, to): &(UdpSocket, UdpSocket), there: SocketAddr) {
+pub(crate) fn stream((from, to): &(UdpSocket, UdpSocket), there: SocketAddr) {
     talk(from, to, there, 1);
     thread::sleep(Duration::from_millis(2100));
     talk(from, to, there, 2);
@@ -96,7 +96,7 @@ fn translated_calls_of_the_host_pass_in_the_kernel() {
 }
 
 /// Packets and bytes of a rule: the `n`th.
-fn counter(guard: &Guard, family: Family, n: usize) -> [u64; 2] {
+pub(crate) fn counter(guard: &Guard, family: Family, n: usize) -> [u64; 2] {
     let look = move |engine: &mut Engine, _| {
         let id = engine.rules(family).rules().nth(n).unwrap().2.id;
         let counter = engine.counter(family, id);
@@ -175,7 +175,7 @@ fn tcp_of_own_sockets_is_counted_as_the_kernel_counts() {
 }
 
 /// A megabyte each way between a client that calls `to` and a server that listens at `at`.
-fn megabytes_to(client: &Host, (server, at): (&Host, SocketAddr), to: SocketAddr) {
+pub(crate) fn megabytes_to(client: &Host, (server, at): (&Host, SocketAddr), to: SocketAddr) {
     let serving = serve(server, at).unwrap();
     let called = call(client, to);
     let served = serving.join().unwrap();
@@ -345,9 +345,6 @@ fn what_waits_on_its_way_up_is_not_overtaken() {
     }
 }
 
-/// Under load, in both directions: once it is acknowledged that packets are dropped, none
-/// that is sent after that gets through; and while a flow comes up and goes down again, its
-/// packets keep their order.
 #[test]
 fn changes_hold_and_order_is_kept_under_load() {
     if !may() {
@@ -355,17 +352,27 @@ fn changes_hold_and_order_is_kept_under_load() {
     }
     let (client, server) = client_and_server();
     let (guard, both) = streaming(&client, &server, Fate::Passed);
-    let [there, here] = ENDS.map(at);
-    let (outside, own) = &both;
+    changes_hold_in_order(&guard, &both, ENDS.map(at), [Fate::Passed, Fate::Sent]);
+}
+
+/// Under load, in both directions: once it is acknowledged that packets are dropped, none
+/// that is sent after that gets through; and while a flow comes up and goes down again, its
+/// packets keep their order. `fates` are those of the packets there, and back.
+pub(crate) fn changes_hold_in_order(
+    guard: &Guard,
+    (outside, own): &(UdpSocket, UdpSocket),
+    [there, here]: [SocketAddr; 2],
+    fates: [Fate; 2],
+) {
     for (from, to, socket, chain, drops, passes) in [
-        (outside, there, own, "INPUT", 0, Fate::Passed),
-        (own, here, outside, "OUTPUT", 3, Fate::Sent),
+        (outside, there, own, "INPUT", 0, fates[0]),
+        (own, here, outside, "OUTPUT", 3, fates[1]),
     ] {
         socket.set_nonblocking(true).unwrap();
         let numbered = Arc::new(AtomicU32::new(0));
         let numbers = count_aloud(from, to, &numbered);
         let mut last = None;
-        let mut passed = fate(&guard, passes);
+        let mut passed = fate(guard, passes);
         for round in 0..6 {
             rising(socket, &mut last, Duration::from_millis(150));
             if round % 2 == 0 {
@@ -381,11 +388,11 @@ fn changes_hold_and_order_is_kept_under_load() {
             assert!(guard.counted(Family::V4, drops) > 0);
             guard.load(Family::V4, &filter(&STATEFUL));
             let until = Instant::now() + Duration::from_secs(10);
-            while fate(&guard, passes) - passed < 100 {
+            while fate(guard, passes) - passed < 100 {
                 rising(socket, &mut last, Duration::from_millis(20));
                 assert!(Instant::now() < until, "{:?}", guard.datapath.report());
             }
-            passed = fate(&guard, passes);
+            passed = fate(guard, passes);
         }
         numbers.end();
         rising(socket, &mut last, Duration::from_millis(100));

@@ -11,6 +11,7 @@ mod fast;
 mod frames;
 mod handing;
 mod heirs;
+mod inside;
 mod life;
 mod limits;
 mod links;

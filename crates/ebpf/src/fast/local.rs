@@ -7,6 +7,7 @@
 
 use super::find::find;
 use super::frame::{ETHERNET, Front, INDEX, answer, helper, skb};
+use super::parse::source_is;
 use super::send::{self, ETHERNET_HEADER};
 use super::take::take;
 use super::{
@@ -58,6 +59,23 @@ fn sent_on(a: &mut Asm, secrets: &Secrets, own: Label) {
     }
     a.mov(Reg::R0, answer::PASS);
     a.exit();
+}
+
+/// Loopback's: all that it sends has been looked at, and comes in.
+pub(super) fn inside(secrets: &Secrets) -> Asm {
+    let mut a = Asm::new();
+    let (next, from_engine) = (a.label(), a.label());
+    a.mov(CONTEXT, Reg::R1);
+    let exits = ours(&mut a, next);
+    source_is(&mut a, secrets.injected, from_engine, &exits);
+    a.bind(exits.unusual);
+    a.bind(exits.fragment);
+    a.bind(next);
+    a.mov(Reg::R0, answer::NEXT);
+    a.exit();
+    a.bind(from_engine);
+    let_in(&mut a);
+    a
 }
 
 /// Lets in what comes from the engine, and counts it.

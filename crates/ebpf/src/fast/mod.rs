@@ -12,8 +12,9 @@
 //! there is one.
 //!
 //! `egress` lets out what `ingress` has sent on, and does for packets of this host's own
-//! sockets what `ingress` does for received ones. `tail` ends the way of frames that the
-//! engine's socket has taken.
+//! sockets what `ingress` does for received ones; on loopback these come in again, where
+//! `inside` counts those that the engine lets in. `tail` ends the way of frames that the engine's
+//! socket has taken.
 
 mod early;
 mod find;
@@ -73,6 +74,8 @@ pub const INGRESS: &str = "ingress";
 pub const EARLY: &str = "early";
 /// Name of the program for what is sent.
 pub const EGRESS: &str = "egress";
+/// Name of the program for what loopback receives.
+pub const INSIDE: &str = "inside";
 /// Name of the program behind the engine's socket.
 pub const TAIL: &str = "tail";
 
@@ -89,6 +92,7 @@ pub fn programs(secrets: &Secrets) -> Result<Vec<u8>, object::write::Error> {
     let all = vec![
         program(INGRESS, "classifier", ingress(secrets)),
         program(EGRESS, "classifier", local::egress(secrets)),
+        program(INSIDE, "classifier", local::inside(secrets)),
         program(TAIL, "classifier", tail()),
         program(EARLY, "xdp", early::early(secrets)),
     ];

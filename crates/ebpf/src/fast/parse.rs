@@ -11,6 +11,9 @@ use super::{CONTEXT, stack};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size, Src};
 use crate::layout::Fate;
 
+/// The option of the jumbo payload (RFC 2675 section 2).
+const JUMBO: i32 = 0xc2;
+
 /// Where packets go that are not plain.
 pub(super) struct Exits {
     /// Where the program is.
@@ -127,6 +130,10 @@ fn ipv4(a: &mut Asm, exits: &Exits) {
     a.store(Size::W, R::R10, TTL, R::R1);
     a.load(Size::H, R::R7, R::R10, IP + 2);
     a.swap(R::R7, 16);
+    let told = a.label();
+    a.jump_if(Cond::Ne, R::R7, 0, told);
+    too_long_to_tell(a, exits);
+    a.bind(told);
     a.jump_if(Cond::Lt, R::R7, 20, exits.unusual);
     a.store(Size::W, R::R10, IP_LEN, 20);
     length(a, exits);
@@ -153,6 +160,17 @@ fn ipv4(a: &mut Asm, exits: &Exits) {
     a.store(Size::W, R::R10, PROTO, R::R1);
     a.store(Size::B, R::R10, KEY + 5, 4);
     pseudo_sum(a, IP + 12, 2);
+}
+
+/// R7: the length of several segments in one frame of which the header says none, as it is when
+/// they are longer than it could say (BIG TCP, and over loopback, where two already are).
+fn too_long_to_tell(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    exits.segment_len(a);
+    a.jump_if(Cond::Eq, R::R1, 0, exits.unusual);
+    exits.frame_len(a);
+    a.mov(R::R7, R::R1);
+    a.alu(Op::Sub, R::R7, 14);
 }
 
 /// R1: the folded sum over the IPv4 header on the stack.
@@ -193,15 +211,36 @@ fn ipv6(a: &mut Asm, exits: &Exits) {
     a.swap(R::R7, 16);
     a.alu(Op::Add, R::R7, 40);
     a.store(Size::W, R::R10, IP_LEN, 40);
+    a.load(Size::B, R::R1, R::R10, IP + 6);
+    a.store(Size::W, R::R10, PROTO, R::R1);
+    let told = a.label();
+    a.jump_if(Cond::Ne, R::R7, 40, told);
+    jumbo(a, exits);
+    a.bind(told);
     length(a, exits);
     for word in 0..8 {
         a.load(Size::W, R::R1, R::R10, IP + 8 + word * 4);
         a.store(Size::W, R::R10, KEY + 8 + word * 4, R::R1);
     }
-    a.load(Size::B, R::R1, R::R10, IP + 6);
-    a.store(Size::W, R::R10, PROTO, R::R1);
     a.store(Size::B, R::R10, KEY + 5, 6);
     pseudo_sum(a, IP + 8, 8);
+}
+
+/// Reads the hop-by-hop options behind an IPv6 header that says no length: the jumbo payload's
+/// alone (RFC 2675), as the kernel has them while segments are joined. R7: the length.
+fn jumbo(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    a.jump_if(Cond::Ne, R::R1, i32::from(proto::HOPOPTS), exits.unusual);
+    too_long_to_tell(a, exits);
+    exits.load(a, 14 + 40, L4, 8);
+    word(a, L4);
+    // No more than these eight bytes, the option and its length; before them the next header.
+    a.mov(R::R2, R::R1);
+    a.alu(Op::And, R::R2, 0x00ff_ffff);
+    a.jump_if(Cond::Ne, R::R2, JUMBO << 8 | 4, exits.unusual);
+    a.alu(Op::Rsh, R::R1, 24);
+    a.store(Size::W, R::R10, PROTO, R::R1);
+    a.store(Size::W, R::R10, IP_LEN, 48);
 }
 
 /// R7 is the packet's length by its header: it must be there, and nothing behind it but

@@ -36,7 +36,7 @@ impl<T: Trace> Run<'_, T> {
     /// Behind OUTPUT.
     pub(super) fn sent(&mut self, packet: &mut Packet, role: Role) -> Result<Passed, Stop> {
         if let Some(way) = packet.rerouted.take() {
-            packet.as_sent = false;
+            packet.as_sent &= self.stays_inside(packet, &way);
             self.set_output(packet, way);
             self.set_realm(packet, false);
         }
@@ -82,14 +82,22 @@ impl<T: Trace> Run<'_, T> {
     /// on with the interface it began with. A loopback source cannot leave through
     /// another interface.
     pub(crate) fn reroute(&mut self, packet: &mut Packet) -> Result<(), Stop> {
-        self.engine.flows.recorder.spoil(Unplanned::Rerouted);
         let way = self.route_out(packet)?;
+        if !self.stays_inside(packet, &way) {
+            self.engine.flows.recorder.spoil(Unplanned::Rerouted);
+        }
         let loopback_source = packet.family() == Family::V4 && packet.src() >> 24 == 127;
         if loopback_source && way.dev != self.engine.env.loopback() {
             return Err(Stop::Drop(DropReason::Martian));
         }
         packet.rerouted = Some(way);
         Ok(())
+    }
+
+    /// Whether a packet was to leave by loopback, and still is: there it has but one way.
+    fn stays_inside(&self, packet: &Packet, way: &WayOut) -> bool {
+        let dev = Some(self.engine.env.loopback());
+        Some(way.dev) == dev && packet.out_dev == dev && !packet.broadcast
     }
 
     pub(super) fn postrouting_path(
