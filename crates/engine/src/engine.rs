@@ -217,9 +217,10 @@ impl Engine {
     pub fn new(config: Config, env: Arc<Env>) -> Self {
         let empty =
             |family| Family4Or6::new(Arc::new(Ruleset::empty(family)), config.track, config.seed);
-        let mut engine = Engine {
-            families: [empty(Family::V4), empty(Family::V6)],
-            active: [[0; 5]; 2],
+        let families = [empty(Family::V4), empty(Family::V6)];
+        Engine {
+            active: families.each_ref().map(|family| active(family, None)),
+            families,
             conntrack: Conntrack::new(config.conntrack.clone()),
             defrag: Defrag::default(),
             random: Random::new(config.seed),
@@ -238,9 +239,7 @@ impl Engine {
             spare: Vec::new(),
             env,
             config,
-        };
-        engine.survey();
-        engine
+        }
     }
 
     /// Replaces the rules of their family; counters and stateful tests start anew,
@@ -298,15 +297,10 @@ impl Engine {
         ready
     }
 
-    /// Finds which stages have something to do.
-    fn survey(&mut self) {
-        let staged = self.staged.as_ref().map(|s| &s.families);
-        self.active = std::array::from_fn(|n| active(&self.families[n], staged.map(|s| &s[n])));
-    }
-
     /// Rules or surroundings are others.
     pub(crate) fn begin_epoch(&mut self) {
-        self.survey();
+        let staged = self.staged.as_ref().map(|s| &s.families);
+        self.active = std::array::from_fn(|n| active(&self.families[n], staged.map(|s| &s[n])));
         if self.flows.begin_epoch() {
             self.conntrack.mask_tags(!BELOW);
         }

@@ -45,54 +45,7 @@ impl Facts for View<'_> {
                 transport(&p.bytes, &p.layout, field)
             }
             Field::CtState => Some(state(&p.tracking)),
-            Field::Socket | Field::SocketUid | Field::SocketGid | Field::SocketClass => {
-                self.of_socket(field)
-            }
-            Field::CtStatus
-            | Field::CtDir
-            | Field::CtMark
-            | Field::CtLabels
-            | Field::CtProto
-            | Field::CtOrigSrc
-            | Field::CtOrigDst
-            | Field::CtReplSrc
-            | Field::CtReplDst
-            | Field::CtOrigSport
-            | Field::CtOrigDport
-            | Field::CtReplSport
-            | Field::CtReplDport
-            | Field::CtExpire
-            | Field::CtOrigPackets
-            | Field::CtOrigBytes
-            | Field::CtReplPackets
-            | Field::CtReplBytes
-            | Field::CtMasterSrc
-            | Field::CtMasterHelper => self.of_connection(field),
-            Field::InGroup
-            | Field::OutGroup
-            | Field::Realm
-            | Field::Cpu
-            | Field::ReversePath(_)
-            | Field::SrcType
-            | Field::DstType
-            | Field::SrcTypeIn
-            | Field::DstTypeIn
-            | Field::SrcTypeOut
-            | Field::DstTypeOut => self.of_surroundings(field),
-            Field::Tos
-            | Field::Ttl
-            | Field::Length
-            | Field::Priority
-            | Field::TcpOption(_)
-            | Field::TcpMss
-            | Field::L4 { .. }
-            | Field::IcmpTypeCode
-            | Field::Ext { .. }
-            | Field::HasExt(_)
-            | Field::ExtHeaders
-            | Field::PktType
-            | Field::SrcMac
-            | Field::HasCt => of_packet(self.packet, field),
+            _ => self.load_other(field),
         }
     }
 
@@ -164,23 +117,71 @@ fn packet_type(p: &Packet) -> u128 {
 }
 
 impl View<'_> {
-    /// A field that depends on interfaces and routes.
+    /// A field that few rules ask for.
     #[inline(never)]
-    fn of_surroundings(&self, field: Field) -> Option<u128> {
+    fn load_other(&mut self, field: Field) -> Option<u128> {
         let p = self.packet;
         match field {
+            // `load` has told.
+            Field::Src
+            | Field::Dst
+            | Field::Proto
+            | Field::FragOff
+            | Field::InName
+            | Field::OutName
+            | Field::Mark
+            | Field::CtState
+            | Field::L4Len
+            | Field::Sport
+            | Field::Dport
+            | Field::TcpFlags => None,
+            Field::Tos => Some(u128::from(p.tos())),
+            Field::Ttl => Some(u128::from(p.ttl())),
+            Field::Length => Some(u128::from(p.layout.len)),
             Field::InGroup => self.group(p.in_dev),
             Field::OutGroup => self.group(p.out_dev),
             Field::Realm => Some(u128::from(p.realm)),
             Field::Cpu => Some(u128::from(self.outside.cpu)),
+            Field::Socket | Field::SocketUid | Field::SocketGid | Field::SocketClass => {
+                self.of_socket(field)
+            }
+            Field::Priority => Some(u128::from(p.priority)),
+            Field::TcpOption(_) | Field::TcpMss | Field::L4 { .. } | Field::IcmpTypeCode => {
+                transport(&p.bytes, &p.layout, field)
+            }
+            Field::Ext { header, at, len } => headers6::bytes(&p.bytes, header, at, len),
+            Field::HasExt(header) => Some(headers6::has(&p.bytes, header)),
+            Field::ExtHeaders => headers6::kinds(&p.bytes),
+            Field::PktType => Some(packet_type(p)),
+            Field::SrcMac => p.link.source().and_then(|mac| number(&mac)),
             Field::ReversePath(how) => Some(u128::from(self.way_back(how))),
+            Field::HasCt => Some(u128::from(p.tracking.connection().is_some())),
             Field::SrcType => self.address_type(p.src(), None),
             Field::DstType => self.address_type(p.dst(), None),
             Field::SrcTypeIn => self.address_type(p.src(), p.in_dev),
             Field::DstTypeIn => self.address_type(p.dst(), p.in_dev),
             Field::SrcTypeOut => self.address_type(p.src(), p.out_dev),
             Field::DstTypeOut => self.address_type(p.dst(), p.out_dev),
-            _ => None,
+            Field::CtStatus
+            | Field::CtDir
+            | Field::CtMark
+            | Field::CtLabels
+            | Field::CtProto
+            | Field::CtOrigSrc
+            | Field::CtOrigDst
+            | Field::CtReplSrc
+            | Field::CtReplDst
+            | Field::CtOrigSport
+            | Field::CtOrigDport
+            | Field::CtReplSport
+            | Field::CtReplDport
+            | Field::CtExpire
+            | Field::CtOrigPackets
+            | Field::CtOrigBytes
+            | Field::CtReplPackets
+            | Field::CtReplBytes
+            | Field::CtMasterSrc
+            | Field::CtMasterHelper => self.of_connection(field),
         }
     }
 
@@ -208,7 +209,6 @@ impl View<'_> {
         Some(u128::from(self.env.interface(dev?)?.group))
     }
 
-    #[inline(never)]
     fn of_socket(&mut self, field: Field) -> Option<u128> {
         let sender = self.sender();
         let number = match (field, sender) {
@@ -227,7 +227,6 @@ impl View<'_> {
         Some(self.env.address_type(self.packet.family(), addr, dev) as u128)
     }
 
-    #[inline(never)]
     fn of_connection(&self, field: Field) -> Option<u128> {
         let attached = self.packet.tracking.connection()?;
         if field == Field::CtDir {
@@ -356,24 +355,6 @@ pub(crate) fn state(tracking: &Tracking) -> u128 {
             CtInfo::Related | CtInfo::RelatedReply => ctstate::RELATED,
             CtInfo::New => ctstate::NEW,
         },
-    }
-}
-
-/// A field that stands in the packet, and that few rules ask for.
-#[inline(never)]
-fn of_packet(p: &Packet, field: Field) -> Option<u128> {
-    match field {
-        Field::Tos => Some(u128::from(p.tos())),
-        Field::Ttl => Some(u128::from(p.ttl())),
-        Field::Length => Some(u128::from(p.layout.len)),
-        Field::Priority => Some(u128::from(p.priority)),
-        Field::Ext { header, at, len } => headers6::bytes(&p.bytes, header, at, len),
-        Field::HasExt(header) => Some(headers6::has(&p.bytes, header)),
-        Field::ExtHeaders => headers6::kinds(&p.bytes),
-        Field::PktType => Some(packet_type(p)),
-        Field::SrcMac => p.link.source().and_then(|mac| number(&mac)),
-        Field::HasCt => Some(u128::from(p.tracking.connection().is_some())),
-        _ => transport(&p.bytes, &p.layout, field),
     }
 }
 

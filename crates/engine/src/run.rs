@@ -109,6 +109,7 @@ impl<'e, T: Trace> Run<'e, T> {
         hook: Hook,
         from: usize,
     ) -> Result<(), Stop> {
+        // Those before `from` are behind it.
         let mut left = self.active(packet, hook) >> from << from;
         while left != 0 {
             let at = left.trailing_zeros() as usize;

@@ -213,20 +213,20 @@ pub(crate) fn own(place: &Place) -> Vec<(&'static str, f64)> {
     figures
 }
 
-/// Both ends on the router: over loopback.
-pub(crate) fn inside(place: &Place) -> Vec<(&'static str, f64)> {
+/// Both ends on the router.
+pub(crate) fn loopback(place: &Place) -> Vec<(&'static str, f64)> {
     let ends = || ends_on(place, &place.router, "127.0.0.1:80");
-    let [speed, cost] = best_transfer(true, ends);
+    let ([speed, cost], of_transfers) = place.kernels_share(|| best_transfer(true, ends));
+    let (asked, of_questions) = place.kernels_share(|| best(|| questions(ends())));
     vec![
         ("TCP over loopback (Gbit/s)", speed),
         (
             "… processor's time of both ends and firewall for a gigabyte (ms)",
             cost,
         ),
-        (
-            "questions and answers over loopback, a second",
-            best(|| questions(ends())),
-        ),
+        ("questions and answers over loopback, a second", asked),
+        ("packets of transfers left to the kernel (%)", of_transfers),
+        ("packets of questions left to the kernel (%)", of_questions),
     ]
 }
 

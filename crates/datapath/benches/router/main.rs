@@ -3,8 +3,8 @@
 //! root, `ip` and, for the lines about them, Debian's `iptables-legacy` and `iptables-nft`.
 //!
 //! `cargo bench -p tidegate-datapath --bench router [-- WHAT]...` with WHAT of `small`,
-//! `tcp`, `own`, `inside`, `connections`, `latency`; all without any. `ONLY` names a firewall. Memory is
-//! what this process has resident for the datapath, and for the load.
+//! `tcp`, `own`, `loopback`, `connections`, `latency`; all without any. `ONLY` names a firewall.
+//! Memory is what this process has resident for the datapath, and for the load.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod load;
@@ -45,8 +45,8 @@ const MEASURES: [Measure; 6] = [
         run: load::own,
     },
     Measure {
-        name: "inside",
-        run: load::inside,
+        name: "loopback",
+        run: load::loopback,
     },
     Measure {
         name: "connections",

@@ -103,11 +103,22 @@ pub(crate) fn talk_until_fate(
     there: SocketAddr,
     enough: u64,
 ) -> usize {
+    until_fate(guard, (which, enough), 1000, |_| talk(from, to, there, 10)) * 10
+}
+
+/// Works, `most` times at most, until one of the programs has let so many packets pass; returns
+/// how often. The work is told which time it is.
+pub(crate) fn until_fate(
+    guard: &Guard,
+    (which, enough): (Fate, u64),
+    most: usize,
+    mut work: impl FnMut(usize),
+) -> usize {
     let before = fate(guard, which);
-    for round in 1..=1000 {
-        talk(from, to, there, 10);
+    for round in 1..=most {
+        work(round);
         if fate(guard, which) - before >= enough {
-            return round * 10;
+            return round;
         }
     }
     panic!("{:?}", guard.datapath.report());
@@ -126,14 +137,9 @@ pub(crate) fn transfer_until_fate(
     there: SocketAddr,
     enough: u64,
 ) {
-    let before = fate(guard, which);
-    for _ in 0..100 {
+    until_fate(guard, (which, enough), 100, |_| {
         megabytes(&net.inside, &net.outside, there);
-        if fate(guard, which) - before >= enough {
-            return;
-        }
-    }
-    panic!("{:?}", guard.datapath.report());
+    });
 }
 
 /// The inside talks to a server outside long enough for a stream, then `times` more.

@@ -3,8 +3,11 @@
 use tidegate_datapath::{Fate, Ring};
 use tidegate_wire::Family;
 
-use crate::fast::{acct, at, entries, fate, guard, may, talk_until_fate};
-use crate::local::{STATEFUL, changes_hold_in_order, counter, guard_both, megabytes_to, stream};
+use crate::fast::{acct, at, entries, fate, guard, may, talk_until_fate, until_fate};
+use crate::local::{
+    Referee, STATEFUL, changes_hold_in_order, counter, guard_both, megabytes_to, redirected_pass,
+    stream,
+};
 use crate::net::{Host, filter, nat};
 use crate::talk::udp;
 
@@ -34,8 +37,9 @@ fn streams_pass_in_the_kernel_and_are_counted() {
     assert_eq!(guard.traffic("lo").lost.total(), 0);
 }
 
-/// What goes out comes in: as many packets and bytes, which the connection counts too. Large
-/// ones, joined or not, are as they were sent.
+/// What goes out comes in: as many packets and bytes, which the connection counts too. The
+/// kernel's own table sees as many go out, but that a frame of more than 64 KB which comes up to
+/// the datapath is cut in two there and counts as two.
 #[test]
 fn tcp_goes_out_and_comes_in() {
     if !may() {
@@ -53,19 +57,23 @@ fn tcp_goes_out_and_comes_in() {
         ]);
         let guard = guard(&host, &rules);
         acct(&guard);
-        for (family, there) in [(Family::V4, "127.0.0.1:80"), (Family::V6, "[::1]:80")] {
-            let before = fate(&guard, Fate::Sent);
-            for round in 1.. {
+        // Headers that a cut adds, with time stamps; of IPv6 it takes the jumbo payload's away.
+        for (family, there, headers) in [
+            (Family::V4, "127.0.0.1:80", 20 + 32),
+            (Family::V6, "[::1]:80", 40 + 32 - 8),
+        ] {
+            let referee = Referee::new(&host, family);
+            until_fate(&guard, (Fate::Sent, 101), 100, |round| {
                 megabytes_to(&host, (&host, at(there)), at(there));
                 let [came, went] = [0, 2].map(|n| counter(&guard, family, n));
                 assert_eq!(came, went, "round {round}");
-                let megabytes = (2 * round) << 20;
-                assert!(came[1] > megabytes && came[1] < megabytes + (megabytes >> 2));
-                if fate(&guard, Fate::Sent) - before > 100 {
-                    break;
+                if let Some([sent, _]) = referee.as_ref().map(Referee::counted) {
+                    let [cuts, more] = [0, 1].map(|i| went[i] - sent[i]);
+                    assert_eq!(more, cuts * headers, "{went:?}, {sent:?}");
                 }
-                assert!(round < 100, "{:?}", guard.datapath.report());
-            }
+                let megabytes = (2 * round as u64) << 20;
+                assert!(came[1] > megabytes && came[1] < megabytes + (megabytes >> 2));
+            });
             // Whose headers do not say how long they are, too.
             assert_eq!(fate(&guard, Fate::Unusual), 0);
             let known: u64 = entries(&guard).concat().iter().sum();
@@ -91,24 +99,14 @@ fn redirected_connections_pass_in_the_kernel() {
         Ring::Packet,
         [&rules("10.0.0.9:80"), &rules("[fd00::9]:80")],
     );
-    for ((family, own, client), (server, called)) in STREAMS.into_iter().zip([
-        ("10.0.0.9:80", "127.0.0.1:81"),
-        ("[fd00::9]:80", "[::1]:81"),
-    ]) {
-        let before = fate(&guard, Fate::Sent);
-        for round in 1.. {
-            megabytes_to(&host, (&host, at(server)), at(called));
-            if fate(&guard, Fate::Sent) - before > 100 {
-                break;
-            }
-            assert!(round < 100, "{:?}", guard.datapath.report());
-        }
-        let both = (udp(&host, at(client)), udp(&host, at(own)));
-        let mut asked = at(own);
-        asked.set_port(9);
-        stream(&both, asked);
-        talk_until_fate(&guard, Fate::Sent, &both, asked, 200);
-        // INVALID, behind two translations and two others.
+    let calls = [
+        ["127.0.0.1:81", "10.0.0.9:80"],
+        ["[::1]:81", "[fd00::9]:80"],
+    ];
+    for ((family, to, from), [called, server_at]) in STREAMS.into_iter().zip(calls) {
+        let ends = [called, server_at, from, to];
+        redirected_pass((&guard, Fate::Sent), (&host, &host), ends);
+        // Behind two translations and two others: none is INVALID.
         assert_eq!(guard.counted(family, 4), 0);
     }
 }

@@ -12,7 +12,7 @@ use tidegate_engine::Engine;
 use tidegate_wire::Family;
 
 use crate::busy::Busy;
-use crate::fast::{acct, at, entries, fate, guard, may, talk, talk_until_fate};
+use crate::fast::{acct, at, entries, fate, guard, may, talk, talk_until_fate, until_fate};
 use crate::net::{Guard, Host, client_and_server, filter, nat, skipped};
 use crate::talk::{call, serve, udp};
 
@@ -106,14 +106,14 @@ pub(crate) fn counter(guard: &Guard, family: Family, n: usize) -> [u64; 2] {
 }
 
 /// What the kernel's iptables on a host counts of TCP with `server`, as [sent, received].
-struct Referee<'a> {
+pub(crate) struct Referee<'a> {
     host: &'a Host,
     tool: &'static str,
 }
 
 impl<'a> Referee<'a> {
-    /// `None` where there is no such iptables.
-    fn new(host: &'a Host, family: Family) -> Option<Self> {
+    /// `None` where there is no such iptables, which is said.
+    pub(crate) fn new(host: &'a Host, family: Family) -> Option<Self> {
         let tool = match family {
             Family::V4 => "iptables-legacy",
             Family::V6 => "ip6tables-legacy",
@@ -122,10 +122,14 @@ impl<'a> Referee<'a> {
             "export XTABLES_LOCKFILE=$(mktemp)
              {tool} -A OUTPUT -p tcp; {tool} -A INPUT -p tcp; rm $XTABLES_LOCKFILE"
         );
-        host.try_sh(&rules).ok().map(|_| Referee { host, tool })
+        let there = host.try_sh(&rules).is_ok();
+        if !there {
+            skipped("counting as the kernel does is compared with iptables-legacy");
+        }
+        there.then_some(Referee { host, tool })
     }
 
-    fn counted(&self) -> [[u64; 2]; 2] {
+    pub(crate) fn counted(&self) -> [[u64; 2]; 2] {
         let list = |chain| {
             let script = format!(
                 "export XTABLES_LOCKFILE=$(mktemp)
@@ -157,20 +161,14 @@ fn tcp_of_own_sockets_is_counted_as_the_kernel_counts() {
     acct(&guard);
     for (family, there) in [(Family::V4, "10.0.0.1:80"), (Family::V6, "[fd00::1]:80")] {
         let Some(referee) = Referee::new(&client, family) else {
-            skipped("counting as the kernel does is compared with iptables-legacy");
             return;
         };
-        let before = fate(&guard, Fate::Passed);
-        for round in 1.. {
+        until_fate(&guard, (Fate::Passed, 201), 100, |round| {
             megabytes_to(&client, (&server, at(there)), at(there));
             let [sent, received] = referee.counted();
             let counted = [0, 2].map(|n| counter(&guard, family, n));
             assert_eq!(counted, [sent, received], "round {round}");
-            if fate(&guard, Fate::Passed) - before > 200 {
-                break;
-            }
-            assert!(round < 100, "{:?}", guard.datapath.report());
-        }
+        });
     }
 }
 
@@ -180,6 +178,24 @@ pub(crate) fn megabytes_to(client: &Host, (server, at): (&Host, SocketAddr), to:
     let called = call(client, to);
     let served = serving.join().unwrap();
     assert!(called.is_ok() && served.is_ok(), "{called:?}, {served:?}");
+}
+
+/// Connections that a client makes to one address and that reach a server at another, and a stream
+/// of datagrams from one to port 9 of another, which reach a server at a third port: all pass in
+/// the kernel with this fate.
+pub(crate) fn redirected_pass(
+    (guard, passes): (&Guard, Fate),
+    (client, server): (&Host, &Host),
+    [called, server_at, from, to]: [&str; 4],
+) {
+    until_fate(guard, (passes, 201), 100, |_| {
+        megabytes_to(client, (server, at(server_at)), at(called));
+    });
+    let both = (udp(client, at(from)), udp(server, at(to)));
+    let mut asked = at(to);
+    asked.set_port(9);
+    stream(&both, asked);
+    talk_until_fate(guard, passes, &both, asked, 200);
 }
 
 /// With and without checksums and segments left to the card.
@@ -207,35 +223,22 @@ fn redirected_connections_pass_in_the_kernel() {
             Ring::Packet,
             [&rules("10.0.0.9:80"), &rules("[fd00::9]:80")],
         );
-        for (family, server_at, called, own, client_at) in [
+        for (family, ends) in [
             (
                 Family::V4,
-                "10.0.0.9:80",
-                "10.0.0.1:81",
-                "10.0.0.1:7",
-                "10.0.0.2:40000",
+                ["10.0.0.1:81", "10.0.0.9:80", "10.0.0.2:40000", "10.0.0.1:7"],
             ),
             (
                 Family::V6,
-                "[fd00::9]:80",
-                "[fd00::1]:81",
-                "[fd00::1]:7",
-                "[fd00::2]:40000",
+                [
+                    "[fd00::1]:81",
+                    "[fd00::9]:80",
+                    "[fd00::2]:40000",
+                    "[fd00::1]:7",
+                ],
             ),
         ] {
-            let before = fate(&guard, Fate::Passed);
-            for round in 1.. {
-                megabytes_to(&client, (&server, at(server_at)), at(called));
-                if fate(&guard, Fate::Passed) - before > 200 {
-                    break;
-                }
-                assert!(round < 100, "{:?}", guard.datapath.report());
-            }
-            let both = (udp(&client, at(client_at)), udp(&server, at(own)));
-            let mut asked = at(own);
-            asked.set_port(9);
-            stream(&both, asked);
-            talk_until_fate(&guard, Fate::Passed, &both, asked, 200);
+            redirected_pass((&guard, Fate::Passed), (&client, &server), ends);
             // Behind two translations and two others: none is INVALID.
             assert_eq!(guard.counted(family, 4), 0);
         }

@@ -68,6 +68,7 @@ pub(super) fn inside(secrets: &Secrets) -> Asm {
     a.mov(CONTEXT, Reg::R1);
     let exits = ours(&mut a, next);
     source_is(&mut a, secrets.injected, from_engine, &exits);
+    // A frame that cannot be read is none of the engine's.
     a.bind(exits.unusual);
     a.bind(exits.fragment);
     a.bind(next);

@@ -307,13 +307,16 @@ impl<'c> Candidates<'c> {
     /// The next rule, with its slot.
     #[inline]
     pub fn next(&mut self, facts: &mut impl Facts) -> Option<(u32, &'c Rule)> {
-        if let Some(trees) = self.trees.filter(|_| self.one_by_one == 0) {
-            let (slot, key) = self.find(trees, facts)?;
-            self.next = key + 1;
-            return Some((slot, self.rules.at_slot(slot)?));
-        }
-        self.one_by_one = self.one_by_one.saturating_sub(1);
-        let (slot, key, rule) = self.rules.from_key(self.next)?;
+        let (slot, key, rule) = match self.trees {
+            Some(trees) if self.one_by_one == 0 => {
+                let (slot, key) = self.find(trees, facts)?;
+                (slot, key, self.rules.at_slot(slot)?)
+            }
+            _ => {
+                self.one_by_one = self.one_by_one.saturating_sub(1);
+                self.rules.from_key(self.next)?
+            }
+        };
         self.next = key + 1;
         Some((slot, rule))
     }
