@@ -366,17 +366,75 @@ impl Asm {
         }
     }
 
-    /// The finished instructions, and which of them load which map.
+    /// How far the jump `at` goes.
+    fn distance(&self, at: usize, label: Label) -> i32 {
+        let to = self.labels[label.0].expect("every label has a place");
+        i32::try_from(to as i64 - at as i64 - 1).expect("a program of less than 2^31")
+    }
+
+    /// Conditional jumps that lead further than such can go.
+    fn too_far(&self) -> Vec<usize> {
+        let far = |&&(at, label): &&(usize, Label)| {
+            self.code[at].code != JMP && i16::try_from(self.distance(at, label)).is_err()
+        };
+        self.jumps.iter().filter(far).map(|(at, _)| *at).collect()
+    }
+
+    /// Puts two jumps behind each instruction of `at`, a jump in order: over the second one,
+    /// and that one, to where the first went.
+    fn widen(&mut self, at: &[usize]) {
+        let behind = |place: usize| 2 * at.partition_point(|far| *far < place);
+        let mut code = Vec::with_capacity(self.code.len() + 2 * at.len());
+        let mut far = at.iter().peekable();
+        let over = |code, dst, src, off, imm| Insn {
+            code,
+            dst,
+            src,
+            off,
+            imm,
+        };
+        for (place, insn) in self.code.iter().enumerate() {
+            if far.next_if_eq(&&place).is_none() {
+                code.push(*insn);
+                continue;
+            }
+            code.push(Insn { off: 1, ..*insn });
+            code.push(over(JMP, Reg::R0, Reg::R0, 1, 0));
+            code.push(over(JMP, Reg::R0, Reg::R0, 0, 0));
+        }
+        for (place, _) in &mut self.jumps {
+            let is_far = at.binary_search(place).is_ok();
+            *place += behind(*place) + if is_far { 2 } else { 0 };
+        }
+        let loads = self.maps.iter_mut().map(|(place, _)| place);
+        for place in loads.chain(self.labels.iter_mut().flatten()) {
+            *place += behind(*place);
+        }
+        self.code = code;
+    }
+
+    /// The finished instructions, and which of them load which map. Jumps of more than
+    /// 32,767 instructions want Linux 6.6.
     ///
     /// # Panics
-    /// A label was never bound, or a jump is longer than the instruction set allows: a
-    /// mistake in the program's generator.
+    /// A label was never bound: a mistake in the program's generator.
     #[must_use]
     pub fn finish(mut self) -> (Vec<Insn>, Vec<(usize, &'static Map)>) {
+        loop {
+            let mut far = self.too_far();
+            if far.is_empty() {
+                break;
+            }
+            far.sort_unstable();
+            self.widen(&far);
+        }
         for (at, label) in &self.jumps {
-            let to = self.labels[label.0].expect("every label has a place");
-            let off = to as i64 - *at as i64 - 1;
-            self.code[*at].off = i16::try_from(off).expect("a jump of at most 32,767");
+            let distance = self.distance(*at, *label);
+            let insn = &mut self.code[*at];
+            match i16::try_from(distance) {
+                Ok(off) => insn.off = off,
+                Err(_) => (insn.code, insn.imm) = (JMP32, distance),
+            }
         }
         (self.code, self.maps)
     }
@@ -457,6 +515,41 @@ mod tests {
         asm.prune();
         assert_eq!(asm.len(), 5);
         assert_eq!(run(asm, &mut [0]), 4);
+    }
+
+    /// `BPF_JMP32 | BPF_JA`, and conditional jumps across one.
+    #[test]
+    fn jumps_lead_as_far_as_programs_are_long() {
+        let far = |distance: usize| {
+            let mut asm = Asm::new();
+            let (there, back, end) = (asm.label(), asm.label(), asm.label());
+            asm.load(Size::B, Reg::R2, Reg::R1, 0);
+            asm.jump_if(Cond::Eq, Reg::R2, 1, there);
+            asm.bind(back);
+            asm.mov(Reg::R0, 7);
+            asm.jump(end);
+            for _ in 0..distance {
+                asm.mov(Reg::R3, 0);
+            }
+            asm.bind(there);
+            asm.jump_if(Cond::Eq, Reg::R2, 1, back);
+            asm.bind(end);
+            asm.exit();
+            asm.finish().0
+        };
+        let near = far(32_765);
+        let plain: Vec<u8> = near.iter().map(|i| i.code).collect();
+        assert_eq!(plain[..4], [LDX | 0x10, JMP | 0x10, ALU64 | 0xb0, JMP]);
+        let wide = far(40_000);
+        assert_eq!(wide.len(), near.len() + 40_000 - 32_765 + 4);
+        let at = |i: usize| (wide[i].code, wide[i].off, wide[i].imm);
+        // Condition, over the long way, the long way; the same at the other end.
+        assert_eq!(at(1), (JMP | 0x10, 1, 1));
+        assert_eq!(at(2), (JMP, 1, 0));
+        assert_eq!(at(3), (JMP32, 0, 40_002));
+        assert_eq!(at(5), (JMP32, 0, 40_003));
+        assert_eq!(at(40_006), (JMP | 0x10, 1, 1));
+        assert_eq!(at(40_008), (JMP32, 0, -40_005));
     }
 
     #[test]

@@ -137,7 +137,7 @@ pub static SUMS: Map = Map {
 };
 
 /// All maps.
-pub static MAPS: [&Map; 11] = [
+pub static MAPS: [&Map; 12] = [
     &FLOWS,
     &GATES,
     &CONNECTIONS,
@@ -147,6 +147,7 @@ pub static MAPS: [&Map; 11] = [
     &HOPS,
     &FATES,
     &SUMS,
+    &crate::stop::TRAIL,
     &crate::stop::STOPS,
     &crate::stop::EARLY_STOPS,
 ];
@@ -187,8 +188,6 @@ pub mod turn {
     pub const TICK: usize = 2;
     /// See [`TICK`].
     pub const TIME: usize = 3;
-    /// The sum of a packet that is handed to a program of [`crate::stop`], or 0.
-    pub const SUM: usize = 4;
 }
 
 /// Words of the globals.

@@ -189,6 +189,13 @@ impl FrontKind {
 #[derive(Debug)]
 pub struct FrontProgram(OwnedFd);
 
+/// One that has been loaded.
+impl From<OwnedFd> for FrontProgram {
+    fn from(fd: OwnedFd) -> Self {
+        FrontProgram(fd)
+    }
+}
+
 impl FrontProgram {
     /// Loads it from its instructions, eight bytes each.
     ///

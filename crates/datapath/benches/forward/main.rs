@@ -34,7 +34,7 @@ use place::{Case, Firewall, Place};
 /// Packets of one measurement.
 const PACKETS: u32 = 1 << 20;
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 13] = [
     Case::new("4096", 4096, 1),
     Case {
         one_server: true,
@@ -57,6 +57,16 @@ const CASES: [Case; 11] = [
         flood: true,
         one_server: true,
         ..Case::new("flood-100", 1 << 24, 100)
+    },
+    Case {
+        flood: true,
+        one_server: true,
+        ..Case::new("flood-10000", 1 << 24, 10_000)
+    },
+    Case {
+        flood: true,
+        one_server: true,
+        ..Case::new("flood-50000", 1 << 24, 50_000)
     },
     Case {
         fresh: true,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_datapath::{Fate, Options, Ring};
 
@@ -277,13 +277,17 @@ impl Place {
         Ok(place)
     }
 
-    /// Sends packets until the firewall drops them where it should.
+    /// Sends packets until the firewall drops them where it should, and says how long that took.
     fn begin(&mut self) -> Result<(), String> {
-        for _ in 0..200 {
+        let begun = Instant::now();
+        for _ in 0..500 {
             let before = self.done();
             self.forth.send(&self.inside, 64);
             sleep(Duration::from_millis(20));
             if self.done() - before >= 64 {
+                if self.fast {
+                    println!("programs know the rules after {:.0?}", begun.elapsed());
+                }
                 return Ok(());
             }
         }
@@ -405,8 +409,8 @@ impl Place {
             // What the kernel drops it drops at once.
             let at_once = self.drops && self.guard.is_none();
             let there = || at_once || self.done() - before >= u64::from(sent);
-            let until = std::time::Instant::now() + Duration::from_secs(2);
-            while !there() && std::time::Instant::now() < until {
+            let until = Instant::now() + Duration::from_secs(2);
+            while !there() && Instant::now() < until {
                 sleep(Duration::from_millis(1));
             }
         }

@@ -17,10 +17,10 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, INSIDE, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{
-    BUCKET, CONNECTIONS, DOOR, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, SUMS, TURN,
-    TURNS, buckets, global,
+    BUCKET, CONNECTIONS, DOOR, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, TURN, TURNS,
+    buckets, global,
 };
-use tidegate_ebpf::stop::{EARLY_STOPS, STOPS};
+use tidegate_ebpf::stop::{EARLY_STOPS, STOPS, TRAIL};
 use tidegate_sys::{Namespace, SharedWords, random};
 
 use crate::known::descriptor;
@@ -31,15 +31,7 @@ const MOST_PLACES: u32 = 1 << 24;
 /// Where links are kept alive for the time after a crash.
 const PINS: &str = "/sys/fs/bpf";
 /// The tables of [`Shared`].
-const SHARED: [&tidegate_ebpf::Map; 7] = [
-    &GLOBALS,
-    &DOORS,
-    &FATES,
-    &SUMS,
-    &TURNS,
-    &STOPS,
-    &EARLY_STOPS,
-];
+const SHARED: [&tidegate_ebpf::Map; 6] = [&GLOBALS, &DOORS, &FATES, &TRAIL, &STOPS, &EARLY_STOPS];
 /// Tables that are pinned as well, for a successor.
 pub(super) const PINNED: [&str; 3] = [GATES.name, CONNECTIONS.name, GLOBALS.name];
 /// `BPF_FS_MAGIC`
@@ -116,7 +108,6 @@ pub(crate) struct Tables {
 pub(crate) struct Shared {
     pub(crate) tables: Vec<(&'static str, OwnedFd)>,
     pub(crate) globals: Arc<SharedWords>,
-    pub(crate) secrets: Secrets,
     /// One of them is for XDP.
     pub(crate) early: bool,
 }
@@ -206,7 +197,6 @@ impl Kernel {
         let shared = Shared {
             tables: known,
             globals: Arc::clone(&tables.globals),
-            secrets,
             early: options.ring == Ring::Xdp,
         };
         let kernel = Kernel {
@@ -227,6 +217,17 @@ impl Kernel {
                  file system at {PINS}"
             )
         })
+    }
+
+    /// The program that received frames meet first.
+    #[cfg(test)]
+    pub(crate) fn front(&mut self, front: tidegate_ebpf::fast::Front) -> Result<OwnedFd> {
+        use tidegate_ebpf::fast::Front;
+        let fd = match front {
+            Front::Tcx => program(&mut self.programs, INGRESS)?.fd()?,
+            Front::Xdp => early_program(&mut self.programs)?.fd()?,
+        };
+        Ok(fd.as_fd().try_clone_to_owned()?)
     }
 
     /// What our pins' names end in.

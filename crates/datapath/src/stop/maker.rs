@@ -5,20 +5,57 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use anyhow::{Context, Result, bail};
-use tidegate_ebpf::fast::{Front, Secrets};
-use tidegate_ebpf::stop::{EARLY_STOPS, MOST_ADDRESSES, Made, Making, STOPS, Side, Slot, program};
+use aya::EbpfLoader;
+use tidegate_ebpf::Map;
+use tidegate_ebpf::fast::Front;
+use tidegate_ebpf::stop::{
+    COUNTS, EARLY_STOPS, MOST_ADDRESSES, MOST_SLOTS, Made, Making, STOPS, Side, program,
+};
 use tidegate_engine::env::Env;
 use tidegate_engine::{Engine, Rules, interface_number};
 use tidegate_sys::{FrontKind, FrontProgram};
 use tidegate_wire::Family;
 
-use super::Ready;
+use super::{Counts, Ready};
+use crate::fast::map;
+use crate::known::descriptor;
 use crate::sender::objected;
 use crate::wires::Wires;
 use crate::worker::Command;
 
-/// Longest walks to try; rules beyond are not looked at.
-const LENGTHS: [usize; 3] = [4800, 1200, 300];
+/// Most instructions of a program, and of a packet's way through a hook.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    pub(super) most: usize,
+    pub(super) longest: usize,
+}
+
+/// What to try; rules beyond are not looked at. The first has room for 40,000 rules or so; the
+/// verifier, which looks at a million instructions and no more, takes a second for it.
+const SIZES: [Size; 5] = [
+    Size::new(600_000, 4800),
+    Size::new(150_000, 4800),
+    // Longer jumps want Linux 6.6.
+    Size::new(30_000, 4800),
+    Size::new(4800, 1200),
+    Size::new(1200, 300),
+];
+
+impl Size {
+    pub(super) const fn new(most: usize, longest: usize) -> Self {
+        Size { most, longest }
+    }
+}
+
+/// The verifier is asked about programs of up to so many instructions.
+const MOST_SAID: usize = 10_000;
+/// Bytes that the kernel takes for an instruction while it verifies a program, and the part of
+/// the memory there is that it may take.
+const VERIFYING: usize = 600;
+const MOST_MEMORY: usize = 4;
+/// Most bytes of counts.
+const MOST_COUNTS: usize = 64 << 20;
+
 /// A host with more interfaces has no programs.
 const MOST_INTERFACES: usize = 64;
 
@@ -27,7 +64,6 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// What programs are linked with.
 pub(super) struct Tables {
     pub(super) fds: Vec<(&'static str, OwnedFd)>,
-    pub(super) secrets: Secrets,
     /// There is a program for XDP too.
     pub(super) early: bool,
 }
@@ -110,7 +146,7 @@ fn work(tables: &Tables, jobs: &Receiver<Job>, wires: &Wires) {
         let job = jobs.try_iter().last().unwrap_or(job);
         let ready = Ready {
             epoch: job.epoch,
-            slots: tables.put(&job).map_err(|e| format!("{e:#}")),
+            counts: tables.put(&job).map_err(|e| format!("{e:#}")),
         };
         if wires.tell(Command::Stops(ready)).is_err() {
             return;
@@ -120,7 +156,7 @@ fn work(tables: &Tables, jobs: &Receiver<Job>, wires: &Wires) {
 
 impl Tables {
     /// Makes the programs for a job and puts them in their places; what they count.
-    pub(super) fn put(&self, job: &Job) -> Result<Vec<Slot>> {
+    fn put(&self, job: &Job) -> Result<Counts> {
         if job.interfaces.len() > MOST_INTERFACES {
             bail!("there are more than {MOST_INTERFACES} interfaces");
         }
@@ -130,35 +166,39 @@ impl Tables {
                  broadcasts among them"
             );
         }
-        let mut last = None;
-        for longest in LENGTHS {
-            match self.try_put(job, longest) {
-                Ok(slots) => return Ok(slots),
-                Err(e) => last = Some(e),
-            }
+        let slots = MOST_COUNTS / (Counts::BYTES * processors()?);
+        let slots = slots.min(MOST_SLOTS);
+        let [sizes @ .., last] = SIZES;
+        let memory = available_memory() / MOST_MEMORY;
+        let fits = |size: &Size| size.most * VERIFYING <= memory;
+        let sizes = sizes.into_iter().filter(fits);
+        let tried = sizes.map(|size| self.try_put(job, size, slots));
+        match tried.flatten().next() {
+            Some(counts) => Ok(counts),
+            None => self.try_put(job, last, slots),
         }
-        last.map_or_else(|| bail!("no length to try"), Err)
     }
 
-    fn try_put(&self, job: &Job, longest: usize) -> Result<Vec<Slot>> {
-        let made = self.make(job, Front::Tcx, longest);
-        let slots = made.slots.clone();
-        self.place(made, FrontKind::Classifier, STOPS.name)?;
+    fn try_put(&self, job: &Job, size: Size, slots: usize) -> Result<Counts> {
+        let made = self.make(job, Front::Tcx, size, slots);
+        let (fd, counts) = counts(&made)?;
+        self.place(&made, &fd, FrontKind::Classifier, STOPS.name)?;
         if self.early {
             // The same walk: the same slots.
-            let made = self.make(job, Front::Xdp, longest);
-            self.place(made, FrontKind::Xdp, EARLY_STOPS.name)?;
+            let made = self.make(job, Front::Xdp, size, slots);
+            self.place(&made, &fd, FrontKind::Xdp, EARLY_STOPS.name)?;
         }
-        Ok(slots)
+        Ok(counts)
     }
 
-    pub(super) fn make(&self, job: &Job, front: Front, longest: usize) -> Made {
+    pub(super) fn make(&self, job: &Job, front: Front, size: Size, slots: usize) -> Made {
         let making = Making {
             sides: job.sides.each_ref().map(Packets::side),
             interfaces: &job.interfaces,
-            secrets: &self.secrets,
             epoch: job.epoch,
-            longest,
+            most: size.most,
+            longest: size.longest,
+            slots,
         };
         program(&making, front)
     }
@@ -167,20 +207,60 @@ impl Tables {
         self.fds.iter().find(|f| f.0 == name).map(|f| &f.1)
     }
 
-    pub(super) fn load(&self, made: Made, kind: FrontKind) -> Result<FrontProgram> {
-        let code = made
-            .code
-            .link(|map| self.find(map.name).map(AsRawFd::as_raw_fd));
-        let code = code.context("a table is missing")?;
+    /// Loads a program that counts in `counts`.
+    fn load(&self, made: &Made, counts: &OwnedFd, kind: FrontKind) -> Result<FrontProgram> {
+        let find = |map: &Map| match map.name {
+            name if name == COUNTS.name => Some(counts.as_raw_fd()),
+            name => self.find(name).map(AsRawFd::as_raw_fd),
+        };
+        let code = made.code.clone().link(find).context("a table is missing")?;
         FrontProgram::load(kind, &code).map_err(|e| {
-            let said = FrontProgram::objection(kind, &code);
+            // What it says of long ones is long, and takes it long.
+            let said = match code.len() / 8 > MOST_SAID {
+                true => String::new(),
+                false => FrontProgram::objection(kind, &code),
+            };
             objected("a program for floods", &said, &e)
         })
     }
 
-    fn place(&self, made: Made, kind: FrontKind, table: &str) -> Result<()> {
-        let program = self.load(made, kind)?;
+    pub(super) fn place(
+        &self,
+        made: &Made,
+        counts: &OwnedFd,
+        kind: FrontKind,
+        table: &str,
+    ) -> Result<()> {
+        let program = self.load(made, counts, kind)?;
         let table = self.find(table).context("a table is missing")?;
         Ok(program.put(table.as_fd())?)
     }
+}
+
+/// Bytes; as many as can be where that is not told.
+fn available_memory() -> usize {
+    let all = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = all.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|l| l.split_whitespace().next()?.parse::<usize>().ok());
+    kilobytes.map_or(usize::MAX, |k| k.saturating_mul(1024))
+}
+
+fn processors() -> Result<usize> {
+    aya::util::nr_cpus().map_err(|(_, e)| e.into())
+}
+
+/// A table for what a program counts.
+pub(super) fn counts(made: &Made) -> Result<(OwnedFd, Counts)> {
+    let (slots, processors) = (made.slots.len().max(1), processors()?);
+    let object = tidegate_ebpf::object(Vec::new(), &[&COUNTS]).context("a table")?;
+    let entries = u32::try_from(slots * processors).context("too many slots")?;
+    let mut loaded = EbpfLoader::new()
+        .map_max_entries(COUNTS.name, entries)
+        .load(&object)
+        .context("the kernel does not take the table of counts")?;
+    let table = map(&mut loaded, COUNTS.name)?;
+    Ok((
+        descriptor(&table)?,
+        Counts::new(table, made.slots.clone(), processors)?,
+    ))
 }

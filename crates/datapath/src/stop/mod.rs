@@ -18,16 +18,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::EbpfLoader;
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use tidegate_ebpf::layout::global;
-use tidegate_ebpf::stop::{self, COUNTS, Slot, TARGET, TARGET_KEY, TARGETS, TRAIL, target_key};
+use tidegate_ebpf::stop::{
+    self, COUNT_WORDS, Slot, TARGET, TARGET_KEY, TARGETS, TRAIL, target_key,
+};
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{DropKind, Engine, Stopped, Stopper, Towards};
 use tidegate_sys::SharedWords;
 use tidegate_wire::Family;
 
-use crate::fast::{Shared, map};
+use crate::fast::{Shared, map, shared};
 use crate::known::{Known, descriptor};
 use crate::wires::Wires;
 use maker::{Job, Tables};
@@ -37,7 +39,7 @@ const MOST_TOLD: usize = 4096;
 /// How long one that has been told is not told again.
 const TOLD_FOR: Time = SECOND;
 /// Words of [`TRAIL`].
-const TRAIL_WORDS: usize = 14;
+const TRAIL_WORDS: usize = stop::trail::LEN as usize / 8;
 /// How long programs are waited for that are about to count.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -47,7 +49,7 @@ pub(crate) struct Ready {
     /// The epoch of their rules, as programs have it.
     epoch: u64,
     /// What they count, or why there are none.
-    slots: Result<Vec<Slot>, String>,
+    counts: Result<Counts, String>,
 }
 
 /// The loop's part.
@@ -84,19 +86,76 @@ impl Told {
 /// What has been counted, and told.
 struct Book {
     globals: Arc<SharedWords>,
-    counts: PerCpuArray<MapData, [u64; 2]>,
     trail: PerCpuArray<MapData, [u64; TRAIL_WORDS]>,
-    /// The epoch of `slots`; 0: there are none.
+    /// The epoch of `counts`; 0: there are none.
     epoch: u64,
+    counts: Option<Counts>,
+}
+
+/// What a program counts.
+#[derive(Debug)]
+struct Counts {
+    words: SharedWords,
+    processors: usize,
     slots: Vec<Slot>,
+    /// Packets and bytes that the engine knows of, for each slot.
     told: Vec<[u64; 2]>,
+}
+
+impl Counts {
+    /// Bytes of a slot for each processor.
+    const BYTES: usize = 8 * COUNT_WORDS;
+
+    /// Of a new table.
+    fn new(table: Map, slots: Vec<Slot>, processors: usize) -> Result<Self> {
+        let entries = slots.len().max(1) * processors;
+        Ok(Counts {
+            words: shared(table, COUNT_WORDS * entries)?,
+            processors,
+            told: vec![[0, 0]; slots.len()],
+            slots,
+        })
+    }
+
+    fn count(&self, slot: usize) -> [u64; 2] {
+        let slots = self.slots.len();
+        let entries = (0..self.processors).map(|cpu| COUNT_WORDS * (cpu * slots + slot));
+        entries.fold([0, 0], |[packets, bytes], at| {
+            let word = |at| self.words.load(at);
+            [packets + word(at), bytes + word(at + 1)]
+        })
+    }
+
+    /// What has been counted since the last time.
+    fn take(&mut self) -> Vec<Stopped> {
+        let mut stopped = Vec::new();
+        for at in 0..self.slots.len() {
+            let now = self.count(at);
+            let before = std::mem::replace(&mut self.told[at], now);
+            let slot = &self.slots[at];
+            let packets = now[0].wrapping_sub(before[0]);
+            if packets > 0 {
+                stopped.push(Stopped {
+                    family: slot.family,
+                    rule: slot.rule,
+                    kind: slot.end.map(|end| match end {
+                        stop::End::Rule => DropKind::Rule,
+                        stop::End::Policy => DropKind::Policy,
+                    }),
+                    packets,
+                    bytes: now[1].wrapping_sub(before[1]),
+                });
+            }
+        }
+        stopped
+    }
 }
 
 impl std::fmt::Debug for Book {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Book")
             .field("epoch", &self.epoch)
-            .field("slots", &self.slots)
+            .field("counts", &self.counts)
             .finish_non_exhaustive()
     }
 }
@@ -139,52 +198,19 @@ impl Book {
         fence(Ordering::SeqCst);
     }
 
-    fn count(&self, slot: usize) -> [u64; 2] {
-        let cpus = self.counts.get(&(slot as u32), 0);
-        let all = cpus.iter().flat_map(|cpus| cpus.iter());
-        all.fold([0, 0], |sum, cpu| [sum[0] + cpu[0], sum[1] + cpu[1]])
-    }
-
-    fn begin(&mut self, epoch: u64, slots: Vec<Slot>) {
-        self.told = (0..slots.len()).map(|slot| self.count(slot)).collect();
-        self.slots = slots;
+    fn begin(&mut self, epoch: u64, counts: Counts) {
+        self.counts = Some(counts);
         self.epoch = epoch;
-    }
-
-    fn take(&mut self) -> Vec<Stopped> {
-        let mut stopped = Vec::new();
-        for at in 0..self.slots.len() {
-            let now = self.count(at);
-            let before = std::mem::replace(&mut self.told[at], now);
-            let slot = &self.slots[at];
-            let packets = now[0].wrapping_sub(before[0]);
-            if packets > 0 {
-                stopped.push(Stopped {
-                    family: slot.family,
-                    rule: slot.rule,
-                    kind: slot.end.map(|end| match end {
-                        stop::End::Rule => DropKind::Rule,
-                        stop::End::Policy => DropKind::Policy,
-                    }),
-                    packets,
-                    bytes: now[1].wrapping_sub(before[1]),
-                });
-            }
-        }
-        stopped
     }
 }
 
 impl Stopper for Counting {
     fn stopped(&mut self, end: bool) -> Vec<Stopped> {
         let mut book = lock(&self.0);
-        if book.epoch == 0 {
-            return Vec::new();
-        }
-        if end {
+        if end && book.epoch != 0 {
             book.end();
         }
-        book.take()
+        book.counts.as_mut().map_or_else(Vec::new, Counts::take)
     }
 }
 
@@ -209,7 +235,10 @@ fn prepare(
     shared: Shared,
     known: &Known,
 ) -> Result<(Stops, Tables, Receiver<Job>)> {
-    let object = tidegate_ebpf::object(Vec::new(), &[&TARGETS, &COUNTS, &TRAIL]);
+    let trail = shared.tables.iter().find(|t| t.0 == TRAIL.name);
+    let trail = trail.context("a table is missing")?.1.try_clone()?;
+    let trail = MapData::from_fd(trail)?;
+    let object = tidegate_ebpf::object(Vec::new(), &[&TARGETS]);
     let mut loaded = EbpfLoader::new()
         .load(&object.context("tables for floods")?)
         .context("the kernel does not take the tables for floods")?;
@@ -218,23 +247,16 @@ fn prepare(
         tidegate_ebpf::sender::KNOWN.name,
         known.table.try_clone().context("a table")?,
     ));
-    let mut table = |name: &'static str| {
-        let map = map(&mut loaded, name)?;
-        fds.push((name, descriptor(&map)?));
-        anyhow::Ok(map)
-    };
-    let (targets, counts) = (table(TARGETS.name)?, table(COUNTS.name)?);
+    let targets = map(&mut loaded, TARGETS.name)?;
+    fds.push((TARGETS.name, descriptor(&targets)?));
     let book = Arc::new(Mutex::new(Book {
         globals: shared.globals,
-        counts: PerCpuArray::try_from(counts)?,
-        trail: PerCpuArray::try_from(table(TRAIL.name)?)?,
+        trail: PerCpuArray::try_from(Map::PerCpuArray(trail))?,
         epoch: 0,
-        slots: Vec::new(),
-        told: Vec::new(),
+        counts: None,
     }));
     let tables = Tables {
         fds,
-        secrets: shared.secrets,
         early: shared.early,
     };
     engine.set_stopper(Box::new(Counting(Arc::clone(&book))));
@@ -295,8 +317,8 @@ impl Stops {
         if ready.epoch != epoch_of(engine) {
             return;
         }
-        match ready.slots {
-            Ok(slots) => lock(&self.book).begin(ready.epoch, slots),
+        match ready.counts {
+            Ok(counts) => lock(&self.book).begin(ready.epoch, counts),
             Err(why) => self.failed = Some(why),
         }
     }

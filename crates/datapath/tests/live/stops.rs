@@ -8,7 +8,7 @@ use tidegate_datapath::{Fate, Options, Ring};
 use tidegate_wire::Family;
 
 use crate::fast::{STATEFUL, at, fate, may, stream, talk, talk_until_fate};
-use crate::frames::{Source, Stream};
+use crate::frames::{FIRST_PORT, PORTS, Source, Stream};
 use crate::net::{Guard, Host, eventually, filter, nat};
 use crate::router::{Net, net};
 use crate::talk::{reaches, udp};
@@ -121,6 +121,61 @@ fn a_flood_ends_in_the_kernel_and_is_counted() {
                 .with(|engine, _| engine.drops().dropped(tidegate_engine::DropKind::Rule));
             assert_eq!(dropped.unwrap(), u64::from(sent));
         }
+    }
+}
+
+/// Ten thousand rules, each of which drops one packet of the flood, behind them one that drops
+/// the others, and on the way a chain.
+#[test]
+fn many_rules_count_what_is_theirs() {
+    if !may() {
+        return;
+    }
+    const EACH: u32 = 3;
+    const RULES: u32 = 10_000;
+    for ring in RINGS {
+        let net = flood_net();
+        let mut rules = vec![
+            "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT".to_owned(),
+            "-A FORWARD -p udp -j one".to_owned(),
+            "-A one -p udp -m udp --dport 7000".to_owned(),
+            "-A FORWARD -p tcp -m tcp --dport 22 -j ACCEPT".to_owned(),
+        ];
+        for n in 0..RULES {
+            // Not in the order of what they ask for.
+            let flow = n * 7919 % RULES * EACH;
+            let (host, port) = (1 + flow / PORTS, u32::from(FIRST_PORT) + flow % PORTS);
+            rules.push(format!(
+                "-A FORWARD -s 100.64.0.{host}/32 -p udp -m udp --sport {port} -j DROP"
+            ));
+        }
+        rules.push(
+            "-A FORWARD -s 100.64.0.0/10 -p udp -m multiport --dports 53,7000 -j DROP".to_owned(),
+        );
+        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+        let text = filter(&rules).replace("*filter\n", "*filter\n:one - [0:0]\n");
+        let guard = guard(&net.router, ring, &text);
+        let mut source = source(&net, [10, 0, 0, 2]);
+        let mut sent = begin(&guard, &net, &mut source);
+        send(&net, &mut source, FLOOD);
+        sent += FLOOD;
+        assert!(sent > RULES * EACH);
+        // FORWARD's rules, then those of the chain.
+        let last = 3 + RULES as usize;
+        let counted = |rule| guard.counted(Family::V4, rule);
+        let rest = u64::from(sent - RULES);
+        assert!(
+            eventually(|| counted(last) == rest),
+            "{} of {rest}",
+            counted(last)
+        );
+        assert_eq!(counted(1), u64::from(sent));
+        assert_eq!(counted(last + 1), u64::from(sent));
+        for n in 0..RULES as usize {
+            assert_eq!(counted(last - 1 - n), 1, "rule {n} from the end");
+        }
+        let stopped = fate(&guard, Fate::Stopped);
+        assert!(stopped >= u64::from(FLOOD), "{stopped} in the kernel");
     }
 }
 

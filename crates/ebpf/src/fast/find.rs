@@ -7,7 +7,7 @@ use crate::layout::{
     BUCKET, FLOWS, Fate, GATES, GLOBALS, HASH, Hook, MIX_FACTOR, MIX_INDEX, MIX_TAG, gate, global,
     slot,
 };
-use crate::stop::{EARLY_STOPS, STOPS};
+use crate::stop::{self, EARLY_STOPS, STOPS};
 
 /// Begins a turn and finds the packet's connection. What this host sends has a checksum that
 /// nobody need verify, and is dropped by no program.
@@ -49,9 +49,8 @@ pub(super) fn find(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook),
     a.jump(found);
     a.bind(stranger);
     if hook == Hook::Ingress {
-        turn::hand_sum(a);
         turn::end(a);
-        stop(a, front);
+        stop(a, front, none);
     } else {
         turn::end(a);
     }
@@ -64,7 +63,8 @@ pub(super) fn find(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook),
 }
 
 /// Hands the packet to the program that drops what rules say, if there is one.
-fn stop(a: &mut Asm, front: Front) {
+fn stop(a: &mut Asm, front: Front, none: Label) {
+    stop::hand(a, front, none);
     a.mov(Reg::R1, CONTEXT);
     a.load_map(
         Reg::R2,

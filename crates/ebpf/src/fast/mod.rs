@@ -33,9 +33,7 @@ use tidegate_conntrack::Dir;
 
 use self::find::find;
 pub use self::frame::Front;
-use self::frame::{
-    DIR, DOUBT, ETHERNET, INDEX, IP, KEY, NOW, PLACE, TTL, answer, helper, note, skb,
-};
+use self::frame::{DIR, DOUBT, ETHERNET, INDEX, KEY, NOW, PLACE, TTL, answer, helper, note, skb};
 pub(crate) use self::frame::{ETH_P_IP, ETH_P_IPV6};
 use self::take::take;
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
@@ -106,7 +104,7 @@ fn stack(a: &mut Asm, dst: Reg, at: i16) {
 }
 
 /// R0: the value of `map` under the key at `key` on the stack.
-fn look_up(a: &mut Asm, map: &'static Map, key: i16) {
+pub(crate) fn look_up(a: &mut Asm, map: &'static Map, key: i16) {
     a.load_map(Reg::R1, map);
     stack(a, Reg::R2, key);
     a.call(helper::MAP_LOOKUP);
@@ -239,24 +237,10 @@ fn leave(a: &mut Asm, fate: Fate, to: Label) {
     a.jump(to);
 }
 
-/// Reads a packet as the programs here do, for those of [`crate::stop`]; what is not plain
-/// goes to `out`.
-pub(crate) fn look_for_packet(a: &mut Asm, secrets: &Secrets, front: Front, out: Label) {
-    clear(a);
-    for at in (IP..IP + 64).step_by(8) {
-        a.store(Size::D, Reg::R10, at, 0);
-    }
-    match front {
-        Front::Tcx => read(a, secrets, (out, out), out),
-        Front::Xdp => early::read(a, out),
-    }
-}
-
-/// Goes to `out` with a packet that has been read and whose transport checksum is wrong, or
-/// could not be verified; the program before has summed it up.
+/// Goes to `out` with a packet that has been read and summed up, and whose transport checksum
+/// is wrong, or could not be verified.
 pub(crate) fn verify(a: &mut Asm, front: Front, out: Label) {
     a.store(Size::W, Reg::R10, DOUBT, 0);
-    turn::take_sum(a, out);
     match front {
         Front::Tcx => send::verify(a),
         Front::Xdp => early::verify(a),

@@ -7,7 +7,7 @@
 //! What is received and what is sent share a processor's turns: the kernel runs both with soft
 //! interrupts off, one after the other.
 
-use super::frame::{INDEX, NOW, SUM, TURN, helper};
+use super::frame::{INDEX, NOW, TURN, helper};
 use super::look_up;
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{TURNS, turn};
@@ -46,20 +46,6 @@ fn own(a: &mut Asm, none: Label) {
     a.store(Size::W, Reg::R10, INDEX, Reg::R0);
     look_up(a, &TURNS, INDEX);
     a.jump_if(Cond::Eq, Reg::R0, 0, none);
-}
-
-/// Hands the packet's sum to the program that comes next. Uses R1 and R2.
-pub(super) fn hand_sum(a: &mut Asm) {
-    a.load(Size::D, Reg::R2, Reg::R10, TURN);
-    a.load(Size::W, Reg::R1, Reg::R10, SUM);
-    a.store(Size::D, Reg::R2, word(turn::SUM), Reg::R1);
-}
-
-/// Takes it there.
-pub(super) fn take_sum(a: &mut Asm, none: Label) {
-    own(a, none);
-    a.load(Size::D, Reg::R1, Reg::R0, word(turn::SUM));
-    a.store(Size::W, Reg::R10, SUM, Reg::R1);
 }
 
 /// What has been read of a gate is read no later than what comes.

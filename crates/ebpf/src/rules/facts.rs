@@ -3,11 +3,15 @@
 use tidegate_ir::{Effect, Field, Hook, Ruleset, TableKind, ctstate};
 use tidegate_wire::Family;
 
+use super::Headers;
+
 /// What is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Grasp {
     /// One of these values, whatever the packet.
     OneOf(&'static [u128]),
+    /// A number of at least so much, but of no more than 16 bits; the program can read it.
+    AtLeast(u128),
     /// The program can read it.
     Readable,
     /// Nothing.
@@ -32,26 +36,58 @@ pub(crate) struct Given {
     pub(crate) received: bool,
 }
 
+/// Where a condition sees a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// The table.
+    pub(crate) table: TableKind,
+    /// Bytes from the transport header on that are there for certain.
+    pub(crate) least: u128,
+}
+
 pub(crate) struct Facts<'a> {
     pub(crate) rules: &'a Ruleset,
     pub(crate) interfaces: &'a [(u32, u128)],
+    pub(crate) headers: Headers,
     given: Given,
     /// The packet may be of a known connection.
     pub(crate) known: bool,
     /// Where the packet is.
     pub(crate) hook: Hook,
-    effects: Vec<&'a Effect>,
+    /// Fields of [`KNOWN`] that rules change.
+    changed: Vec<Field>,
 }
+
+/// Fields of which something is known unless rules change them.
+const KNOWN: [Field; 16] = [
+    Field::FragOff,
+    Field::Mark,
+    Field::InName,
+    Field::OutName,
+    Field::HasCt,
+    Field::Src,
+    Field::Dst,
+    Field::Proto,
+    Field::Tos,
+    Field::Ttl,
+    Field::Length,
+    Field::L4Len,
+    Field::Sport,
+    Field::Dport,
+    Field::TcpFlags,
+    Field::IcmpTypeCode,
+];
 
 impl<'a> Facts<'a> {
     pub(crate) fn new(rules: &'a Ruleset, interfaces: &'a [(u32, u128)], given: Given) -> Self {
         Facts {
             rules,
             interfaces,
+            headers: Headers::STACK,
             given,
             known: false,
             hook: Hook::Output,
-            effects: rules.rules().flat_map(|(_, _, r)| &r.effects).collect(),
+            changed: changed(rules),
         }
     }
 
@@ -59,14 +95,12 @@ impl<'a> Facts<'a> {
         self.rules.family
     }
 
-    /// What is known of `field` where a table sees the packet.
-    pub(crate) fn grasp(&self, kind: TableKind, field: Field) -> Grasp {
+    /// What is known of `field` where a rule sees the packet.
+    pub(crate) fn grasp(&self, seen: Seen, field: Field) -> Grasp {
         if field == Field::CtState && !self.known {
-            return self.state(kind);
+            return self.state(seen.table);
         }
-        // Who reads a queue may change everything.
-        let changes = |e: &&Effect| matches!(e, Effect::Queue(_)) || e.changes(field);
-        if self.effects.iter().any(changes) {
+        if !KNOWN.contains(&field) || self.changed.contains(&field) {
             return Grasp::Unknown;
         }
         match field {
@@ -77,26 +111,15 @@ impl<'a> Facts<'a> {
             }
             // What is forwarded has lost one by then.
             Field::Ttl if self.hook == Hook::Forward => Grasp::Unknown,
-            Field::HasCt if !self.given.tracked => Grasp::OneOf(NONE),
+            Field::HasCt if self.given.tracked => Grasp::Unknown,
+            Field::HasCt => Grasp::OneOf(NONE),
             Field::Dst | Field::Dport | Field::IcmpTypeCode
-                if after_nat(kind) && self.may_be_translated() =>
+                if after_nat(seen.table) && self.may_be_translated() =>
             {
                 Grasp::Unknown
             }
-            Field::Src
-            | Field::Dst
-            | Field::Proto
-            | Field::Tos
-            | Field::Ttl
-            | Field::Length
-            | Field::L4Len
-            | Field::Sport
-            | Field::Dport
-            | Field::TcpFlags
-            | Field::IcmpTypeCode
-            | Field::InName
-            | Field::OutName => Grasp::Readable,
-            _ => Grasp::Unknown,
+            Field::L4Len => Grasp::AtLeast(seen.least),
+            _ => Grasp::Readable,
         }
     }
 
@@ -121,6 +144,18 @@ impl<'a> Facts<'a> {
         let fresh = self.known || has_rules(Hook::Output);
         self.given.translated && !self.given.received && fresh
     }
+}
+
+/// Which of [`KNOWN`] some rule changes.
+fn changed(rules: &Ruleset) -> Vec<Field> {
+    let mut left = KNOWN.to_vec();
+    for effect in rules.rules().flat_map(|(_, _, r)| &r.effects) {
+        // Who reads a queue may change everything.
+        left.retain(|f| !matches!(effect, Effect::Queue(_)) && !effect.changes(*f));
+    }
+    let mut changed = KNOWN.to_vec();
+    changed.retain(|f| !left.contains(f));
+    changed
 }
 
 fn after_nat(kind: TableKind) -> bool {

@@ -2,17 +2,19 @@
 //!
 //! `facts` says what is known of a field before the packet is there, `reduce` takes
 //! conditions apart into what must hold and what may hold, `test` makes code of what is
-//! left.
+//! left, and `first` code that finds the first of many that holds.
 
 mod facts;
+mod first;
 mod reduce;
 mod test;
 
-pub(crate) use facts::{Facts, Given};
+pub(crate) use facts::{Facts, Given, Seen};
+pub(crate) use first::{Entry, NOTHING, Search, first};
 pub(crate) use reduce::{Bound, all, reduce};
 pub(crate) use test::branch;
 
-use crate::asm::Reg;
+use crate::asm::{Asm, Reg, Size};
 
 /// The program's context.
 pub(crate) const CONTEXT: Reg = Reg::R6;
@@ -23,7 +25,26 @@ pub(crate) const REST: Reg = Reg::R8;
 /// Bytes of transport header that are always there.
 pub(crate) const LEAST: i32 = 8;
 
-/// On the stack: the interfaces that the packet came by and is to leave by.
+/// Where rules find what they ask for: a register, and what is added to the places below.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Headers(pub(crate) Reg, pub(crate) i16);
+
+impl Headers {
+    /// On the stack.
+    pub(crate) const STACK: Headers = Headers(Reg::R10, 0);
+    /// Bytes of all of it, from [`IN_DEVICE`] on.
+    pub(crate) const LEN: i16 = L4 + L4_LEN as i16 - IN_DEVICE;
+
+    pub(crate) fn load(self, a: &mut Asm, size: Size, to: Reg, at: i16) {
+        a.load(size, to, self.0, self.1 + at);
+    }
+
+    pub(crate) fn store(self, a: &mut Asm, size: Size, at: i16, from: Reg) {
+        a.store(size, self.0, self.1 + at, from);
+    }
+}
+
+/// The interfaces that the packet came by and is to leave by.
 pub(crate) const IN_DEVICE: i16 = -72;
 pub(crate) const OUT_DEVICE: i16 = -68;
 /// The network header.
@@ -31,5 +52,5 @@ pub(crate) const IP: i16 = -64;
 /// The first bytes of the transport header, as many as there are.
 pub(crate) const L4: i16 = -24;
 pub(crate) const L4_LEN: i32 = 20;
-/// Index of a map.
+/// On the stack: index of a map.
 pub(crate) const INDEX: i16 = -4;

@@ -1,8 +1,8 @@
 //! Conditions without what cannot be known.
 
-use tidegate_ir::{Cond, TableKind, Test};
+use tidegate_ir::{Cond, Test};
 
-use super::facts::{Facts, Grasp};
+use super::facts::{Facts, Grasp, Seen};
 
 /// A condition of fields that can be read, in whose place another stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,20 +27,20 @@ impl Bound {
     }
 }
 
-/// `cond`, as a table of `kind` tests it, bounded from one side. Where `cond` would drop
+/// `cond`, where a rule tests it, bounded from one side. Where `cond` would drop
 /// the packet on the spot the result may be either way.
-pub(crate) fn reduce(facts: &Facts<'_>, kind: TableKind, cond: &Cond, bound: Bound) -> Cond {
-    let each = |c: &Cond| reduce(facts, kind, c, bound);
+pub(crate) fn reduce(facts: &Facts<'_>, seen: Seen, cond: &Cond, bound: Bound) -> Cond {
+    let each = |c: &Cond| reduce(facts, seen, c, bound);
     match cond {
         Cond::Const(held) => Cond::Const(*held),
         Cond::All(list) => all(list.iter().map(each)),
         Cond::Any(list) => any(list.iter().map(each)),
-        Cond::Not(inner) => not(reduce(facts, kind, inner, bound.other())),
+        Cond::Not(inner) => not(reduce(facts, seen, inner, bound.other())),
         Cond::Shared(inner) => each(inner),
         // It holds, or the packet is dropped: nothing that could be wrong about a drop.
         Cond::DropWhen(_) => Cond::Const(true),
         Cond::Call(_) => bound.worst(),
-        Cond::Test(test) => leaf(facts.grasp(kind, test.field()), test, bound),
+        Cond::Test(test) => leaf(facts.grasp(seen, test.field()), test, bound),
     }
 }
 
@@ -49,6 +49,7 @@ fn leaf(grasp: Grasp, test: &Test, bound: Bound) -> Cond {
         Grasp::Unknown => bound.worst(),
         // Absent in some packets, which is for the program to see.
         Grasp::Readable => Cond::Test(test.clone()),
+        Grasp::AtLeast(least) => at_least(test, least),
         Grasp::OneOf(values) => {
             let mut held = values.iter().map(|v| test.holds(*v));
             match held.next() {
@@ -56,6 +57,19 @@ fn leaf(grasp: Grasp, test: &Test, bound: Bound) -> Cond {
                 _ => bound.worst(),
             }
         }
+    }
+}
+
+/// A test of a number from `least` on.
+fn at_least(test: &Test, least: u128) -> Cond {
+    let most = u128::from(u16::MAX);
+    let Some(mut intervals) = test.intervals() else {
+        return Cond::Test(test.clone());
+    };
+    match intervals.find(|(_, hi)| *hi >= least) {
+        None => Cond::Const(false),
+        Some((lo, hi)) if lo <= least && most <= hi => Cond::Const(true),
+        Some(_) => Cond::Test(test.clone()),
     }
 }
 

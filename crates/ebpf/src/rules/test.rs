@@ -4,7 +4,7 @@ use tidegate_ir::{Cond as Condition, Field, Test};
 use tidegate_wire::{Family, proto};
 
 use super::facts::Facts;
-use super::{IN_DEVICE, IP, L4, LENGTH, OUT_DEVICE, REST};
+use super::{Headers, IN_DEVICE, IP, L4, LENGTH, OUT_DEVICE, REST};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 
 /// Where the value is, and above it, with 128 bits, its upper half.
@@ -44,11 +44,11 @@ fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
         (Field::InName, _) => interface(a, facts, (test, IN_DEVICE), yes, no),
         (Field::OutName, _) => interface(a, facts, (test, OUT_DEVICE), yes, no),
         (field @ (Field::Src | Field::Dst), Family::V6) => {
-            address6(a, field);
+            address6(a, facts.headers, field, (UPPER, VALUE));
             wide(a, test, yes, no);
         }
         (field, family) => {
-            let size = value(a, field, family, no);
+            let size = value(a, facts.headers, (field, family), no);
             match exact(test, size) {
                 Some(wanted) => {
                     a.jump_if32(Cond::Ne, VALUE, wanted, no);
@@ -65,7 +65,7 @@ fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
 
 /// Names are tested now, the interface by its number.
 fn interface(a: &mut Asm, facts: &Facts<'_>, (test, device): (&Test, i16), yes: Label, no: Label) {
-    a.load(Size::W, VALUE, Reg::R10, device);
+    facts.headers.load(a, Size::W, VALUE, device);
     for (index, name) in facts.interfaces {
         if test.holds(*name) {
             a.constant(CONSTANT, u64::from(*index));
@@ -75,9 +75,9 @@ fn interface(a: &mut Asm, facts: &Facts<'_>, (test, device): (&Test, i16), yes: 
     a.jump(no);
 }
 
-/// Loads a field of at most 64 bits; goes to `no` when it is not there. Returns how wide it
+/// Loads a field of at most 64 bits into `VALUE`; goes to `no` when it is not there. Returns how wide it
 /// is in the network's order, a single byte where it is in this machine's.
-fn value(a: &mut Asm, field: Field, family: Family, no: Label) -> Size {
+fn value(a: &mut Asm, from: Headers, (field, family): (Field, Family), no: Label) -> Size {
     let (size, at) = match (field, family) {
         (Field::Length, _) => {
             a.mov(VALUE, LENGTH);
@@ -88,14 +88,14 @@ fn value(a: &mut Asm, field: Field, family: Family, no: Label) -> Size {
             return Size::B;
         }
         (Field::Tos, Family::V6) => {
-            a.load(Size::H, VALUE, Reg::R10, IP);
+            from.load(a, Size::H, VALUE, IP);
             a.swap(VALUE, 16);
             a.alu(Op::Rsh, VALUE, 4);
             a.alu(Op::And, VALUE, 0xff);
             return Size::B;
         }
         (Field::IcmpTypeCode, _) => {
-            icmp_only(a, family, no);
+            icmp_only(a, from, family, no);
             (Size::H, L4)
         }
         (Field::TcpFlags, _) => {
@@ -115,7 +115,7 @@ fn value(a: &mut Asm, field: Field, family: Family, no: Label) -> Size {
             return Size::B;
         }
     };
-    a.load(size, VALUE, Reg::R10, at);
+    from.load(a, size, VALUE, at);
     size
 }
 
@@ -150,18 +150,19 @@ fn protocol(family: Family) -> i16 {
 }
 
 /// Other protocols have no such field.
-fn icmp_only(a: &mut Asm, family: Family, no: Label) {
+fn icmp_only(a: &mut Asm, from: Headers, family: Family, no: Label) {
     let there = a.label();
-    a.load(Size::B, VALUE, Reg::R10, protocol(family));
+    from.load(a, Size::B, VALUE, protocol(family));
     a.jump_if(Cond::Eq, VALUE, i32::from(proto::ICMP), there);
     a.jump_if(Cond::Ne, VALUE, i32::from(proto::ICMPV6), no);
     a.bind(there);
 }
 
-fn address6(a: &mut Asm, field: Field) {
+/// Loads an address of 128 bits in order: its upper half and its lower.
+pub(super) fn address6(a: &mut Asm, from: Headers, field: Field, halves: (Reg, Reg)) {
     let at = if field == Field::Src { IP + 8 } else { IP + 24 };
-    for (half, at) in [(UPPER, at), (VALUE, at + 8)] {
-        a.load(Size::D, half, Reg::R10, at);
+    for (half, at) in [(halves.0, at), (halves.1, at + 8)] {
+        from.load(a, Size::D, half, at);
         a.swap(half, 64);
     }
 }
@@ -231,7 +232,8 @@ fn bits(a: &mut Asm, reg: Reg, (mask, wanted): (u64, u64), no: Label) {
     compare(a, Cond::Ne, reg, wanted, no);
 }
 
-fn compare(a: &mut Asm, cond: Cond, reg: Reg, with: u64, to: Label) {
+/// Goes to `to` when 64 bits compare so.
+pub(super) fn compare(a: &mut Asm, cond: Cond, reg: Reg, with: u64, to: Label) {
     match i32::try_from(with) {
         Ok(short) => a.jump_if(cond, reg, short, to),
         Err(_) => {

@@ -5,7 +5,7 @@ use tidegate_wire::{Family, proto};
 
 use super::{FACTOR, KNOWN, PLACE_BITS, helper, look_up, now, skb, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::rules::{CONTEXT, IN_DEVICE, INDEX, IP, L4, L4_LEN, LEAST, LENGTH, REST};
+use crate::rules::{CONTEXT, Headers, IN_DEVICE, INDEX, IP, L4, L4_LEN, LEAST, LENGTH, REST};
 
 /// Ethernet types in the network's byte order.
 const ETH_P_IP: i32 = (0x0800_u16).to_be() as i32;
@@ -116,12 +116,17 @@ fn ipv6(a: &mut Asm, pass: Label) {
 pub(super) fn is_known(a: &mut Asm, family: Family, known: Label, pass: Label) {
     word(a, now::EXPECTED, pass);
     a.jump_if(Cond::Ne, Reg::R1, 0, known);
-    is_registered(a, family, known, pass);
+    is_registered(a, (family, Headers::STACK), known, pass);
 }
 
 /// Goes to `known` when a connection's packets look like this one, or when it is about
 /// another packet.
-pub(crate) fn is_registered(a: &mut Asm, family: Family, known: Label, pass: Label) {
+pub(crate) fn is_registered(
+    a: &mut Asm,
+    (family, from): (Family, Headers),
+    known: Label,
+    pass: Label,
+) {
     use Reg as R;
     let (ports, echo, ids) = (a.label(), a.label(), a.label());
     let (proto_at, addresses, words, icmp) = match family {
@@ -132,7 +137,7 @@ pub(crate) fn is_registered(a: &mut Asm, family: Family, known: Label, pass: Lab
     look_up(a, &KNOWN);
     a.jump_if(Cond::Eq, R::R0, 0, pass);
     // R0: the table. R1: the hash. R4: the word of ports.
-    a.load(Size::B, R::R1, R::R10, proto_at);
+    from.load(a, Size::B, R::R1, proto_at);
     a.constant(R::R3, FACTOR);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), ports);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::UDP), ports);
@@ -140,18 +145,18 @@ pub(crate) fn is_registered(a: &mut Asm, family: Family, known: Label, pass: Lab
     a.mov(R::R4, 0);
     a.jump(ids);
     a.bind(echo);
-    errors(a, family, known);
-    a.load(Size::H, R::R4, R::R10, L4 + 4);
+    errors(a, (family, from), known);
+    from.load(a, Size::H, R::R4, L4 + 4);
     if cfg!(target_endian = "big") {
         a.alu(Op::Lsh, R::R4, 16);
     }
     a.jump(ids);
     a.bind(ports);
-    a.load(Size::W, R::R4, R::R10, L4);
+    from.load(a, Size::W, R::R4, L4);
     a.bind(ids);
     for i in 0..=words {
         if i < words {
-            a.load(Size::W, R::R2, R::R10, addresses + 4 * i);
+            from.load(a, Size::W, R::R2, addresses + 4 * i);
         } else {
             a.mov(R::R2, R::R4);
         }
@@ -175,9 +180,9 @@ pub(crate) fn is_registered(a: &mut Asm, family: Family, known: Label, pass: Lab
 }
 
 /// Goes to `known` for ICMP messages about other packets.
-fn errors(a: &mut Asm, family: Family, known: Label) {
+fn errors(a: &mut Asm, (family, from): (Family, Headers), known: Label) {
     use Reg as R;
-    a.load(Size::B, R::R2, R::R10, L4);
+    from.load(a, Size::B, R::R2, L4);
     match family {
         Family::V4 => {
             // ICMP_DEST_UNREACH, SOURCE_QUENCH, REDIRECT, TIME_EXCEEDED, PARAMETERPROB

@@ -5,7 +5,7 @@ use tidegate_ir::{
 };
 
 use crate::asm::{Asm, Label};
-use crate::rules::{Bound, Facts, all, branch, reduce};
+use crate::rules::{Bound, Facts, LEAST, Seen, all, branch, reduce};
 
 /// Tables that can drop. In the table nat nothing may.
 const TABLES: [TableKind; 4] = [
@@ -76,8 +76,12 @@ impl Walk<'_, '_> {
     }
 
     fn bound(&self, rule: &Rule, bound: Bound) -> Cond {
+        let seen = Seen {
+            table: self.table.kind,
+            least: LEAST as u128,
+        };
         let conds = rule.cond.iter();
-        all(conds.map(|c| reduce(self.facts, self.table.kind, c, bound)))
+        all(conds.map(|c| reduce(self.facts, seen, c, bound)))
     }
 
     fn rule(&mut self, rule: &Rule, dropped: Label, back: Label) {

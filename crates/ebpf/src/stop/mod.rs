@@ -4,7 +4,7 @@
 //! each of them, and leaves no connection by which the next one would be known. These
 //! programs, made from the rules that received packets meet, run for packets of no known
 //! flow. They drop those that the engine would drop and count them for the same rules; all
-//! others go on their way.
+//! others go on their way. The program that has read a packet hands it over in [`TRAIL`].
 //!
 //! What a program must be sure of:
 //! - **The way.** User space has seen the engine drop a packet to the same address at the
@@ -22,20 +22,22 @@
 mod read;
 mod walk;
 
+pub(crate) use read::hand;
+
 use std::collections::HashMap;
 
 use tidegate_ir::{Hook, RuleId, Ruleset, TableKind};
 use tidegate_wire::Family;
 
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::fast::{Front, Secrets, frame::helper};
+use crate::fast::{Front, frame::helper};
 use crate::layout::{GLOBALS, global};
 use crate::maps::{Kind, Map};
-use crate::rules::{Facts, Given, INDEX, LENGTH};
+use crate::rules::{CONTEXT, Facts, Given, Headers, IN_DEVICE, INDEX, LENGTH};
 use crate::sender::is_registered;
 
-/// Rules and policies that programs may count for.
-pub const SLOTS: u32 = 4096;
+/// Most rules and policies that a program counts for.
+pub const MOST_SLOTS: usize = 1 << 17;
 /// Most rules that one packet is counted for.
 pub const LONGEST_TRAIL: i32 = 24;
 /// Most addresses of this host, those of its networks and broadcasts counted; one with more
@@ -53,23 +55,26 @@ pub static TARGETS: Map = Map {
     shared: false,
 };
 
-/// Packets and bytes by slot.
+/// Packets and bytes by slot, for each processor as many as there are slots. Made for each
+/// program anew.
 pub static COUNTS: Map = Map {
     name: "counts",
-    kind: Kind::PerCpuArray,
+    kind: Kind::Array,
     key: 4,
-    value: 16,
-    entries: SLOTS,
+    value: 8 * COUNT_WORDS as u32,
+    entries: 1,
     locked: false,
-    shared: false,
+    shared: true,
 };
+/// Numbers of 64 bits in a value of [`COUNTS`].
+pub const COUNT_WORDS: usize = 2;
 
-/// Which rules a packet has met so far.
+/// A packet, and which rules it has met so far.
 pub static TRAIL: Map = Map {
     name: "trail",
     kind: Kind::PerCpuArray,
     key: 4,
-    value: trail::SLOTS as u32 + 4 * LONGEST_TRAIL as u32,
+    value: trail::LEN as u32,
     entries: 1,
     locked: false,
     shared: false,
@@ -99,7 +104,22 @@ pub mod trail {
     pub const INSIDE: i16 = 0;
     /// How many slots follow.
     pub(super) const COUNT: i16 = 8;
-    pub(super) const SLOTS: i16 = 16;
+    /// What a search has found.
+    pub(super) const FOUND: i16 = 16;
+    /// Bytes of the packet, of those the ones from the transport header on, and bytes of its
+    /// longest segment.
+    pub(super) const LENGTH: i16 = 20;
+    pub(super) const REST: i16 = 24;
+    pub(super) const LONGEST: i16 = 28;
+    /// Its Ethernet destination.
+    pub(super) const OWN: i16 = 34;
+    /// Where it goes.
+    pub(super) const HOOK: i16 = 40;
+    pub(super) const SLOTS: i16 = 48;
+    /// What rules ask for.
+    pub(super) const HEADERS: i16 = SLOTS + 4 * super::LONGEST_TRAIL as i16;
+    /// Bytes in all.
+    pub const LEN: i16 = (HEADERS + crate::rules::Headers::LEN + 7) & !7;
 }
 
 /// Bytes of a key of [`TARGETS`].
@@ -190,13 +210,15 @@ pub struct Making<'a> {
     pub sides: [Side<'a>; 2],
     /// Interfaces and the numbers that their names are in conditions: all there are.
     pub interfaces: &'a [(u32, u128)],
-    /// Of the fast path.
-    pub secrets: &'a Secrets,
     /// For [`global::STOP`] and [`TARGETS`]; not 0.
     pub epoch: u64,
-    /// Most instructions for each family's rules at each hook; rules beyond that are not
+    /// Most instructions.
+    pub most: usize,
+    /// Most instructions of a packet's way through a hook. Rules beyond one of both are not
     /// looked at.
     pub longest: usize,
+    /// Most slots.
+    pub slots: usize,
 }
 
 /// How a rule ends a packet.
@@ -240,26 +262,52 @@ struct Ends {
 }
 
 /// What a walk counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slots {
     all: Vec<Slot>,
-    numbers: HashMap<(Family, RuleId), usize>,
+    most: usize,
+    numbers: HashMap<(Family, RuleId), SlotNumber>,
+}
+
+/// The number of a slot, or one behind all of them for a rule that has none.
+#[derive(Clone, Copy, Debug)]
+struct SlotNumber(i32, bool);
+
+impl SlotNumber {
+    const fn counts(self) -> bool {
+        self.1
+    }
 }
 
 impl Slots {
-    /// The number of a slot, unless there are too many.
-    fn of(&mut self, slot: Slot) -> Option<usize> {
-        let next = self.all.len();
-        let number = *self.numbers.entry((slot.family, slot.rule)).or_insert(next);
-        if number == next && next < SLOTS as usize {
-            self.all.push(slot);
+    fn new(most: usize) -> Self {
+        Slots {
+            all: Vec::new(),
+            most,
+            numbers: HashMap::new(),
         }
-        (number < SLOTS as usize).then_some(number)
+    }
+
+    /// The number of a slot: a larger one than all before, if it is new.
+    fn of(&mut self, slot: Slot) -> SlotNumber {
+        let next = self.numbers.len();
+        let counts = next < self.most;
+        let entry = self.numbers.entry((slot.family, slot.rule));
+        *entry.or_insert_with(|| {
+            if counts {
+                self.all.push(slot);
+            }
+            SlotNumber(next as i32, counts)
+        })
     }
 }
 
 /// The value of [`TRAIL`].
 const TRAIL_AT: Reg = Reg::R9;
+/// There, and not on the stack: since Linux 6.18 the verifier goes through the whole program
+/// for each instruction that reads from the stack, and all that is there is part of each state
+/// that it remembers.
+const HEADERS: Headers = Headers(TRAIL_AT, trail::HEADERS - IN_DEVICE);
 
 const FIRST: [TableKind; 3] = [TableKind::Raw, TableKind::Mangle, TableKind::Nat];
 const SECOND: [TableKind; 3] = [TableKind::Mangle, TableKind::Filter, TableKind::Security];
@@ -273,9 +321,9 @@ pub fn program(making: &Making<'_>, front: Front) -> Made {
         open: a.label(),
         certain: a.label(),
     };
-    let mut slots = Slots::default();
-    read::packet(&mut a, making, front, ends.out);
+    let mut slots = Slots::new(making.slots);
     enter(&mut a, making.epoch, ends);
+    read::packet(&mut a, making.epoch, ends.open);
     let v6 = a.label();
     read::is_v6(&mut a, v6);
     let [side4, side6] = &making.sides;
@@ -285,7 +333,7 @@ pub fn program(making: &Making<'_>, front: Front) -> Made {
     let drops = a.jumps_to(ends.certain);
     a.bind(ends.certain);
     if drops {
-        count(&mut a);
+        count(&mut a, slots.all.len());
         leave(&mut a);
         read::drop(&mut a, front);
     }
@@ -312,6 +360,7 @@ fn look_up(a: &mut Asm, map: &'static Map) {
 /// those are in force.
 fn enter(a: &mut Asm, epoch: u64, ends: Ends) {
     use Reg as R;
+    a.mov(CONTEXT, R::R1);
     a.store(Size::W, R::R10, INDEX, 0);
     look_up(a, &TRAIL);
     a.jump_if(Cond::Eq, R::R0, 0, ends.out);
@@ -341,7 +390,7 @@ fn decide(a: &mut Asm, making: &Making<'_>, side: &Side<'_>, slots: &mut Slots, 
     }
     read::source(a, side, ends.open);
     if side.tracked {
-        is_registered(a, family, ends.open, ends.open);
+        is_registered(a, (family, HEADERS), ends.open, ends.open);
     }
     let given = Given {
         tracked: side.tracked,
@@ -349,10 +398,16 @@ fn decide(a: &mut Asm, making: &Making<'_>, side: &Side<'_>, slots: &mut Slots, 
         received: true,
     };
     let mut facts = Facts::new(side.rules, making.interfaces, given);
+    facts.headers = HEADERS;
     let mut hook = |a: &mut Asm, hook, tables: &[TableKind]| {
         facts.hook = hook;
-        let most = a.len() + making.longest;
-        walk::tables(a, &facts, tables, (slots, most), ends);
+        let mut room = walk::Room {
+            most: making.most,
+            longest: making.longest,
+            begun: a.len(),
+            aside: 0,
+        };
+        walk::tables(a, &facts, tables, (slots, &mut room), ends);
     };
     let first = match side.tracked && side.translated {
         true => &FIRST[..],
@@ -368,14 +423,19 @@ fn decide(a: &mut Asm, making: &Making<'_>, side: &Side<'_>, slots: &mut Slots, 
     a.jump(ends.open);
 }
 
-/// Counts the packet for the rules it has met.
-fn count(a: &mut Asm) {
+/// Counts the packet for the rules it has met. Uses [`crate::rules::REST`]'s register, of
+/// which nobody asks any more.
+fn count(a: &mut Asm, slots: usize) {
     use Reg as R;
     let done = a.label();
+    a.call(helper::PROCESSOR);
+    a.alu(Op::Mul, R::R0, slots as i32);
+    a.mov(R::R8, R::R0);
     for i in 0..LONGEST_TRAIL {
         a.load(Size::D, R::R1, TRAIL_AT, trail::COUNT);
         a.jump_if(Cond::Le, R::R1, i, done);
         a.load(Size::W, R::R1, TRAIL_AT, trail::SLOTS + 4 * i as i16);
+        a.alu(Op::Add, R::R1, R::R8);
         a.store(Size::W, R::R10, INDEX, R::R1);
         look_up(a, &COUNTS);
         a.jump_if(Cond::Eq, R::R0, 0, done);

@@ -3,34 +3,58 @@
 use tidegate_wire::tcp::flags;
 use tidegate_wire::{Family, proto};
 
-use super::{HERE, Making, OUT, Side, TARGETS, at};
+use super::{HEADERS, HERE, OUT, Side, TARGET_KEY, TARGETS, TRAIL, TRAIL_AT, at, trail};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::fast::{Front, count_fate, frame, go_up, look_for_packet, parse, verify};
-use crate::layout::Fate;
-use crate::rules::{CONTEXT, IN_DEVICE, IP, L4, L4_LEN, LENGTH, OUT_DEVICE, REST};
+use crate::fast::{self, Front, count_fate, frame, go_up, parse, verify};
+use crate::layout::{Fate, GLOBALS, global};
+use crate::rules::{CONTEXT, Headers, IN_DEVICE, IP, L4, L4_LEN, LENGTH, OUT_DEVICE, REST};
 
-/// On the stack: [`HERE`] or [`OUT`].
-const HOOK: i16 = -76;
+/// On the stack: a key of [`TARGETS`].
+const KEY: i16 = -8 - TARGET_KEY as i16;
 
-/// Reads the packet, and finds out where it goes; to `out` with all of which the program
-/// knows too little. Leaves [`LENGTH`], [`REST`] and the headers where rules look for them.
-pub(super) fn packet(a: &mut Asm, making: &Making<'_>, front: Front, out: Label) {
+/// The end of a program of [`crate::fast`] that has found no flow: leaves the packet for the
+/// program that comes next, or goes to `out` with one that is not for it.
+pub(crate) fn hand(a: &mut Asm, front: Front, out: Label) {
     use Reg as R;
-    a.mov(CONTEXT, R::R1);
-    look_for_packet(a, making.secrets, front, out);
+    a.store(Size::W, R::R10, frame::INDEX, 0);
+    fast::look_up(a, &GLOBALS, frame::INDEX);
+    a.jump_if(Cond::Eq, R::R0, 0, out);
+    a.load(Size::D, R::R1, R::R0, 8 * global::STOP as i16);
+    a.jump_if(Cond::Eq, R::R1, 0, out);
     opens(a, out);
-    target(a, making.epoch, front, out);
     verify(a, front, out);
-    a.load(Size::W, LENGTH, R::R10, frame::LEN);
-    a.load(Size::W, R::R1, R::R10, frame::IP_LEN);
-    a.mov(REST, LENGTH);
-    a.alu(Op::Sub, REST, R::R1);
-    for (from, to, len) in [(frame::IP, IP, 40), (frame::L4, L4, L4_LEN)] {
-        for (at, size) in parse::pieces(to, len) {
+    a.store(Size::W, R::R10, frame::INDEX, 0);
+    fast::look_up(a, &TRAIL, frame::INDEX);
+    a.jump_if(Cond::Eq, R::R0, 0, out);
+    a.mov(TRAIL_AT, R::R0);
+    a.load(Size::W, R::R1, R::R10, frame::LEN);
+    a.store(Size::W, TRAIL_AT, trail::LENGTH, R::R1);
+    a.load(Size::W, R::R2, R::R10, frame::IP_LEN);
+    a.alu(Op::Sub, R::R1, R::R2);
+    a.store(Size::W, TRAIL_AT, trail::REST, R::R1);
+    a.load(Size::W, R::R1, R::R10, frame::LONGEST);
+    a.store(Size::W, TRAIL_AT, trail::LONGEST, R::R1);
+    a.load(Size::W, R::R1, CONTEXT, front.device());
+    HEADERS.store(a, Size::W, IN_DEVICE, R::R1);
+    let Headers(_, headers) = HEADERS;
+    for (from, to, len) in [
+        (frame::ETHERNET, trail::OWN, 6),
+        (frame::IP, headers + IP, 40),
+        (frame::L4, headers + L4, L4_LEN),
+    ] {
+        for (at, size) in parse::pieces(from, len) {
             a.load(size, R::R1, R::R10, from + at);
-            a.store(size, R::R10, to + at, R::R1);
+            a.store(size, TRAIL_AT, to + at, R::R1);
         }
     }
+}
+
+/// Finds out where the packet that has been handed over goes; to `open` with all of which
+/// the program knows too little. Loads [`LENGTH`] and [`REST`].
+pub(super) fn packet(a: &mut Asm, epoch: u64, open: Label) {
+    target(a, epoch, open);
+    a.load(Size::W, LENGTH, TRAIL_AT, trail::LENGTH);
+    a.load(Size::W, REST, TRAIL_AT, trail::REST);
 }
 
 /// Goes to `out` with what does not open a connection for certain.
@@ -63,57 +87,69 @@ fn opens(a: &mut Asm, out: Label) {
     a.bind(done);
 }
 
-/// Goes to `out` unless it is known where packets to this address go, and that this one
+/// Goes to `open` unless it is known where packets to this address go, and that this one
 /// gets there.
-fn target(a: &mut Asm, epoch: u64, front: Front, out: Label) {
+fn target(a: &mut Asm, epoch: u64, open: Label) {
     use Reg as R;
-    let (here, v6) = (a.label(), a.label());
-    // The key ends with the destination, which the flow's key has in the same place.
-    const KEY: i16 = frame::KEY + 16;
-    a.load(Size::W, R::R1, CONTEXT, front.device());
-    a.store(Size::W, R::R10, IN_DEVICE, R::R1);
+    let (v6, find) = (a.label(), a.label());
+    HEADERS.load(a, Size::W, R::R1, IN_DEVICE);
     a.store(Size::W, R::R10, KEY, R::R1);
-    a.load(Size::B, R::R2, R::R10, frame::KEY + 5);
-    a.mov(R::R3, 6);
-    a.jump_if(Cond::Eq, R::R2, 6, v6);
-    a.mov(R::R3, 0);
+    a.store(Size::W, R::R10, KEY + 4, 0);
+    is_v6(a, v6);
+    HEADERS.load(a, Size::W, R::R1, IP + 16);
+    a.store(Size::D, R::R10, KEY + 8, R::R1);
+    a.store(Size::D, R::R10, KEY + 16, 0);
+    HEADERS.load(a, Size::B, R::R8, IP + 8);
+    a.jump(find);
     a.bind(v6);
-    a.store(Size::W, R::R10, KEY + 4, R::R3);
+    a.store(Size::W, R::R10, KEY + 4, 6);
+    for half in [0, 8] {
+        HEADERS.load(a, Size::D, R::R1, IP + 24 + half);
+        a.store(Size::D, R::R10, KEY + 8 + half, R::R1);
+    }
+    HEADERS.load(a, Size::B, R::R8, IP + 7);
+    a.bind(find);
     a.load_map(R::R1, &TARGETS);
     a.mov(R::R2, R::R10);
     a.alu(Op::Add, R::R2, i32::from(KEY));
     a.call(frame::helper::MAP_LOOKUP);
-    a.jump_if(Cond::Eq, R::R0, 0, out);
+    a.jump_if(Cond::Eq, R::R0, 0, open);
     a.load(Size::D, R::R1, R::R0, at::EPOCH);
     a.constant(R::R2, epoch);
-    a.jump_if(Cond::Ne, R::R1, R::R2, out);
+    a.jump_if(Cond::Ne, R::R1, R::R2, open);
     for half in [0, 2, 4] {
         a.load(Size::H, R::R1, R::R0, at::OWN + half);
-        a.load(Size::H, R::R2, R::R10, frame::ETHERNET + half);
-        a.jump_if(Cond::Ne, R::R1, R::R2, out);
+        a.load(Size::H, R::R2, TRAIL_AT, trail::OWN + half);
+        a.jump_if(Cond::Ne, R::R1, R::R2, open);
     }
+    gets_there(a, open);
+}
+
+/// R0: a target. R8: TTL or hop limit.
+fn gets_there(a: &mut Asm, open: Label) {
+    use Reg as R;
+    let here = a.label();
     a.load(Size::W, R::R1, R::R0, at::OUT);
-    a.store(Size::W, R::R10, OUT_DEVICE, R::R1);
+    HEADERS.store(a, Size::W, OUT_DEVICE, R::R1);
     a.load(Size::W, R::R1, R::R0, at::HOOK);
-    a.store(Size::W, R::R10, HOOK, R::R1);
+    a.store(Size::W, TRAIL_AT, trail::HOOK, R::R1);
     a.jump_if(Cond::Eq, R::R1, HERE, here);
-    a.load(Size::W, R::R1, R::R10, frame::TTL);
-    a.jump_if(Cond::Le, R::R1, 1, out);
-    a.load(Size::W, R::R1, R::R10, frame::LONGEST);
+    a.jump_if(Cond::Le, R::R8, 1, open);
+    a.load(Size::W, R::R1, TRAIL_AT, trail::LONGEST);
     a.load(Size::W, R::R2, R::R0, at::MTU);
-    a.jump_if(Cond::Gt, R::R1, R::R2, out);
+    a.jump_if(Cond::Gt, R::R1, R::R2, open);
     a.bind(here);
 }
 
 /// Goes to `forward` with what another interface is to send.
 pub(super) fn is_forwarded(a: &mut Asm, forward: Label) {
-    a.load(Size::W, Reg::R1, Reg::R10, HOOK);
+    a.load(Size::W, Reg::R1, TRAIL_AT, trail::HOOK);
     a.jump_if(Cond::Eq, Reg::R1, OUT, forward);
 }
 
 /// Goes to `v6` with packets of IPv6.
 pub(super) fn is_v6(a: &mut Asm, v6: Label) {
-    a.load(Size::B, Reg::R1, Reg::R10, IP);
+    HEADERS.load(a, Size::B, Reg::R1, IP);
     a.alu(Op::And, Reg::R1, 0xf0);
     a.jump_if(Cond::Eq, Reg::R1, 0x60, v6);
 }
@@ -124,7 +160,7 @@ pub(super) fn source(a: &mut Asm, side: &Side<'_>, open: Label) {
     use Reg as R;
     match side.rules.family {
         Family::V4 => {
-            a.load(Size::W, R::R1, R::R10, IP + 12);
+            HEADERS.load(a, Size::W, R::R1, IP + 12);
             a.swap(R::R1, 32);
             for own in side.own {
                 a.constant(R::R2, u64::from(*own as u32));
@@ -138,10 +174,10 @@ pub(super) fn source(a: &mut Asm, side: &Side<'_>, open: Label) {
         }
         Family::V6 => {
             // Unspecified, loopback, mapped and the like; link-local; groups.
-            a.load(Size::D, R::R1, R::R10, IP + 8);
+            HEADERS.load(a, Size::D, R::R1, IP + 8);
             a.jump_if(Cond::Eq, R::R1, 0, open);
             a.swap(R::R1, 64);
-            a.load(Size::D, R::R3, R::R10, IP + 16);
+            HEADERS.load(a, Size::D, R::R3, IP + 16);
             a.swap(R::R3, 64);
             for own in side.own {
                 let other = a.label();
