@@ -106,14 +106,14 @@ impl<'e> Keyed<'e> {
     fn new(entry: &'e Entry<'e>) -> Self {
         let mut tests = [None; KEYS.len()];
         let mut note = |cond: &'e Cond| {
-            if let Cond::Test(test) = plain(cond)
+            if let Cond::Test(test) = cond
                 && test.intervals().is_some()
                 && let Some(key) = KEYS.iter().position(|f| *f == test.field())
             {
                 tests[key].get_or_insert(test);
             }
         };
-        match plain(entry.cond) {
+        match entry.cond {
             Cond::All(list) => list.iter().for_each(note),
             other => note(other),
         }
@@ -142,14 +142,6 @@ impl<'e> Keyed<'e> {
     fn reaches(&self, key: usize, lo: u128, hi: u128) -> bool {
         self.intervals(key)
             .is_none_or(|mut all| all.any(|(first, last)| first <= hi && lo <= last))
-    }
-}
-
-/// The condition itself, of which there may be one copy for many.
-fn plain(cond: &Cond) -> &Cond {
-    match cond {
-        Cond::Shared(inner) => plain(inner),
-        other => other,
     }
 }
 

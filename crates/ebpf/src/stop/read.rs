@@ -37,6 +37,7 @@ pub(crate) fn hand(a: &mut Asm, front: Front, out: Label) {
     a.load(Size::W, R::R1, CONTEXT, front.device());
     HEADERS.store(a, Size::W, IN_DEVICE, R::R1);
     let Headers(_, headers) = HEADERS;
+    // Also where shorter headers leave whatever was there: nobody asks for that.
     for (from, to, len) in [
         (frame::ETHERNET, trail::OWN, 6),
         (frame::IP, headers + IP, 40),
@@ -97,7 +98,8 @@ fn target(a: &mut Asm, epoch: u64, open: Label) {
     a.store(Size::W, R::R10, KEY + 4, 0);
     is_v6(a, v6);
     HEADERS.load(a, Size::W, R::R1, IP + 16);
-    a.store(Size::D, R::R10, KEY + 8, R::R1);
+    a.store(Size::W, R::R10, KEY + 8, R::R1);
+    a.store(Size::W, R::R10, KEY + 12, 0);
     a.store(Size::D, R::R10, KEY + 16, 0);
     HEADERS.load(a, Size::B, R::R8, IP + 8);
     a.jump(find);
