@@ -204,7 +204,7 @@ impl Datapath {
             let (kernel, tables, shared) = Kernel::load(divert::secret()?, &options)?;
             let fast = Fast::new(Table::new(tables, clock), &mut engine);
             let known = known.as_ref().map_err(|e| anyhow!("{e:#}"))?;
-            let stops = stop::start(&mut engine, shared, known, worker.clone())?;
+            let stops = stop::start(&mut engine, shared, known, (worker.clone(), clock))?;
             (Some(kernel), Some(fast), Some(stops))
         } else {
             (None, None, None)

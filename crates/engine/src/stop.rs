@@ -4,7 +4,8 @@
 //! A program can tell what rules say of a packet. What it cannot tell, where routing leads
 //! the packet whatever its source, is said here, for one destination at a time.
 
-use tidegate_ir::RuleId;
+use tidegate_conntrack::Time;
+use tidegate_ir::{RuleId, StepId};
 use tidegate_wire::Family;
 
 use crate::drops::DropKind;
@@ -77,6 +78,15 @@ impl Engine {
         let max = table.config().max;
         let room = max == 0 || table.count() < max;
         room && !table.is_expecting() && self.staged.is_none()
+    }
+
+    /// Until when a step of the rules in force matches no packet, so that packets that nobody
+    /// shows it make no difference ([`tidegate_ir::Step::quiet_until`]).
+    #[must_use]
+    pub fn quiet_until(&self, family: Family, step: StepId) -> Time {
+        let steps = &self.families[index(family)].steps;
+        let step = steps.get(step.0 as usize);
+        step.and_then(|s| s.quiet_until()).unwrap_or(0)
     }
 
     /// Where packets that came by `dev` go to `dst` from every source that is neither an

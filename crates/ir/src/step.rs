@@ -38,6 +38,13 @@ pub trait Step: Debug + Send + Sync {
     /// The state in a few words, for explanations ("bucket empty, refills in 0.4 s").
     fn describe(&self, now: u64) -> String;
 
+    /// Until when (nanoseconds on the caller's clock) it matches no packet, and calls that are left
+    /// out change nothing of what later ones say; 0 for no time at all. `None` for a step of which
+    /// that can never be said.
+    fn quiet_until(&self) -> Option<u64> {
+        None
+    }
+
     /// A copy of the step in its initial state, for loading the same rules anew.
     fn fresh(&self) -> Box<dyn Step>;
 

@@ -9,7 +9,7 @@ use aya::EbpfLoader;
 use tidegate_ebpf::Map;
 use tidegate_ebpf::fast::Front;
 use tidegate_ebpf::stop::{
-    COUNTS, EARLY_STOPS, MOST_ADDRESSES, MOST_SLOTS, Made, Making, STOPS, Side, program,
+    COUNTS, EARLY_STOPS, LIMITS, MOST_ADDRESSES, MOST_SLOTS, Made, Making, STOPS, Side, program,
 };
 use tidegate_engine::env::Env;
 use tidegate_engine::{Engine, Rules, interface_number};
@@ -251,16 +251,13 @@ fn processors() -> Result<usize> {
 
 /// A table for what a program counts.
 pub(super) fn counts(made: &Made) -> Result<(OwnedFd, Counts)> {
-    let (slots, processors) = (made.slots.len().max(1), processors()?);
+    let (slots, processors) = (made.slots.len(), processors()?);
     let object = tidegate_ebpf::object(Vec::new(), &[&COUNTS]).context("a table")?;
-    let entries = u32::try_from(slots * processors).context("too many slots")?;
+    let entries = u32::try_from(LIMITS + slots * processors).context("too many slots")?;
     let mut loaded = EbpfLoader::new()
         .map_max_entries(COUNTS.name, entries)
         .load(&object)
         .context("the kernel does not take the table of counts")?;
     let table = map(&mut loaded, COUNTS.name)?;
-    Ok((
-        descriptor(&table)?,
-        Counts::new(table, made.slots.clone(), processors)?,
-    ))
+    Ok((descriptor(&table)?, Counts::new(table, made, processors)?))
 }

@@ -21,12 +21,12 @@ use aya::EbpfLoader;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use tidegate_ebpf::layout::global;
 use tidegate_ebpf::stop::{
-    self, COUNT_WORDS, Slot, TARGET, TARGET_KEY, TARGETS, TRAIL, target_key,
+    self, COUNT_WORDS, LIMITS, Limit, Made, Slot, TARGET, TARGET_KEY, TARGETS, TRAIL, target_key,
 };
 use tidegate_engine::conntrack::{SECOND, Time};
 use tidegate_engine::env::IfIndex;
 use tidegate_engine::{DropKind, Engine, Stopped, Stopper, Towards};
-use tidegate_sys::SharedWords;
+use tidegate_sys::{Clock, SharedWords};
 use tidegate_wire::Family;
 
 use crate::fast::{Shared, map, shared};
@@ -61,6 +61,7 @@ pub(crate) struct Stops {
     asked: u64,
     told: Told,
     failed: Option<String>,
+    clock: Clock,
 }
 
 /// What programs have been told lately.
@@ -98,6 +99,7 @@ struct Counts {
     words: SharedWords,
     processors: usize,
     slots: Vec<Slot>,
+    limits: Vec<Limit>,
     /// Packets and bytes that the engine knows of, for each slot.
     told: Vec<[u64; 2]>,
 }
@@ -107,9 +109,11 @@ impl Counts {
     const BYTES: usize = 8 * COUNT_WORDS;
 
     /// Of a new table.
-    fn new(table: Map, slots: Vec<Slot>, processors: usize) -> Result<Self> {
-        let entries = slots.len().max(1) * processors;
+    fn new(table: Map, made: &Made, processors: usize) -> Result<Self> {
+        let slots = made.slots.clone();
+        let entries = LIMITS + slots.len() * processors;
         Ok(Counts {
+            limits: made.limits.clone(),
             words: shared(table, COUNT_WORDS * entries)?,
             processors,
             told: vec![[0, 0]; slots.len()],
@@ -119,11 +123,21 @@ impl Counts {
 
     fn count(&self, slot: usize) -> [u64; 2] {
         let slots = self.slots.len();
-        let entries = (0..self.processors).map(|cpu| COUNT_WORDS * (cpu * slots + slot));
+        let entry = |cpu: usize| COUNT_WORDS * (LIMITS + cpu * slots + slot);
+        let entries = (0..self.processors).map(entry);
         entries.fold([0, 0], |[packets, bytes], at| {
             let word = |at| self.words.load(at);
             [packets + word(at), bytes + word(at + 1)]
         })
+    }
+
+    /// Programs know until when limits match no packet.
+    fn follow(&self, engine: &Engine, clock: Clock) {
+        for limit in &self.limits {
+            let until = engine.quiet_until(limit.family, limit.step);
+            let boot = until.saturating_sub(clock.at(0));
+            self.words.store(COUNT_WORDS * limit.number, boot);
+        }
     }
 
     /// What has been counted since the last time.
@@ -222,9 +236,9 @@ pub(crate) fn start(
     engine: &mut Engine,
     shared: Shared,
     known: &Known,
-    wires: Wires,
+    (wires, clock): (Wires, Clock),
 ) -> Result<Stops> {
-    let (stops, tables, jobs) = prepare(engine, shared, known)?;
+    let (stops, tables, jobs) = prepare(engine, shared, known, clock)?;
     maker::start(tables, jobs, wires)?;
     Ok(stops)
 }
@@ -234,6 +248,7 @@ fn prepare(
     engine: &mut Engine,
     shared: Shared,
     known: &Known,
+    clock: Clock,
 ) -> Result<(Stops, Tables, Receiver<Job>)> {
     let trail = shared.tables.iter().find(|t| t.0 == TRAIL.name);
     let trail = trail.context("a table is missing")?.1.try_clone()?;
@@ -268,6 +283,7 @@ fn prepare(
         asked: 0,
         told: Told::default(),
         failed: None,
+        clock,
     };
     Ok((stops, tables, taken))
 }
@@ -335,6 +351,11 @@ impl Stops {
     pub(crate) fn follow(&self, engine: &Engine) {
         let book = lock(&self.book);
         let epoch = epoch_of(engine);
+        if book.epoch == epoch
+            && let Some(counts) = &book.counts
+        {
+            counts.follow(engine, self.clock);
+        }
         if !book.is_at_work() && book.epoch == epoch && engine.may_be_stopped() {
             book.set(epoch);
         }

@@ -2,7 +2,7 @@
 //! kernel, are counted for the rules that drop them, and harm nobody.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_datapath::{Fate, Options, Ring};
 use tidegate_wire::Family;
@@ -176,6 +176,49 @@ fn many_rules_count_what_is_theirs() {
         }
         let stopped = fate(&guard, Fate::Stopped);
         assert!(stopped >= u64::from(FLOOD), "{stopped} in the kernel");
+    }
+}
+
+/// A rule that matches so often in a second does so in a flood that ends in the kernel too, and
+/// those behind it see all others.
+#[test]
+fn limited_rules_match_as_often_as_they_say() {
+    if !may() {
+        return;
+    }
+    const RATE: u64 = 5;
+    const BURST: u64 = 5;
+    for ring in RINGS {
+        let net = flood_net();
+        let rules = [
+            "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+            "-A FORWARD -p udp -m limit --limit 5/sec --limit-burst 5 -m udp --dport 7000",
+            "-A FORWARD -p udp -m limit --limit 1/hour --limit-burst 2 -j LOG",
+            "-A FORWARD -j DROP",
+        ];
+        let guard = guard(&net.router, ring, &filter(&rules));
+        let mut source = source(&net, [10, 0, 0, 2]);
+        let begun = Instant::now();
+        let mut sent = begin(&guard, &net, &mut source);
+        for _ in 0..10 {
+            send(&net, &mut source, FLOOD / 10);
+            sent += FLOOD / 10;
+            sleep(Duration::from_millis(200));
+        }
+        let counted = |rule| guard.counted(Family::V4, rule);
+        let all = || counted(3) == u64::from(sent);
+        assert!(eventually(all), "{} of {sent}", counted(3));
+        let most = BURST + RATE * begun.elapsed().as_millis() as u64 / 1000 + 1;
+        // In the pauses the bucket fills no further than it goes.
+        let limited = counted(1);
+        assert!(limited <= most, "{limited} of {most}");
+        assert!(limited >= 2 * BURST, "{limited} of {most}");
+        assert_eq!(counted(2), 2);
+        let stopped = fate(&guard, Fate::Stopped);
+        assert!(
+            stopped >= u64::from(FLOOD) * 9 / 10,
+            "{stopped} in the kernel"
+        );
     }
 }
 

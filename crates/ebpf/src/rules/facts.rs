@@ -1,9 +1,10 @@
 //! What is known of a field before the packet is there.
 
-use tidegate_ir::{Effect, Field, Hook, Ruleset, TableKind, ctstate};
+use tidegate_ir::{Effect, Field, Hook, Ruleset, StepId, TableKind, ctstate};
 use tidegate_wire::Family;
 
 use super::Headers;
+use crate::maps::Map;
 
 /// What is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +46,20 @@ pub(crate) struct Seen {
     pub(crate) least: u128,
 }
 
+/// Steps of which a map says until when they match no packet: times to compare with
+/// [`super::NOW`], of the first step in the value `first`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quiet<'a> {
+    pub(crate) steps: &'a [StepId],
+    pub(crate) map: &'static Map,
+    pub(crate) first: i32,
+}
+
 pub(crate) struct Facts<'a> {
     pub(crate) rules: &'a Ruleset,
     pub(crate) interfaces: &'a [(u32, u128)],
     pub(crate) headers: Headers,
+    pub(crate) quiet: Option<Quiet<'a>>,
     given: Given,
     /// The packet may be of a known connection.
     pub(crate) known: bool,
@@ -84,6 +95,7 @@ impl<'a> Facts<'a> {
             rules,
             interfaces,
             headers: Headers::STACK,
+            quiet: None,
             given,
             known: false,
             hook: Hook::Output,
@@ -93,6 +105,13 @@ impl<'a> Facts<'a> {
 
     pub(crate) fn family(&self) -> Family {
         self.rules.family
+    }
+
+    /// Where a map says until when a step matches no packet.
+    pub(crate) fn quiet(&self, step: StepId) -> Option<(&'static Map, i32)> {
+        let quiet = self.quiet?;
+        let at = quiet.steps.iter().position(|s| *s == step)?;
+        Some((quiet.map, quiet.first + at as i32))
     }
 
     /// What is known of `field` where a rule sees the packet.

@@ -9,7 +9,7 @@ mod first;
 mod reduce;
 mod test;
 
-pub(crate) use facts::{Facts, Given, Seen};
+pub(crate) use facts::{Facts, Given, Quiet, Seen};
 pub(crate) use first::{Entry, NOTHING, Search, first};
 pub(crate) use reduce::{Bound, all, reduce};
 pub(crate) use test::branch;
@@ -32,8 +32,8 @@ pub(crate) struct Headers(pub(crate) Reg, pub(crate) i16);
 impl Headers {
     /// On the stack.
     pub(crate) const STACK: Headers = Headers(Reg::R10, 0);
-    /// Bytes of all of it, from [`IN_DEVICE`] on.
-    pub(crate) const LEN: i16 = L4 + L4_LEN as i16 - IN_DEVICE;
+    /// Bytes of all of it, from [`NOW`] on.
+    pub(crate) const LEN: i16 = L4 + L4_LEN as i16 - NOW;
 
     pub(crate) fn load(self, a: &mut Asm, size: Size, to: Reg, at: i16) {
         a.load(size, to, self.0, self.1 + at);
@@ -44,6 +44,8 @@ impl Headers {
     }
 }
 
+/// The time, for those who ask for it.
+pub(crate) const NOW: i16 = -80;
 /// The interfaces that the packet came by and is to leave by.
 pub(crate) const IN_DEVICE: i16 = -72;
 pub(crate) const OUT_DEVICE: i16 = -68;

@@ -39,6 +39,7 @@ pub(crate) fn reduce(facts: &Facts<'_>, seen: Seen, cond: &Cond, bound: Bound) -
         Cond::Shared(inner) => each(inner),
         // It holds, or the packet is dropped: nothing that could be wrong about a drop.
         Cond::DropWhen(_) => Cond::Const(true),
+        Cond::Call(step) if bound == Bound::May && facts.quiet(*step).is_some() => cond.clone(),
         Cond::Call(_) => bound.worst(),
         Cond::Test(test) => leaf(facts.grasp(seen, test.field()), test, bound),
     }

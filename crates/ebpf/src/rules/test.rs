@@ -4,8 +4,9 @@ use tidegate_ir::{Cond as Condition, Field, Test};
 use tidegate_wire::{Family, proto};
 
 use super::facts::Facts;
-use super::{Headers, IN_DEVICE, IP, L4, LENGTH, OUT_DEVICE, REST};
+use super::{Headers, IN_DEVICE, INDEX, IP, L4, LENGTH, NOW, OUT_DEVICE, REST};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
+use crate::maps::Map;
 
 /// Where the value is, and above it, with 128 bits, its upper half.
 const VALUE: Reg = Reg::R1;
@@ -35,7 +36,11 @@ pub(crate) fn branch(a: &mut Asm, facts: &Facts<'_>, cond: &Condition, yes: Labe
         Condition::Shared(c) => branch(a, facts, c, yes, no),
         Condition::Test(test) => leaf(a, facts, test, yes, no),
         Condition::Const(true) => a.jump(yes),
-        Condition::Const(false) | Condition::DropWhen(_) | Condition::Call(_) => a.jump(no),
+        Condition::Call(step) => match facts.quiet(*step) {
+            Some(place) => quiet(a, facts.headers, place, (yes, no)),
+            None => a.jump(no),
+        },
+        Condition::Const(false) | Condition::DropWhen(_) => a.jump(no),
     }
 }
 
@@ -61,6 +66,18 @@ fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
             }
         }
     }
+}
+
+/// Goes to `no` while a step matches no packet.
+fn quiet(a: &mut Asm, from: Headers, (map, at): (&'static Map, i32), (yes, no): (Label, Label)) {
+    use Reg as R;
+    a.store(Size::W, R::R10, INDEX, at);
+    crate::fast::look_up(a, map, INDEX);
+    a.jump_if(Cond::Eq, R::R0, 0, yes);
+    a.load(Size::D, CONSTANT, R::R0, 0);
+    from.load(a, Size::D, VALUE, NOW);
+    a.jump_if(Cond::Lt, VALUE, CONSTANT, no);
+    a.jump(yes);
 }
 
 /// Names are tested now, the interface by its number.

@@ -15,7 +15,8 @@
 //!   ([`crate::sender::KNOWN`]), none is expected, and it opens one for certain: a UDP
 //!   datagram, or a SYN, with a good checksum.
 //! - **The rules.** `walk` gives up where a condition cannot be read off the packet, and
-//!   where a rule does more than to count.
+//!   where a rule does more than to count. A limit that is used up is passed by until the
+//!   time that user space names ([`LIMITS`]).
 //! - **The moment.** The number of the rules in force is the program's own, from before the
 //!   look at the rules until all is counted ([`trail::INSIDE`]).
 
@@ -26,14 +27,14 @@ pub(crate) use read::hand;
 
 use std::collections::HashMap;
 
-use tidegate_ir::{Hook, RuleId, Ruleset, TableKind};
+use tidegate_ir::{Hook, RuleId, Ruleset, StepId, TableKind};
 use tidegate_wire::Family;
 
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::fast::{Front, frame::helper};
 use crate::layout::{GLOBALS, global};
 use crate::maps::{Kind, Map};
-use crate::rules::{CONTEXT, Facts, Given, Headers, IN_DEVICE, INDEX, LENGTH};
+use crate::rules::{CONTEXT, Facts, Given, Headers, INDEX, LENGTH, NOW, Quiet};
 use crate::sender::is_registered;
 
 /// Most rules and policies that a program counts for.
@@ -55,8 +56,8 @@ pub static TARGETS: Map = Map {
     shared: false,
 };
 
-/// Packets and bytes by slot, for each processor as many as there are slots. Made for each
-/// program anew.
+/// Times, as many as [`LIMITS`], then packets and bytes by slot, for each processor as many as
+/// there are slots. Made for each program anew.
 pub static COUNTS: Map = Map {
     name: "counts",
     kind: Kind::Array,
@@ -66,6 +67,10 @@ pub static COUNTS: Map = Map {
     locked: false,
     shared: true,
 };
+/// Limits that a program knows of, half of them for each family: until when they match no
+/// packet, nanoseconds of `CLOCK_BOOTTIME`.
+pub const LIMITS: usize = 2 * LIMITS_EACH;
+const LIMITS_EACH: usize = 16;
 /// Numbers of 64 bits in a value of [`COUNTS`].
 pub const COUNT_WORDS: usize = 2;
 
@@ -248,6 +253,19 @@ pub struct Made {
     pub code: Asm,
     /// By number.
     pub slots: Vec<Slot>,
+    /// What it must be told of.
+    pub limits: Vec<Limit>,
+}
+
+/// A step of a rule of which programs know until when it matches no packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Where in [`COUNTS`].
+    pub number: usize,
+    /// Family of the rule.
+    pub family: Family,
+    /// The step.
+    pub step: StepId,
 }
 
 /// Where a packet goes that the program is done with.
@@ -307,7 +325,7 @@ const TRAIL_AT: Reg = Reg::R9;
 /// There, and not on the stack: since Linux 6.18 the verifier goes through the whole program
 /// for each instruction that reads from the stack, and all that is there is part of each state
 /// that it remembers.
-const HEADERS: Headers = Headers(TRAIL_AT, trail::HEADERS - IN_DEVICE);
+const HEADERS: Headers = Headers(TRAIL_AT, trail::HEADERS - NOW);
 
 const FIRST: [TableKind; 3] = [TableKind::Raw, TableKind::Mangle, TableKind::Nat];
 const SECOND: [TableKind; 3] = [TableKind::Mangle, TableKind::Filter, TableKind::Security];
@@ -327,9 +345,9 @@ pub fn program(making: &Making<'_>, front: Front) -> Made {
     let v6 = a.label();
     read::is_v6(&mut a, v6);
     let [side4, side6] = &making.sides;
-    decide(&mut a, making, side4, &mut slots, ends);
+    decide(&mut a, making, (side4, 0), &mut slots, ends);
     a.bind(v6);
-    decide(&mut a, making, side6, &mut slots, ends);
+    decide(&mut a, making, (side6, LIMITS_EACH), &mut slots, ends);
     let drops = a.jumps_to(ends.certain);
     a.bind(ends.certain);
     if drops {
@@ -342,9 +360,19 @@ pub fn program(making: &Making<'_>, front: Front) -> Made {
     a.bind(ends.out);
     read::go_on(&mut a, front);
     a.prune();
+    let numbered = |(i, side): (usize, &Side<'_>)| {
+        let (family, first) = (side.rules.family, i * LIMITS_EACH);
+        let steps = limits(side.rules).into_iter().enumerate();
+        steps.map(move |(n, step)| Limit {
+            number: first + n,
+            family,
+            step,
+        })
+    };
     Made {
         code: a,
         slots: slots.all,
+        limits: making.sides.iter().enumerate().flat_map(numbered).collect(),
     }
 }
 
@@ -382,8 +410,22 @@ fn leave(a: &mut Asm) {
     a.fetch_add(TRAIL_AT, trail::INSIDE, Reg::R1);
 }
 
+/// The first of the steps of which it can be said until when they match no packet.
+fn limits(rules: &Ruleset) -> Vec<StepId> {
+    let steps = rules.steps.iter().enumerate();
+    let quiet = steps.filter(|(_, step)| step.quiet_until().is_some());
+    let ids = quiet.map(|(i, _)| StepId(i as u32));
+    ids.take(LIMITS_EACH).collect()
+}
+
 /// One family's packets.
-fn decide(a: &mut Asm, making: &Making<'_>, side: &Side<'_>, slots: &mut Slots, ends: Ends) {
+fn decide(
+    a: &mut Asm,
+    making: &Making<'_>,
+    (side, limit): (&Side<'_>, usize),
+    slots: &mut Slots,
+    ends: Ends,
+) {
     let family = side.rules.family;
     if side.rules.tables.iter().flatten().next().is_none() {
         return a.jump(ends.open);
@@ -399,6 +441,12 @@ fn decide(a: &mut Asm, making: &Making<'_>, side: &Side<'_>, slots: &mut Slots, 
     };
     let mut facts = Facts::new(side.rules, making.interfaces, given);
     facts.headers = HEADERS;
+    let steps = limits(side.rules);
+    facts.quiet = Some(Quiet {
+        steps: &steps,
+        map: &COUNTS,
+        first: limit as i32,
+    });
     let mut hook = |a: &mut Asm, hook, tables: &[TableKind]| {
         facts.hook = hook;
         let mut room = walk::Room {
@@ -430,6 +478,7 @@ fn count(a: &mut Asm, slots: usize) {
     let done = a.label();
     a.call(helper::PROCESSOR);
     a.alu(Op::Mul, R::R0, slots as i32);
+    a.alu(Op::Add, R::R0, LIMITS as i32);
     a.mov(R::R8, R::R0);
     for i in 0..LONGEST_TRAIL {
         a.load(Size::D, R::R1, TRAIL_AT, trail::COUNT);

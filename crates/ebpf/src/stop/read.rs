@@ -7,7 +7,7 @@ use super::{HEADERS, HERE, OUT, Side, TARGET_KEY, TARGETS, TRAIL, TRAIL_AT, at, 
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::fast::{self, Front, count_fate, frame, go_up, parse, verify};
 use crate::layout::{Fate, GLOBALS, global};
-use crate::rules::{CONTEXT, Headers, IN_DEVICE, IP, L4, L4_LEN, LENGTH, OUT_DEVICE, REST};
+use crate::rules::{CONTEXT, Headers, IN_DEVICE, IP, L4, L4_LEN, LENGTH, NOW, OUT_DEVICE, REST};
 
 /// On the stack: a key of [`TARGETS`].
 const KEY: i16 = -8 - TARGET_KEY as i16;
@@ -36,6 +36,8 @@ pub(crate) fn hand(a: &mut Asm, front: Front, out: Label) {
     a.store(Size::W, TRAIL_AT, trail::LONGEST, R::R1);
     a.load(Size::W, R::R1, CONTEXT, front.device());
     HEADERS.store(a, Size::W, IN_DEVICE, R::R1);
+    a.load(Size::D, R::R1, R::R10, frame::NOW);
+    HEADERS.store(a, Size::D, NOW, R::R1);
     let Headers(_, headers) = HEADERS;
     // Also where shorter headers leave whatever was there: nobody asks for that.
     for (from, to, len) in [

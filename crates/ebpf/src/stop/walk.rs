@@ -223,8 +223,12 @@ impl Walk<'_, '_> {
         let bound =
             |conds: &[&Cond], bound| all(conds.iter().map(|c| reduce(self.facts, seen, c, bound)));
         match conds.iter().position(|c| self.leaves_traces(seen, c)) {
-            // It is tested once those before it hold.
-            Some(at) => (bound(&conds[..at], Bound::May), false),
+            // It is tested once those before it hold, and does nothing while it is quiet.
+            Some(at) => {
+                let quiet = matches!(conds[at], Cond::Call(s) if self.facts.quiet(*s).is_some());
+                let tested = &conds[..at + usize::from(quiet)];
+                (bound(tested, Bound::May), false)
+            }
             None => {
                 let may = bound(&conds, Bound::May);
                 let sure = may == bound(&conds, Bound::Must);

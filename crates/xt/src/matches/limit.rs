@@ -239,6 +239,18 @@ impl Step for Bucket {
         format!("bucket empty, next packet in {seconds:.3} s")
     }
 
+    /// Credit grows evenly, whoever looks, until there is enough for a packet.
+    fn quiet_until(&self) -> Option<u64> {
+        let Some(last) = self.last else {
+            return Some(0);
+        };
+        Some(match self.cost.checked_sub(self.credit) {
+            None | Some(0) => 0,
+            Some(_) if self.cap < self.cost => u64::MAX,
+            Some(lacking) => (last + u64::from(lacking.div_ceil(PER_TICK))).saturating_mul(TICK),
+        })
+    }
+
     fn fresh(&self) -> Box<dyn Step> {
         Box::new(Bucket {
             credit: self.cap,
@@ -319,5 +331,26 @@ mod tests {
         assert!(at(&mut b, 0) && !at(&mut b, 4));
         assert_eq!(b.describe(0), "bucket empty, next packet in 0.996 s");
         assert_eq!(b.fresh().describe(0), "1 of 1 packets left");
+    }
+
+    /// Whoever is asked only when it is not quiet says the same as one who is asked always.
+    #[test]
+    fn nothing_is_missed_while_it_is_quiet() {
+        for (period, burst) in [(SCALE / 10, 3), (SCALE / 3, 1), (1, 1), (7, 2), (SCALE, 0)] {
+            let (mut always, mut seldom) = (Bucket::new(period, burst), Bucket::new(period, burst));
+            let mut asked = 0;
+            for step in 0..4000_u64 {
+                let now = 1_000_000_000 + step * 1_700_000 + step * step % 977 * 1000;
+                let quiet = seldom.quiet_until().unwrap();
+                let wanted = always.take(now);
+                let said = now >= quiet && seldom.take(now);
+                asked += u64::from(now >= quiet);
+                assert_eq!(said, wanted, "{period} {burst}: step {step}");
+            }
+            assert!(
+                asked < 2000 || period < 20,
+                "{period} {burst}: asked {asked} times"
+            );
+        }
     }
 }
