@@ -386,21 +386,19 @@ impl Asm {
         let behind = |place: usize| 2 * at.partition_point(|far| *far < place);
         let mut code = Vec::with_capacity(self.code.len() + 2 * at.len());
         let mut far = at.iter().peekable();
-        let over = |code, dst, src, off, imm| Insn {
-            code,
-            dst,
-            src,
+        let jump = |off| Insn {
+            code: JMP,
+            dst: Reg::R0,
+            src: Reg::R0,
             off,
-            imm,
+            imm: 0,
         };
         for (place, insn) in self.code.iter().enumerate() {
             if far.next_if_eq(&&place).is_none() {
                 code.push(*insn);
                 continue;
             }
-            code.push(Insn { off: 1, ..*insn });
-            code.push(over(JMP, Reg::R0, Reg::R0, 1, 0));
-            code.push(over(JMP, Reg::R0, Reg::R0, 0, 0));
+            code.extend([Insn { off: 1, ..*insn }, jump(1), jump(0)]);
         }
         for (place, _) in &mut self.jumps {
             let is_far = at.binary_search(place).is_ok();

@@ -48,36 +48,12 @@ const CASES: [Case; 13] = [
         snat: true,
         ..Case::new("snat", 4096, 1)
     },
-    Case {
-        flood: true,
-        one_server: true,
-        ..Case::new("flood", 1 << 24, 1)
-    },
-    Case {
-        flood: true,
-        one_server: true,
-        ..Case::new("flood-100", 1 << 24, 100)
-    },
-    Case {
-        flood: true,
-        one_server: true,
-        ..Case::new("flood-10000", 1 << 24, 10_000)
-    },
-    Case {
-        flood: true,
-        one_server: true,
-        ..Case::new("flood-50000", 1 << 24, 50_000)
-    },
-    Case {
-        fresh: true,
-        one_server: true,
-        ..Case::new("fresh", 1 << 24, 1)
-    },
-    Case {
-        fresh: true,
-        one_server: true,
-        ..Case::new("fresh-10000", 1 << 24, 10_000)
-    },
+    Case::flood("flood", 1),
+    Case::flood("flood-100", 100),
+    Case::flood("flood-10000", 10_000),
+    Case::flood("flood-50000", 50_000),
+    Case::fresh("fresh", 1),
+    Case::fresh("fresh-10000", 10_000),
 ];
 
 fn main() {

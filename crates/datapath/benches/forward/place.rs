@@ -54,6 +54,24 @@ impl Case {
         }
     }
 
+    /// Each packet is from a source of its own, all go to one address, and none is let through.
+    pub(crate) const fn flood(name: &'static str, rules: usize) -> Self {
+        Case {
+            flood: true,
+            one_server: true,
+            ..Case::new(name, 1 << 24, rules)
+        }
+    }
+
+    /// Each packet opens a connection, all of them to one address.
+    pub(crate) const fn fresh(name: &'static str, rules: usize) -> Self {
+        Case {
+            fresh: true,
+            one_server: true,
+            ..Case::new(name, 1 << 24, rules)
+        }
+    }
+
     /// Its flows become established.
     const fn settles(&self) -> bool {
         !self.flood && !self.fresh && !self.stateless
@@ -277,16 +295,22 @@ impl Place {
         Ok(place)
     }
 
-    /// Sends packets until the firewall drops them where it should, and says how long that took.
+    /// Sends packets until the firewall drops them where it should, and says how long that took,
+    /// and what the kernel took for itself meanwhile.
     fn begin(&mut self) -> Result<(), String> {
         let begun = Instant::now();
+        let held = memory::kernel().unwrap_or_default();
+        let mut most = held;
         for _ in 0..500 {
             let before = self.done();
             self.forth.send(&self.inside, 64);
             sleep(Duration::from_millis(20));
+            most = most.max(memory::kernel().unwrap_or_default());
             if self.done() - before >= 64 {
                 if self.fast {
-                    println!("programs know the rules after {:.0?}", begun.elapsed());
+                    let took = begun.elapsed();
+                    let more = (most - held) >> 20;
+                    println!("programs know the rules after {took:.0?}, the kernel took {more} MB");
                 }
                 return Ok(());
             }

@@ -30,9 +30,9 @@ pub(super) struct Size {
     pub(super) longest: usize,
 }
 
-/// What to try; rules beyond are not looked at. The first has room for 40,000 rules or so; the
-/// verifier, which looks at a million instructions and no more, takes a second for it.
-const SIZES: [Size; 5] = [
+/// What to try; rules beyond are not looked at. The first has room for 30,000 rules of IPv4, 10,000 of
+/// IPv6; the verifier, which looks at a million instructions and no more, takes a second for it.
+pub(super) const SIZES: [Size; 5] = [
     Size::new(600_000, 4800),
     Size::new(150_000, 4800),
     // Longer jumps want Linux 6.6.
@@ -49,10 +49,10 @@ impl Size {
 
 /// The verifier is asked about programs of up to so many instructions.
 const MOST_SAID: usize = 10_000;
-/// Bytes that the kernel takes for an instruction while it verifies a program, and the part of
-/// the memory there is that it may take.
+/// Bytes that the kernel takes for an instruction while it verifies a program.
 const VERIFYING: usize = 600;
-const MOST_MEMORY: usize = 4;
+/// It may take a quarter of the memory there is for that.
+const MEMORY_PARTS: usize = 4;
 /// Most bytes of counts.
 const MOST_COUNTS: usize = 64 << 20;
 
@@ -169,7 +169,7 @@ impl Tables {
         let slots = MOST_COUNTS / (Counts::BYTES * processors()?);
         let slots = slots.min(MOST_SLOTS);
         let [sizes @ .., last] = SIZES;
-        let memory = available_memory() / MOST_MEMORY;
+        let memory = available_memory() / MEMORY_PARTS;
         let fits = |size: &Size| size.most * VERIFYING <= memory;
         let sizes = sizes.into_iter().filter(fits);
         let tried = sizes.map(|size| self.try_put(job, size, slots));

@@ -16,7 +16,7 @@ use tidegate_sys::{FrontKind, FrontProgram, Namespace};
 use tidegate_xt::NoNames;
 
 use self::random::{Dice, long_chain, packet, rules};
-use super::maker::Size;
+use super::maker::{SIZES, Size};
 use super::*;
 use crate::{Options, Ring, fast::Kernel};
 
@@ -248,11 +248,8 @@ fn bench() -> Option<Bench> {
     }
 }
 
-/// Runs `one` for random cases of each family and place in a namespace of its own; what came
-/// of all of them, if that can be done here.
-fn cases_of(
-    one: impl Fn(&mut Bench, &mut Dice, (Family, Front)) -> [u32; 2] + Sync,
-) -> Option<[u32; 2]> {
+/// Works in a namespace of its own; what came of it, if that can be done here.
+fn in_place<R: Send>(work: impl FnOnce(&mut Bench) -> R + Send) -> Option<R> {
     let Ok(place) = Namespace::new() else {
         let _ = writeln!(
             std::io::stderr(),
@@ -260,21 +257,26 @@ fn cases_of(
         );
         return None;
     };
-    let run = || {
-        let mut bench = bench()?;
+    place.run(|| Ok(bench().map(|mut b| work(&mut b)))).unwrap()
+}
+
+/// Runs `one` for random cases of each family and place; what came of all of them.
+fn cases_of(
+    one: impl Fn(&mut Bench, &mut Dice, (Family, Front)) -> [u32; 2] + Sync,
+) -> Option<[u32; 2]> {
+    let all = in_place(|bench| {
         let mut all = [0, 0];
         for case in 0..cases() {
             let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (case + 1));
             for family in [Family::V4, Family::V6] {
                 for front in [Front::Tcx, Front::Xdp] {
-                    let both = one(&mut bench, &mut dice, (family, front));
+                    let both = one(bench, &mut dice, (family, front));
                     all = [all[0] + both[0], all[1] + both[1]];
                 }
             }
         }
-        Some(all)
-    };
-    let all = place.run(|| Ok(run())).unwrap()?;
+        all
+    })?;
     println!(
         "dropped by rules: {}, of those in the kernel: {}",
         all[0], all[1]
@@ -296,19 +298,52 @@ fn what_programs_drop_the_engine_drops_and_counts_alike() {
     }
 }
 
+/// A program has room for so many rules, of addresses and ports of their own, and the kernel
+/// takes it.
+#[test]
+fn programs_know_tens_of_thousands_of_rules() {
+    in_place(|bench| {
+        for (family, count) in [(Family::V4, 30_000), (Family::V6, 10_000)] {
+            let rule = |n: usize| {
+                let source = match family {
+                    Family::V4 => format!("198.18.{}.{}/32", n / 250, n % 250),
+                    Family::V6 => format!("2001:db8::{n:x}/128"),
+                };
+                let port = n + 1;
+                format!("-A FORWARD -s {source} -p udp -m udp --dport {port} -j DROP\n")
+            };
+            let rules: String = (0..count).map(rule).collect();
+            let text = format!("*filter\n:FORWARD DROP [0:0]\n{rules}COMMIT\n");
+            bench.engine.load(load(&text, family).unwrap());
+            let job = Job::new(&bench.engine, epoch_of(&bench.engine));
+            let make = |size| bench.tables.make(&job, Front::Tcx, size, MOST_SLOTS);
+            let [size, ..] = SIZES;
+            let (made, whole) = (make(size), make(Size::new(10 * size.most, size.longest)));
+            assert_eq!(made.code.len(), whole.code.len(), "{family:?}");
+            let (table, _counts) = maker::counts(&made).unwrap();
+            let place = |made| {
+                let tables = &bench.tables;
+                tables.place(made, &table, FrontKind::Classifier, STOPS.name)
+            };
+            place(&made).unwrap();
+            bench.engine.load(Arc::new(Rules::empty(family)));
+        }
+    });
+}
+
 /// Of the packets that are dropped it is the same share that ends in the kernel with no rule
 /// and with hundreds of which all can be told. None opens a connection, of which others
 /// would be.
 #[test]
 fn many_plain_rules_are_searched() {
-    let share = |longest: usize| {
+    let share = |most: usize| {
         cases_of(|bench, dice, way| {
             let mut text = String::from("*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n");
             for chain in ["INPUT", "FORWARD"] {
                 let rules = long_chain(dice, way.0, chain);
                 let plain = |l: &&str| ["DROP", "RETURN"].iter().any(|t| l.ends_with(t));
                 let rules = rules.lines().filter(plain).filter(|l| !l.contains("ttl"));
-                text.extend(rules.take(longest).map(|l| format!("{l}\n")));
+                text.extend(rules.take(most).map(|l| format!("{l}\n")));
             }
             text += "COMMIT\n";
             let size = Size::new(30_000, 4800);

@@ -20,7 +20,10 @@ const fn word(n: usize) -> i16 {
 pub(super) fn begin(a: &mut Asm, none: Label) {
     use Reg as R;
     let (same, done) = (a.label(), a.label());
-    own(a, none);
+    a.call(helper::PROCESSOR);
+    a.store(Size::W, R::R10, INDEX, R::R0);
+    look_up(a, &TURNS, INDEX);
+    a.jump_if(Cond::Eq, R::R0, 0, none);
     a.store(Size::D, R::R10, TURN, R::R0);
     a.mov(R::R9, R::R0);
     a.mov(R::R1, 1);
@@ -38,14 +41,6 @@ pub(super) fn begin(a: &mut Asm, none: Label) {
     a.load(Size::D, R::R0, R::R9, word(turn::TIME));
     a.bind(done);
     a.store(Size::D, R::R10, NOW, R::R0);
-}
-
-/// R0: this processor's turn; goes to `none` without one.
-fn own(a: &mut Asm, none: Label) {
-    a.call(helper::PROCESSOR);
-    a.store(Size::W, Reg::R10, INDEX, Reg::R0);
-    look_up(a, &TURNS, INDEX);
-    a.jump_if(Cond::Eq, Reg::R0, 0, none);
 }
 
 /// What has been read of a gate is read no later than what comes.

@@ -124,7 +124,6 @@ pub struct Making<'a> {
 
 /// Numbers of helpers (`__BPF_FUNC_MAPPER`).
 mod helper {
-    pub(super) const MAP_LOOKUP: i32 = 1;
     pub(super) const LOAD_BYTES: i32 = 26;
     pub(super) const NETNS_COOKIE: i32 = 122;
     pub(super) const RING_RESERVE: i32 = 131;
@@ -210,10 +209,7 @@ fn word(a: &mut Asm, word: usize, pass: Label) {
 
 /// R0: the value of `map` under the key at [`INDEX`].
 fn look_up(a: &mut Asm, map: &'static Map) {
-    a.load_map(Reg::R1, map);
-    a.mov(Reg::R2, Reg::R10);
-    a.alu(Op::Add, Reg::R2, i32::from(INDEX));
-    a.call(helper::MAP_LOOKUP);
+    crate::fast::look_up(a, map, INDEX);
 }
 
 /// The rules of one family: once for packets of connections that may be known, and once

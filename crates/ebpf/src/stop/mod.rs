@@ -31,7 +31,7 @@ use tidegate_ir::{Hook, RuleId, Ruleset, StepId, TableKind};
 use tidegate_wire::Family;
 
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::fast::{Front, frame::helper};
+use crate::fast::{self, Front, frame::helper};
 use crate::layout::{GLOBALS, global};
 use crate::maps::{Kind, Map};
 use crate::rules::{CONTEXT, Facts, Given, Headers, INDEX, LENGTH, NOW, Quiet};
@@ -378,10 +378,7 @@ pub fn program(making: &Making<'_>, front: Front) -> Made {
 
 /// R0: the value of `map` under the key at [`INDEX`].
 fn look_up(a: &mut Asm, map: &'static Map) {
-    a.load_map(Reg::R1, map);
-    a.mov(Reg::R2, Reg::R10);
-    a.alu(Op::Add, Reg::R2, i32::from(INDEX));
-    a.call(helper::MAP_LOOKUP);
+    fast::look_up(a, map, INDEX);
 }
 
 /// From here on, as user space sees, this processor counts for the rules of `epoch`, if

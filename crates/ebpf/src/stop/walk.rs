@@ -47,19 +47,21 @@ const TCP_HEADER: u128 = 20;
 /// one by one; more are searched.
 const FEW: usize = 12;
 
-/// What comes of the rule that a search has found: the low bits of its number. Its slot is
-/// above them.
-mod outcome {
+/// How a rule ends the walk of its chain at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
     /// The table lets the packet pass.
-    pub(super) const PASSED: i32 = 0;
+    Passed,
     /// The rule drops it.
-    pub(super) const DROPPED: i32 = 1;
+    Dropped,
     /// The chain is over.
-    pub(super) const BACK: i32 = 2;
+    Back,
     /// Nobody knows.
-    pub(super) const OPEN: i32 = 3;
-    pub(super) const BITS: i32 = 2;
+    Open,
 }
+
+/// Low bits of the number of a rule that is searched: its [`Outcome`]; its slot is above them.
+const OUTCOME_BITS: i32 = 2;
 
 /// A rule that packets may meet.
 struct Part<'r> {
@@ -68,7 +70,7 @@ struct Part<'r> {
     /// other way round too, unless the outcome is that nobody knows.
     cond: Cond,
     /// What comes of it, if the walk of the chain ends there.
-    outcome: Option<i32>,
+    outcome: Option<Outcome>,
 }
 
 /// Goes to one of `ends`, or on, when the tables let the packet pass.
@@ -148,11 +150,11 @@ impl Walk<'_, '_> {
     fn part<'r>(&self, rule: &'r Rule) -> Option<Part<'r>> {
         let (cond, sure) = self.condition(rule);
         let outcome = match rule.verdict {
-            _ if !sure || !is_harmless(rule) => Some(outcome::OPEN),
-            Verdict::Accept => Some(outcome::PASSED),
-            Verdict::Drop => Some(outcome::DROPPED),
-            Verdict::Return => Some(outcome::BACK),
-            Verdict::Reject(_) => Some(outcome::OPEN),
+            _ if !sure || !is_harmless(rule) => Some(Outcome::Open),
+            Verdict::Accept => Some(Outcome::Passed),
+            Verdict::Drop => Some(Outcome::Dropped),
+            Verdict::Return => Some(Outcome::Back),
+            Verdict::Reject(_) => Some(Outcome::Open),
             Verdict::Continue | Verdict::Jump(_) | Verdict::Goto(_) => None,
         };
         (cond != Cond::Const(false)).then_some(Part {
@@ -194,22 +196,22 @@ impl Walk<'_, '_> {
         a.load(Size::W, R::R1, TRAIL_AT, trail::FOUND);
         a.jump_if32(If::Eq, R::R1, NOTHING, next);
         a.mov(R::R3, R::R1);
-        a.alu(Op::And, R::R3, (1 << outcome::BITS) - 1);
-        a.jump_if(If::Eq, R::R3, outcome::OPEN, self.ends.open);
-        a.alu(Op::Rsh, R::R1, outcome::BITS);
+        a.alu(Op::And, R::R3, (1 << OUTCOME_BITS) - 1);
+        a.jump_if(If::Eq, R::R3, Outcome::Open as i32, self.ends.open);
+        a.alu(Op::Rsh, R::R1, OUTCOME_BITS);
         note(a, R::R1.into(), self.ends.open);
-        a.jump_if(If::Eq, R::R3, outcome::DROPPED, self.ends.certain);
-        a.jump_if(If::Eq, R::R3, outcome::PASSED, self.passed);
+        a.jump_if(If::Eq, R::R3, Outcome::Dropped as i32, self.ends.certain);
+        a.jump_if(If::Eq, R::R3, Outcome::Passed as i32, self.passed);
         a.jump(back);
         a.bind(next);
     }
 
     fn entry<'p>(&mut self, part: &'p Part<'_>) -> Entry<'p> {
         let SlotNumber(slot, counts) = self.slots.of(self.slot(part.rule.id, end_of(part.rule)));
-        let outcome = part.outcome.filter(|_| counts);
+        let outcome = part.outcome.filter(|_| counts).unwrap_or(Outcome::Open);
         Entry {
             cond: &part.cond,
-            number: slot << outcome::BITS | outcome.unwrap_or(outcome::OPEN),
+            number: slot << OUTCOME_BITS | outcome as i32,
         }
     }
 
@@ -261,7 +263,7 @@ impl Walk<'_, '_> {
         branch(self.a, self.facts, &part.cond, taken, next);
         self.a.bind(taken);
         match part.outcome {
-            Some(outcome::OPEN) => self.a.jump(self.ends.open),
+            Some(Outcome::Open) => self.a.jump(self.ends.open),
             _ => self.take(part.rule, next, back),
         }
         self.a.bind(next);
