@@ -13,8 +13,10 @@ pub use self::connection::{
 };
 pub(crate) use self::connection::{EARLY, OUT, TOS_COUNTS, TRANSLATE, at};
 pub use self::fate::Fate;
-pub use self::index::{BUCKET, HASH, Mix, Slot, buckets, mix};
-pub(crate) use self::index::{MIX_FACTOR, MIX_INDEX, MIX_TAG, slot};
+pub use self::index::{
+    BUCKET, CROWDED, FEWEST, HASH, MOST_PLACES, Mix, SPILLED, Slot, buckets, mix,
+};
+pub(crate) use self::index::{MIX_FACTOR, MIX_INDEX, MIX_TAG, tag_mask, whose_bits};
 use crate::maps::{Kind, Map};
 
 /// Bytes of a flow's key.
@@ -36,13 +38,14 @@ pub const SCRATCH: usize = 2048;
 pub const PLACES: u32 = 1 << 16;
 
 /// Which packets belong to which connection: buckets of [`Slot`]s. A look-up here costs no
-/// call of the kernel and one line of the cache.
+/// call of the kernel and one line of the cache. First come 32 buckets that are never used, then
+/// those that are while there are 32 in use, then as many again, for when there are 64, and so on.
 pub static FLOWS: Map = Map {
     name: "flows",
     kind: Kind::Array,
     key: 4,
-    value: BUCKET as u32 * 8,
-    entries: PLACES,
+    value: BUCKET as u32 * 4,
+    entries: PLACES / 2,
     locked: false,
     shared: true,
 };
@@ -69,7 +72,7 @@ pub static CONNECTIONS: Map = Map {
     shared: false,
 };
 
-/// By processor, whether a program is at work there, and the time.
+/// By processor, whether a program is at work there, the time, and how many packets have gone on.
 pub static TURNS: Map = Map {
     name: "turns",
     kind: Kind::Array,
@@ -114,7 +117,7 @@ pub static HOPS: Map = Map {
     shared: true,
 };
 
-/// What became of packets, by [`Fate`].
+/// What became of packets, by [`Fate`], but for those that [`turn::counted`] has.
 pub static FATES: Map = Map {
     name: "fates",
     kind: Kind::PerCpuArray,
@@ -188,6 +191,19 @@ pub mod turn {
     pub const TICK: usize = 2;
     /// See [`TICK`].
     pub const TIME: usize = 3;
+
+    /// Where packets are counted that have gone on from here, which this line of the cache has
+    /// room for; `None`: [`super::FATES`] has those.
+    #[must_use]
+    pub const fn counted(fate: super::Fate) -> Option<usize> {
+        match fate {
+            super::Fate::Forwarded => Some(4),
+            super::Fate::Passed => Some(5),
+            super::Fate::Early => Some(6),
+            super::Fate::Sent => Some(7),
+            _ => None,
+        }
+    }
 }
 
 /// Words of the globals.
@@ -202,7 +218,8 @@ pub mod global {
     pub const WAITS: usize = 3;
     /// Frames of the engine's that have come in on their way to this host's sockets.
     pub const LET_IN: usize = 4;
-    /// Number of the last bucket of [`super::FLOWS`], of which there are a power of two.
+    /// How many buckets of [`super::FLOWS`] are in use, a power of two, less one; and
+    /// [`super::SPILLED`].
     pub const LAST_BUCKET: usize = 5;
     /// Frames of this host's sockets that have set out for the engine.
     pub const SENT_UP: usize = 6;

@@ -1,11 +1,9 @@
-//! What programs read while packets pass: gates, paths, and the index of flows.
+//! What programs read while packets pass: gates and paths.
 
-use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-use tidegate_ebpf::layout::{GATE, KEY, PATH, Path, Slot, TURN, gate, mix, turn};
-use tidegate_engine::conntrack::Dir;
+use tidegate_ebpf::layout::{GATE, PATH, Path, TURN, gate, turn};
 
 use super::kernel::Tables;
 
@@ -43,6 +41,12 @@ impl Tables {
         fence(Ordering::SeqCst);
     }
 
+    /// The sum of a word over all processors' turns.
+    pub(super) fn of_turns(&self, word: usize) -> u64 {
+        let all = (0..self.processors).map(|cpu| self.turns.load(cpu * TURN + word));
+        all.sum()
+    }
+
     /// Writes one direction's path, while the gate is shut.
     pub(super) fn set_path(&self, at: u32, dir: usize, path: &Path) {
         let (first, rest) = path.split_at(PATH / 2);
@@ -51,35 +55,6 @@ impl Tables {
             for (i, value) in half.iter().enumerate() {
                 self.set_word(at, word + i, *value);
             }
-        }
-    }
-
-    fn slot(&self, key: &[u8; KEY], (place, dir): (u32, Dir)) -> (Slot, Range<usize>) {
-        let mix = mix(&self.secrets.hash, key);
-        let slot = Slot { place, dir, mix };
-        (slot, slot.bucket(self.buckets))
-    }
-
-    /// Puts a flow into the index, instead of one with the same key that is `before`'s. Where
-    /// there is no room, its packets go on coming up.
-    pub(super) fn add_flow(&self, key: &[u8; KEY], whose: (u32, Dir), before: Option<u32>) {
-        let (slot, bucket) = self.slot(key, whose);
-        let like = bucket.clone().find(|at| slot.is_like(self.flows.load(*at)));
-        let room = match like {
-            Some(at) => (before == Some(Slot::place_of(self.flows.load(at)))).then_some(at),
-            None => bucket.into_iter().find(|at| self.flows.load(*at) == 0),
-        };
-        if let Some(at) = room {
-            self.flows.store(at, slot.word());
-        }
-    }
-
-    /// Takes one out.
-    pub(super) fn remove_flow(&self, key: &[u8; KEY], whose: (u32, Dir)) {
-        let (slot, mut bucket) = self.slot(key, whose);
-        // Not there when there was no room.
-        if let Some(at) = bucket.find(|at| self.flows.load(*at) == slot.word()) {
-            self.flows.store(at, 0);
         }
     }
 }

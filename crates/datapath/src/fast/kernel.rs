@@ -17,17 +17,16 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, INSIDE, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{
-    BUCKET, CONNECTIONS, DOOR, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, TURN, TURNS,
-    buckets, global,
+    CONNECTIONS, DOOR, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, MOST_PLACES, TURN,
+    TURNS, buckets, global,
 };
 use tidegate_ebpf::stop::{EARLY_STOPS, STOPS, TRAIL};
 use tidegate_sys::{Namespace, SharedWords, random};
 
+use super::index::{self, Index};
 use crate::known::descriptor;
 use crate::{Options, Ring};
 
-/// Most connections.
-const MOST_PLACES: u32 = 1 << 24;
 /// Where links are kept alive for the time after a crash.
 const PINS: &str = "/sys/fs/bpf";
 /// The tables of [`Shared`].
@@ -91,8 +90,7 @@ impl Drop for Pins {
 
 /// The tables that a running datapath writes.
 pub(crate) struct Tables {
-    pub(crate) flows: SharedWords,
-    pub(crate) buckets: u32,
+    pub(crate) index: Index,
     pub(crate) connections: Array<MapData, [u8; tidegate_ebpf::layout::CONNECTION]>,
     pub(crate) gates: SharedWords,
     pub(crate) turns: SharedWords,
@@ -100,7 +98,6 @@ pub(crate) struct Tables {
     pub(crate) globals: Arc<SharedWords>,
     pub(crate) hops: SharedWords,
     pub(crate) fates: PerCpuArray<MapData, u64>,
-    pub(crate) places: u32,
     pub(crate) secrets: Secrets,
 }
 
@@ -158,6 +155,7 @@ impl Kernel {
     pub(crate) fn load(injected: [u8; 6], options: &Options) -> Result<(Kernel, Tables, Shared)> {
         let [tag] = words::<1>()?;
         let [a, b, ..] = tag.to_ne_bytes();
+        let places = options.offloaded.clamp(1, MOST_PLACES);
         let secrets = Secrets {
             injected,
             // Locally administered, for one.
@@ -165,11 +163,11 @@ impl Kernel {
             sent_on: words()?,
             // Odd, so that no bit of a key is lost.
             hash: long_words()?.map(|word| word | 1),
+            places,
         };
         let object = programs(&secrets).context("the fast path's object file")?;
-        let places = options.offloaded.clamp(1, MOST_PLACES);
         let mut loaded = EbpfLoader::new()
-            .map_max_entries("flows", buckets(places))
+            .map_max_entries("flows", 2 * buckets(places))
             .map_max_entries("gates", places)
             .map_max_entries("connections", places)
             .load(&object)
@@ -193,7 +191,7 @@ impl Kernel {
         let known: Result<Vec<_>> = known.collect();
         let known = known?;
         let pins = Pins::keep(&loaded)?;
-        let tables = Tables::take(&mut loaded, secrets, places)?;
+        let tables = Tables::take(&mut loaded, secrets)?;
         let shared = Shared {
             tables: known,
             globals: Arc::clone(&tables.globals),
@@ -328,24 +326,22 @@ impl Kernel {
 }
 
 impl Tables {
-    fn take(loaded: &mut Ebpf, secrets: Secrets, places: u32) -> Result<Self> {
-        let globals = shared(map(loaded, "globals")?, GLOBAL)?;
-        let buckets = buckets(places);
-        globals.store(global::LAST_BUCKET, u64::from(buckets - 1));
+    fn take(loaded: &mut Ebpf, secrets: Secrets) -> Result<Self> {
+        let places = secrets.places;
+        let globals = Arc::new(shared(map(loaded, "globals")?, GLOBAL)?);
+        let slots = shared(map(loaded, "flows")?, index::words(places))?;
         let all = TURNS.entries as usize;
         let processors = nr_cpus().map_err(|(what, e)| anyhow!("{what}: {e}"))?;
         Ok(Tables {
-            flows: shared(map(loaded, "flows")?, buckets as usize * BUCKET)?,
-            buckets,
+            index: Index::new(slots, Arc::clone(&globals), (secrets.hash, places)),
             connections: Array::try_from(map(loaded, "connections")?)?,
             gates: shared(map(loaded, "gates")?, places as usize * GATE)?,
             turns: shared(map(loaded, "turns")?, all * TURN)?,
             // On others programs do nothing.
             processors: processors.min(all),
-            globals: Arc::new(globals),
+            globals,
             hops: shared(map(loaded, "hops")?, HOPS.entries as usize * HOP)?,
             fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
-            places,
             secrets,
         })
     }

@@ -13,6 +13,7 @@
 mod doorway;
 mod gates;
 mod hops;
+mod index;
 mod kernel;
 mod predecessor;
 mod table;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
-    self, Fate, Hook, KEY, PATH, Way, gate, global, key, path, tcp_state, windows,
+    self, Fate, Hook, KEY, PATH, Way, gate, global, key, path, tcp_state, turn, windows,
 };
 use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
 use tidegate_engine::conntrack::entry::Counters;
@@ -126,7 +126,7 @@ impl Table {
         }
         let place = match self.free.pop() {
             Some(place) => place,
-            None if self.places.len() < self.kernel.places as usize => {
+            None if self.places.len() < self.kernel.secrets.places as usize => {
                 self.places.push(Place::default());
                 self.places.len() as u32 - 1
             }
@@ -196,7 +196,7 @@ impl Table {
         let before = self.by_key.insert(key, at);
         if before != Some(at) {
             self.places[at as usize].proved[dir] = false;
-            self.kernel.add_flow(&key, (at, offer.dir), before);
+            self.kernel.index.add(&key, (at, offer.dir), before);
         }
     }
 
@@ -211,7 +211,7 @@ impl Table {
     fn remove_key(&mut self, key: &[u8; KEY], whose: (u32, Dir)) {
         if self.by_key.get(key) == Some(&whose.0) {
             self.by_key.remove(key);
-            self.kernel.remove_flow(key, whose);
+            self.kernel.index.remove(key, whose);
         }
     }
 
@@ -338,9 +338,12 @@ impl Table {
     }
 
     fn fates(&self) -> Vec<(Fate, u64)> {
-        let count = |fate: Fate| {
-            let cpus = self.kernel.fates.get(&(fate as u32), 0);
-            cpus.map_or(0, |c| c.iter().sum())
+        let count = |fate: Fate| match turn::counted(fate) {
+            Some(word) => self.kernel.of_turns(word),
+            None => {
+                let cpus = self.kernel.fates.get(&(fate as u32), 0);
+                cpus.map_or(0, |c| c.iter().sum())
+            }
         };
         Fate::ALL.into_iter().map(|f| (f, count(f))).collect()
     }

@@ -11,13 +11,13 @@ use super::frame::{
     CHECK, DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, HOP_PLACE, IP, IP_LEN, KEY, L4, NOW,
     PLACE, PROTO, PSEUDO, SUM, answer, helper, note, xdp,
 };
-use super::parse::{Exits, fold, headers};
+use super::parse::{Exits, fold, reach};
 use super::send::{
-    ADDRESSES, ETHERNET_HEADER, IPV4, WRITTEN, addresses, ipv4, one_less, translates,
+    ADDRESSES, ETHERNET_HEADER, WRITTEN, addresses, ipv4, one_less, put_ipv4, translates,
 };
 use super::sum::{put, store};
 use super::take::take;
-use super::{CONTEXT, PATH, Secrets, clear, count_fate, send, sum, turn};
+use super::{CONTEXT, PATH, Secrets, fine, send, sum, turn};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{EARLY, Fate, Hook, TRANSLATE, at};
 
@@ -25,18 +25,18 @@ pub(super) fn early(secrets: &Secrets) -> Asm {
     let mut a = Asm::new();
     let (hold, other, pass) = (a.label(), a.label(), a.label());
     a.mov(CONTEXT, Reg::R1);
-    clear(&mut a);
+    fine(&mut a);
     read(&mut a, pass);
     find(&mut a, secrets, (Front::Xdp, Hook::Ingress), pass);
     take(&mut a, hold, Some(other));
     on(&mut a);
 
     a.bind(hold);
-    turn::end(&mut a);
+    turn::end(&mut a, None);
     write_note(&mut a, secrets, pass);
     a.jump(pass);
     a.bind(other);
-    turn::end(&mut a);
+    turn::end(&mut a, None);
     a.bind(pass);
     a.mov(Reg::R0, answer::XDP_PASS);
     a.exit();
@@ -56,7 +56,6 @@ pub(super) fn read(a: &mut Asm, pass: Label) {
     a.jump_if(Cond::Eq, Reg::R8, ETH_P_IP, ours);
     a.jump_if(Cond::Ne, Reg::R8, ETH_P_IPV6, pass);
     a.bind(ours);
-    headers(a, &exits);
 }
 
 /// Looks up the next hop of the packet's path; goes to `pass` when the kernel is needed on the
@@ -139,7 +138,9 @@ fn on(a: &mut Asm) {
     a.load(Size::B, R::R1, R::R10, KEY + 5);
     a.jump_if(Cond::Ne, R::R1, 4, v6);
     ipv4(a);
-    put(a, Front::Xdp, &[ADDRESSES, IPV4].concat(), WRITTEN, far);
+    reach(a, Front::Xdp, 0.into(), WRITTEN, far);
+    put(a, ADDRESSES);
+    put_ipv4(a);
     a.jump(transport);
     a.bind(far);
     send::address(a);
@@ -153,10 +154,8 @@ fn on(a: &mut Asm) {
     a.bind(transport);
     translate(a);
     store_transport(a);
-    a.store(Size::W, R::R10, DOUBT, Fate::Early as i32);
-    count_fate(a);
     a.load(Size::W, R::R9, PATH, at::DEV);
-    turn::end(a);
+    turn::end(a, Some(Fate::Early));
     a.mov(R::R1, R::R9);
     a.mov(R::R2, 0);
     a.call(helper::REDIRECT);
@@ -214,8 +213,7 @@ fn store_transport(a: &mut Asm) {
 
 /// What only our own programs know.
 pub(super) fn secret(secrets: &Secrets) -> [i32; 2] {
-    let [first, second, ..] = secrets.sent_on;
-    [first as i32, second as i32]
+    secrets.sent_on.map(|word| word as i32)
 }
 
 /// Notes before the frame whose it is and why it goes up; the packet's number is at

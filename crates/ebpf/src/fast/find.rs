@@ -1,43 +1,29 @@
 //! Whose a packet is.
 
-use super::frame::{DIR, EPOCH, Front, INDEX, KEY, PLACE, helper};
-use super::{CONTEXT, GATE, PATH, Secrets, early, leave, look_up, send, sum, turn, word};
+use super::frame::{
+    BUCKET_AT, BUCKET_PLACE, DIR, EPOCH, Front, KEY, LAST_BUCKET, PLACE, PROTO, TAG, helper,
+};
+use super::parse::{Exits, headers};
+use super::{CONTEXT, GATE, PATH, Secrets, early, globals, leave, look_up, send, sum, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{
-    BUCKET, FLOWS, Fate, GATES, GLOBALS, HASH, Hook, MIX_FACTOR, MIX_INDEX, MIX_TAG, gate, global,
-    slot,
+    BUCKET, FLOWS, Fate, GATES, HASH, Hook, MIX_FACTOR, MIX_INDEX, MIX_TAG, gate, global, tag_mask,
+    whose_bits,
 };
 use crate::stop::{self, EARLY_STOPS, STOPS};
 
-/// Begins a turn and finds the packet's connection. What this host sends has a checksum that
-/// nobody need verify, and is dropped by no program.
+/// Begins a turn, reads the packet, of whose Ethernet type R8 is, and finds its connection;
+/// goes `up` with all others. What this host sends has a checksum that nobody need verify, and is
+/// dropped by no program.
 pub(super) fn find(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook), up: Label) {
-    use Reg as R;
     let (none, stranger, unknown, found) = (a.label(), a.label(), a.label(), a.label());
-    a.load(Size::W, R::R1, CONTEXT, front.device());
-    a.store(Size::W, R::R10, KEY, R::R1);
-    a.store(Size::B, R::R10, KEY + 6, hook as i32);
+    let exits = Exits::new(a, front);
     turn::begin(a, none);
-    a.store(Size::W, R::R10, INDEX, 0);
-    look_up(a, &GLOBALS, INDEX);
-    a.jump_if(Cond::Eq, R::R0, 0, unknown);
-    a.load(Size::D, R::R1, R::R0, word(global::EPOCH));
-    a.store(Size::D, R::R10, EPOCH, R::R1);
-    a.load(Size::D, R::R9, R::R0, word(global::LAST_BUCKET));
-    bucket(a, secrets, unknown);
+    headers(a, &exits, |a| fetch(a, secrets, (front, hook), unknown));
     if hook == Hook::Ingress {
         sum::note(a, front);
     }
-    whose(a, stranger);
-    look_up(a, &GATES, PLACE);
-    a.jump_if(Cond::Eq, R::R0, 0, unknown);
-    a.mov(GATE, R::R0);
-    a.load(Size::W, PATH, R::R10, DIR);
-    a.alu(Op::And, PATH, 1);
-    a.alu(Op::Lsh, PATH, 6);
-    a.alu(Op::Add, PATH, GATE);
-    a.alu(Op::Add, PATH, i32::from(word(gate::PATHS)));
-    is_its(a, stranger);
+    whose(a, secrets.places, stranger);
     match (front, hook) {
         (Front::Tcx, Hook::Ingress) => send::verify(a),
         (Front::Tcx, Hook::Egress) => {}
@@ -48,15 +34,21 @@ pub(super) fn find(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook),
     }
     a.jump(found);
     a.bind(stranger);
+    turn::end(a, None);
     if hook == Hook::Ingress {
-        turn::end(a);
         stop(a, front, none);
-    } else {
-        turn::end(a);
     }
     a.jump(none);
+    for (label, fate) in [
+        (exits.unusual, Fate::Unusual),
+        (exits.fragment, Fate::Fragment),
+    ] {
+        a.bind(label);
+        turn::end(a, None);
+        leave(a, fate, up);
+    }
     a.bind(unknown);
-    turn::end(a);
+    turn::end(a, None);
     a.bind(none);
     leave(a, Fate::Unknown, up);
     a.bind(found);
@@ -78,13 +70,51 @@ fn stop(a: &mut Asm, front: Front, none: Label) {
     a.call(helper::TAIL_CALL);
 }
 
-/// Where the index has whom [`bucket`] looks for, and by which tag.
-const BUCKET_AT: Reg = Reg::R7;
-const TAG: Reg = Reg::R8;
+/// Completes the key and has its bucket in the index fetched, which of many flows no cache has:
+/// nobody waits for it before [`whose`].
+fn fetch(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook), unknown: Label) {
+    use Reg as R;
+    let places = secrets.places;
+    a.load(Size::W, R::R1, CONTEXT, front.device());
+    a.store(Size::W, R::R10, KEY, R::R1);
+    a.load(Size::W, R::R1, R::R10, PROTO);
+    if cfg!(target_endian = "big") {
+        a.alu(Op::Lsh, R::R1, 24);
+    }
+    a.load(Size::W, R::R2, R::R10, KEY + 4);
+    a.alu(Op::Or, R::R1, R::R2);
+    a.alu(Op::Or, R::R1, i32::from_ne_bytes([0, 0, hook as u8, 0]));
+    a.store(Size::W, R::R10, KEY + 4, R::R1);
+    globals(a, unknown);
+    a.load(Size::D, R::R1, R::R0, word(global::EPOCH));
+    a.store(Size::D, R::R10, EPOCH, R::R1);
+    a.load(Size::D, R::R9, R::R0, word(global::LAST_BUCKET));
+    a.store(Size::D, R::R10, LAST_BUCKET, R::R9);
+    hash(a, secrets);
+    a.mov(R::R1, R::R0);
+    a.alu(Op::Rsh, R::R1, MIX_TAG);
+    a.alu32(Op::And, R::R1, tag_mask(places) as i32);
+    a.alu32(Op::Or, R::R1, 1 << whose_bits(places));
+    a.store(Size::W, R::R10, TAG, R::R1);
+    a.alu(Op::Rsh, R::R0, MIX_INDEX);
+    a.alu(Op::And, R::R0, R::R9);
+    // Behind those of fewer buckets.
+    a.alu32(Op::Add, R::R9, 1);
+    a.alu32(Op::Add, R::R0, R::R9);
+    a.store(Size::W, R::R10, BUCKET_PLACE, R::R0);
+    bucket(a, unknown);
+    a.load(Size::D, R::R1, R::R0, 0);
+}
 
-/// Finds the key's bucket in the index, whose last bucket's number is in R9. The first load
-/// has it fetched while the packet is summed up: of many flows no cache has it.
-fn bucket(a: &mut Asm, secrets: &Secrets, unknown: Label) {
+/// R0, and on the stack: the bucket at [`BUCKET_PLACE`].
+fn bucket(a: &mut Asm, none: Label) {
+    look_up(a, &FLOWS, BUCKET_PLACE);
+    a.jump_if(Cond::Eq, Reg::R0, 0, none);
+    a.store(Size::D, Reg::R10, BUCKET_AT, Reg::R0);
+}
+
+/// R0: the key's sum; see [`crate::layout::mix`].
+fn hash(a: &mut Asm, secrets: &Secrets) {
     use Reg as R;
     let v4 = a.label();
     let product = |a: &mut Asm, i: usize| {
@@ -110,50 +140,58 @@ fn bucket(a: &mut Asm, secrets: &Secrets, unknown: Label) {
     a.alu(Op::Xor, R::R0, R::R1);
     a.constant(R::R1, MIX_FACTOR);
     a.alu(Op::Mul, R::R0, R::R1);
-    a.mov(TAG, R::R0);
-    a.alu(Op::Rsh, TAG, MIX_TAG);
-    a.alu(Op::Or, TAG, 1);
-    a.alu(Op::Rsh, R::R0, MIX_INDEX);
-    a.alu(Op::And, R::R0, R::R9);
-    a.store(Size::W, R::R10, INDEX, R::R0);
-    look_up(a, &FLOWS, INDEX);
-    a.jump_if(Cond::Eq, R::R0, 0, unknown);
-    a.mov(BUCKET_AT, R::R0);
-    a.load(Size::D, R::R1, BUCKET_AT, 0);
 }
 
-/// Looks through the bucket: [`PLACE`] and [`DIR`] become whose the packet probably is.
-fn whose(a: &mut Asm, stranger: Label) {
+/// Looks for the packet's flow in its buckets; [`PLACE`] and [`DIR`] become whose it is.
+fn whose(a: &mut Asm, places: u32, stranger: Label) {
     use Reg as R;
-    let found = a.label();
-    let slots = [(); BUCKET].map(|()| a.label());
-    for (i, there) in slots.into_iter().enumerate() {
-        a.load(Size::W, R::R1, BUCKET_AT, word(i) + slot::TAG);
-        a.jump_if32(Cond::Eq, R::R1, TAG, there);
+    let (again, other, found) = (a.label(), a.label(), a.label());
+    // R9: the second bucket.
+    a.mov(R::R9, 0);
+    a.bind(again);
+    a.load(Size::D, R::R3, R::R10, BUCKET_AT);
+    a.load(Size::W, R::R2, R::R10, TAG);
+    for slot in 0..BUCKET as i16 {
+        a.load(Size::W, R::R1, R::R3, 4 * slot);
+        a.alu32(Op::Xor, R::R1, R::R2);
+        a.jump_if(Cond::Lt, R::R1, 1 << whose_bits(places), found);
     }
-    a.jump(stranger);
-    for (i, there) in slots.into_iter().enumerate() {
-        a.bind(there);
-        a.load(Size::W, R::R1, BUCKET_AT, word(i) + slot::WHOSE);
-        a.jump(found);
-    }
+    a.bind(other);
+    a.jump_if(Cond::Ne, R::R9, 0, stranger);
+    a.load(Size::D, R::R1, R::R10, LAST_BUCKET);
+    a.jump_if(Cond::Sge, R::R1, 0, stranger);
+    a.mov(R::R9, 1);
+    a.load(Size::W, R::R1, R::R10, BUCKET_PLACE);
+    a.alu(Op::Xor, R::R1, 1);
+    a.store(Size::W, R::R10, BUCKET_PLACE, R::R1);
+    bucket(a, stranger);
+    a.jump(again);
     a.bind(found);
     a.mov(R::R2, R::R1);
     a.alu(Op::Rsh, R::R1, 1);
     a.store(Size::W, R::R10, PLACE, R::R1);
     a.alu(Op::And, R::R2, 1);
     a.store(Size::W, R::R10, DIR, R::R2);
+    look_up(a, &GATES, PLACE);
+    a.jump_if(Cond::Eq, R::R0, 0, other);
+    a.mov(GATE, R::R0);
+    a.load(Size::W, PATH, R::R10, DIR);
+    a.alu(Op::And, PATH, 1);
+    a.alu(Op::Lsh, PATH, 6);
+    a.alu(Op::Add, PATH, GATE);
+    a.alu(Op::Add, PATH, i32::from(word(gate::PATHS)));
+    is_its(a, other);
 }
 
-/// Goes to `stranger` when the path is another flow's.
-fn is_its(a: &mut Asm, stranger: Label) {
+/// Goes to `other` when the path is another flow's.
+fn is_its(a: &mut Asm, other: Label) {
     use Reg as R;
     for at in (0..40).step_by(8) {
         a.load(Size::D, R::R1, PATH, at);
         a.load(Size::D, R::R2, R::R10, KEY + at);
-        a.jump_if(Cond::Ne, R::R1, R::R2, stranger);
+        a.jump_if(Cond::Ne, R::R1, R::R2, other);
     }
     a.load(Size::W, R::R1, PATH, 40);
     a.load(Size::W, R::R2, R::R10, KEY + 40);
-    a.jump_if(Cond::Ne, R::R1, R::R2, stranger);
+    a.jump_if(Cond::Ne, R::R1, R::R2, other);
 }

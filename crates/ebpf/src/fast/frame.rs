@@ -52,6 +52,12 @@ pub(crate) const NEIGHBOUR: i16 = -304;
 /// Ethernet addresses to and from the next hop, and its place.
 pub(crate) const HOP: i16 = -320;
 pub(crate) const HOP_PLACE: i16 = HOP + 12;
+/// Where the flow may be in the index: pointer to the bucket, its place, the tag there, and
+/// [`crate::layout::global::LAST_BUCKET`].
+pub(crate) const BUCKET_AT: i16 = -328;
+pub(crate) const TAG: i16 = -332;
+pub(crate) const BUCKET_PLACE: i16 = -336;
+pub(crate) const LAST_BUCKET: i16 = -344;
 
 /// Where a program looks at frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,13 +6,12 @@
 //! is this host's own, whose they are.
 
 use super::find::find;
-use super::frame::{ETHERNET, Front, INDEX, answer, helper, skb};
+use super::frame::{ETHERNET, Front, answer, helper, skb};
 use super::parse::source_is;
 use super::send::{self, ETHERNET_HEADER};
 use super::take::take;
 use super::{
-    CONTEXT, GLOBALS, Secrets, clear, count_fate, door, headers, look_up, mark_known, ours, turn,
-    waits, word,
+    CONTEXT, Secrets, count_fate, door, fine, globals, leave, mark_known, ours, turn, waits, word,
 };
 use crate::asm::{Asm, Cond, Label, Reg, Size};
 use crate::layout::{Fate, Hook, global};
@@ -26,17 +25,18 @@ pub(super) fn egress(secrets: &Secrets) -> Asm {
     a.mov(CONTEXT, Reg::R1);
     sent_on(&mut a, secrets, own);
     a.bind(own);
-    clear(&mut a);
+    fine(&mut a);
     waits(&mut a, next);
     let exits = ours(&mut a, next);
     exits.load(&mut a, 0, ETHERNET, ETHERNET_HEADER);
-    headers(&mut a, &exits, up);
     find(&mut a, secrets, (Front::Tcx, Hook::Egress), up);
     take(&mut a, hold, None);
     send::pass(&mut a, Hook::Egress, Fate::Sent);
 
+    a.bind(exits.unusual);
+    leave(&mut a, Fate::Unusual, up);
     a.bind(hold);
-    turn::end(&mut a);
+    turn::end(&mut a, None);
     mark_known(&mut a, secrets, SOURCE);
     a.bind(up);
     count_fate(&mut a);
@@ -89,9 +89,7 @@ pub(super) fn let_in(a: &mut Asm) {
 /// Adds one to a word of the globals.
 fn count(a: &mut Asm, which: usize) {
     let none = a.label();
-    a.store(Size::W, Reg::R10, INDEX, 0);
-    look_up(a, &GLOBALS, INDEX);
-    a.jump_if(Cond::Eq, Reg::R0, 0, none);
+    globals(a, none);
     a.mov(Reg::R1, 1);
     a.fetch_add(Reg::R0, word(which), Reg::R1);
     a.bind(none);

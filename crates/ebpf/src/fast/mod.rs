@@ -33,8 +33,9 @@ use tidegate_conntrack::Dir;
 
 use self::find::find;
 pub use self::frame::Front;
-use self::frame::{DIR, DOUBT, ETHERNET, INDEX, KEY, NOW, PLACE, TTL, answer, helper, note, skb};
+use self::frame::{DIR, DOUBT, ETHERNET, INDEX, PLACE, answer, helper, note, skb};
 pub(crate) use self::frame::{ETH_P_IP, ETH_P_IPV6};
+use self::parse::Exits;
 use self::take::take;
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{DOORS, FATES, Fate, GLOBALS, HASH, Hook, MAPS, global};
@@ -58,9 +59,11 @@ pub struct Secrets {
     /// known; see [`known`]. It is this host's own in such a frame, so nothing is lost.
     pub known: [u8; 2],
     /// Note on packets that the fast path has sent on.
-    pub sent_on: [u32; 4],
+    pub sent_on: [u32; 2],
     /// Of the hash of flows.
     pub hash: [u64; HASH],
+    /// For how many connections there are places, which says how the index of flows is laid out.
+    pub places: u32,
 }
 
 /// `PACKET_OTHERHOST`: frames for somebody else, which nobody here looks at.
@@ -110,12 +113,19 @@ pub(crate) fn look_up(a: &mut Asm, map: &'static Map, key: i16) {
     a.call(helper::MAP_LOOKUP);
 }
 
+/// R0: what is the same for all packets; goes to `none` without it, which does not happen.
+pub(crate) fn globals(a: &mut Asm, none: Label) {
+    a.store(Size::W, Reg::R10, INDEX, 0);
+    look_up(a, &GLOBALS, INDEX);
+    a.jump_if(Cond::Eq, Reg::R0, 0, none);
+}
+
 fn ingress(secrets: &Secrets) -> Asm {
     let mut a = Asm::new();
     let (next, up, hold, noted) = (a.label(), a.label(), a.label(), a.label());
     let let_in = a.label();
     a.mov(CONTEXT, Reg::R1);
-    clear(&mut a);
+    fine(&mut a);
     waits(&mut a, next);
     judged(&mut a, secrets, noted);
     read(&mut a, secrets, (next, let_in), up);
@@ -124,7 +134,7 @@ fn ingress(secrets: &Secrets) -> Asm {
     send::on(&mut a, secrets);
 
     a.bind(hold);
-    turn::end(&mut a);
+    turn::end(&mut a, None);
     a.bind(noted);
     mark_known(&mut a, secrets, 0);
     a.bind(up);
@@ -141,20 +151,9 @@ const fn word(n: usize) -> i16 {
     n as i16 * 8
 }
 
-/// The verifier wants no byte of the stack to be read that was not written.
-fn clear(a: &mut Asm) {
-    for at in (NOW..TTL + 4).step_by(8) {
-        a.store(Size::D, Reg::R10, at, 0);
-    }
-    for at in (KEY..0).step_by(8) {
-        a.store(Size::D, Reg::R10, at, 0);
-    }
-}
-
 /// Goes to `next` while those behind are to do the work: a predecessor's.
 fn waits(a: &mut Asm, next: Label) {
-    look_up(a, &GLOBALS, INDEX);
-    a.jump_if(Cond::Eq, Reg::R0, 0, next);
+    globals(a, next);
     a.load(Size::D, Reg::R1, Reg::R0, word(global::WAITS));
     a.jump_if(Cond::Ne, Reg::R1, 0, next);
 }
@@ -191,16 +190,17 @@ fn read(a: &mut Asm, secrets: &Secrets, (next, let_in): (Label, Label), up: Labe
     let exits = ours(a, next);
     parse::source_is(a, secrets.injected, let_in, &exits);
     a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
-    let for_us = a.label();
-    a.jump_if(Cond::Eq, R::R1, 0, for_us);
+    let read = a.label();
+    a.jump_if(Cond::Eq, R::R1, 0, read);
     a.jump_if(Cond::Ge, R::R1, OTHER_HOST, next);
     leave(a, Fate::NotOurs, up);
-    a.bind(for_us);
-    headers(a, &exits, up);
+    a.bind(exits.unusual);
+    leave(a, Fate::Unusual, up);
+    a.bind(read);
 }
 
 /// Goes to `next` with what is neither IPv4 nor IPv6, or bears a tag. R8: the Ethernet type.
-fn ours(a: &mut Asm, next: Label) -> parse::Exits {
+fn ours(a: &mut Asm, next: Label) -> Exits {
     use Reg as R;
     let ours = a.label();
     a.load(Size::W, R::R8, CONTEXT, skb::PROTOCOL);
@@ -209,26 +209,12 @@ fn ours(a: &mut Asm, next: Label) -> parse::Exits {
     a.jump_if(Cond::Eq, R::R8, ETH_P_IP, ours);
     a.jump_if(Cond::Ne, R::R8, ETH_P_IPV6, next);
     a.bind(ours);
-    parse::Exits {
-        front: Front::Tcx,
-        unusual: a.label(),
-        fragment: a.label(),
-    }
+    Exits::new(a, Front::Tcx)
 }
 
-/// Reads the headers; what is not plain goes `up`.
-fn headers(a: &mut Asm, exits: &parse::Exits, up: Label) {
-    let done = a.label();
-    parse::headers(a, exits);
-    a.jump(done);
-    for (label, fate) in [
-        (exits.unusual, Fate::Unusual),
-        (exits.fragment, Fate::Fragment),
-    ] {
-        a.bind(label);
-        leave(a, fate, up);
-    }
-    a.bind(done);
+/// Nothing is wrong with the packet so far.
+fn fine(a: &mut Asm) {
+    a.store(Size::W, Reg::R10, DOUBT, 0);
 }
 
 /// Notes why the packet goes up, and goes.

@@ -61,6 +61,14 @@ pub(crate) fn pieces(at: i16, len: i32) -> impl Iterator<Item = (i16, Size)> {
 const SHORTEST: i32 = 60;
 
 impl Exits {
+    pub(super) fn new(a: &mut Asm, front: Front) -> Self {
+        Exits {
+            front,
+            unusual: a.label(),
+            fragment: a.label(),
+        }
+    }
+
     /// Copies a piece of the frame, from its first 256 bytes, to the stack; where it is not,
     /// the frame is unusual.
     pub(super) fn load(&self, a: &mut Asm, offset: impl Into<Src>, to: i16, len: i32) {
@@ -105,8 +113,9 @@ impl Exits {
     }
 }
 
-/// Reads all headers; R8 is the Ethernet type, of IPv4 or IPv6.
-pub(super) fn headers(a: &mut Asm, exits: &Exits) {
+/// Reads all headers; R8 is the Ethernet type, of IPv4 or IPv6. Once the packet's flow is known,
+/// `known` has it looked for, while everything else is looked at.
+pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) {
     let (v6, read) = (a.label(), a.label());
     a.jump_if(Cond::Ne, Reg::R8, ETH_P_IP, v6);
     ipv4(a, exits);
@@ -114,31 +123,27 @@ pub(super) fn headers(a: &mut Asm, exits: &Exits) {
     a.bind(v6);
     ipv6(a, exits);
     a.bind(read);
+    ports(a, exits);
+    known(a);
+    let (v6, fine) = (a.label(), a.label());
+    length(a, exits);
+    a.load(Size::B, Reg::R1, Reg::R10, KEY + 5);
+    a.jump_if(Cond::Ne, Reg::R1, 4, v6);
+    check_ipv4(a, exits);
+    a.jump(fine);
+    a.bind(v6);
+    check_ipv6(a);
+    a.bind(fine);
     transport(a, exits);
 }
 
-/// Reads an IPv4 header: key, length and doubts.
+/// Reads an IPv4 header: addresses, protocol, and length in R7.
 fn ipv4(a: &mut Asm, exits: &Exits) {
     use Reg as R;
-    let whole = a.label();
+    let (told, whole) = (a.label(), a.label());
     exits.load(a, 14, IP, 20);
     a.load(Size::B, R::R1, R::R10, IP);
     a.jump_if(Cond::Ne, R::R1, 0x45, exits.unusual);
-    a.load(Size::B, R::R1, R::R10, IP + 1);
-    a.store(Size::W, R::R10, TOS, R::R1);
-    a.load(Size::B, R::R1, R::R10, IP + 8);
-    a.store(Size::W, R::R10, TTL, R::R1);
-    a.load(Size::H, R::R7, R::R10, IP + 2);
-    a.swap(R::R7, 16);
-    let told = a.label();
-    a.jump_if(Cond::Ne, R::R7, 0, told);
-    too_long_to_tell(a, exits);
-    a.bind(told);
-    a.jump_if(Cond::Lt, R::R7, 20, exits.unusual);
-    a.store(Size::W, R::R10, IP_LEN, 20);
-    length(a, exits);
-    header_sum(a);
-    a.jump_if(Cond::Ne, R::R1, 0xffff, exits.unusual);
     // Later fragments have no ports; first ones belong to their flow.
     a.load(Size::H, R::R1, R::R10, IP + 6);
     a.swap(R::R1, 16);
@@ -149,16 +154,40 @@ fn ipv4(a: &mut Asm, exits: &Exits) {
     a.jump_if(Cond::Eq, R::R1, 0, whole);
     doubt(a, Fate::Fragment);
     a.bind(whole);
+    a.load(Size::H, R::R7, R::R10, IP + 2);
+    a.swap(R::R7, 16);
+    a.jump_if(Cond::Ne, R::R7, 0, told);
+    too_long_to_tell(a, exits);
+    a.bind(told);
+    a.jump_if(Cond::Lt, R::R7, 20, exits.unusual);
+    a.store(Size::W, R::R10, IP_LEN, 20);
     for (from, to) in [(IP + 12, KEY + 8), (IP + 16, KEY + 24)] {
         a.load(Size::W, R::R1, R::R10, from);
-        a.store(Size::W, R::R10, to, R::R1);
-        for rest in [4, 8, 12] {
-            a.store(Size::W, R::R10, to + rest, 0);
+        if cfg!(target_endian = "big") {
+            a.alu(Op::Lsh, R::R1, 32);
         }
+        a.store(Size::D, R::R10, to, R::R1);
+        a.store(Size::D, R::R10, to + 8, 0);
     }
     a.load(Size::B, R::R1, R::R10, IP + 9);
     a.store(Size::W, R::R10, PROTO, R::R1);
-    a.store(Size::B, R::R10, KEY + 5, 4);
+    a.store(Size::W, R::R10, KEY + 4, family(4));
+}
+
+/// A family in the second word of a key.
+fn family(version: u8) -> i32 {
+    i32::from_ne_bytes([0, version, 0, 0])
+}
+
+/// The rest of it: its sum, and what may change.
+fn check_ipv4(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    a.load(Size::B, R::R1, R::R10, IP + 1);
+    a.store(Size::W, R::R10, TOS, R::R1);
+    a.load(Size::B, R::R1, R::R10, IP + 8);
+    a.store(Size::W, R::R10, TTL, R::R1);
+    header_sum(a);
+    a.jump_if(Cond::Ne, R::R1, 0xffff, exits.unusual);
     pseudo_sum(a, IP + 12, 2);
 }
 
@@ -193,20 +222,13 @@ pub(super) fn fold(a: &mut Asm, sum: Reg, spare: Reg) {
     }
 }
 
-/// Reads an IPv6 header.
+/// Reads an IPv6 header: addresses, protocol, and length in R7.
 fn ipv6(a: &mut Asm, exits: &Exits) {
     use Reg as R;
     exits.load(a, 14, IP, 40);
-    a.load(Size::H, R::R1, R::R10, IP);
-    a.swap(R::R1, 16);
-    a.mov(R::R2, R::R1);
-    a.alu(Op::Rsh, R::R2, 12);
-    a.jump_if(Cond::Ne, R::R2, 6, exits.unusual);
+    a.load(Size::B, R::R1, R::R10, IP);
     a.alu(Op::Rsh, R::R1, 4);
-    a.alu(Op::And, R::R1, 0xff);
-    a.store(Size::W, R::R10, TOS, R::R1);
-    a.load(Size::B, R::R1, R::R10, IP + 7);
-    a.store(Size::W, R::R10, TTL, R::R1);
+    a.jump_if(Cond::Ne, R::R1, 6, exits.unusual);
     a.load(Size::H, R::R7, R::R10, IP + 4);
     a.swap(R::R7, 16);
     a.alu(Op::Add, R::R7, 40);
@@ -217,12 +239,23 @@ fn ipv6(a: &mut Asm, exits: &Exits) {
     a.jump_if(Cond::Ne, R::R7, 40, told);
     jumbo(a, exits);
     a.bind(told);
-    length(a, exits);
     for word in 0..8 {
         a.load(Size::W, R::R1, R::R10, IP + 8 + word * 4);
         a.store(Size::W, R::R10, KEY + 8 + word * 4, R::R1);
     }
-    a.store(Size::B, R::R10, KEY + 5, 6);
+    a.store(Size::W, R::R10, KEY + 4, family(6));
+}
+
+/// The rest of it: what may change.
+fn check_ipv6(a: &mut Asm) {
+    use Reg as R;
+    a.load(Size::H, R::R1, R::R10, IP);
+    a.swap(R::R1, 16);
+    a.alu(Op::Rsh, R::R1, 4);
+    a.alu(Op::And, R::R1, 0xff);
+    a.store(Size::W, R::R10, TOS, R::R1);
+    a.load(Size::B, R::R1, R::R10, IP + 7);
+    a.store(Size::W, R::R10, TTL, R::R1);
     pseudo_sum(a, IP + 8, 8);
 }
 
@@ -280,36 +313,45 @@ fn doubt(a: &mut Asm, fate: Fate) {
     a.store(Size::W, Reg::R10, DOUBT, fate as i32);
 }
 
-/// Reads the transport header; the network header has been read.
-fn transport(a: &mut Asm, exits: &Exits) {
+/// Reads the transport header's first bytes, which begin in the frame where R8 says then.
+fn ports(a: &mut Asm, exits: &Exits) {
     use Reg as R;
-    let (tcp, udp, done) = (a.label(), a.label(), a.label());
-    a.load(Size::W, R::R1, R::R10, LEN);
-    a.store(Size::W, R::R10, LONGEST, R::R1);
-    // R7: bytes of transport header and payload. R8: where they are in the frame.
+    let (tcp, udp, read) = (a.label(), a.label(), a.label());
     a.load(Size::W, R::R8, R::R10, IP_LEN);
-    a.mov(R::R7, R::R1);
-    a.alu(Op::Sub, R::R7, R::R8);
     a.alu(Op::Add, R::R8, 14);
     a.load(Size::W, R::R1, R::R10, PROTO);
-    a.store(Size::B, R::R10, KEY + 4, R::R1);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), tcp);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::UDP), udp);
     a.jump(exits.unusual);
-
     a.bind(udp);
-    a.jump_if(Cond::Slt, R::R7, 8, exits.unusual);
     exits.load(a, R::R8, L4, 8);
-    read_udp(a, exits);
-    a.jump(done);
-
+    a.jump(read);
     a.bind(tcp);
-    a.jump_if(Cond::Slt, R::R7, 20, exits.unusual);
     exits.load(a, R::R8, L4, 20);
-    read_tcp(a, exits);
-    a.bind(done);
+    a.bind(read);
     a.load(Size::W, R::R1, R::R10, L4);
     a.store(Size::W, R::R10, KEY + 40, R::R1);
+}
+
+/// Looks at the transport header; the network header has been looked at.
+fn transport(a: &mut Asm, exits: &Exits) {
+    use Reg as R;
+    let (udp, done) = (a.label(), a.label());
+    a.load(Size::W, R::R1, R::R10, LEN);
+    a.store(Size::W, R::R10, LONGEST, R::R1);
+    // R7: bytes of transport header and payload.
+    a.load(Size::W, R::R2, R::R10, IP_LEN);
+    a.mov(R::R7, R::R1);
+    a.alu(Op::Sub, R::R7, R::R2);
+    a.load(Size::W, R::R1, R::R10, PROTO);
+    a.jump_if(Cond::Ne, R::R1, i32::from(proto::TCP), udp);
+    a.jump_if(Cond::Slt, R::R7, 20, exits.unusual);
+    read_tcp(a, exits);
+    a.jump(done);
+    a.bind(udp);
+    a.jump_if(Cond::Slt, R::R7, 8, exits.unusual);
+    read_udp(a, exits);
+    a.bind(done);
 }
 
 fn read_udp(a: &mut Asm, exits: &Exits) {

@@ -6,10 +6,10 @@ use super::frame::{
     CHECK, DOUBT, ETH_P_IP, ETHERNET, Front, HOP, HOP_PLACE, INDEX, IP, IP_LEN, NEIGHBOUR, NOW,
     PROTO, PSEUDO, SUM, answer, helper, skb,
 };
-use super::parse::{fold, header_sum};
-use super::{CONTEXT, PATH, Secrets, count_fate, look_up, stack, sum, turn, word};
+use super::parse::{fold, header_sum, reach};
+use super::{CONTEXT, PATH, Secrets, globals, look_up, stack, sum, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::layout::{Fate, GLOBALS, HOPS, Hook, OUT, TRANSLATE, at, global, hop};
+use crate::layout::{Fate, HOPS, Hook, OUT, TRANSLATE, at, global, hop};
 
 /// Flags of `bpf_skb_store_bytes` and `bpf_l4_csum_replace`.
 const RECOMPUTE: i32 = 1;
@@ -25,13 +25,10 @@ pub(super) const ETHERNET_HEADER: i32 = 14;
 type Piece = (i16, i16, Size);
 /// Ethernet addresses of the next hop.
 pub(super) const ADDRESSES: &[Piece] = &[(HOP, 0, Size::D), (HOP + 8, 8, Size::W)];
-/// All that changes in an IPv4 header: TTL, sum and addresses.
-pub(super) const IPV4: &[Piece] = &[
-    (IP + 8, 22, Size::B),
-    (IP + 10, 24, Size::H),
-    (IP + 12, 26, Size::W),
-    (IP + 16, 30, Size::W),
-];
+/// What changes in an IPv4 header that is forwarded: TTL and sum.
+const HOPS_LEFT: &[Piece] = &[(IP + 8, 22, Size::B), (IP + 10, 24, Size::H)];
+/// And what translations change.
+const TRANSLATED: &[Piece] = &[(IP + 12, 26, Size::W), (IP + 16, 30, Size::W)];
 /// So many bytes of the frame they are in.
 pub(super) const WRITTEN: i32 = ETHERNET_HEADER + 20;
 
@@ -72,9 +69,7 @@ pub(super) fn verify(a: &mut Asm) {
 
 /// Goes to `fine` when checksums do not count.
 pub(super) fn counts(a: &mut Asm, fine: Label) {
-    a.store(Size::W, Reg::R10, INDEX, 0);
-    look_up(a, &GLOBALS, INDEX);
-    a.jump_if(Cond::Eq, Reg::R0, 0, fine);
+    globals(a, fine);
     a.load(Size::D, Reg::R1, Reg::R0, word(global::VERIFY));
     a.jump_if(Cond::Eq, Reg::R1, 0, fine);
 }
@@ -136,8 +131,6 @@ pub(super) fn on(a: &mut Asm, secrets: &Secrets) {
     address_known(a);
     network(a, Hook::Ingress, true);
     translate(a);
-    a.store(Size::W, R::R10, DOUBT, Fate::Forwarded as i32);
-    count_fate(a);
     for (i, word) in secrets.sent_on.into_iter().enumerate() {
         a.mov(R::R1, word as i32);
         a.store(Size::W, CONTEXT, skb::CB + 4 * i as i16, R::R1);
@@ -155,9 +148,7 @@ pub(super) fn pass(a: &mut Asm, hook: Hook, fate: Fate) {
     network(a, hook, false);
     translate(a);
     a.bind(done);
-    turn::end(a);
-    a.store(Size::W, R::R10, DOUBT, fate as i32);
-    count_fate(a);
+    turn::end(a, Some(fate));
     a.mov(R::R0, answer::PASS);
     a.exit();
 }
@@ -168,7 +159,7 @@ fn redirect(a: &mut Asm) {
     let (v6, known, ask) = (a.label(), a.label(), a.label());
     a.jump_if(Cond::Eq, R::R9, 0, ask);
     a.load(Size::W, R::R9, PATH, at::DEV);
-    turn::end(a);
+    turn::end(a, Some(Fate::Forwarded));
     a.mov(R::R1, R::R9);
     a.mov(R::R2, 0);
     a.call(helper::REDIRECT);
@@ -186,7 +177,7 @@ fn redirect(a: &mut Asm) {
         a.store(Size::W, R::R10, NEIGHBOUR + 4 + at, R::R1);
     }
     a.load(Size::W, R::R9, PATH, at::DEV);
-    turn::end(a);
+    turn::end(a, Some(Fate::Forwarded));
     a.mov(R::R1, R::R9);
     stack(a, R::R2, NEIGHBOUR);
     a.mov(R::R3, 20);
@@ -207,10 +198,11 @@ fn network(a: &mut Asm, hook: Hook, out: bool) {
     // keeps what it sends, and of a program that writes to memory itself the kernel copies
     // every such frame's headers first.
     if hook == Hook::Ingress {
-        sum::put(a, Front::Tcx, IPV4, WRITTEN, far);
+        reach(a, Front::Tcx, 0.into(), WRITTEN, far);
+        put_ipv4(a);
         if out {
             a.jump_if(Cond::Eq, R::R9, 0, done);
-            sum::put(a, Front::Tcx, ADDRESSES, WRITTEN, far);
+            sum::put(a, ADDRESSES);
         }
         a.jump(done);
         a.bind(far);
@@ -237,6 +229,15 @@ fn known_address(a: &mut Asm) {
     a.jump_if(Cond::Eq, Reg::R9, 0, unknown);
     address(a);
     a.bind(unknown);
+}
+
+/// What has changed in the IPv4 header into the frame at R2. Uses R1 and R3.
+pub(super) fn put_ipv4(a: &mut Asm) {
+    let same = a.label();
+    sum::put(a, HOPS_LEFT);
+    translates(a, same);
+    sum::put(a, TRANSLATED);
+    a.bind(same);
 }
 
 /// The IPv4 header on the stack as it is to be.

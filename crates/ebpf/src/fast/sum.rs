@@ -13,11 +13,13 @@ const SHORT: i32 = 64;
 
 /// Notes the packet's sum at [`SUM`] when it is short. Uses R0 to R5.
 pub(super) fn note(a: &mut Asm, front: Front) {
-    let long = a.label();
-    a.store(Size::W, Reg::R10, SUM, 0);
+    let (long, done) = (a.label(), a.label());
     short(a, front, long);
-    a.store(Size::W, Reg::R10, SUM, Reg::R0);
+    a.jump(done);
     a.bind(long);
+    a.mov(Reg::R0, 0);
+    a.bind(done);
+    a.store(Size::W, Reg::R10, SUM, Reg::R0);
 }
 
 /// R0: the folded sum over pseudo-header, transport header and payload; goes to `long` when
@@ -106,10 +108,8 @@ pub(super) fn up(a: &mut Asm, load: i32, bad: Label) {
     fold(a, R::R0, R::R1);
 }
 
-/// Writes pieces of the stack to the frame, each to its place there, from whose beginning they
-/// reach `len` bytes; goes to `far` where the program cannot write itself.
-pub(super) fn put(a: &mut Asm, front: Front, pieces: &[(i16, i16, Size)], len: i32, far: Label) {
-    reach(a, front, 0.into(), len, far);
+/// Writes pieces of the stack to the frame at R2, each to its place there. Uses R3.
+pub(super) fn put(a: &mut Asm, pieces: &[(i16, i16, Size)]) {
     for (from, to, size) in pieces {
         a.load(*size, Reg::R3, Reg::R10, *from);
         a.store(*size, Reg::R2, *to, Reg::R3);

@@ -10,7 +10,7 @@
 use super::frame::{INDEX, NOW, TURN, helper};
 use super::look_up;
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::layout::{TURNS, turn};
+use crate::layout::{Fate, TURNS, turn};
 
 const fn word(n: usize) -> i16 {
     n as i16 * 8
@@ -53,8 +53,9 @@ pub(super) fn ordered(a: &mut Asm) {
     }
 }
 
-/// Ends the turn, after everything before. Uses R1 and R2.
-pub(super) fn end(a: &mut Asm) {
+/// Ends the turn, after everything before, and counts what became of the packet if it has gone
+/// on from here. Uses R1 and R2.
+pub(super) fn end(a: &mut Asm, fate: Option<Fate>) {
     use Reg as R;
     a.load(Size::D, R::R2, R::R10, TURN);
     if cfg!(target_arch = "x86_64") {
@@ -65,5 +66,10 @@ pub(super) fn end(a: &mut Asm) {
     } else {
         a.mov(R::R1, 1);
         a.fetch_add(R::R2, word(turn::ENDED), R::R1);
+    }
+    if let Some(counted) = fate.and_then(turn::counted) {
+        a.load(Size::D, R::R1, R::R2, word(counted));
+        a.alu(Op::Add, R::R1, 1);
+        a.store(Size::D, R::R2, word(counted), R::R1);
     }
 }

@@ -1,20 +1,24 @@
 //! The index of flows: a hash table that user space alone writes.
+//!
+//! It is as dense as it can be, so that the processor's cache has it: of thousands of flows each
+//! packet would wait for memory otherwise. A slot has four bytes, a bucket is a line of the cache,
+//! and there are as many buckets as the flows need; see [`FLOWS`].
 
 use tidegate_conntrack::Dir;
 
 use super::{FLOWS, KEY};
 
-/// Words of a bucket, each a [`Slot`].
-pub const BUCKET: usize = 8;
+/// Slots of a bucket.
+pub const BUCKET: usize = 16;
 /// Words of a hash's secret: one for each four bytes of a key.
 pub const HASH: usize = KEY / 4;
 
 /// What the index needs to know of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mix {
     /// Of [`MIX_INDEX`]; its low bits are the bucket's number.
     bucket: u32,
-    /// What is in the slot. Not 0, which empty ones have.
+    /// Of [`MIX_TAG`]; its high bits are in the slot.
     tag: u32,
 }
 
@@ -37,22 +41,39 @@ pub fn mix(secret: &[u64; HASH], key: &[u8; KEY]) -> Mix {
     let sum = (sum ^ sum >> 32).wrapping_mul(MIX_FACTOR);
     Mix {
         bucket: (sum >> MIX_INDEX) as u32,
-        tag: (sum >> MIX_TAG) as u32 | 1,
+        tag: (sum >> MIX_TAG) as u32,
     }
 }
 
-/// So many buckets hold the flows of `places` connections: two each, so that of a full table
-/// hardly any flow finds its bucket full.
+/// Most buckets that are taken for the flows of `places` connections, two each.
 #[must_use]
 pub fn buckets(places: u32) -> u32 {
-    places.next_power_of_two().min(1 << (64 - MIX_INDEX))
+    let most = places.min(MOST_PLACES).next_power_of_two() * 2;
+    (most / CROWDED as u32).max(FEWEST)
 }
 
-/// Bytes of a slot.
-pub(crate) mod slot {
-    /// The place, doubled, and the direction.
-    pub(crate) const WHOSE: i16 = 0;
-    pub(crate) const TAG: i16 = 4;
+/// So many buckets the index begins with.
+pub const FEWEST: u32 = 32;
+/// With more flows for each bucket, twice as many buckets are taken: of fewer, hardly any finds
+/// both of its buckets full.
+pub const CROWDED: usize = BUCKET / 2;
+
+/// What [`super::global::LAST_BUCKET`] says beside the number: some flows are in the second of
+/// their buckets.
+pub const SPILLED: u64 = 1 << 63;
+
+/// Most places that a slot can tell apart, with some bits left for a tag.
+pub const MOST_PLACES: u32 = 1 << 24;
+
+/// Bits of a slot that say whose it is. The others are the tag, whose lowest bit is set, so that
+/// no slot is 0 but an empty one.
+pub(crate) fn whose_bits(places: u32) -> u32 {
+    places.min(MOST_PLACES).next_power_of_two().ilog2() + 1
+}
+
+/// Bits of a slot that are of the key's tag.
+pub(crate) fn tag_mask(places: u32) -> u32 {
+    !((2 << whose_bits(places)) - 1)
 }
 
 /// One flow in the index.
@@ -67,87 +88,44 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// As it is in the table.
+    /// As it is in the table of so many `places`: the tag, the place and the direction.
     #[must_use]
-    pub fn word(&self) -> u64 {
-        let [a, b, c, d] = (self.place << 1 | self.dir as u32).to_ne_bytes();
-        let [e, f, g, h] = self.mix.tag.to_ne_bytes();
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    pub fn word(&self, places: u32) -> u32 {
+        self.tag(places) | self.place << 1 | self.dir as u32
     }
 
-    /// The words of [`FLOWS`] that it may be in.
-    #[must_use]
-    pub fn bucket(&self, buckets: u32) -> std::ops::Range<usize> {
-        let first = (self.mix.bucket & (buckets - 1)) as usize * BUCKET;
-        first..first + BUCKET
+    fn tag(&self, places: u32) -> u32 {
+        let lowest = 1 << whose_bits(places);
+        self.mix.tag & tag_mask(places) | lowest
     }
 
-    /// Place of the connection whose flow `word` is.
+    /// The two buckets that it may be in while `buckets` are in use, a power of two. They
+    /// follow those of fewer.
     #[must_use]
-    pub fn place_of(word: u64) -> u32 {
-        let [a, b, c, d, ..] = word.to_ne_bytes();
-        u32::from_ne_bytes([a, b, c, d]) >> 1
+    pub fn buckets(&self, buckets: u32) -> [u32; 2] {
+        let first = self.mix.bucket & (buckets - 1) | buckets;
+        [first, first ^ 1]
+    }
+
+    /// Place and direction of the connection whose flow `word` is.
+    #[must_use]
+    pub fn whose(word: u32, places: u32) -> (u32, Dir) {
+        let whose = word & ((1 << whose_bits(places)) - 1);
+        (whose >> 1, Dir::BOTH[(whose & 1) as usize])
     }
 
     /// Whether `word` is a flow that programs cannot tell from this one by its slot.
     #[must_use]
-    pub fn is_like(&self, word: u64) -> bool {
-        word.to_ne_bytes()[slot::TAG as usize..] == self.mix.tag.to_ne_bytes()
+    pub fn is_like(&self, word: u32, places: u32) -> bool {
+        (word ^ self.tag(places)) >> whose_bits(places) == 0
     }
 }
 
-const _: () = assert!(FLOWS.value as usize == BUCKET * 8);
+const _: () = assert!(FLOWS.value as usize == BUCKET * 4);
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::layout::{Hook, key};
-    use tidegate_conntrack::Tuple;
-    use tidegate_wire::{Family, proto};
+const _: () = assert!(buckets_fit());
 
-    /// Numbers without a pattern (SplitMix64).
-    fn secret(state: &mut u64) -> [u64; HASH] {
-        std::array::from_fn(|_| {
-            *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = *state;
-            z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (z ^ z >> 31) | 1
-        })
-    }
-
-    /// One client's ports in a row, with any secret: hardly any flow finds its bucket full.
-    #[test]
-    fn flows_that_differ_little_do_not_crowd() {
-        const PLACES: u32 = 8192;
-        let keys: Vec<_> = (0x4000..0x5000u16)
-            .flat_map(|port| {
-                let there = Tuple {
-                    src: 0x0a40_0001,
-                    dst: 0x0a01_0003,
-                    src_id: port,
-                    dst_id: 7000,
-                    family: Family::V4,
-                    proto: proto::UDP,
-                };
-                let back = there.inverse().unwrap();
-                [(2, there), (3, back)].map(|(dev, tuple)| key(dev, Hook::Ingress, &tuple))
-            })
-            .collect();
-        let mut state = 0;
-        for _ in 0..500 {
-            let secret = secret(&mut state);
-            let mut full = vec![0; buckets(PLACES) as usize];
-            for key in &keys {
-                let slot = Slot {
-                    place: 0,
-                    dir: Dir::Original,
-                    mix: mix(&secret, key),
-                };
-                full[slot.bucket(buckets(PLACES)).start / BUCKET] += 1;
-            }
-            let crowded: usize = full.iter().map(|n: &usize| n.saturating_sub(BUCKET)).sum();
-            assert!(crowded < 8, "{crowded} with {secret:x?}");
-        }
-    }
+/// The sum has bits enough for the number of a bucket.
+const fn buckets_fit() -> bool {
+    MOST_PLACES as u64 * 2 / CROWDED as u64 <= 1 << (64 - MIX_INDEX)
 }

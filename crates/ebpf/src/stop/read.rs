@@ -6,7 +6,7 @@ use tidegate_wire::{Family, proto};
 use super::{HEADERS, HERE, OUT, Side, TARGET_KEY, TARGETS, TRAIL, TRAIL_AT, at, trail};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::fast::{self, Front, count_fate, frame, go_up, parse, verify};
-use crate::layout::{Fate, GLOBALS, global};
+use crate::layout::{Fate, global};
 use crate::rules::{CONTEXT, Headers, IN_DEVICE, IP, L4, L4_LEN, LENGTH, NOW, OUT_DEVICE, REST};
 
 /// On the stack: a key of [`TARGETS`].
@@ -16,9 +16,7 @@ const KEY: i16 = -8 - TARGET_KEY as i16;
 /// program that comes next, or goes to `out` with one that is not for it.
 pub(crate) fn hand(a: &mut Asm, front: Front, out: Label) {
     use Reg as R;
-    a.store(Size::W, R::R10, frame::INDEX, 0);
-    fast::look_up(a, &GLOBALS, frame::INDEX);
-    a.jump_if(Cond::Eq, R::R0, 0, out);
+    fast::globals(a, out);
     a.load(Size::D, R::R1, R::R0, 8 * global::STOP as i16);
     a.jump_if(Cond::Eq, R::R1, 0, out);
     opens(a, out);

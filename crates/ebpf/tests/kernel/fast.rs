@@ -11,8 +11,9 @@ use tidegate_ebpf::layout::{
 pub(crate) const SECRETS: Secrets = Secrets {
     injected: [2, 1, 2, 3, 4, 5],
     known: [0x02, 0x77],
-    sent_on: [0x1111_1111, 0x2222_2222, 0x3333_3333, 0x4444_4444],
+    sent_on: [0x1111_1111, 0x2222_2222],
     hash: SECRET,
+    places: PLACES,
 };
 
 /// Odd numbers, all different.
@@ -26,7 +27,9 @@ const SECRET: [u64; HASH] = {
     secret
 };
 
-/// Buckets of the index.
+/// Places for connections.
+const PLACES: u32 = 128;
+/// Buckets of the index that are in use.
 pub(crate) const BUCKETS: u32 = 256;
 
 /// `BPF_F_LOCK`
@@ -83,7 +86,11 @@ impl Fast {
     pub(crate) fn load(front: Front) -> Self {
         let bytes = programs(&SECRETS).unwrap();
         let mut loader = EbpfLoader::new();
-        for (name, entries) in [("flows", BUCKETS), ("gates", 128), ("connections", 128)] {
+        for (name, entries) in [
+            ("flows", 2 * BUCKETS),
+            ("gates", PLACES),
+            ("connections", PLACES),
+        ] {
             loader.map_max_entries(name, entries);
         }
         let mut kernel = loader.load(&bytes).unwrap();
@@ -123,12 +130,23 @@ impl Fast {
         done.duration.as_nanos() as u64
     }
 
-    pub(crate) fn set_flow(&mut self, slot: &Slot) {
-        let mut map = array::<[u64; BUCKET]>(&mut self.kernel, "flows");
-        let first = slot.bucket(BUCKETS).start;
-        let mut bucket = [0; BUCKET];
-        bucket[BUCKET - 1] = slot.word();
-        map.set((first / BUCKET) as u32, bucket, 0).unwrap();
+    /// Puts a flow into the first or the second of its buckets. Flows that are like it, but other
+    /// connections', are where a program looks before.
+    pub(crate) fn set_flow(&mut self, slot: &Slot, second: bool) {
+        let mut map = array::<[u32; BUCKET]>(&mut self.kernel, "flows");
+        let like = |place| Slot { place, ..*slot }.word(PLACES);
+        let [first, other] = slot.buckets(BUCKETS);
+        let mut set = |at, slot: usize, word| {
+            let mut bucket = map.get(&at, 0).unwrap();
+            bucket[slot] = word;
+            map.set(at, bucket, 0).unwrap();
+        };
+        if second {
+            set(first, 3, like(PLACES - 1));
+            set(other, 2, slot.word(PLACES));
+        } else {
+            set(first, BUCKET - 1, slot.word(PLACES));
+        }
     }
 
     pub(crate) fn gate(&mut self, place: u32) -> [u64; GATE] {
@@ -187,6 +205,10 @@ impl Fast {
     }
 
     pub(crate) fn fate(&mut self, fate: Fate) -> u64 {
+        if let Some(counted) = turn::counted(fate) {
+            let map = array::<[u64; TURN]>(&mut self.kernel, "turns");
+            return map.iter().map(|turn| turn.unwrap()[counted]).sum();
+        }
         let map = self.kernel.map_mut("fates").unwrap();
         let map: PerCpuArray<_, u64> = map.try_into().unwrap();
         map.get(&(fate as u32), 0).unwrap().iter().sum()

@@ -7,8 +7,8 @@ use tidegate_conntrack::{
 };
 use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
-    GATE, GLOBAL, Goes, Hook, PATH, Slot, Way, gate, global, hop, key, mix, path, tcp_state,
-    windows,
+    GATE, GLOBAL, Goes, Hook, PATH, SPILLED, Slot, Way, gate, global, hop, key, mix, path,
+    tcp_state, windows,
 };
 use tidegate_wire::{checksum, parse};
 
@@ -131,11 +131,12 @@ impl Twin {
         twin.fast.set_hop(HOP, [first, second, 0]);
         for dir in Dir::BOTH {
             let tuple = *twin.ct.entry(twin.id).unwrap().tuple(dir);
-            twin.fast.set_flow(&Slot {
+            let slot = Slot {
                 place: PLACE,
                 dir,
                 mix: mix(&SECRETS.hash, &key(DEV, front.hook, &tuple)),
-            });
+            };
+            twin.fast.set_flow(&slot, dir == Dir::Reply);
         }
         twin.give();
         twin
@@ -284,7 +285,7 @@ pub(crate) fn globals(epoch: u64) -> [u64; GLOBAL] {
     let mut globals = [0; GLOBAL];
     globals[global::EPOCH] = epoch;
     globals[global::VERIFY] = 1;
-    globals[global::LAST_BUCKET] = u64::from(BUCKETS - 1);
+    globals[global::LAST_BUCKET] = u64::from(BUCKETS - 1) | SPILLED;
     globals
 }
 
