@@ -22,6 +22,7 @@ use crate::packet::LinkHeader;
 use crate::queue::Queues;
 use crate::random::Random;
 use crate::run::Run;
+use crate::settled::Basis;
 use crate::sockets::{Sockets, Whose};
 use crate::staged::Staged;
 use crate::stop::Stopper;
@@ -198,6 +199,8 @@ pub struct Engine {
     pub(crate) staged: Option<Box<Staged>>,
     /// Who drops packets in its stead.
     pub(crate) stopper: Option<Box<dyn Stopper>>,
+    /// What whoever follows the rules elsewhere goes by.
+    pub(crate) basis: Basis,
     /// Of the surroundings, once it has been asked: whether routing takes all sources.
     pub(crate) all_sources: OnceLock<bool>,
     /// An empty list for the outputs of the next packet.
@@ -235,6 +238,7 @@ impl Engine {
             last: None,
             staged: None,
             stopper: None,
+            basis: Basis::default(),
             all_sources: OnceLock::new(),
             spare: Vec::new(),
             env,
@@ -344,8 +348,11 @@ impl Engine {
         &self.shared
     }
 
-    /// The same, to be changed between two packets.
+    /// The same, to be changed between two packets. Until somebody has seen what has, nothing is
+    /// dropped elsewhere.
     pub fn shared_mut(&mut self) -> &mut Shared {
+        self.count_stopped(true);
+        self.basis.touch();
         &mut self.shared
     }
 

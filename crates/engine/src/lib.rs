@@ -35,6 +35,7 @@ mod random;
 mod rewrite;
 mod routing;
 mod run;
+mod settled;
 mod sockets;
 mod staged;
 mod stop;

@@ -19,6 +19,7 @@ mod effect;
 mod field;
 mod rules;
 mod sequence;
+mod settle;
 mod sockets;
 mod step;
 mod test;

@@ -57,9 +57,20 @@ pub trait Step: Debug + Send + Sync {
         None
     }
 
+    /// Numbers of which one changes whenever somebody changes what [`Step::settled`] depends on;
+    /// `None` where packets that it looks at, or time, change that too.
+    fn settled_as_of(&self, _shared: &Shared) -> Option<Vec<u64>> {
+        None
+    }
+
     /// The [`Shared`] tables it works on, and what is named in such a table.
     fn tables(&self) -> Vec<TableKey> {
         Vec::new()
+    }
+
+    /// The same, and what is named in those.
+    fn reaches(&self, _shared: &Shared) -> Vec<TableKey> {
+        self.tables()
     }
 }
 

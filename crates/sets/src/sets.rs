@@ -32,6 +32,26 @@ impl Sets {
         sets.fold(self.changes, u64::wrapping_add)
     }
 
+    /// The same of one set and of what sets there are; `None`: time or looking into it changes it
+    /// too, or it is not there.
+    #[must_use]
+    pub fn changes_of(&self, name: &str) -> Option<[u64; 2]> {
+        let set = self.get(name)?;
+        let stays = set.options.timeout.is_none() && !set.options.counters;
+        stays.then_some([self.changes, set.changes])
+    }
+
+    /// These sets and those that are members of them.
+    pub fn with_members(&self, names: impl IntoIterator<Item = String>) -> Vec<String> {
+        let mut all: Vec<String> = names.into_iter().collect();
+        for at in 0..all.len() {
+            if let Some(Members::List(list)) = self.get(&all[at]).map(Set::members) {
+                all.extend(list.iter().map(|(name, _)| name.clone()));
+            }
+        }
+        all
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -27,6 +27,16 @@ pub fn all(shared: &mut Shared) -> Option<&mut Sets> {
     shared.lasting(&table(), Sets::default)
 }
 
+/// Sets that rules name, and those that are members of them.
+pub(crate) fn reached(named: Vec<TableKey>, shared: &Shared) -> Vec<TableKey> {
+    let Some(sets) = shared.get::<Sets>(&table()) else {
+        return named;
+    };
+    let names = named.into_iter().map(|key| key.name);
+    let all = sets.with_members(names).into_iter();
+    all.map(|set| name(&set)).collect()
+}
+
 /// A set that a rule names, and which sides of a packet go into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Use {

@@ -98,7 +98,7 @@ impl Job {
     pub(super) fn new(engine: &Engine, epoch: u64) -> Self {
         let env = engine.env();
         let side = |family| Packets {
-            rules: Arc::clone(engine.rules(family)),
+            rules: engine.settled(family),
             tracked: engine.is_tracked(family),
             translated: engine.is_translated(family),
             own: own(env, family),

@@ -182,9 +182,9 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The number of the engine's rules as programs have it.
+/// The number of what programs are made from.
 fn epoch_of(engine: &Engine) -> u64 {
-    engine.epoch() + 1
+    engine.basis()
 }
 
 impl Book {

@@ -2,6 +2,7 @@
 //! through random rules. What a program drops the engine drops, and counts for the same rules.
 
 mod random;
+mod sets;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,8 +15,9 @@ use tidegate_engine::{Config, Counter, Disposition, DropReason, Incoming, Rules,
 use tidegate_syntax::{lower, parse_rules};
 use tidegate_sys::{FrontKind, FrontProgram, Namespace};
 use tidegate_xt::NoNames;
+use tidegate_xt::sets::all;
 
-use self::random::{Dice, long_chain, packet, rules};
+use self::random::{Dice, long_chain, packet, rules, sets};
 use super::maker::{SIZES, Size};
 use super::*;
 use crate::{Options, Ring, fast::Kernel};
@@ -120,14 +122,20 @@ fn differences(before: &[Counter], after: &[Counter]) -> BTreeMap<usize, (u64, u
         .collect()
 }
 
-/// One ruleset; returns how many packets the engine dropped by rules, and of those the
-/// programs.
-fn agree(
+/// What a program answers to a packet that it drops.
+fn dropped(front: Front) -> u32 {
+    match front {
+        Front::Tcx => 2,
+        Front::Xdp => 1,
+    }
+}
+
+/// Loads rules and puts their program in place, with the number that it has.
+fn put(
     bench: &mut Bench,
-    dice: &mut Dice,
     (text, room): (&str, (Size, usize)),
     (family, front): (Family, Front),
-) -> [u32; 2] {
+) -> (u64, FrontProgram) {
     let loaded = load(text, family).unwrap();
     bench.engine.conntrack_mut().flush();
     bench.engine.load(loaded);
@@ -135,15 +143,28 @@ fn agree(
     let job = Job::new(&bench.engine, epoch);
     let made = bench.tables.make(&job, front, room.0, room.1);
     let (table, counts) = maker::counts(&made).unwrap();
-    let (kind, place, dropped) = match front {
-        Front::Tcx => (FrontKind::Classifier, STOPS.name, 2),
-        Front::Xdp => (FrontKind::Xdp, EARLY_STOPS.name, 1),
+    let (kind, place) = match front {
+        Front::Tcx => (FrontKind::Classifier, STOPS.name),
+        Front::Xdp => (FrontKind::Xdp, EARLY_STOPS.name),
     };
     let place = bench.tables.place(&made, &table, kind, place);
     place.unwrap();
     let program = FrontProgram::from(bench.kernel.front(front).unwrap());
     lock(&bench.stops.book).begin(epoch, counts);
     bench.stops.follow(&bench.engine);
+    (epoch, program)
+}
+
+/// One ruleset; returns how many packets the engine dropped by rules, and of those the
+/// programs.
+fn agree(
+    bench: &mut Bench,
+    dice: &mut Dice,
+    rules: (&str, (Size, usize)),
+    (family, front): (Family, Front),
+) -> [u32; 2] {
+    let text = rules.0;
+    let (epoch, program) = put(bench, rules, (family, front));
     let mut both = [0, 0];
     // Limits that are used up stay so as long as this takes.
     let now = bench.stops.clock.now();
@@ -173,7 +194,7 @@ fn agree(
             Disposition::Dropped(DropReason::Rule(_) | DropReason::Policy(_))
         );
         both[0] += u32::from(by_rules);
-        if answer == dropped {
+        if answer == dropped(front) {
             both[1] += 1;
             assert!(by_rules, "{text}\n{packet:02x?}\n{:?}", outcome.disposition);
             assert_eq!(programs, engines, "{text}\n{packet:02x?}");
@@ -288,6 +309,7 @@ fn cases_of(
 fn what_programs_drop_the_engine_drops_and_counts_alike() {
     let all = cases_of(|bench, dice, way| {
         let text = rules(dice, way.0);
+        *all(bench.engine.shared_mut()).unwrap() = sets(dice, way.0);
         // Often there is no room for all of them, as instructions or as slots.
         let size = Size::new(dice.of(&[2500, 20_000]), 1200);
         let slots = dice.of(&[40, MOST_SLOTS]);

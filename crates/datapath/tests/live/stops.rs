@@ -5,7 +5,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tidegate_datapath::{Fate, Options, Ring};
+use tidegate_sets::{Change, KINDS, Key, Options as SetOptions, Set, Sets};
 use tidegate_wire::Family;
+use tidegate_xt::sets::all;
 
 use crate::fast::{STATEFUL, at, fate, may, stream, talk, talk_until_fate};
 use crate::frames::{FIRST_PORT, PORTS, Source, Stream};
@@ -287,4 +289,74 @@ fn new_rules_hold_from_their_acknowledgement_on() {
         }));
         talk(&from, &to, there, 1);
     }
+}
+
+/// Whose packets a rule drops, a set says: they end in the kernel, and what the set holds holds
+/// from the change's acknowledgement on.
+#[test]
+fn changed_sets_hold_from_their_acknowledgement_on() {
+    if !may() {
+        return;
+    }
+    let net = flood_net();
+    let rules = filter(&["-A FORWARD -m set --match-set bad src -j DROP"]);
+    let guard = guard(&net.router, Ring::Xdp, &rules);
+    let change = |change: fn(&mut Sets)| {
+        let with = guard.datapath.with(move |engine, _| {
+            change(all(engine.shared_mut()).unwrap());
+        });
+        with.unwrap();
+    };
+    change(|sets| {
+        let kind = KINDS.iter().find(|k| k.name == "hash:net").unwrap();
+        let set = Set::new(kind, Some(Family::V4), SetOptions::default());
+        sets.create("bad", set).unwrap();
+        let set = sets.get_mut("bad").unwrap();
+        for member in [net_key(FLOOD_NET, 10), net_key(OUTSIDE, 32)] {
+            set.add(member, &Change::default(), false, 0).unwrap();
+        }
+    });
+    let mut source = source(&net, [10, 0, 0, 2]);
+    let there = at("10.0.0.2:9");
+    let to = udp(&net.inside, there);
+    let mut sent = begin(&guard, &net, &mut source);
+    let mut refused = 0;
+    for port in 0..4 {
+        let before = fate(&guard, Fate::Stopped);
+        let in_kernel = eventually(|| {
+            source.send(&net.outside, 10);
+            sent += 10;
+            fate(&guard, Fate::Stopped) > before
+        });
+        assert!(in_kernel, "{:?}", guard.datapath.report());
+        let from = udp(&net.outside, at(&format!("10.1.0.2:{}", 5000 + port)));
+        assert!(!reaches(&from, &to, there));
+        refused += 1;
+        change(|sets| {
+            let set = sets.get_mut("bad").unwrap();
+            set.del(&net_key(OUTSIDE, 32), 0).unwrap();
+        });
+        talk(&from, &to, there, 1);
+        change(|sets| {
+            let set = sets.get_mut("bad").unwrap();
+            let member = net_key(OUTSIDE, 32);
+            set.add(member, &Change::default(), false, 0).unwrap();
+        });
+    }
+    let all = || guard.counted(Family::V4, 0) == u64::from(sent) + refused;
+    assert!(
+        eventually(all),
+        "{} of {sent}",
+        guard.counted(Family::V4, 0)
+    );
+}
+
+/// Where floods come from, and the host outside.
+const FLOOD_NET: u32 = 0x6440_0000;
+const OUTSIDE: u32 = 0x0a01_0002;
+
+fn net_key(addr: u32, len: u8) -> Key {
+    let mut key = Key::default();
+    (key.addrs[0], key.lengths[0]) = (addr.into(), len);
+    key
 }

@@ -12,7 +12,7 @@ mod test;
 pub(crate) use facts::{Facts, Given, Quiet, Seen};
 pub(crate) use first::{Entry, NOTHING, Search, first};
 pub(crate) use reduce::{Bound, all, reduce};
-pub(crate) use test::branch;
+pub(crate) use test::{branch, is_long};
 
 use crate::asm::{Asm, Reg, Size};
 

@@ -13,13 +13,21 @@ const VALUE: Reg = Reg::R1;
 const UPPER: Reg = Reg::R2;
 const CONSTANT: Reg = Reg::R3;
 
-/// Goes to `yes` or `no`. Only what [`super::reduce`] leaves is in `cond`.
-pub(crate) fn branch(a: &mut Asm, facts: &Facts<'_>, cond: &Condition, yes: Label, no: Label) {
+/// Goes to `yes` or `no`. Only what [`super::reduce`] leaves is in `cond`. Returns how many
+/// instructions of it are not on its longest way.
+pub(crate) fn branch(
+    a: &mut Asm,
+    facts: &Facts<'_>,
+    cond: &Condition,
+    yes: Label,
+    no: Label,
+) -> usize {
+    let mut aside = 0;
     match cond {
         Condition::All(list) => {
             for c in list {
                 let next = a.label();
-                branch(a, facts, c, next, no);
+                aside += branch(a, facts, c, next, no);
                 a.bind(next);
             }
             a.jump(yes);
@@ -27,14 +35,14 @@ pub(crate) fn branch(a: &mut Asm, facts: &Facts<'_>, cond: &Condition, yes: Labe
         Condition::Any(list) => {
             for c in list {
                 let next = a.label();
-                branch(a, facts, c, yes, next);
+                aside += branch(a, facts, c, yes, next);
                 a.bind(next);
             }
             a.jump(no);
         }
-        Condition::Not(c) => branch(a, facts, c, no, yes),
-        Condition::Shared(c) => branch(a, facts, c, yes, no),
-        Condition::Test(test) => leaf(a, facts, test, yes, no),
+        Condition::Not(c) => aside = branch(a, facts, c, no, yes),
+        Condition::Shared(c) => aside = branch(a, facts, c, yes, no),
+        Condition::Test(test) => aside = leaf(a, facts, test, yes, no),
         Condition::Const(true) => a.jump(yes),
         Condition::Call(step) => match facts.quiet(*step) {
             Some(place) => quiet(a, facts.headers, place, (yes, no)),
@@ -42,15 +50,34 @@ pub(crate) fn branch(a: &mut Asm, facts: &Facts<'_>, cond: &Condition, yes: Labe
         },
         Condition::Const(false) | Condition::DropWhen(_) => a.jump(no),
     }
+    aside
 }
 
-fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
+/// Whether a test of one field is worth a search of its own.
+pub(crate) fn is_long(cond: &Condition) -> bool {
+    let mut found = false;
+    cond.visit(&mut |c| {
+        if let Condition::Test(test) = c {
+            let intervals = test.intervals();
+            found |= intervals.is_some_and(|all| all.count() > FEW);
+        }
+    });
+    found
+}
+
+fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) -> usize {
     match (test.field(), facts.family()) {
-        (Field::InName, _) => interface(a, facts, (test, IN_DEVICE), yes, no),
-        (Field::OutName, _) => interface(a, facts, (test, OUT_DEVICE), yes, no),
+        (Field::InName, _) => {
+            interface(a, facts, (test, IN_DEVICE), yes, no);
+            0
+        }
+        (Field::OutName, _) => {
+            interface(a, facts, (test, OUT_DEVICE), yes, no);
+            0
+        }
         (field @ (Field::Src | Field::Dst), Family::V6) => {
             address6(a, facts.headers, field, (UPPER, VALUE));
-            wide(a, test, yes, no);
+            wide(a, test, yes, no)
         }
         (field, family) => {
             let size = value(a, facts.headers, (field, family), no);
@@ -58,10 +85,11 @@ fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) {
                 Some(wanted) => {
                     a.jump_if32(Cond::Ne, VALUE, wanted, no);
                     a.jump(yes);
+                    0
                 }
                 None => {
                     in_order(a, size);
-                    narrow(a, test, yes, no);
+                    narrow(a, test, yes, no)
                 }
             }
         }
@@ -184,60 +212,115 @@ pub(super) fn address6(a: &mut Asm, from: Headers, field: Field, halves: (Reg, R
     }
 }
 
+/// Intervals that are looked at in turn; of more, one is searched for.
+const FEW: usize = 16;
+
 /// Tests a value of at most 64 bits.
-fn narrow(a: &mut Asm, test: &Test, yes: Label, no: Label) {
+fn narrow(a: &mut Asm, test: &Test, yes: Label, no: Label) -> usize {
     if let Some((mask, wanted)) = test.mask() {
         match u64::try_from(wanted) {
             Ok(wanted) => bits(a, VALUE, (mask as u64, wanted), no),
             Err(_) => a.jump(no),
         }
     }
-    let Some(intervals) = test.intervals() else {
-        return a.jump(yes);
-    };
-    for (lo, hi) in intervals {
-        let Ok(lo) = u64::try_from(lo) else {
-            break;
-        };
-        if hi == u128::from(lo) {
-            compare(a, Cond::Eq, VALUE, lo, yes);
-            continue;
+    let most = u128::from(u64::MAX);
+    intervals(a, (test, most), (yes, no), &|a, around| match around {
+        Around::Below(at, below) => compare(a, Cond::Lt, VALUE, at as u64, below),
+        Around::In((lo, hi), yes, _) if lo == hi => compare(a, Cond::Eq, VALUE, lo as u64, yes),
+        Around::In((lo, hi), yes, no) => {
+            if lo > 0 {
+                compare(a, Cond::Lt, VALUE, lo as u64, no);
+            }
+            match hi < most {
+                true => compare(a, Cond::Le, VALUE, hi as u64, yes),
+                false => a.jump(yes),
+            }
         }
-        if lo > 0 {
-            compare(a, Cond::Lt, VALUE, lo, no);
-        }
-        match u64::try_from(hi) {
-            Ok(hi) if hi < u64::MAX => compare(a, Cond::Le, VALUE, hi, yes),
-            _ => a.jump(yes),
-        }
-    }
-    a.jump(no);
+    })
 }
 
 /// Tests a value of 128 bits.
-fn wide(a: &mut Asm, test: &Test, yes: Label, no: Label) {
+fn wide(a: &mut Asm, test: &Test, yes: Label, no: Label) -> usize {
     let halves = |v: u128| ((v >> 64) as u64, v as u64);
     if let Some((mask, wanted)) = test.mask() {
         let (mask, wanted) = (halves(mask), halves(wanted));
         bits(a, UPPER, (mask.0, wanted.0), no);
         bits(a, VALUE, (mask.1, wanted.1), no);
     }
-    let Some(intervals) = test.intervals() else {
-        return a.jump(yes);
+    intervals(a, (test, u128::MAX), (yes, no), &|a, around| {
+        let reached = a.label();
+        match around {
+            Around::Below(at, below) => {
+                let at = halves(at);
+                compare(a, Cond::Lt, UPPER, at.0, below);
+                compare(a, Cond::Gt, UPPER, at.0, reached);
+                compare(a, Cond::Lt, VALUE, at.1, below);
+                a.bind(reached);
+            }
+            Around::In((lo, hi), yes, no) => {
+                let (lo, hi, next) = (halves(lo), halves(hi), a.label());
+                compare(a, Cond::Lt, UPPER, lo.0, no);
+                compare(a, Cond::Gt, UPPER, lo.0, reached);
+                compare(a, Cond::Lt, VALUE, lo.1, no);
+                a.bind(reached);
+                compare(a, Cond::Lt, UPPER, hi.0, yes);
+                compare(a, Cond::Gt, UPPER, hi.0, next);
+                compare(a, Cond::Le, VALUE, hi.1, yes);
+                a.bind(next);
+            }
+        }
+    })
+}
+
+/// A question about a value; where its answer is another, the code goes on.
+enum Around {
+    /// Goes there with values below this one.
+    Below(u128, Label),
+    /// Goes to the first label with values of an interval, to the second with those below it if
+    /// that is easier than to go on.
+    In((u128, u128), Label, Label),
+}
+
+/// Goes to `yes` with values of the test's intervals, none of which is above `most`, else to `no`.
+/// Returns how many instructions are not on the longest way.
+fn intervals(
+    a: &mut Asm,
+    (test, most): (&Test, u128),
+    (yes, no): (Label, Label),
+    ask: &dyn Fn(&mut Asm, Around),
+) -> usize {
+    let Some(all) = test.intervals() else {
+        a.jump(yes);
+        return 0;
     };
-    for (lo, hi) in intervals {
-        let (lo, hi) = (halves(lo), halves(hi));
-        let (reached, next) = (a.label(), a.label());
-        compare(a, Cond::Lt, UPPER, lo.0, no);
-        compare(a, Cond::Gt, UPPER, lo.0, reached);
-        compare(a, Cond::Lt, VALUE, lo.1, no);
-        a.bind(reached);
-        compare(a, Cond::Lt, UPPER, hi.0, yes);
-        compare(a, Cond::Gt, UPPER, hi.0, next);
-        compare(a, Cond::Le, VALUE, hi.1, yes);
-        a.bind(next);
+    let all: Vec<(u128, u128)> = all.filter(|(lo, _)| *lo <= most).collect();
+    let begun = a.len();
+    let way = search(a, &all, (yes, no), ask);
+    a.len() - begun - way
+}
+
+/// Returns how many instructions its longest way has.
+fn search(
+    a: &mut Asm,
+    all: &[(u128, u128)],
+    (yes, no): (Label, Label),
+    ask: &dyn Fn(&mut Asm, Around),
+) -> usize {
+    let begun = a.len();
+    if all.len() <= FEW {
+        for interval in all {
+            ask(a, Around::In(*interval, yes, no));
+        }
+        a.jump(no);
+        return a.len() - begun;
     }
-    a.jump(no);
+    let (lower, upper) = all.split_at(all.len() / 2);
+    let below = a.label();
+    ask(a, Around::Below(upper[0].0, below));
+    let way = a.len() - begun;
+    let one = search(a, upper, (yes, no), ask);
+    a.bind(below);
+    way + one.max(search(a, lower, (yes, no), ask))
 }
 
 /// Goes to `no` unless `reg`, of which nothing is left, has the wanted bits.

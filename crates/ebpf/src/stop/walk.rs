@@ -7,7 +7,9 @@ use tidegate_ir::{
 
 use super::{End, Ends, LONGEST_TRAIL, Slot, SlotNumber, Slots, TRAIL_AT, trail};
 use crate::asm::{Asm, Cond as If, Label, Op, Reg, Size, Src};
-use crate::rules::{Bound, Entry, Facts, LEAST, NOTHING, Search, Seen, all, branch, first, reduce};
+use crate::rules::{
+    Bound, Entry, Facts, LEAST, NOTHING, Search, Seen, all, branch, first, is_long, reduce,
+};
 
 /// What a program has room for.
 #[derive(Debug)]
@@ -134,7 +136,7 @@ impl Walk<'_, '_> {
             let Some(part) = self.part(rule) else {
                 continue;
             };
-            if part.outcome.is_some() {
+            if part.outcome.is_some() && !is_long(&part.cond) {
                 run.push(part);
                 continue;
             }
@@ -260,7 +262,7 @@ impl Walk<'_, '_> {
             return self.a.jump(self.ends.open);
         }
         let (taken, next) = (self.a.label(), self.a.label());
-        branch(self.a, self.facts, &part.cond, taken, next);
+        self.room.aside += branch(self.a, self.facts, &part.cond, taken, next);
         self.a.bind(taken);
         match part.outcome {
             Some(Outcome::Open) => self.a.jump(self.ends.open),

@@ -1,7 +1,7 @@
 //! `-m set`: membership in a named set (kernel `set_match_v4`).
 
 use tidegate_ir::{Cond, Shared, Step, StepInput, TableKey, Truth};
-use tidegate_sets::{Ask, Comparison};
+use tidegate_sets::{Ask, Comparison, Sets};
 use tidegate_wire::Family;
 
 use super::ranges::blank_bang;
@@ -204,6 +204,17 @@ impl Step for InSet {
         let sets = shared.get(&self.key)?;
         let found = members::cond(sets, &self.of, self.family)?;
         Some(found.inverted_if(self.invert))
+    }
+
+    fn settled_as_of(&self, shared: &Shared) -> Option<Vec<u64>> {
+        let sets = shared.get::<Sets>(&self.key)?;
+        let names = self.reaches(shared).into_iter();
+        let all: Option<Vec<_>> = names.map(|key| sets.changes_of(&key.name)).collect();
+        Some(all?.concat())
+    }
+
+    fn reaches(&self, shared: &Shared) -> Vec<TableKey> {
+        sets::reached(self.tables(), shared)
     }
 }
 

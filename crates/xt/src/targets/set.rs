@@ -197,6 +197,10 @@ impl Step for ChangeSets {
     fn tables(&self) -> Vec<TableKey> {
         self.uses().map(|of| sets::name(&of.set)).collect()
     }
+
+    fn reaches(&self, shared: &Shared) -> Vec<TableKey> {
+        sets::reached(self.tables(), shared)
+    }
 }
 
 fn list(x: &Instance, ctx: &ListCtx<'_>) -> String {

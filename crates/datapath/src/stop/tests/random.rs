@@ -1,5 +1,6 @@
 //! Random rules, and packets that they are about.
 
+use tidegate_sets::{Change, KINDS, Key, Kind, Options, Set, Sets};
 use tidegate_wire::{Family, checksum, proto};
 
 /// `xorshift64*`
@@ -75,7 +76,81 @@ fn with(family: Family, hook: Hook) -> Vec<&'static str> {
     if matches!(hook, Hook::Forward) {
         conds.extend(["-o eth1", "! -o eth0"]);
     }
+    conds.extend([
+        "-m set --match-set nets src",
+        "-m set ! --match-set nets dst",
+        "-m set --match-set hosts src",
+        "-m set ! --match-set hosts src",
+        "-p udp -m set --match-set ports src,dst",
+        "-m set --match-set list dst,dst",
+        "-m set --match-set fleeting src",
+        "-m set --match-set counting src",
+    ]);
     conds
+}
+
+/// What sets for [`CONDS`] are made from.
+pub(super) fn sets(dice: &mut Dice, family: Family) -> Sets {
+    let mut sets = Sets::default();
+    for (name, kind) in [
+        ("nets", "hash:net"),
+        ("hosts", "hash:ip"),
+        ("ports", "hash:ip,port"),
+        ("fleeting", "hash:ip"),
+        ("counting", "hash:ip"),
+        ("taking", "hash:ip"),
+        ("list", "list:set"),
+    ] {
+        let kind = KINDS.iter().find(|k| k.name == kind).unwrap();
+        let options = Options {
+            timeout: (name == "fleeting").then_some(600),
+            counters: name == "counting",
+            ..Options::default()
+        };
+        let family = kind.families.then_some(family);
+        sets.create(name, Set::new(kind, family, options)).unwrap();
+    }
+    for name in ["nets", "hosts", "ports", "fleeting", "counting", "taking"] {
+        let set = sets.get_mut(name).unwrap();
+        // Some have so many that they are searched.
+        for _ in 0..dice.of(&[1, 4, 60]) {
+            let (key, change) = member(dice, family, set.kind);
+            if let Ok(key) = set.normal(key) {
+                let _ = set.add(key, &change, true, 0);
+            }
+        }
+    }
+    for name in ["nets", "ports"] {
+        let change = Change::default();
+        sets.add_set("list", name, None, &change, false, 0).unwrap();
+    }
+    sets
+}
+
+fn member(dice: &mut Dice, family: Family, kind: &Kind) -> (Key, Change) {
+    let net = kind.name == "hash:net";
+    let full = if family == Family::V4 { 32 } else { 128 };
+    let len = match net {
+        true => dice.of(&[full, full - 1, full - 8, full - 24]),
+        false => full,
+    };
+    let bytes = address(dice, family, false).into_iter();
+    let mut addr = bytes.fold(0u128, |all, byte| all << 8 | u128::from(byte));
+    if dice.below(2) == 0 {
+        addr += dice.below(3000) as u128;
+    }
+    let mut key = Key::default();
+    key.addrs[0] = addr >> (full - len) << (full - len);
+    key.lengths[0] = len;
+    if kind.name == "hash:ip,port" {
+        (key.proto, key.port) = (proto::UDP, dice.of(&[7, 53, 80]));
+    }
+    let nomatch = net && dice.below(4) == 0;
+    let change = Change {
+        nomatch,
+        ..Change::default()
+    };
+    (key, change)
 }
 
 /// Where a chain is.
@@ -95,6 +170,7 @@ const TARGETS_OF_RULES: &[&str] = &[
     "-j DROP",
     "-j RETURN",
     "-j LOG",
+    "-j SET --add-set taking src",
     "-j one",
     "-j one",
     "-g two",

@@ -1,0 +1,182 @@
+//! Rules that look into sets.
+
+use tidegate_sets::{Change, KINDS, Key, Options, Set};
+use tidegate_wire::{checksum, proto};
+
+use super::*;
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+const MEMBERS: u32 = 4000;
+
+/// The `n`th of all sources, of which each third is a member.
+fn source(family: Family, n: u32) -> u128 {
+    match family {
+        Family::V4 => u128::from(0xcb00_7100 + n),
+        Family::V6 => 0x2001_0db8 << 96 | u128::from(n / 500) << 64 | u128::from(n % 500),
+    }
+}
+
+fn here(family: Family) -> u128 {
+    match family {
+        Family::V4 => 0x0a00_0001,
+        Family::V6 => 0xfd << 120 | 1,
+    }
+}
+
+/// The `n`th member.
+fn key(family: Family, n: u32) -> Key {
+    let mut key = Key::default();
+    key.addrs[0] = source(family, 3 * n);
+    key.lengths[0] = if family == Family::V4 { 32 } else { 128 };
+    key
+}
+
+fn set(family: Family, options: Options) -> Set {
+    let kind = KINDS.iter().find(|k| k.name == "hash:ip").unwrap();
+    let mut set = Set::new(kind, Some(family), options);
+    for n in 0..MEMBERS {
+        set.add(key(family, n), &Change::default(), false, 0)
+            .unwrap();
+    }
+    set
+}
+
+/// Members that stay, that time takes out, that are counted for, that rules put in, and that
+/// nobody asks for.
+fn make(bench: &mut Bench, family: Family) {
+    let plain = Options::default;
+    let timed = Options {
+        timeout: Some(600),
+        ..plain()
+    };
+    let counted = Options {
+        counters: true,
+        ..plain()
+    };
+    for (name, options) in [
+        ("stays", plain()),
+        ("fleeting", timed),
+        ("counting", counted),
+        ("taken", plain()),
+        ("other", plain()),
+    ] {
+        let sets = all(bench.engine.shared_mut()).unwrap();
+        let _ = sets.destroy(name);
+        sets.create(name, set(family, options)).unwrap();
+    }
+}
+
+fn change(bench: &mut Bench, set: &str, change: impl FnOnce(&mut Set)) {
+    let sets = all(bench.engine.shared_mut()).unwrap();
+    change(sets.get_mut(set).unwrap());
+}
+
+fn rules(set: &str) -> String {
+    format!(
+        "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -j SET --add-set taken src\n\
+         -A INPUT -m set --match-set {set} src -j DROP\nCOMMIT\n"
+    )
+}
+
+/// A datagram from the `n`th source.
+fn datagram(family: Family, n: u32) -> Vec<u8> {
+    let (src, dst) = (source(family, n), here(family));
+    let mut transport = [0x03, 0xe8, 0, 7, 0, 12, 0, 0, 7, 7, 7, 7];
+    let sum = checksum::pseudo(family, src, dst, proto::UDP, 12);
+    let sum = checksum::finish(sum, &transport).to_be_bytes();
+    transport[6..8].copy_from_slice(&sum);
+    let mut packet = match family {
+        Family::V4 => vec![0x45, 0, 0, 32, 0, 7, 0, 0, 64, proto::UDP, 0, 0],
+        Family::V6 => vec![0x60, 0, 0, 0, 0, 12, proto::UDP, 64],
+    };
+    for address in [src, dst].map(u128::to_be_bytes) {
+        packet.extend(match family {
+            Family::V4 => &address[12..],
+            Family::V6 => &address[..],
+        });
+    }
+    if family == Family::V4 {
+        checksum::fix_ipv4(&mut packet);
+    }
+    packet.extend(transport);
+    packet
+}
+
+/// A program in its place.
+struct There {
+    epoch: u64,
+    program: FrontProgram,
+    way: (Family, Front),
+}
+
+impl There {
+    fn new(bench: &mut Bench, text: &str, way: (Family, Front)) -> Self {
+        let (epoch, program) = put(bench, (text, (SIZES[2], MOST_SLOTS)), way);
+        bench.stops.asked = epoch;
+        bench.stops.told = Told::default();
+        let now = bench.stops.clock.now();
+        let target = (way.0, here(way.0));
+        bench.stops.offer(&bench.engine, (DEV, MAC), target, now);
+        There {
+            epoch,
+            program,
+            way,
+        }
+    }
+
+    fn drops(&self, n: u32) -> bool {
+        let (family, front) = self.way;
+        let answer = self.program.run(&frame(&datagram(family, n), family));
+        answer.unwrap() == dropped(front)
+    }
+}
+
+#[test]
+fn sets_that_stay_are_known_to_programs() {
+    in_place(|bench| {
+        for family in FAMILIES {
+            make(bench, family);
+            for front in [Front::Tcx, Front::Xdp] {
+                let there = There::new(bench, &rules("stays"), (family, front));
+                for n in 0..3 * MEMBERS + 3 {
+                    let is_member = n % 3 == 0 && n < 3 * MEMBERS;
+                    assert_eq!(there.drops(n), is_member, "{family:?} {n}");
+                }
+                for name in ["fleeting", "counting", "taken"] {
+                    let there = There::new(bench, &rules(name), (family, front));
+                    assert!(!there.drops(0) && !there.drops(1), "{name}");
+                }
+            }
+        }
+    });
+}
+
+/// A program drops nothing by what a set held before a change that has been acknowledged.
+#[test]
+fn changed_sets_end_a_program() {
+    in_place(|bench| {
+        let way = (Family::V4, Front::Tcx);
+        make(bench, way.0);
+        let there = There::new(bench, &rules("stays"), way);
+        assert!(there.drops(0));
+        // Not from the moment on in which somebody may change something; if it is nothing that
+        // counts, for no longer.
+        for name in ["other", "taken"] {
+            change(bench, name, |set| set.flush());
+            assert!(!there.drops(0), "{name}");
+            bench.stops.follow(&bench.engine);
+            assert_eq!(epoch_of(&bench.engine), there.epoch);
+            assert!(there.drops(0), "{name}");
+        }
+        change(bench, "stays", |set| set.del(&key(way.0, 1), 0).unwrap());
+        bench.stops.follow(&bench.engine);
+        assert!(!there.drops(0));
+        let there = There::new(bench, &rules("stays"), way);
+        assert_eq!([0, 3, 6].map(|n| there.drops(n)), [true, false, true]);
+        // The members of another set, under the same name.
+        let sets = all(bench.engine.shared_mut()).unwrap();
+        sets.swap("stays", "other");
+        bench.stops.follow(&bench.engine);
+        assert!(!there.drops(0));
+    });
+}
