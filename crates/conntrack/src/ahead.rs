@@ -48,6 +48,14 @@ impl Ahead {
         self.at += rest.iter().position(|k| k.tuple == *tuple)?;
         self.known.get(self.at)
     }
+
+    /// The hash of `answer`, in no zone, if the packet that came last asks for just that.
+    #[inline]
+    fn answer(&self, answer: &Tuple) -> Option<u32> {
+        let last = self.known.get(self.at)?;
+        last.reply
+            .filter(|_| last.tuple.inverse().is_some_and(|t| t == *answer))
+    }
 }
 
 impl Conntrack {
@@ -101,6 +109,14 @@ impl Conntrack {
             Some((last, hash)) if last == *tuple => Some(hash),
             _ => self.ahead.known(tuple).map(|known| known.hash),
         };
+        known.unwrap_or_else(|| self.table.hash(tuple, id))
+    }
+
+    /// The hash of a reply tuple in a zone.
+    #[inline]
+    pub(crate) fn hash_of_reply(&self, tuple: &Tuple, zone: Zone) -> u32 {
+        let id = zone.id_for(Dir::Reply);
+        let known = self.ahead.answer(tuple).filter(|_| id == 0);
         known.unwrap_or_else(|| self.table.hash(tuple, id))
     }
 }

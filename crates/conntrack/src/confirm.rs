@@ -55,9 +55,7 @@ impl Conntrack {
         let Some(entry) = self.slab.get(id) else {
             return Ok(());
         };
-        let reply = self
-            .table
-            .hash(entry.tuple(Dir::Reply), entry.zone.id_for(Dir::Reply));
+        let reply = self.hash_of_reply(entry.tuple(Dir::Reply), entry.zone);
         let original = self.slab.node(id.index, Dir::Original);
         let hash = [original.map_or(0, |node| node.hash), reply];
         let limit = CHAIN_BASE + self.rng.below(CHAIN_RANDOM);
@@ -186,7 +184,7 @@ impl Conntrack {
         let entry = self.slab.get(ignored)?;
         let original = *entry.tuple(Dir::Original);
         let zone = entry.zone;
-        let hash = self.table.hash(tuple, zone.id_for(Dir::Reply));
+        let hash = self.hash_of_reply(tuple, zone);
         let (slab, now) = (&self.slab, self.clock);
         let same_flow = |id| {
             id == ignored

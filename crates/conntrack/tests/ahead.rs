@@ -5,11 +5,15 @@
 mod either;
 
 use either::Random;
-use tidegate_conntrack::{AHEAD, Config, Conntrack, Tracked};
+use tidegate_conntrack::{
+    AHEAD, Config, Conntrack, Dir, Entry, InHook, Manip, NatRange, Template, Tracked, Zone,
+};
 use tidegate_wire::{Family, checksum, parse, proto};
 
 /// More connections than are near anyway.
 const FLOWS: usize = 5_000;
+
+const NOW: u64 = 1_700_000_000_000_000_000;
 
 /// A datagram of a flow there or back.
 fn datagram(flow: usize, back: bool) -> Vec<u8> {
@@ -53,7 +57,7 @@ fn whatever_is_announced_nothing_else_comes_of_it() {
         Conntrack::new(Config::default()),
         Conntrack::new(Config::default()),
     );
-    let (mut now, mut most) = (1_700_000_000_000_000_000, 0);
+    let (mut now, mut most) = (NOW, 0);
     for round in 0..2_000 {
         let mut batch: Vec<Vec<u8>> = (0..random.below(2 * AHEAD))
             .map(|_| datagram(random.below(FLOWS), random.below(2) == 1))
@@ -99,7 +103,7 @@ fn a_place_that_another_connection_has_taken_is_not_used() {
         Conntrack::new(Config::default()),
         Conntrack::new(Config::default()),
     );
-    let now = 1_700_000_000_000_000_000;
+    let now = NOW;
     let last = datagram(FLOWS - 1, true);
     let [new, answer] = [false, true].map(|back| datagram(FLOWS, back));
     for ct in [&mut plain, &mut told] {
@@ -118,4 +122,58 @@ fn a_place_that_another_connection_has_taken_is_not_used() {
         let expected = take(&mut plain, now, packet, false);
         assert_eq!(take(&mut told, now, packet, true), expected);
     }
+}
+
+/// Opens the connection of a packet, of which one end is translated to an address: what
+/// becomes of it.
+fn open(ct: &mut Conntrack, bytes: &[u8], zone: Zone, (end, to): (Manip, u128)) -> String {
+    let layout = parse(bytes).unwrap();
+    let template = Template {
+        zone,
+        ..Template::default()
+    };
+    let tracked = ct.handle_packet(NOW, bytes, &layout, InHook::Prerouting, Some(&template));
+    let Tracked::Ct(mut attached) = tracked else {
+        return format!("{tracked:?}");
+    };
+    let range = NatRange {
+        ports: (end == Manip::Src).then_some((1000, 1000)),
+        ..NatRange::address(to)
+    };
+    ct.nat_setup(attached.id, end, &range).unwrap();
+    let confirmed = ct.confirm(NOW, &mut attached);
+    format!("{confirmed:?} {:?}", ct.entry(attached.id))
+}
+
+/// The answer that was reckoned with comes from elsewhere, or in another zone.
+#[test]
+fn an_answer_is_found_where_it_comes_from() {
+    let (mut plain, mut told) = (
+        Conntrack::new(Config::default()),
+        Conntrack::new(Config::default()),
+    );
+    for ct in [&mut plain, &mut told] {
+        for flow in 0..FLOWS {
+            take(ct, NOW, &datagram(flow, false), false);
+        }
+    }
+    let [moved, apart, second] = [0, 50, 101].map(|n| datagram(FLOWS + n, false));
+    let answers = Zone {
+        id: 5,
+        dirs: Zone::REPLY,
+    };
+    told.foresee([moved.as_slice(), &apart].into_iter());
+    let [expected, came] = [&mut plain, &mut told].map(|ct| {
+        let moved = open(ct, &moved, Zone::default(), (Manip::Dst, 0x0a09_0002));
+        let own = (Manip::Src, 0x0a00_0000 + (FLOWS as u128 + 50) / 50);
+        let apart = open(ct, &apart, answers, own);
+        ct.foresee(core::iter::empty());
+        // It would have the same answers, if nobody saw that they are taken.
+        let second = open(ct, &second, answers, own);
+        let lost = |e: &Entry| ct.find(e.tuple(Dir::Reply), e.zone).is_none();
+        assert_eq!(ct.iter().filter(|(_, e)| lost(e)).count(), 0);
+        [moved, apart, second]
+    });
+    assert!(came[0].starts_with("Ok") && came[2].starts_with("Err"));
+    assert_eq!(came, expected);
 }
