@@ -169,7 +169,7 @@ impl Conntrack {
         self.make_room(now, hash).map_err(|_| ByHandError::Full)?;
         self.count += 1;
         let entry = self.made_by_hand(new);
-        let id = self.slab.insert(entry);
+        let id = self.slab.insert(entry, hash);
         if new.nat != [None; 2] {
             self.translate_by_hand(id, &new.nat);
         }

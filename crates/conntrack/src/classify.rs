@@ -87,13 +87,9 @@ impl Conntrack {
         template: &Template,
     ) -> Result<Attached, NoEntry> {
         let hash = self.hash_of(tuple, template.zone);
-        let (id, dir, status) = match self.find_alive(now, tuple, template.zone, hash) {
-            Some(found) => found,
-            None => {
-                let id = self.create(now, tuple, hash, template)?;
-                let status = self.slab.get(id).map_or(Status::default(), |e| e.status);
-                (id, Dir::Original, status)
-            }
+        let found = self.find_alive(now, tuple, template.zone, hash);
+        let Some((id, dir, status)) = found else {
+            return self.create(now, tuple, hash, template);
         };
         let info = match dir {
             Dir::Reply => CtInfo::EstablishedReply,

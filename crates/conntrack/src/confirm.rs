@@ -1,6 +1,6 @@
 //! The last hook: entries enter the table, clashes are settled.
 
-use crate::entry::{Attached, Counters, CtInfo, EntryId, Status};
+use crate::entry::{Attached, Counters, CtInfo, Entry, EntryId, Status};
 use crate::event::EventKind;
 use crate::reason::DropReason;
 use crate::tuple::{Dir, Tuple};
@@ -52,15 +52,17 @@ impl Conntrack {
 
     fn insert(&mut self, now: Time, attached: &mut Attached) -> Result<(), DropReason> {
         let id = attached.id;
+        let limit = CHAIN_BASE + self.rng.below(CHAIN_RANDOM);
         let Some(entry) = self.slab.get(id) else {
             return Ok(());
         };
-        let reply = self.hash_of_reply(entry.tuple(Dir::Reply), entry.zone);
         let original = self.slab.node(id.index, Dir::Original);
-        let hash = [original.map_or(0, |node| node.hash), reply];
-        let limit = CHAIN_BASE + self.rng.below(CHAIN_RANDOM);
+        let hash = [
+            original.map_or(0, |node| node.hash),
+            self.hash_of_reply(entry.tuple(Dir::Reply), entry.zone),
+        ];
         for dir in Dir::BOTH {
-            if let Some(clash) = self.clash_on(now, id, dir, hash[dir.ix()]) {
+            if let Some(clash) = self.clash_on(now, entry, dir, hash[dir.ix()]) {
                 return self.resolve(now, attached, clash, hash[Dir::Reply.ix()]);
             }
             let bucket = self.table.bucket(hash[dir.ix()]);
@@ -88,6 +90,7 @@ impl Conntrack {
     }
 
     /// Puts an entry into the table under the given tuples and starts its timer.
+    #[inline]
     pub(crate) fn enter(&mut self, now: Time, id: EntryId, life: Time, under: &[(Dir, u32)]) {
         let deadline = now.saturating_add(life);
         if let Some(entry) = self.slab.get_mut(id) {
@@ -101,8 +104,8 @@ impl Conntrack {
         self.registers(id, true);
     }
 
-    fn clash_on(&self, now: Time, id: EntryId, dir: Dir, hash: u32) -> Option<Clash> {
-        let entry = self.slab.get(id)?;
+    #[inline]
+    fn clash_on(&self, now: Time, entry: &Entry, dir: Dir, hash: u32) -> Option<Clash> {
         let tuple = entry.tuple(dir);
         let gone = |other| self.has_run_out(other, now);
         let found = self.table.find(&self.slab, tuple, entry.zone, hash, gone);
@@ -166,7 +169,7 @@ impl Conntrack {
             return false;
         };
         if !allows_clash(entry.tuple(Dir::Original).proto)
-            || self.clash_on(now, id, Dir::Reply, reply_hash).is_some()
+            || self.clash_on(now, entry, Dir::Reply, reply_hash).is_some()
         {
             return false;
         }

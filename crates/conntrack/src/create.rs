@@ -1,7 +1,7 @@
 //! New entries, and room for them in a full table.
 
 use crate::conntrack::{InHook, Template};
-use crate::entry::{Entry, EntryId, Master, ProtoState, Status, change};
+use crate::entry::{Attached, CtInfo, Entry, EntryId, Master, ProtoState, Status, change};
 use crate::expect::{Expectation, OnMatch};
 use crate::helper::HelperKind;
 use crate::reason::{DropReason, InvalidReason};
@@ -23,6 +23,7 @@ pub(crate) enum NoEntry {
 
 impl Entry {
     /// An unconfirmed entry with nothing set but its tuples.
+    #[inline]
     pub(crate) fn new(tuples: [Tuple; 2]) -> Entry {
         Entry {
             timeout: 0,
@@ -41,6 +42,16 @@ impl Entry {
             watched: false,
         }
     }
+
+    /// Gives it what the raw table has asked for.
+    fn furnish(&mut self, template: &Template) {
+        if template.timeouts.is_some() {
+            self.extra_mut().policy = template.timeouts;
+        }
+        if template.proxied {
+            self.extra_mut().proxied = Some(Proxied::default());
+        }
+    }
 }
 
 impl Conntrack {
@@ -53,43 +64,32 @@ impl Conntrack {
         tuple: &Tuple,
         hash: u32,
         template: &Template,
-    ) -> Result<EntryId, NoEntry> {
+    ) -> Result<Attached, NoEntry> {
         let no_inverse = NoEntry::Invalid(InvalidReason::IcmpNoRequest(tuple.icmp_type()));
         let reply = tuple.inverse().ok_or(no_inverse)?;
-        let zone = template.zone;
         self.make_room(now, hash).map_err(NoEntry::Drop)?;
         self.count += 1;
-        let mut entry = Entry::new([*tuple, reply]);
-        entry.zone = zone;
-        entry.keep_accounts(&self.config);
-        entry.watched = self.config.events;
-        entry.helper = self.automatic_helper(&reply);
-        let expected = self.take_expectation(tuple, zone.id);
-        match &expected {
-            Some(e) => self.inherit(&mut entry, e),
-            None => {
-                let serves = |h: &HelperKind| h.serves(tuple.family, tuple.proto);
-                if let Some(helper) = template.helper.filter(serves) {
-                    entry.helper = Some(helper);
-                    entry.status.set(Status::HELPER);
-                }
-            }
+        let expected = self.take_expectation(tuple, template.zone.id);
+        let serves = |h: &HelperKind| h.serves(tuple.family, tuple.proto);
+        let (helper, status) = match (&expected, template.helper.filter(serves)) {
+            (Some(e), _) => (e.assign_helper, Status::EXPECTED),
+            (None, Some(helper)) => (Some(helper), Status::HELPER),
+            (None, None) => (self.automatic_helper(&reply), 0),
+        };
+        let id = self.slab.insert(Entry::new([*tuple, reply]), hash);
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.zone = template.zone;
+            entry.keep_accounts(&self.config);
+            entry.watched = self.config.events;
+            entry.status.set(status);
+            entry.helper = helper;
+            entry.pending = helper.map_or(0, |_| change::HELPER);
+            entry.furnish(template);
         }
-        if entry.helper.is_some() {
-            entry.pending |= change::HELPER;
-        }
-        if template.timeouts.is_some() {
-            entry.extra_mut().policy = template.timeouts;
-        }
-        if template.proxied {
-            entry.extra_mut().proxied = Some(Proxied::default());
-        }
-        let id = self.slab.insert(entry);
-        // Kept for the moment when the entry is confirmed.
-        if let Some(node) = self.slab.node_mut(id.index, Dir::Original) {
-            node.hash = hash;
-        }
+        let mut info = CtInfo::New;
         if let Some(e) = expected {
+            info = CtInfo::Related;
+            self.inherit(id, &e);
             match e.on_match {
                 OnMatch::Plain => {}
                 OnMatch::FollowMaster => self.follow_master(id, &e),
@@ -98,24 +98,28 @@ impl Conntrack {
                 OnMatch::FollowCall => self.follow_h323(id, &e),
             }
         }
-        Ok(id)
+        let dir = Dir::Original;
+        Ok(Attached { id, dir, info })
     }
 
     /// What the child of an expectation takes over.
-    fn inherit(&mut self, entry: &mut Entry, expected: &Expectation) {
-        entry.status.set(Status::EXPECTED);
-        entry.helper = expected.assign_helper;
-        if let Some(master) = self.slab.get_mut(expected.master) {
-            entry.extra_mut().master = Some(Master {
-                id: expected.master,
-                tuple: *master.tuple(Dir::Original),
-                helper: master.helper,
-            });
-            entry.mark = master.mark;
-            let children = &mut master.extra_mut().children;
-            *children = children.saturating_add(1);
-        }
+    fn inherit(&mut self, id: EntryId, expected: &Expectation) {
         self.stats.expect_new += 1;
+        let Some(master) = self.slab.get_mut(expected.master) else {
+            return;
+        };
+        let children = &mut master.extra_mut().children;
+        *children = children.saturating_add(1);
+        let from = Master {
+            id: expected.master,
+            tuple: *master.tuple(Dir::Original),
+            helper: master.helper,
+        };
+        let mark = master.mark;
+        if let Some(entry) = self.slab.get_mut(id) {
+            entry.extra_mut().master = Some(from);
+            entry.mark = mark;
+        }
     }
 
     /// The helper in charge of the service a reply would come from.

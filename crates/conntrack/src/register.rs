@@ -26,8 +26,11 @@ impl Conntrack {
         self.register = Some(register);
     }
 
+    #[inline]
     pub(crate) fn registers(&mut self, id: EntryId, enters: bool) {
-        if let (Some(register), Some(entry)) = (&mut self.register, self.slab.get(id)) {
+        if let Some(register) = &mut self.register
+            && let Some(entry) = self.slab.get(id)
+        {
             match enters {
                 true => register.enters(&entry.tuples),
                 false => register.leaves(&entry.tuples),

@@ -48,39 +48,39 @@ impl Slab {
         self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
     }
 
-    /// Stores `entry`.
-    pub(crate) fn insert(&mut self, entry: Entry) -> EntryId {
-        let Some(index) = self.free.checked_sub(1) else {
-            return self.append(entry);
+    /// Stores `entry`, and for as long as it is in no chain the hash of its original tuple. In
+    /// one piece with the caller, so that the entry is made where it stays.
+    #[inline]
+    pub(crate) fn insert(&mut self, entry: Entry, hash: u32) -> EntryId {
+        let index = match self.free.checked_sub(1) {
+            Some(index) => index,
+            None => self.append(),
         };
-        let (mut generation, mut next) = (NonZeroU32::MIN, 0);
-        if let Some(slot) = self.slot_mut(index) {
-            slot.entry = Some(entry);
-            generation = slot.generation;
-            next = core::mem::take(&mut slot.nodes[0].next);
-        }
-        self.free = next;
+        let Some(slot) = self.slot_mut(index) else {
+            return EntryId::NOBODY;
+        };
+        slot.entry = Some(entry);
+        let generation = slot.generation;
+        let free = core::mem::replace(&mut slot.nodes[0], Node { hash, next: 0 });
+        self.free = free.next;
         EntryId { generation, index }
     }
 
-    /// Stores `entry` in a place that has never been used.
-    fn append(&mut self, entry: Entry) -> EntryId {
-        let id = EntryId {
-            generation: NonZeroU32::MIN,
-            index: self.slots(),
-        };
-        if (id.index as usize).is_multiple_of(CHUNK) {
+    /// Makes a free place where there has never been one.
+    fn append(&mut self) -> u32 {
+        let index = self.slots();
+        if (index as usize).is_multiple_of(CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         if let Some(last) = self.chunks.last_mut() {
             last.push(Slot {
                 nodes: [Node::default(); 2],
                 timer: TimerNode::default(),
-                generation: id.generation,
-                entry: Some(entry),
+                generation: NonZeroU32::MIN,
+                entry: None,
             });
         }
-        id
+        index
     }
 
     /// Takes the entry out; its id is stale from now on.

@@ -293,7 +293,7 @@ mod tests {
             let mut entry = Entry::new([tuple, tuple]);
             entry.status.set(Status::CONFIRMED);
             entry.timeout = deadline;
-            let id = slab.insert(entry);
+            let id = slab.insert(entry, 0);
             wheel.arm(&mut slab, id.index, deadline, NOW);
         }
         (slab, wheel)

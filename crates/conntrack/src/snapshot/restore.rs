@@ -199,7 +199,7 @@ impl Conntrack {
         run.report.families[family] = true;
         run.report.translated[family] |= entry.status.has(Status::NAT_MASK);
         let (deadline, source) = (entry.timeout, entry.status.has(Status::SRC_NAT_DONE));
-        let id = self.slab.insert(entry);
+        let id = self.slab.insert(entry, hash[0]);
         self.count += 1;
         for dir in Dir::BOTH {
             self.table
