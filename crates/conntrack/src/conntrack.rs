@@ -217,6 +217,13 @@ impl Conntrack {
         }
     }
 
+    /// The same with both.
+    pub fn set_tags(&mut self, id: EntryId, tags: [u64; 2]) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.tags = tags;
+        }
+    }
+
     /// Leaves of all entries' tags the bits of `mask`.
     pub fn mask_tags(&mut self, mask: u64) {
         for index in 0..self.slab.slots() {

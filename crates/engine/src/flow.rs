@@ -186,6 +186,12 @@ impl Recorder {
         self.why = None;
     }
 
+    /// Whether there is a plan, or a reason for none, to be kept.
+    #[inline]
+    pub(crate) fn has_noted(&self) -> bool {
+        self.start.is_some() || self.why.is_some()
+    }
+
     /// A counter was raised.
     #[inline]
     pub(crate) fn counted(&mut self, id: RuleId) {
@@ -304,12 +310,12 @@ impl FlowCache {
 
     /// Starts to record a packet.
     #[inline]
-    pub(crate) fn record(&mut self, start: Option<Start>) {
+    pub(crate) fn record(&mut self, start: Start) {
         self.recorder.end();
-        match start {
-            Some(start) if self.plans.len() < MAX_PLANS => self.recorder.begin(start),
-            Some(_) => self.recorder.spoil(Unplanned::Many),
-            None => {}
+        if self.plans.len() < MAX_PLANS {
+            self.recorder.begin(start);
+        } else {
+            self.recorder.spoil(Unplanned::Many);
         }
     }
 

@@ -20,6 +20,7 @@ mod facts;
 mod flow;
 mod fragment;
 mod headers6;
+mod help;
 mod hooks;
 mod log;
 mod nat;

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use tidegate_conntrack::{Conntrack, Dir, EntryId, SECOND, Time};
+use tidegate_conntrack::{Conntrack, EntryId, SECOND, Time};
 use tidegate_ir::{Hook, Policy, RuleId, Ruleset, TableKind};
 use tidegate_wire::Family;
 
@@ -155,10 +155,9 @@ impl Origins {
         let Some(number) = self.number(family, minute) else {
             return;
         };
-        for (dir, value) in Dir::BOTH.into_iter().zip([number, minute]) {
-            let tag = tags[dir.ix()] & BELOW | (value & MASK) << SHIFT;
-            conntrack.set_tag(id, dir, tag);
-        }
+        let [there, back] = tags.map(|tag| tag & BELOW);
+        let with = |tag, value| tag | (value & MASK) << SHIFT;
+        conntrack.set_tags(id, [with(there, number), with(back, minute)]);
     }
 
     /// The number of the way that has been noted; never 0.

@@ -135,11 +135,13 @@ impl<T: Trace> Run<'_, T> {
             if !through {
                 flows.recorder.spoil(Unplanned::Dropped);
             }
-            let whole = conntrack.entry(a.id).map(|e| e.tags[a.dir.ix()]);
-            let kept = flows.keep(packet.mark);
-            let kept = kept.or_else(|| flows.keep_reason(whole?));
-            if let Some(tag) = kept {
-                conntrack.set_tag(a.id, a.dir, tag | whole.unwrap_or(0) & !BELOW);
+            if flows.recorder.has_noted() {
+                let whole = conntrack.entry(a.id).map(|e| e.tags[a.dir.ix()]);
+                let kept = flows.keep(packet.mark);
+                let kept = kept.or_else(|| flows.keep_reason(whole?));
+                if let Some(tag) = kept {
+                    conntrack.set_tag(a.id, a.dir, tag | whole.unwrap_or(0) & !BELOW);
+                }
             }
         }
         flows.recorder.end();

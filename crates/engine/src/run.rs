@@ -1,6 +1,6 @@
 //! One packet at one hook: the stages in order.
 
-use tidegate_conntrack::{self as ct, Attached, CtInfo, InHook, Time, Tracked};
+use tidegate_conntrack::{self as ct, Attached, CtInfo, InHook, Status, Time, Tracked};
 use tidegate_ir::{Hook, QueueSpec, RuleId, TableKind};
 use tidegate_wire::Family;
 
@@ -8,7 +8,6 @@ use crate::act::Copy;
 use crate::at_table::AtTable;
 use crate::defrag::{self, Defragged};
 use crate::engine::{Engine, Family4Or6, index};
-use crate::env::{Env, Prefix};
 use crate::facts::View;
 use crate::flow::{Start, Unplanned};
 use crate::hooks::{Stage, stages};
@@ -390,6 +389,9 @@ impl<'e, T: Trace> Run<'e, T> {
         if packet.traced || staged.is_some() {
             return flows.recorder.spoil(Unplanned::Watched);
         }
+        let Some(start) = Start::of(packet, a.info) else {
+            return flows.recorder.end();
+        };
         let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
         let mut facts = View {
             packet,
@@ -402,9 +404,7 @@ impl<'e, T: Trace> Run<'e, T> {
             now: self.now,
             rehearsed: false,
         };
-        let start = Start::of(packet, a.info);
-        let follow = start.and_then(|start| flows.follow(tag, &start, &mut facts));
-        let Some(follow) = follow else {
+        let Some(follow) = flows.follow(tag, &start, &mut facts) else {
             return flows.record(start);
         };
         flows.followed += 1;
@@ -434,40 +434,11 @@ impl<'e, T: Trace> Run<'e, T> {
         let Some(mut attached) = packet.tracking.connection().copied() else {
             return Ok(());
         };
-        let conntrack = &mut self.engine.conntrack;
-        if conntrack
-            .entry(attached.id)
-            .is_some_and(|e| e.helper.is_some())
-            && let Some(netmask) = broadcast_mask(packet, &self.engine.env)
-        {
-            conntrack.help_broadcast(self.now, &attached, &packet.layout, netmask);
-        }
-        let before = T::TESTS.then(|| packet.bytes.clone());
-        let env = &self.engine.env;
-        let to = |family, addr| way(env, family, addr);
-        let ways = ct::Ways {
-            out: packet.out_dev.map(|dev| dev.0),
-            to: Some(&to),
-        };
-        let (bytes, layout) = (&mut packet.bytes, &packet.layout);
-        let helped = conntrack.help_knowing(self.now, &attached, bytes, layout, &ways);
-        match helped {
-            Err(ct::DropReason::Helper(why)) => self.log_helper(packet, &attached, why),
-            Err(ct::DropReason::HelperPort(port)) => {
-                self.log_helper(packet, &attached, &format!("wrong port {port}"));
-            }
-            _ => {}
+        let read = |e: &ct::Entry| e.helper.is_some() || e.status.has(Status::SEQ_ADJUST);
+        if self.engine.conntrack.entry(attached.id).is_some_and(read) {
+            self.help(packet, &attached)?;
         }
         let conntrack = &mut self.engine.conntrack;
-        if helped? {
-            packet.reparse();
-            if let Some(before) = before {
-                self.trace.event(TraceEvent::Translated {
-                    before: &before,
-                    after: &packet.bytes,
-                });
-            }
-        }
         let fresh = T::ACTIVE && conntrack.entry(attached.id).is_some_and(|e| !e.confirmed());
         let before = (attached.id, attached.info);
         conntrack.confirm(self.now, &mut attached)?;
@@ -485,28 +456,6 @@ impl<'e, T: Trace> Run<'e, T> {
         }
         Ok(())
     }
-}
-
-/// The way that a packet of this host would go to an address.
-fn way(env: &Env, family: Family, addr: u128) -> Option<ct::Way> {
-    let route = env.route(family, addr, 0, 0)?;
-    Some(ct::Way {
-        dev: route.dev?.0,
-        hop: route.via.unwrap_or(addr),
-    })
-}
-
-/// Mask of the network in which a packet of this host goes out to everybody.
-fn broadcast_mask(packet: &Packet, env: &Env) -> Option<u128> {
-    if packet.in_dev.is_some() || packet.family() != Family::V4 {
-        return None;
-    }
-    let everybody = u128::from(u32::MAX);
-    let networks = env.interface(packet.out_dev?)?.addresses.iter();
-    let mut masks = networks
-        .filter(|a| a.family == Family::V4 && a.len < 31 && a.contains(packet.dst()))
-        .map(Prefix::mask);
-    masks.find(|mask| packet.dst() | mask == everybody)
 }
 
 /// What routing depends on, per family.

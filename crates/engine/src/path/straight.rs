@@ -63,26 +63,30 @@ impl<T: Trace> Run<'_, T> {
             return None;
         }
         let conntrack = &mut self.engine.conntrack;
-        // Apart from the rest: what else tracking may say is large, and a copy of it shows.
-        if let Some(attached) = conntrack.go_on(self.now, bytes, layout) {
-            let done = self.pass(incoming, bytes, layout, &attached);
-            if done.is_none() {
-                self.tracked = Some(Tracked::Ct(attached));
-            }
-            return done;
-        }
-        let tracked = conntrack.handle_packet(self.now, bytes, layout, InHook::Prerouting, None);
-        let done = match &tracked {
-            // What there is to be noted about a packet may have to be logged.
-            Tracked::Ct(attached) if conntrack.last_note().is_none() => {
-                self.pass(incoming, bytes, layout, attached)
-            }
-            _ => None,
+        let attached = match conntrack.go_on(self.now, bytes, layout) {
+            Some(attached) => attached,
+            None => self.track(bytes, layout)?,
         };
+        let done = self.pass(incoming, bytes, layout, &attached);
         if done.is_none() {
-            self.tracked = Some(tracked);
+            self.tracked = Some(Tracked::Ct(attached));
         }
         done
+    }
+
+    /// The packet's connection, where that is all there is to say. Apart from the rest: what
+    /// else tracking may say is large, and a copy of it shows.
+    fn track(&mut self, bytes: &[u8], layout: &Layout) -> Option<Attached> {
+        let conntrack = &mut self.engine.conntrack;
+        let tracked = conntrack.handle_packet(self.now, bytes, layout, InHook::Prerouting, None);
+        match tracked {
+            // What there is to be noted about a packet may have to be logged.
+            Tracked::Ct(attached) if conntrack.last_note().is_none() => Some(attached),
+            other => {
+                self.tracked = Some(other);
+                None
+            }
+        }
     }
 
     fn pass(
@@ -101,8 +105,8 @@ impl<T: Trace> Run<'_, T> {
             ..
         } = &mut *self.engine;
         let Family4Or6 { counters, nat, .. } = &mut families[index(layout.family)];
-        let entry = conntrack.entry(attached.id)?;
         let start = Start::new(layout, attached.info, (Some(incoming.dev), None), 0)?;
+        let entry = conntrack.entry(attached.id)?;
         let mut glance = Glance {
             bytes,
             layout,
