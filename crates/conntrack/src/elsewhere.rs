@@ -190,6 +190,13 @@ impl Conntrack {
         }
     }
 
+    /// Whether [`Conntrack::take_passed`] has any.
+    #[inline]
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        !self.away.passed.is_empty()
+    }
+
     /// Packets that passed elsewhere, as far as it has been asked, since the last call.
     pub fn take_passed(&mut self) -> Vec<Passed> {
         core::mem::take(&mut self.away.passed)

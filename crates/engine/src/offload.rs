@@ -339,7 +339,14 @@ impl Engine {
     }
 
     /// Counts for the rules what has passed elsewhere.
+    #[inline]
     pub(crate) fn count_passed(&mut self) {
+        if self.conntrack.has_passed() {
+            self.count_each();
+        }
+    }
+
+    fn count_each(&mut self) {
         for passed in self.conntrack.take_passed() {
             let counters = &mut self.families[index(passed.family)].counters;
             for id in self.flows.trail(passed.tag) {

@@ -64,7 +64,10 @@ pub(crate) struct Run<'e, T> {
     pub(crate) looped: bool,
     /// Where the packet that is on its way out of the hooks is to wait.
     pub(crate) parking: Option<Parking>,
-    /// What connection tracking has said about a packet before it came to a hook.
+    /// The connection that tracking has found for a packet before it came to a hook, where
+    /// there is no more to be said.
+    pub(crate) attached: Option<Attached>,
+    /// What else tracking has said about it.
     pub(crate) tracked: Option<Tracked>,
 }
 
@@ -80,6 +83,7 @@ impl<'e, T: Trace> Run<'e, T> {
             now,
             looped: false,
             parking: None,
+            attached: None,
             tracked: None,
         }
     }
@@ -296,7 +300,9 @@ impl<'e, T: Trace> Run<'e, T> {
             last: None,
         };
         let decision = tables::walk(&mut at, table, &classifiers[kind as usize], hook, stack);
-        at.log_said();
+        if !at.outside.said.is_empty() {
+            at.log_said();
+        }
         (decision, at.copies, at.last)
     }
 
@@ -323,6 +329,12 @@ impl<'e, T: Trace> Run<'e, T> {
         } else {
             InHook::Output
         };
+        // Field by field, as they were written: a copy of the whole would wait for all.
+        if let Some(Attached { id, dir, info }) = self.attached.take() {
+            packet.tracking = Tracking::Connection(Attached { id, dir, info });
+            self.is_tracked(packet);
+            return Ok(());
+        }
         let tracked = self.tracked.take().unwrap_or_else(|| {
             let (bytes, layout) = (&packet.bytes, &packet.layout);
             let conntrack = &mut self.engine.conntrack;
@@ -337,10 +349,7 @@ impl<'e, T: Trace> Run<'e, T> {
             self.log_invalid(packet, &tracked);
         }
         packet.tracking = match tracked {
-            // Field by field, as they were written: a copy of the whole would wait for all.
-            Tracked::Ct(Attached { id, dir, info }) => {
-                Tracking::Connection(Attached { id, dir, info })
-            }
+            Tracked::Ct(attached) => Tracking::Connection(attached),
             Tracked::Untracked => Tracking::Untracked,
             Tracked::Invalid(reason) => {
                 self.engine.drops.count_invalid(&reason);
@@ -348,6 +357,12 @@ impl<'e, T: Trace> Run<'e, T> {
             }
             Tracked::Drop(reason) => return Err(reason.into()),
         };
+        self.is_tracked(packet);
+        Ok(())
+    }
+
+    /// The packet has what tracking says about it.
+    fn is_tracked(&mut self, packet: &mut Packet) {
         if let Tracking::Connection(a) = packet.tracking
             && matches!(a.info, CtInfo::New | CtInfo::Related)
             && self
@@ -367,7 +382,6 @@ impl<'e, T: Trace> Run<'e, T> {
         } else {
             self.plan(packet);
         }
-        Ok(())
     }
 
     /// Lets the packet follow the plan of its flow, or records it for one.

@@ -69,7 +69,8 @@ impl<T: Trace> Run<'_, T> {
         };
         let done = self.pass(incoming, bytes, layout, &attached);
         if done.is_none() {
-            self.tracked = Some(Tracked::Ct(attached));
+            let Attached { id, dir, info } = attached;
+            self.attached = Some(Attached { id, dir, info });
         }
         done
     }
