@@ -8,7 +8,9 @@ use tidegate_engine::conntrack::{Config as CtConfig, Dir, SECOND};
 use tidegate_engine::env::{
     Env, IfIndex, Interface, PolicyRule, Prefix, Route, RouteType, Settings,
 };
-use tidegate_engine::{Config, Engine, Incoming, Trace, TraceEvent, TrackWhen};
+use tidegate_engine::{
+    Config, Engine, Incoming, Trace, TraceEvent, TrackWhen, Unplanned, Withheld,
+};
 use tidegate_syntax::{lower, parse_rules};
 use tidegate_wire::{Family, checksum, proto};
 use tidegate_xt::NoNames;
@@ -464,4 +466,22 @@ fn established_packets_follow_the_first_of_their_direction() {
 fn stateful_tests_are_asked_for_every_packet() {
     assert_eq!(agree([1 << 6, 0, 0, 0], &talk(1)), 0);
     assert_eq!(agree([1 << 7 | 1 << 19, 0, 0, 0], &talk(1)), 0);
+}
+
+#[test]
+fn a_connection_remembers_why_it_has_no_plan() {
+    let mut engine = engine();
+    engine.load(rules([1 << 6, 0, 0, 0]));
+    let mut sent = Sent::default();
+    for step in talk(1) {
+        let Step::Packet(shape) = step else { continue };
+        let bytes = packet(&shape, &mut sent, &engine);
+        let incoming = Incoming::on(if shape.reply { OUT } else { IN });
+        engine.receive(1_000 * SECOND, incoming, bytes, &mut ());
+    }
+    let (id, _) = engine.conntrack().iter().next().unwrap();
+    for dir in Dir::BOTH {
+        let why = engine.offer_of(id, dir).err();
+        assert_eq!(why, Some(Withheld::Unplanned(Unplanned::Stateful)));
+    }
 }
