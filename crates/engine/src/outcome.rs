@@ -164,6 +164,19 @@ pub enum Output {
     Nflog(Box<Nflog>),
 }
 
+impl Output {
+    /// Adds what `make` makes, made where it stays: a copy of what has just been written field
+    /// by field would wait for all of it. There is room first, and seen to be: where growing
+    /// may still fail, it is made apart.
+    #[inline]
+    pub(crate) fn add(outputs: &mut Vec<Output>, make: impl FnOnce() -> Output) {
+        outputs.reserve(1);
+        if outputs.len() < outputs.capacity() {
+            outputs.push(make());
+        }
+    }
+}
+
 /// A copy of a packet as it was where a rule said NFLOG.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nflog {

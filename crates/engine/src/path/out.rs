@@ -138,7 +138,7 @@ impl<T: Trace> Run<'_, T> {
         bytes: Vec<u8>,
         role: Role,
     ) {
-        self.outputs.push(Output::Transmit {
+        Output::add(&mut self.outputs, || Output::Transmit {
             dev,
             next_hop,
             bytes,

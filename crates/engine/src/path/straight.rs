@@ -192,9 +192,10 @@ impl Course<'_> {
             return Passed::Delivered;
         };
         layout.set_ttl(bytes, self.ttl - 1);
-        outputs.push(Output::Transmit {
+        let next_hop = via.unwrap_or_else(|| layout.dst(bytes));
+        Output::add(outputs, || Output::Transmit {
             dev,
-            next_hop: via.unwrap_or_else(|| layout.dst(bytes)),
+            next_hop,
             bytes: std::mem::take(bytes),
             role: Role::Forwarded,
             mark: self.mark,
