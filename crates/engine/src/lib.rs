@@ -60,6 +60,7 @@ pub use queue::{
     Answer, Answered, QUEUE_BYTES, QUEUE_LEN, QUEUE_LEN_MAX, QueueCounts, QueueError, QueueReader,
     QueueSettings, QueueVerdict, Queued, Taken, Ticket,
 };
+pub use settled::Settled;
 pub use sockets::{Listed, SocketEnds, SocketList, Sockets};
 pub use staged::{ByRule, Differing, Judged, Otherwise, Staged};
 pub use stop::{Stopped, Stopper, Towards};

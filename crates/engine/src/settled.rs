@@ -2,12 +2,34 @@
 //! nor time change, such as most sets, are what they hold now.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tidegate_ir::{Ruleset, Step, TableKey};
+use tidegate_ir::{Cond, Ruleset, Step, TableKey};
 use tidegate_wire::Family;
 
 use crate::engine::{Engine, index};
+
+/// Rules, and conditions that stand for some of their tests.
+#[derive(Debug)]
+pub struct Settled {
+    rules: Arc<Ruleset>,
+    known: Vec<Option<Cond>>,
+    settled: OnceLock<Ruleset>,
+}
+
+impl Settled {
+    /// The rules with these conditions: if there are any, a copy that is made when somebody asks
+    /// for it, which takes time with many rules.
+    pub fn rules(&self) -> &Ruleset {
+        match self.known.iter().all(Option::is_none) {
+            true => &self.rules,
+            false => {
+                let settled = || self.rules.settled(&self.known);
+                self.settled.get_or_init(settled)
+            }
+        }
+    }
+}
 
 /// What [`Engine::settled`] was taken from.
 #[derive(Debug, Default)]
@@ -34,18 +56,21 @@ impl Basis {
 }
 
 impl Engine {
-    /// A family's rules, with conditions in the place of tests that look into tables which
-    /// neither packets nor time change. They hold as long as [`Engine::basis`] stays as it is.
+    /// A family's rules, and what is known of tests that look into tables which neither packets
+    /// nor time change. That holds as long as [`Engine::basis`] stays as it is.
     #[must_use]
-    pub fn settled(&self, family: Family) -> Arc<Ruleset> {
+    pub fn settled(&self, family: Family) -> Settled {
         let rules = &self.families[index(family)].rules;
         let changing = self.changing();
-        let stays = |step: &dyn Step| self.as_of(step, &changing).is_some();
-        if !rules.steps.iter().any(|step| stays(&**step)) {
-            return Arc::clone(rules);
+        let known = |step: &dyn Step| {
+            self.as_of(step, &changing)?;
+            step.settled(&self.shared)
+        };
+        Settled {
+            rules: Arc::clone(rules),
+            known: rules.steps.iter().map(|step| known(&**step)).collect(),
+            settled: OnceLock::new(),
         }
-        let known = |step: &dyn Step| stays(step).then(|| step.settled(&self.shared)).flatten();
-        Arc::new(rules.settled(known))
     }
 
     /// A number that changes with rules, with surroundings, and with tables that

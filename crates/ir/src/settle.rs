@@ -1,15 +1,15 @@
 //! Rules with conditions in the place of tests that look into tables.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::boxed::Box;
 
 use crate::{Chain, Cond, Effect, Rule, Ruleset, Step, Table};
 
 impl Ruleset {
-    /// The same rules with a condition in the place of each test for which `known` has one.
+    /// The same rules with a condition in the place of each test for which `known` has one, by
+    /// the test's [`StepId`](crate::StepId).
     #[must_use]
-    pub fn settled(&self, mut known: impl FnMut(&dyn Step) -> Option<Cond>) -> Ruleset {
-        let known: Vec<Option<Cond>> = self.steps.iter().map(|s| known(&**s)).collect();
-        let table = |t: &Option<Table>| t.as_ref().map(|t| table(t, &known));
+    pub fn settled(&self, known: &[Option<Cond>]) -> Ruleset {
+        let table = |t: &Option<Table>| t.as_ref().map(|t| table(t, known));
         Ruleset {
             family: self.family,
             tables: self.tables.each_ref().map(table),

@@ -1,7 +1,6 @@
 //! Makes programs from rules, away from packets.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +11,7 @@ use tidegate_ebpf::stop::{
     COUNTS, EARLY_STOPS, LIMITS, MOST_ADDRESSES, MOST_SLOTS, Made, Making, STOPS, Side, program,
 };
 use tidegate_engine::env::Env;
-use tidegate_engine::{Engine, Rules, interface_number};
+use tidegate_engine::{Engine, Settled, interface_number};
 use tidegate_sys::{FrontKind, FrontProgram};
 use tidegate_wire::Family;
 
@@ -70,7 +69,7 @@ pub(super) struct Tables {
 
 /// One family of a job.
 struct Packets {
-    rules: Arc<Rules>,
+    rules: Settled,
     tracked: bool,
     translated: bool,
     own: Vec<u128>,
@@ -79,7 +78,7 @@ struct Packets {
 impl Packets {
     fn side(&self) -> Side<'_> {
         Side {
-            rules: &self.rules,
+            rules: self.rules.rules(),
             tracked: self.tracked,
             translated: self.translated,
             own: &self.own,

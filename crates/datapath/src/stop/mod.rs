@@ -38,6 +38,9 @@ use maker::{Job, Tables};
 const MOST_TOLD: usize = 4096;
 /// How long one that has been told is not told again.
 const TOLD_FOR: Time = SECOND;
+/// Programs are asked for no more often: what changes all the time, such as a set that somebody
+/// fills, is not read anew each time.
+const BETWEEN: Time = SECOND / 10;
 /// Words of [`TRAIL`].
 const TRAIL_WORDS: usize = stop::trail::LEN as usize / 8;
 /// How long programs are waited for that are about to count.
@@ -59,6 +62,7 @@ pub(crate) struct Stops {
     jobs: Sender<Job>,
     /// The epoch for which programs have been asked for.
     asked: u64,
+    asked_at: Time,
     told: Told,
     failed: Option<String>,
     clock: Clock,
@@ -281,6 +285,7 @@ fn prepare(
         targets: HashMap::try_from(targets)?,
         jobs,
         asked: 0,
+        asked_at: 0,
         told: Told::default(),
         failed: None,
         clock,
@@ -306,14 +311,14 @@ impl Stops {
         now: Time,
     ) {
         let epoch = epoch_of(engine);
-        if self.asked != epoch {
-            self.asked = epoch;
+        if self.asked != epoch && now.saturating_sub(self.asked_at) >= BETWEEN {
+            (self.asked, self.asked_at) = (epoch, now);
             self.failed = None;
             // A maker that has ended makes none.
             let _ = self.jobs.send(Job::new(engine, epoch));
         }
         let key = target_key(dev.0, family, dst);
-        if self.failed.is_some() || !self.told.is_due(epoch, key, now) {
+        if self.asked != epoch || self.failed.is_some() || !self.told.is_due(epoch, key, now) {
             return;
         }
         let Some(towards) = engine.towards(family, dev, dst) else {

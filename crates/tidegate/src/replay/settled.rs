@@ -22,11 +22,13 @@ impl Loaded {
         let changing: BTreeSet<String> = changing
             .flat_map(|step| looked_into(step, &self.sets))
             .collect();
-        Arc::new(self.lowered.settled(|step| {
+        let known = |step: &dyn Step| {
             let named = looked_into(step, &self.sets);
             let stays = !named.is_empty() && named.is_disjoint(&changing);
             stays.then(|| step.settled(&shared)).flatten()
-        }))
+        };
+        let known: Vec<_> = self.lowered.steps.iter().map(|s| known(&**s)).collect();
+        Arc::new(self.lowered.settled(&known))
     }
 }
 
