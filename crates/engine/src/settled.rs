@@ -104,8 +104,12 @@ impl Engine {
         stays.then_some(as_of)
     }
 
-    /// Tables that rules of either family change.
+    /// Tables that rules of either family change, if any look into some.
     fn changing(&self) -> BTreeSet<TableKey> {
+        let mut all = self.families.iter().flat_map(|f| &f.rules.steps);
+        if !all.any(|step| step.settled_as_of(&self.shared).is_some()) {
+            return BTreeSet::new();
+        }
         let steps = self.families.iter().flat_map(|f| f.rules.effect_steps());
         steps.flat_map(|step| step.reaches(&self.shared)).collect()
     }

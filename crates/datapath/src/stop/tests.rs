@@ -84,6 +84,7 @@ struct Bench {
     engine: Engine,
     stops: Stops,
     tables: Tables,
+    jobs: Receiver<Job>,
     kernel: Kernel,
     _tables: (crate::fast::Fast, Known),
 }
@@ -99,11 +100,12 @@ impl Bench {
         let (kernel, tables, shared) = Kernel::load([6; 6], &options)?;
         let clock = Clock::new();
         let fast = crate::fast::Fast::new(crate::fast::Table::new(tables, clock), &mut engine);
-        let (stops, tables, _jobs) = prepare(&mut engine, shared, &known, clock)?;
+        let (stops, tables, jobs) = prepare(&mut engine, shared, &known, clock)?;
         Ok(Bench {
             engine,
             stops,
             tables,
+            jobs,
             kernel,
             _tables: (fast, known),
         })

@@ -180,3 +180,27 @@ fn changed_sets_end_a_program() {
         assert!(!there.drops(0));
     });
 }
+
+/// While somebody fills a set, programs are asked for now and then, not for each packet.
+#[test]
+fn sets_that_change_all_the_time_are_not_read_each_time() {
+    in_place(|bench| {
+        let family = Family::V4;
+        make(bench, family);
+        bench.engine.load(load(&rules("stays"), family).unwrap());
+        let begun = bench.stops.clock.now();
+        let asked = |bench: &mut Bench, after: Time| {
+            let target = (family, here(family));
+            let engine = &bench.engine;
+            bench.stops.offer(engine, (DEV, MAC), target, begun + after);
+            bench.jobs.try_iter().count()
+        };
+        assert_eq!(asked(bench, 0), 1);
+        for n in 0..10 {
+            change(bench, "stays", |set| set.del(&key(family, n), 0).unwrap());
+            assert_eq!(asked(bench, BETWEEN / 20 * u64::from(n)), 0);
+        }
+        assert_eq!(asked(bench, BETWEEN), 1);
+        assert_eq!(asked(bench, 2 * BETWEEN), 0);
+    });
+}
