@@ -14,7 +14,7 @@ pub use self::connection::{
 pub(crate) use self::connection::{EARLY, OUT, TOS_COUNTS, TRANSLATE, at};
 pub use self::fate::Fate;
 pub use self::index::{
-    BUCKET, CROWDED, FEWEST, HASH, MOST_PLACES, Mix, SPILLED, Slot, buckets, mix,
+    BUCKET, CROWDED, FEWEST, HASH, MOST_PLACES, Mix, SPILLED, Slot, buckets, entries, mix,
 };
 pub(crate) use self::index::{MIX_FACTOR, MIX_INDEX, MIX_TAG, tag_mask, whose_bits};
 use crate::maps::{Kind, Map};
@@ -45,7 +45,7 @@ pub static FLOWS: Map = Map {
     kind: Kind::Array,
     key: 4,
     value: BUCKET as u32 * 4,
-    entries: PLACES / 2,
+    entries: entries(PLACES),
     locked: false,
     shared: true,
 };

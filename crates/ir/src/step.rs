@@ -58,7 +58,7 @@ pub trait Step: Debug + Send + Sync {
     }
 
     /// Numbers of which one changes whenever somebody changes what [`Step::settled`] depends on;
-    /// `None` where packets that it looks at, or time, change that too.
+    /// `None` where packets that it looks at, or time, change that too, or where that is none.
     fn settled_as_of(&self, _shared: &Shared) -> Option<Vec<u64>> {
         None
     }

@@ -18,17 +18,13 @@ type Net = (u128, u8, bool);
 /// fields of the packet say (MAC addresses, counters, interfaces, exceptions in pairs), where the
 /// set is not there, or too large.
 pub(crate) fn cond(sets: &Sets, of: &Use, family: Family) -> Option<Cond> {
-    let ask = &of.ask;
-    if ask.return_nomatch || ask.packets.is_some() || ask.bytes.is_some() {
-        return None;
-    }
-    let mut left = MOST;
-    let look = Look {
-        sets,
-        sources: &ask.sources,
-        family,
-    };
-    look.set(&of.set, &mut left).map(Cond::shared)
+    let look = Look::new(sets, of, family)?;
+    look.set(&of.set).map(Cond::shared)
+}
+
+/// Whether the answer may be one, as far as that is said without looking at each member.
+pub(crate) fn may_be_cond(sets: &Sets, of: &Use, family: Family) -> bool {
+    Look::new(sets, of, family).is_some()
 }
 
 struct Look<'a> {
@@ -38,25 +34,56 @@ struct Look<'a> {
     family: Family,
 }
 
-impl Look<'_> {
-    fn set(&self, name: &str, left: &mut usize) -> Option<Cond> {
-        let set = self.sets.get(name)?;
+impl<'a> Look<'a> {
+    fn new(sets: &'a Sets, of: &'a Use, family: Family) -> Option<Self> {
+        let ask = &of.ask;
+        if ask.return_nomatch || ask.packets.is_some() || ask.bytes.is_some() {
+            return None;
+        }
+        let look = Look {
+            sets,
+            sources: &ask.sources,
+            family,
+        };
+        let members = look.members(&of.set)?;
+        (members <= MOST).then_some(look)
+    }
+
+    /// Whether no packet is in the set, whatever it holds.
+    fn is_other(&self, set: &Set) -> bool {
         let other = set.family.is_some_and(|f| f != self.family);
-        if other || self.sources.len() < set.kind.parts.len() {
+        other || self.sources.len() < set.kind.parts.len()
+    }
+
+    /// How many members are to be looked at; `None` where they ask for more than fields.
+    fn members(&self, name: &str) -> Option<usize> {
+        let set = self.sets.get(name)?;
+        if self.is_other(set) {
+            return Some(0);
+        }
+        let inner = match set.members() {
+            Members::List(list) => list.iter().map(|(name, _)| self.members(name)).sum(),
+            Members::Table(_) => {
+                let opaque = |p: &Part| matches!(p, Part::Mac | Part::Iface | Part::Set);
+                (!set.kind.parts.iter().any(opaque)).then_some(0)
+            }
+        };
+        inner.map(|inner: usize| inner + set.len())
+    }
+
+    fn set(&self, name: &str) -> Option<Cond> {
+        let set = self.sets.get(name)?;
+        if self.is_other(set) {
             return Some(Cond::Const(false));
         }
-        *left = left.checked_sub(set.len())?;
         match set.members() {
             Members::List(list) => {
-                let one = |(name, _): &(String, _)| self.set(name, left);
+                let one = |(name, _): &(String, _)| self.set(name);
                 let all: Option<Vec<Cond>> = list.iter().map(one).collect();
                 all.map(Cond::any)
             }
             Members::Table(table) => {
-                let parts = set.kind.parts;
-                let opaque = |p: &Part| matches!(p, Part::Mac | Part::Iface | Part::Set);
-                let exceptions = table.values().any(|e| e.nomatch) && parts != [Part::Net];
-                if exceptions || parts.iter().any(opaque) {
+                if table.values().any(|e| e.nomatch) && set.kind.parts != [Part::Net] {
                     return None;
                 }
                 // Members that differ in the first address alone are one condition.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tidegate_ebpf::layout::{
-    BUCKET, CROWDED, FEWEST, HASH, KEY, Mix, SPILLED, Slot, buckets, global, mix,
+    BUCKET, CROWDED, FEWEST, HASH, KEY, Mix, SPILLED, Slot, buckets, entries, global, mix,
 };
 use tidegate_engine::conntrack::Dir;
 use tidegate_sys::SharedWords;
@@ -46,7 +46,7 @@ impl Buckets {
 
 /// Words of 64 bits that the index of so many places takes.
 pub(crate) fn words(places: u32) -> usize {
-    2 * buckets(places) as usize * BUCKET / 2
+    entries(places) as usize * BUCKET / 2
 }
 
 impl Index {

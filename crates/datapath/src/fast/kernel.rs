@@ -18,7 +18,7 @@ use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, INSIDE, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{
     CONNECTIONS, DOOR, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, MOST_PLACES, TURN,
-    TURNS, buckets, global,
+    TURNS, entries, global,
 };
 use tidegate_ebpf::stop::{EARLY_STOPS, STOPS, TRAIL};
 use tidegate_sys::{Namespace, SharedWords, random};
@@ -167,7 +167,7 @@ impl Kernel {
         };
         let object = programs(&secrets).context("the fast path's object file")?;
         let mut loaded = EbpfLoader::new()
-            .map_max_entries("flows", 2 * buckets(places))
+            .map_max_entries("flows", entries(places))
             .map_max_entries("gates", places)
             .map_max_entries("connections", places)
             .load(&object)

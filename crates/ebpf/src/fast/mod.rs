@@ -50,7 +50,7 @@ const PATH: Reg = Reg::R8;
 /// Its TCP windows.
 const CONNECTION: Reg = Reg::R9;
 
-/// What nobody else knows.
+/// What the programs of one datapath are made with. But for the places, nobody else knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Secrets {
     /// Ethernet source of frames that the engine lets in.

@@ -45,11 +45,22 @@ pub fn mix(secret: &[u64; HASH], key: &[u8; KEY]) -> Mix {
     }
 }
 
-/// Most buckets that are taken for the flows of `places` connections, two each.
+/// Most buckets that are in use for the flows of `places` connections, two each.
 #[must_use]
-pub fn buckets(places: u32) -> u32 {
-    let most = places.min(MOST_PLACES).next_power_of_two() * 2;
-    (most / CROWDED as u32).max(FEWEST)
+pub const fn buckets(places: u32) -> u32 {
+    let places = if places < MOST_PLACES {
+        places
+    } else {
+        MOST_PLACES
+    };
+    let most = places.next_power_of_two() * 2 / CROWDED as u32;
+    if most > FEWEST { most } else { FEWEST }
+}
+
+/// Entries of [`FLOWS`] then: those buckets, and before them those of the smaller tables.
+#[must_use]
+pub const fn entries(places: u32) -> u32 {
+    2 * buckets(places)
 }
 
 /// So many buckets the index begins with.
@@ -123,9 +134,5 @@ impl Slot {
 
 const _: () = assert!(FLOWS.value as usize == BUCKET * 4);
 
-const _: () = assert!(buckets_fit());
-
-/// The sum has bits enough for the number of a bucket.
-const fn buckets_fit() -> bool {
-    MOST_PLACES as u64 * 2 / CROWDED as u64 <= 1 << (64 - MIX_INDEX)
-}
+// The sum has bits enough for the number of a bucket.
+const _: () = assert!(buckets(MOST_PLACES) <= 1 << (64 - MIX_INDEX));

@@ -208,6 +208,9 @@ impl Step for InSet {
 
     fn settled_as_of(&self, shared: &Shared) -> Option<Vec<u64>> {
         let sets = shared.get::<Sets>(&self.key)?;
+        if !members::may_be_cond(sets, &self.of, self.family) {
+            return None;
+        }
         let names = self.reaches(shared).into_iter();
         let all: Option<Vec<_>> = names.map(|key| sets.changes_of(&key.name)).collect();
         Some(all?.concat())

@@ -89,7 +89,7 @@ fn with(family: Family, hook: Hook) -> Vec<&'static str> {
     conds
 }
 
-/// What sets for [`CONDS`] are made from.
+/// Sets with the names that [`with`] has.
 pub(super) fn sets(dice: &mut Dice, family: Family) -> Sets {
     let mut sets = Sets::default();
     for (name, kind) in [

@@ -183,6 +183,28 @@ fn changed_sets_end_a_program() {
     });
 }
 
+/// A set that programs cannot know, for it has too many members, is none of their business when
+/// it changes.
+#[test]
+fn sets_that_are_too_large_end_no_program() {
+    in_place(|bench| {
+        let way = (Family::V4, Front::Tcx);
+        make(bench, way.0);
+        for n in MEMBERS..MEMBERS + 200 {
+            let more = key(way.0, n);
+            let add = |set: &mut Set| set.add(more, &Change::default(), false, 0).unwrap();
+            change(bench, "other", add);
+        }
+        let last = "-A INPUT -m set --match-set other src -j DROP\nCOMMIT";
+        let text = rules("stays").replace("COMMIT", last);
+        let there = There::new(bench, &text, way);
+        assert!(there.drops(0) && !there.drops(3 * MEMBERS));
+        change(bench, "other", |set| set.del(&key(way.0, 1), 0).unwrap());
+        bench.stops.follow(&bench.engine);
+        assert!(there.drops(0));
+    });
+}
+
 /// While somebody fills a set, programs are asked for now and then, not for each packet.
 #[test]
 fn sets_that_change_all_the_time_are_not_read_each_time() {
