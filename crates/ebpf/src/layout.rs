@@ -16,7 +16,7 @@ pub use self::fate::Fate;
 pub use self::index::{
     BUCKET, CROWDED, FEWEST, HASH, MOST_PLACES, Mix, SPILLED, Slot, buckets, entries, mix,
 };
-pub(crate) use self::index::{MIX_FACTOR, MIX_INDEX, MIX_TAG, tag_mask, whose_bits};
+pub(crate) use self::index::{MIX_FACTOR, MIX_HOME, MIX_INDEX, MIX_TAG, tag_mask, whose_bits};
 use crate::maps::{Kind, Map};
 
 /// Bytes of a flow's key.

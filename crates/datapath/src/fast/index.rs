@@ -121,11 +121,13 @@ impl Index {
             self.store(at, slot.word(places));
             return;
         }
-        for (second, mut bucket) in ours.into_iter().enumerate() {
+        for (second, bucket) in ours.into_iter().enumerate() {
             if bucket.clone().any(|at| slot.is_like(self.load(at), places)) {
                 continue;
             }
-            if let Some(at) = bucket.find(|at| self.load(*at) == 0) {
+            let home = bucket.start + slot.home();
+            let mut all = std::iter::once(home).chain(bucket);
+            if let Some(at) = all.find(|at| self.load(*at) == 0) {
                 buckets.flows += 1;
                 buckets.spilled += second;
                 self.store(at, slot.word(places));

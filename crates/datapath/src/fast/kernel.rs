@@ -164,6 +164,7 @@ impl Kernel {
             // Odd, so that no bit of a key is lost.
             hash: long_words()?.map(|word| word | 1),
             places,
+            early: options.ring == Ring::Xdp,
         };
         let object = programs(&secrets).context("the fast path's object file")?;
         let mut loaded = EbpfLoader::new()

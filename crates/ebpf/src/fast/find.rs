@@ -1,14 +1,16 @@
 //! Whose a packet is.
 
 use super::frame::{
-    BUCKET_AT, BUCKET_PLACE, DIR, EPOCH, Front, KEY, LAST_BUCKET, PLACE, PROTO, TAG, helper,
+    BUCKET_AT, BUCKET_PLACE, DIR, EPOCH, Front, HOME, KEY, LAST_BUCKET, PLACE, PROTO, TAG, helper,
 };
 use super::parse::{Exits, headers};
-use super::{CONTEXT, GATE, PATH, Secrets, early, globals, leave, look_up, send, sum, turn, word};
+use super::{
+    CONTEXT, GATE, PATH, Secrets, early, known_globals, leave, look_up, send, sum, turn, word,
+};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{
-    BUCKET, FLOWS, Fate, GATES, HASH, Hook, MIX_FACTOR, MIX_INDEX, MIX_TAG, gate, global, tag_mask,
-    whose_bits,
+    BUCKET, FLOWS, Fate, GATES, HASH, Hook, MIX_FACTOR, MIX_HOME, MIX_INDEX, MIX_TAG, gate, global,
+    tag_mask, whose_bits,
 };
 use crate::stop::{self, EARLY_STOPS, STOPS};
 
@@ -85,7 +87,7 @@ fn fetch(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook), unknown: 
     a.alu(Op::Or, R::R1, R::R2);
     a.alu(Op::Or, R::R1, i32::from_ne_bytes([0, 0, hook as u8, 0]));
     a.store(Size::W, R::R10, KEY + 4, R::R1);
-    globals(a, unknown);
+    known_globals(a);
     a.load(Size::D, R::R1, R::R0, word(global::EPOCH));
     a.store(Size::D, R::R10, EPOCH, R::R1);
     a.load(Size::D, R::R9, R::R0, word(global::LAST_BUCKET));
@@ -96,6 +98,10 @@ fn fetch(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook), unknown: 
     a.alu32(Op::And, R::R1, tag_mask(places) as i32);
     a.alu32(Op::Or, R::R1, 1 << whose_bits(places));
     a.store(Size::W, R::R10, TAG, R::R1);
+    a.mov(R::R1, R::R0);
+    a.alu(Op::Rsh, R::R1, MIX_HOME - 2);
+    a.alu(Op::And, R::R1, HOMES);
+    a.store(Size::W, R::R10, HOME, R::R1);
     a.alu(Op::Rsh, R::R0, MIX_INDEX);
     a.alu(Op::And, R::R0, R::R9);
     // Behind those of fewer buckets.
@@ -142,7 +148,11 @@ fn hash(a: &mut Asm, secrets: &Secrets) {
     a.alu(Op::Mul, R::R0, R::R1);
 }
 
-/// Looks for the packet's flow in its buckets; [`PLACE`] and [`DIR`] become whose it is.
+/// Where in a bucket a slot can begin, in bytes.
+const HOMES: i32 = 4 * (BUCKET as i32 - 1);
+
+/// Looks for the packet's flow in its buckets, in each first where it most likely is; [`PLACE`]
+/// and [`DIR`] become whose it is.
 fn whose(a: &mut Asm, places: u32, stranger: Label) {
     use Reg as R;
     let (again, other, found) = (a.label(), a.label(), a.label());
@@ -151,10 +161,17 @@ fn whose(a: &mut Asm, places: u32, stranger: Label) {
     a.bind(again);
     a.load(Size::D, R::R3, R::R10, BUCKET_AT);
     a.load(Size::W, R::R2, R::R10, TAG);
-    for slot in 0..BUCKET as i16 {
-        a.load(Size::W, R::R1, R::R3, 4 * slot);
+    let look = |a: &mut Asm, base: Reg, at: i16| {
+        a.load(Size::W, R::R1, base, at);
         a.alu32(Op::Xor, R::R1, R::R2);
         a.jump_if(Cond::Lt, R::R1, 1 << whose_bits(places), found);
+    };
+    a.load(Size::W, R::R4, R::R10, HOME);
+    a.alu(Op::And, R::R4, HOMES);
+    a.alu(Op::Add, R::R4, R::R3);
+    look(a, R::R4, 0);
+    for slot in 0..BUCKET as i16 {
+        look(a, R::R3, 4 * slot);
     }
     a.bind(other);
     a.jump_if(Cond::Ne, R::R9, 0, stranger);

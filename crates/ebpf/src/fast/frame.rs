@@ -37,7 +37,7 @@ pub(crate) const PSEUDO: i16 = -200;
 pub(crate) const TOS: i16 = -192;
 /// TTL or hop limit.
 pub(crate) const TTL: i16 = -188;
-/// Folded sum over pseudo-header, transport header and payload; 0 when they are too long for
+/// Nearly folded sum over pseudo-header, transport header and payload; 0 when they are too long for
 /// the program to sum up itself.
 pub(crate) const SUM: i16 = -184;
 
@@ -52,12 +52,15 @@ pub(crate) const NEIGHBOUR: i16 = -304;
 /// Ethernet addresses to and from the next hop, and its place.
 pub(crate) const HOP: i16 = -320;
 pub(crate) const HOP_PLACE: i16 = HOP + 12;
-/// Where the flow may be in the index: pointer to the bucket, its place, the tag there, and
-/// [`crate::layout::global::LAST_BUCKET`].
+/// Where the flow may be in the index: pointer to the bucket, its place, the tag there,
+/// [`crate::layout::global::LAST_BUCKET`], and which bytes of the bucket come first.
 pub(crate) const BUCKET_AT: i16 = -328;
 pub(crate) const TAG: i16 = -332;
 pub(crate) const BUCKET_PLACE: i16 = -336;
 pub(crate) const LAST_BUCKET: i16 = -344;
+pub(crate) const HOME: i16 = -348;
+/// Pointer to what is the same for all packets.
+pub(crate) const GLOBALS_AT: i16 = -360;
 
 /// Where a program looks at frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

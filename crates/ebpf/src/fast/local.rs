@@ -28,7 +28,7 @@ pub(super) fn egress(secrets: &Secrets) -> Asm {
     fine(&mut a);
     waits(&mut a, next);
     let exits = ours(&mut a, next);
-    exits.load(&mut a, 0, ETHERNET, ETHERNET_HEADER);
+    exits.first(&mut a, exits.unusual);
     find(&mut a, secrets, (Front::Tcx, Hook::Egress), up);
     take(&mut a, hold, None);
     send::pass(&mut a, Hook::Egress, Fate::Sent);
@@ -67,7 +67,8 @@ pub(super) fn inside(secrets: &Secrets) -> Asm {
     let (next, from_engine) = (a.label(), a.label());
     a.mov(CONTEXT, Reg::R1);
     let exits = ours(&mut a, next);
-    source_is(&mut a, secrets.injected, from_engine, &exits);
+    exits.load(&mut a, 0, ETHERNET, ETHERNET_HEADER);
+    source_is(&mut a, secrets.injected, from_engine);
     // A frame that cannot be read is none of the engine's.
     a.bind(exits.unusual);
     a.bind(exits.fragment);

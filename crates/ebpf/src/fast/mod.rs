@@ -33,7 +33,7 @@ use tidegate_conntrack::Dir;
 
 use self::find::find;
 pub use self::frame::Front;
-use self::frame::{DIR, DOUBT, ETHERNET, INDEX, PLACE, answer, helper, note, skb};
+use self::frame::{DIR, DOUBT, ETHERNET, GLOBALS_AT, INDEX, PLACE, answer, helper, note, skb};
 pub(crate) use self::frame::{ETH_P_IP, ETH_P_IPV6};
 use self::parse::Exits;
 use self::take::take;
@@ -64,6 +64,8 @@ pub struct Secrets {
     pub hash: [u64; HASH],
     /// For how many connections there are places, which says how the index of flows is laid out.
     pub places: u32,
+    /// Frames may come with a note of [`EARLY`].
+    pub early: bool,
 }
 
 /// `PACKET_OTHERHOST`: frames for somebody else, which nobody here looks at.
@@ -120,6 +122,17 @@ pub(crate) fn globals(a: &mut Asm, none: Label) {
     a.jump_if(Cond::Eq, Reg::R0, 0, none);
 }
 
+/// The same, which [`known_globals`] has at hand from then on.
+fn note_globals(a: &mut Asm, none: Label) {
+    globals(a, none);
+    a.store(Size::D, Reg::R10, GLOBALS_AT, Reg::R0);
+}
+
+/// R0: what is the same for all packets, as [`note_globals`] has found it.
+pub(crate) fn known_globals(a: &mut Asm) {
+    a.load(Size::D, Reg::R0, Reg::R10, GLOBALS_AT);
+}
+
 fn ingress(secrets: &Secrets) -> Asm {
     let mut a = Asm::new();
     let (next, up, hold, noted) = (a.label(), a.label(), a.label(), a.label());
@@ -127,7 +140,9 @@ fn ingress(secrets: &Secrets) -> Asm {
     a.mov(CONTEXT, Reg::R1);
     fine(&mut a);
     waits(&mut a, next);
-    judged(&mut a, secrets, noted);
+    if secrets.early {
+        judged(&mut a, secrets, noted);
+    }
     read(&mut a, secrets, (next, let_in), up);
     find(&mut a, secrets, (Front::Tcx, Hook::Ingress), up);
     take(&mut a, hold, None);
@@ -153,7 +168,7 @@ const fn word(n: usize) -> i16 {
 
 /// Goes to `next` while those behind are to do the work: a predecessor's.
 fn waits(a: &mut Asm, next: Label) {
-    globals(a, next);
+    note_globals(a, next);
     a.load(Size::D, Reg::R1, Reg::R0, word(global::WAITS));
     a.jump_if(Cond::Ne, Reg::R1, 0, next);
 }
@@ -188,12 +203,19 @@ fn judged(a: &mut Asm, secrets: &Secrets, noted: Label) {
 fn read(a: &mut Asm, secrets: &Secrets, (next, let_in): (Label, Label), up: Label) {
     use Reg as R;
     let exits = ours(a, next);
-    parse::source_is(a, secrets.injected, let_in, &exits);
+    let (short, not_ours, read) = (a.label(), a.label(), a.label());
+    exits.first(a, short);
+    parse::source_is(a, secrets.injected, let_in);
     a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
-    let read = a.label();
     a.jump_if(Cond::Eq, R::R1, 0, read);
+    a.bind(not_ours);
     a.jump_if(Cond::Ge, R::R1, OTHER_HOST, next);
     leave(a, Fate::NotOurs, up);
+    a.bind(short);
+    exits.load(a, 0, ETHERNET, send::ETHERNET_HEADER);
+    parse::source_is(a, secrets.injected, let_in);
+    a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
+    a.jump_if(Cond::Ne, R::R1, 0, not_ours);
     a.bind(exits.unusual);
     leave(a, Fate::Unusual, up);
     a.bind(read);

@@ -57,6 +57,9 @@ pub(crate) fn pieces(at: i16, len: i32) -> impl Iterator<Item = (i16, Size)> {
     })
 }
 
+/// Where a transport header is behind an IPv4 header without options, and bytes of the shortest.
+const L4_OF_IPV4: i32 = 14 + 20;
+const SHORTEST_L4: i32 = 8;
 /// Bytes of an Ethernet frame that may be filled up.
 const SHORTEST: i32 = 60;
 
@@ -69,17 +72,38 @@ impl Exits {
         }
     }
 
+    /// Copies what comes first in all frames that programs answer for to the stack: an Ethernet
+    /// header, and what is an IPv4 header and ports unless it is IPv6. Goes to `short` where
+    /// there is less.
+    pub(super) fn first(&self, a: &mut Asm, short: Label) {
+        let (far, done) = (a.label(), a.label());
+        let parts = [(0, ETHERNET, L4_OF_IPV4), (L4_OF_IPV4, L4, SHORTEST_L4)];
+        reach(a, self.front, 0.into(), L4_OF_IPV4 + SHORTEST_L4, far);
+        for (from, to, len) in parts {
+            copy(a, from as i16, to, len);
+        }
+        a.jump(done);
+        a.bind(far);
+        for (from, to, len) in parts {
+            self.call(a, from.into(), (to, len), short);
+        }
+        a.bind(done);
+    }
+
     /// Copies a piece of the frame, from its first 256 bytes, to the stack; where it is not,
     /// the frame is unusual.
     pub(super) fn load(&self, a: &mut Asm, offset: impl Into<Src>, to: i16, len: i32) {
         let (offset, (far, done)) = (offset.into(), (a.label(), a.label()));
         reach(a, self.front, offset, len, far);
-        for (at, size) in pieces(to, len) {
-            a.load(size, Reg::R3, Reg::R2, at);
-            a.store(size, Reg::R10, to + at, Reg::R3);
-        }
+        copy(a, 0, to, len);
         a.jump(done);
         a.bind(far);
+        self.call(a, offset, (to, len), self.unusual);
+        a.bind(done);
+    }
+
+    /// Has the kernel copy a piece of the frame to the stack.
+    fn call(&self, a: &mut Asm, offset: Src, (to, len): (i16, i32), none: Label) {
         a.mov(Reg::R1, CONTEXT);
         a.mov(Reg::R2, offset);
         stack(a, Reg::R3, to);
@@ -88,8 +112,7 @@ impl Exits {
             Front::Tcx => helper::LOAD_BYTES,
             Front::Xdp => helper::XDP_LOAD_BYTES,
         });
-        a.jump_if(Cond::Ne, Reg::R0, 0, self.unusual);
-        a.bind(done);
+        a.jump_if(Cond::Ne, Reg::R0, 0, none);
     }
 
     /// R1: bytes of the frame. Uses R2.
@@ -113,17 +136,29 @@ impl Exits {
     }
 }
 
-/// Reads all headers; R8 is the Ethernet type, of IPv4 or IPv6. Once the packet's flow is known,
-/// `known` has it looked for, while everything else is looked at.
+/// Copies `len` bytes at R2 to the stack, from the frame's byte `from` on. Uses R3.
+fn copy(a: &mut Asm, from: i16, to: i16, len: i32) {
+    for (at, size) in pieces(to, len) {
+        a.load(size, Reg::R3, Reg::R2, from + at);
+        a.store(size, Reg::R10, to + at, Reg::R3);
+    }
+}
+
+/// Reads all headers, the first bytes of which are there ([`Exits::first`]); R8 is the Ethernet
+/// type, of IPv4 or IPv6. Once the packet's flow is known, `known` has it looked for, while
+/// everything else is looked at.
 pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) {
     let (v6, read) = (a.label(), a.label());
     a.jump_if(Cond::Ne, Reg::R8, ETH_P_IP, v6);
     ipv4(a, exits);
+    ports(a, exits, Some(L4_OF_IPV4));
     a.jump(read);
     a.bind(v6);
     ipv6(a, exits);
+    ports(a, exits, None);
     a.bind(read);
-    ports(a, exits);
+    a.load(Size::W, Reg::R1, Reg::R10, L4);
+    a.store(Size::W, Reg::R10, KEY + 40, Reg::R1);
     known(a);
     let (v6, fine) = (a.label(), a.label());
     length(a, exits);
@@ -141,7 +176,6 @@ pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) 
 fn ipv4(a: &mut Asm, exits: &Exits) {
     use Reg as R;
     let (told, whole) = (a.label(), a.label());
-    exits.load(a, 14, IP, 20);
     a.load(Size::B, R::R1, R::R10, IP);
     a.jump_if(Cond::Ne, R::R1, 0x45, exits.unusual);
     // Later fragments have no ports; first ones belong to their flow.
@@ -187,6 +221,7 @@ fn check_ipv4(a: &mut Asm, exits: &Exits) {
     a.load(Size::B, R::R1, R::R10, IP + 8);
     a.store(Size::W, R::R10, TTL, R::R1);
     header_sum(a);
+    nearly_fold(a, R::R1, R::R2);
     a.jump_if(Cond::Ne, R::R1, 0xffff, exits.unusual);
     pseudo_sum(a, IP + 12, 2);
 }
@@ -202,30 +237,39 @@ fn too_long_to_tell(a: &mut Asm, exits: &Exits) {
     a.alu(Op::Sub, R::R7, 14);
 }
 
-/// R1: the folded sum over the IPv4 header on the stack.
+/// R1: the sum over the IPv4 header on the stack.
 pub(super) fn header_sum(a: &mut Asm) {
     a.mov(Reg::R1, 0);
     for word in 0..5 {
         a.load(Size::W, Reg::R2, Reg::R10, IP + word * 4);
         a.alu(Op::Add, Reg::R1, Reg::R2);
     }
-    fold(a, Reg::R1, Reg::R2);
 }
 
 /// Folds a sum of less than 2^40 into 16 bits.
 pub(super) fn fold(a: &mut Asm, sum: Reg, spare: Reg) {
-    for _ in 0..3 {
-        a.mov(spare, sum);
-        a.alu(Op::Rsh, spare, 16);
-        a.alu(Op::And, sum, 0xffff);
-        a.alu(Op::Add, sum, spare);
-    }
+    nearly_fold(a, sum, spare);
+    fold_once(a, sum, spare);
+}
+
+/// Folds a sum of less than 2^40 into less than 2^16 + 2^8, which is 0xffff if the packet is
+/// right: no other number there is so modulo 0xffff, but for 0, which a sum is of zeroes alone.
+pub(super) fn nearly_fold(a: &mut Asm, sum: Reg, spare: Reg) {
+    fold_once(a, sum, spare);
+    fold_once(a, sum, spare);
+}
+
+fn fold_once(a: &mut Asm, sum: Reg, spare: Reg) {
+    a.mov(spare, sum);
+    a.alu(Op::Rsh, spare, 16);
+    a.alu(Op::And, sum, 0xffff);
+    a.alu(Op::Add, sum, spare);
 }
 
 /// Reads an IPv6 header: addresses, protocol, and length in R7.
 fn ipv6(a: &mut Asm, exits: &Exits) {
     use Reg as R;
-    exits.load(a, 14, IP, 40);
+    exits.load(a, 14 + 20, IP + 20, 20);
     a.load(Size::B, R::R1, R::R10, IP);
     a.alu(Op::Rsh, R::R1, 4);
     a.jump_if(Cond::Ne, R::R1, 6, exits.unusual);
@@ -313,24 +357,33 @@ fn doubt(a: &mut Asm, fate: Fate) {
     a.store(Size::W, Reg::R10, DOUBT, fate as i32);
 }
 
-/// Reads the transport header's first bytes, which begin in the frame where R8 says then.
-fn ports(a: &mut Asm, exits: &Exits) {
+/// Reads the transport header's first bytes, which begin in the frame where R8 says then; those of
+/// the shortest are on the stack if it is known to be `here`.
+fn ports(a: &mut Asm, exits: &Exits, here: Option<i32>) {
     use Reg as R;
     let (tcp, udp, read) = (a.label(), a.label(), a.label());
-    a.load(Size::W, R::R8, R::R10, IP_LEN);
-    a.alu(Op::Add, R::R8, 14);
+    match here {
+        Some(here) => a.mov(R::R8, here),
+        None => {
+            a.load(Size::W, R::R8, R::R10, IP_LEN);
+            a.alu(Op::Add, R::R8, 14);
+        }
+    }
     a.load(Size::W, R::R1, R::R10, PROTO);
-    a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), tcp);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::UDP), udp);
+    a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), tcp);
     a.jump(exits.unusual);
-    a.bind(udp);
-    exits.load(a, R::R8, L4, 8);
-    a.jump(read);
     a.bind(tcp);
-    exits.load(a, R::R8, L4, 20);
+    match here {
+        Some(here) => exits.load(a, here + SHORTEST_L4, L4 + SHORTEST_L4 as i16, 12),
+        None => exits.load(a, R::R8, L4, 20),
+    }
+    a.jump(read);
+    a.bind(udp);
+    if here.is_none() {
+        exits.load(a, R::R8, L4, SHORTEST_L4);
+    }
     a.bind(read);
-    a.load(Size::W, R::R1, R::R10, L4);
-    a.store(Size::W, R::R10, KEY + 40, R::R1);
 }
 
 /// Looks at the transport header; the network header has been looked at.
@@ -469,17 +522,19 @@ fn word(a: &mut Asm, at: i16) {
     a.swap(Reg::R1, 32);
 }
 
-/// Goes to `yes` when the frame's Ethernet source is `mac`.
-pub(super) fn source_is(a: &mut Asm, mac: [u8; 6], yes: Label, exits: &Exits) {
+/// Goes to `yes` when the Ethernet source on the stack is `mac`.
+pub(super) fn source_is(a: &mut Asm, mac: [u8; 6], yes: Label) {
     use Reg as R;
     let no = a.label();
-    exits.load(a, 0, ETHERNET, 14);
     let [b0, b1, b2, b3, b4, b5] = mac;
-    // The source begins 6 bytes into the header: on an even address.
-    for (i, half) in [[b0, b1], [b2, b3], [b4, b5]].into_iter().enumerate() {
-        a.load(Size::H, R::R1, R::R10, ETHERNET + 6 + 2 * i as i16);
-        a.jump_if(Cond::Ne, R::R1, i32::from(u16::from_ne_bytes(half)), no);
-    }
-    a.jump(yes);
+    a.load(Size::W, R::R1, R::R10, SOURCE);
+    a.jump_if32(Cond::Ne, R::R1, i32::from_ne_bytes([b0, b1, b2, b3]), no);
+    a.load(Size::H, R::R1, R::R10, SOURCE + 4);
+    let end = u16::from_ne_bytes([b4, b5]);
+    a.jump_if(Cond::Eq, R::R1, i32::from(end), yes);
     a.bind(no);
 }
+
+/// The Ethernet source, which is aligned.
+const SOURCE: i16 = ETHERNET + 6;
+const _: () = assert!(SOURCE % 4 == 0);

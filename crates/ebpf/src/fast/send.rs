@@ -3,11 +3,11 @@
 use tidegate_wire::proto;
 
 use super::frame::{
-    CHECK, DOUBT, ETH_P_IP, ETHERNET, Front, HOP, HOP_PLACE, INDEX, IP, IP_LEN, NEIGHBOUR, NOW,
-    PROTO, PSEUDO, SUM, answer, helper, skb,
+    CHECK, DOUBT, ETH_P_IP, ETHERNET, Front, HOP, HOP_PLACE, INDEX, IP, IP_LEN, KEY, NEIGHBOUR,
+    NOW, PROTO, PSEUDO, SUM, answer, helper, skb,
 };
 use super::parse::{fold, header_sum, reach};
-use super::{CONTEXT, PATH, Secrets, globals, look_up, stack, sum, turn, word};
+use super::{CONTEXT, PATH, Secrets, known_globals, look_up, stack, sum, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{Fate, HOPS, Hook, OUT, TRANSLATE, at, global, hop};
 
@@ -37,6 +37,9 @@ pub(super) const WRITTEN: i32 = ETHERNET_HEADER + 20;
 pub(super) fn verify(a: &mut Asm) {
     use Reg as R;
     let (fine, bad, some) = (a.label(), a.label(), a.label());
+    // Most frames are short and right.
+    a.load(Size::W, R::R1, R::R10, SUM);
+    a.jump_if(Cond::Eq, R::R1, 0xffff, fine);
     a.load(Size::W, R::R1, R::R10, DOUBT);
     a.jump_if(Cond::Ne, R::R1, 0, fine);
     // Segments are joined only when their sums are right, and cut ones get theirs later.
@@ -47,8 +50,6 @@ pub(super) fn verify(a: &mut Asm) {
     a.load(Size::W, R::R1, R::R10, CHECK);
     a.jump_if(Cond::Eq, R::R1, 0, fine);
     a.bind(some);
-    a.load(Size::W, R::R1, R::R10, SUM);
-    a.jump_if(Cond::Eq, R::R1, 0xffff, fine);
     counts(a, fine);
     // The card has verified it.
     a.mov(R::R1, CONTEXT);
@@ -69,25 +70,31 @@ pub(super) fn verify(a: &mut Asm) {
 
 /// Goes to `fine` when checksums do not count.
 pub(super) fn counts(a: &mut Asm, fine: Label) {
-    globals(a, fine);
+    known_globals(a);
     a.load(Size::D, Reg::R1, Reg::R0, word(global::VERIFY));
     a.jump_if(Cond::Eq, Reg::R1, 0, fine);
 }
 
-/// Copies the Ethernet addresses of the next hop whose place is at [`HOP_PLACE`] to [`HOP`];
-/// goes to `unknown` when they are not known, or nobody has asked for a while whether they
-/// are in use: then nobody follows the neighbours any more.
+/// Copies the Ethernet addresses of the next hop whose place is at [`HOP_PLACE`] to [`HOP`], or
+/// goes to `unknown`.
 pub(super) fn hop(a: &mut Asm, unknown: Label) {
+    next_hop(a, unknown);
+    a.load(Size::D, Reg::R1, Reg::R0, 0);
+    a.store(Size::D, Reg::R10, HOP, Reg::R1);
+    a.load(Size::W, Reg::R1, Reg::R0, 8);
+    a.store(Size::W, Reg::R10, HOP + 8, Reg::R1);
+}
+
+/// R0: the next hop whose place is at [`HOP_PLACE`]; goes to `unknown` when its addresses are not
+/// known, or nobody has asked for a while whether they are in use: then nobody follows the
+/// neighbours any more.
+fn next_hop(a: &mut Asm, unknown: Label) {
     use Reg as R;
     let (used, fresh) = (a.label(), a.label());
     look_up(a, &HOPS, HOP_PLACE);
     a.jump_if(Cond::Eq, R::R0, 0, unknown);
     a.load(Size::W, R::R1, R::R0, at::HOP_HOLDS);
     a.jump_if(Cond::Eq, R::R1, 0, unknown);
-    a.load(Size::D, R::R1, R::R0, 0);
-    a.store(Size::D, R::R10, HOP, R::R1);
-    a.load(Size::W, R::R1, R::R0, 8);
-    a.store(Size::W, R::R10, HOP + 8, R::R1);
     a.load(Size::D, R::R2, R::R10, NOW);
     a.load(Size::D, R::R1, R::R0, at::HOP_USED);
     a.jump_if(Cond::Eq, R::R1, 0, fresh);
@@ -128,16 +135,50 @@ pub(super) fn on(a: &mut Asm, secrets: &Secrets) {
     let goes_on = a.label();
     a.load(Size::B, R::R1, PATH, at::KIND);
     a.jump_if(Cond::Ne, R::R1, OUT, goes_on);
+    note_sent_on(a, secrets);
+    plain(a);
     address_known(a);
     network(a, Hook::Ingress, true);
     translate(a);
-    for (i, word) in secrets.sent_on.into_iter().enumerate() {
-        a.mov(R::R1, word as i32);
-        a.store(Size::W, CONTEXT, skb::CB + 4 * i as i16, R::R1);
-    }
     redirect(a);
     a.bind(goes_on);
     pass(a, Hook::Ingress, Fate::Passed);
+}
+
+/// For `egress`.
+fn note_sent_on(a: &mut Asm, secrets: &Secrets) {
+    for (i, word) in secrets.sent_on.into_iter().enumerate() {
+        a.mov(Reg::R1, word as i32);
+        a.store(Size::W, CONTEXT, skb::CB + 4 * i as i16, Reg::R1);
+    }
+}
+
+/// The commonest case by itself: IPv4, to a next hop whose addresses are known, of which the path
+/// changes nothing else. Leaves all others alone.
+fn plain(a: &mut Asm) {
+    use Reg as R;
+    let other = a.label();
+    a.load(Size::B, R::R1, PATH, at::FLAGS);
+    a.alu(Op::And, R::R1, TRANSLATE);
+    a.jump_if(Cond::Ne, R::R1, 0, other);
+    a.load(Size::B, R::R1, R::R10, KEY + 5);
+    a.jump_if(Cond::Ne, R::R1, 4, other);
+    a.load(Size::W, R::R1, PATH, at::HOP);
+    a.jump_if(Cond::Eq, R::R1, 0, other);
+    a.store(Size::W, R::R10, HOP_PLACE, R::R1);
+    next_hop(a, other);
+    reach(a, Front::Tcx, 0.into(), WRITTEN, other);
+    for (from, to, size) in ADDRESSES {
+        a.load(*size, R::R3, R::R0, from - HOP);
+        a.store(*size, R::R2, *to, R::R3);
+    }
+    a.load(Size::B, R::R3, R::R10, IP + 8);
+    a.alu(Op::Sub, R::R3, 1);
+    a.store(Size::B, R::R2, 22, R::R3);
+    one_less_sum(a);
+    a.store(Size::H, R::R2, 24, R::R1);
+    out(a);
+    a.bind(other);
 }
 
 /// Rewrites the packet as its path says and lets it go on by itself, which is its `fate`.
@@ -153,17 +194,23 @@ pub(super) fn pass(a: &mut Asm, hook: Hook, fate: Fate) {
     a.exit();
 }
 
-/// R9 is whether the frame has its addresses.
-fn redirect(a: &mut Asm) {
+/// The frame, which has its addresses, leaves by its path's device.
+fn out(a: &mut Asm) {
     use Reg as R;
-    let (v6, known, ask) = (a.label(), a.label(), a.label());
-    a.jump_if(Cond::Eq, R::R9, 0, ask);
     a.load(Size::W, R::R9, PATH, at::DEV);
     turn::end(a, Some(Fate::Forwarded));
     a.mov(R::R1, R::R9);
     a.mov(R::R2, 0);
     a.call(helper::REDIRECT);
     a.exit();
+}
+
+/// R9 is whether the frame has its addresses.
+fn redirect(a: &mut Asm) {
+    use Reg as R;
+    let (v6, known, ask) = (a.label(), a.label(), a.label());
+    a.jump_if(Cond::Eq, R::R9, 0, ask);
+    out(a);
     a.bind(ask);
     a.load(Size::W, R::R1, CONTEXT, skb::PROTOCOL);
     a.jump_if(Cond::Ne, R::R1, ETH_P_IP, v6);
@@ -249,16 +296,24 @@ pub(super) fn ipv4(a: &mut Asm) {
     addresses(a, IP + 12, 4);
     a.store(Size::H, R::R10, IP + 10, 0);
     header_sum(a);
+    fold(a, R::R1, R::R2);
     a.alu(Op::Xor, R::R1, 0xffff);
     a.jump(done);
     // Only the TTL is another: what is forwarded comes here, and nothing else.
     a.bind(same);
-    a.load(Size::H, R::R1, R::R10, IP + 10);
-    a.alu(Op::Add, R::R1, i32::from(0x0100_u16.to_be()));
-    a.jump_if(Cond::Lt, R::R1, 0xffff, done);
-    a.alu(Op::Add, R::R1, 1);
+    one_less_sum(a);
     a.bind(done);
     a.store(Size::H, R::R10, IP + 10, R::R1);
+}
+
+/// R1: the checksum of the IPv4 header on the stack with one hop less.
+fn one_less_sum(a: &mut Asm) {
+    let done = a.label();
+    a.load(Size::H, Reg::R1, Reg::R10, IP + 10);
+    a.alu(Op::Add, Reg::R1, i32::from(0x0100_u16.to_be()));
+    a.jump_if(Cond::Lt, Reg::R1, 0xffff, done);
+    a.alu(Op::Add, Reg::R1, 1);
+    a.bind(done);
 }
 
 /// Goes to `same` when the path changes neither addresses nor ports.

@@ -1,7 +1,7 @@
 //! Sums over what a frame carries, and pieces of frames written back.
 
 use super::frame::{Front, INDEX, IP_LEN, LEN, PSEUDO, SUM, helper};
-use super::parse::{fold, pieces, reach};
+use super::parse::{fold, nearly_fold, pieces, reach};
 use super::send::ETHERNET_HEADER;
 use super::{CONTEXT, look_up, stack};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size, Src};
@@ -22,7 +22,7 @@ pub(super) fn note(a: &mut Asm, front: Front) {
     a.store(Size::W, Reg::R10, SUM, Reg::R0);
 }
 
-/// R0: the folded sum over pseudo-header, transport header and payload; goes to `long` when
+/// R0: the nearly folded sum over pseudo-header, transport header and payload; goes to `long` when
 /// that is more than [`SHORT`], or not in the memory that programs may read.
 fn short(a: &mut Asm, front: Front, long: Label) {
     use Reg as R;
@@ -60,7 +60,7 @@ fn short(a: &mut Asm, front: Front, long: Label) {
         a.alu(Op::Add, R::R2, len);
         a.bind(next);
     }
-    fold(a, R::R0, R::R1);
+    nearly_fold(a, R::R0, R::R1);
 }
 
 /// Goes to `far` unless `len` bytes of the frame follow R2; R3 is its end.

@@ -14,6 +14,7 @@ pub(crate) const SECRETS: Secrets = Secrets {
     sent_on: [0x1111_1111, 0x2222_2222],
     hash: SECRET,
     places: PLACES,
+    early: true,
 };
 
 /// Odd numbers, all different.
@@ -145,7 +146,7 @@ impl Fast {
             set(first, 3, like(PLACES - 1));
             set(other, 2, slot.word(PLACES));
         } else {
-            set(first, BUCKET - 1, slot.word(PLACES));
+            set(first, slot.home(), slot.word(PLACES));
         }
     }
 

@@ -339,6 +339,32 @@ fn injected_and_foreign_frames_are_left_alone() {
 
 /// A sender on the same machine leaves the checksum to the card, with the pseudo-header's sum
 /// in its place; before the kernel nothing says so.
+/// Packets of other protocols can be shorter than what is read at once.
+#[test]
+fn short_frames_are_the_engines_too() {
+    if !allowed() {
+        return;
+    }
+    const RAW: [u8; 24] = [
+        0x45, 0, 0, 24, 0, 0, 0, 0, 64, 253, 0, 0, 10, 0, 0, 2, 10, 0, 1, 2, 1, 2, 3, 4,
+    ];
+    let mut twin = udp(TCX, Family::V4, &V4);
+    for len in [20, 24] {
+        let mut packet = RAW[..len].to_vec();
+        packet[3] = len as u8;
+        checksum::fix_ipv4(&mut packet);
+        let mut short = frame(&packet);
+        let before = twin.fast.fate(Fate::Unusual);
+        twin.fast.run(&short);
+        assert_eq!(twin.fast.fate(Fate::Unusual), before + 1);
+        let let_in = twin.fast.globals()[global::LET_IN];
+        short[6..12].copy_from_slice(&SECRETS.injected);
+        assert_eq!(twin.fast.run(&short).0, PASS);
+        assert_eq!(twin.fast.globals()[global::LET_IN], let_in + 1);
+        assert_eq!(twin.fast.fate(Fate::Unusual), before + 1);
+    }
+}
+
 #[test]
 fn a_checksum_that_was_left_to_the_card_is_completed_before_the_kernel() {
     if !allowed() {

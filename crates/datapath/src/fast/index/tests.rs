@@ -143,6 +143,30 @@ fn flows_that_differ_little_do_not_crowd() {
     assert!(missing < 100, "of {} flows {missing}", 40 * 2 * 8192);
 }
 
+/// Most flows are where programs look first, with as many as a bucket has at most before there
+/// are more.
+#[test]
+fn most_flows_are_looked_at_first() {
+    const FLOWS: u32 = 4096;
+    let mut index = index(&mut 5, FLOWS);
+    for n in 0..FLOWS {
+        for (key, dir) in keys(n).iter().zip(Dir::BOTH) {
+            index.add(key, (n, dir), None);
+        }
+    }
+    assert_eq!(index.used.flows, CROWDED * index.used.count as usize);
+    let first = (0..FLOWS)
+        .flat_map(|n| keys(n).map(|key| (n, key)))
+        .filter(|(n, key)| {
+            let slot = index.slot(key, (0, Dir::Original));
+            let [bucket, _] = slot.buckets(index.used.count);
+            let word = index.load(bucket as usize * BUCKET + slot.home());
+            slot.is_like(word, FLOWS) && Slot::whose(word, FLOWS).0 == *n
+        });
+    let first = first.count();
+    assert!(first * 10 > 7 * 2 * FLOWS as usize, "{first}");
+}
+
 /// Where tags are so short that many flows of a bucket have the same, those are in the other.
 #[test]
 fn flows_that_are_alike_have_a_bucket_each() {
