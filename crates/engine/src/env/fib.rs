@@ -1,5 +1,7 @@
 //! Route lookup: policy rules, tables, longest prefix.
 
+use std::ops::Range;
+
 use tidegate_wire::Family;
 
 use super::lpm::Lpm;
@@ -62,7 +64,11 @@ pub(super) struct Fib {
     /// Sorted by priority, with the position of their table; the local table is always
     /// first.
     rules: Vec<(PolicyRule, usize)>,
+    /// By table, longest prefix first, then smallest metric.
+    routes: Vec<Route>,
     tables: Vec<Table>,
+    /// Where all rules are those of every host: what all tables together say, by destination.
+    together: Option<Lpm>,
     /// Position of the local table.
     local: usize,
     /// There are rules beside those of every host.
@@ -74,29 +80,21 @@ pub(super) struct Fib {
 /// The routes of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Table {
-    /// Longest prefix first, then smallest metric.
-    routes: Vec<Route>,
-    /// The same, by destination.
+    /// Where they are among all.
+    places: Range<usize>,
+    /// The same by destination, where it is asked by itself.
     by_prefix: Lpm,
 }
 
-impl Table {
-    fn new(routes: &[Route]) -> Self {
-        Table {
-            by_prefix: Lpm::new(routes.iter().map(|r| r.to)),
-            routes: routes.to_vec(),
-        }
-    }
-
-    /// The route for `addr`, of `only` one interface when that is given.
+impl From<&Route> for Routed {
     #[inline]
-    fn find(&self, addr: u128, only: Option<IfIndex>) -> Option<&Route> {
-        match only {
-            None => self.routes.get(self.by_prefix.find(addr)?),
-            Some(_) => {
-                let mut routes = self.routes.iter();
-                routes.find(|r| r.to.contains(addr) && r.dev == only)
-            }
+    fn from(route: &Route) -> Routed {
+        Routed {
+            kind: route.kind,
+            dev: route.dev,
+            via: route.via,
+            src: route.src,
+            realm: route.realm,
         }
     }
 }
@@ -153,23 +151,50 @@ impl Fib {
         let place = |table: u32| ids.partition_point(|&id| id < table);
         let of = |id: u32| {
             let first = all.partition_point(|r| r.table < id);
-            let after = all.partition_point(|r| r.table <= id);
-            Table::new(&all[first..after])
+            let places = first..all.partition_point(|r| r.table <= id);
+            let prefixes = all.get(places.clone()).unwrap_or_default();
+            Table {
+                by_prefix: Lpm::new(prefixes.iter().map(|r| r.to)),
+                places,
+            }
         };
-        Fib {
+        let mut fib = Fib {
             family,
             rules: rules.into_iter().map(|r| (r, place(r.table))).collect(),
             tables: ids.iter().map(|&id| of(id)).collect(),
+            routes: all,
+            together: None,
             local: place(TABLE_LOCAL),
             policy,
             realms,
+        };
+        fib.join();
+        fib
+    }
+
+    /// Where only the destination counts, one look-up does for all tables.
+    fn join(&mut self) {
+        if self.policy {
+            return;
+        }
+        let answers = self.boundaries().into_iter().map(|start| {
+            let place = self.ask(start, 0, 0, None);
+            (start, place.map(|place| place as u32))
+        });
+        self.together = Some(Lpm::of(answers));
+        // Of the others only the local one is asked by itself.
+        for (at, table) in self.tables.iter_mut().enumerate() {
+            if at != self.local {
+                table.by_prefix = Lpm::default();
+            }
         }
     }
 
     /// Where prefixes begin and where what lies behind them begins.
     pub(super) fn boundaries(&self) -> Vec<u128> {
         let mut all = vec![0];
-        for route in self.tables.iter().flat_map(|t| &t.routes) {
+        let places = self.tables.iter().flat_map(|t| t.places.clone());
+        for route in places.filter_map(|place| self.routes.get(place)) {
             let first = route.to.addr & route.to.mask();
             let host = super::mask(self.family, u8::MAX) & !route.to.mask();
             all.push(first);
@@ -191,39 +216,54 @@ impl Fib {
     }
 
     /// `only` restricts the lookup to routes of that interface.
+    #[inline]
     pub(super) fn lookup(
         &self,
         dst: u128,
         src: u128,
         mark: u32,
         only: Option<IfIndex>,
-    ) -> Option<Routed> {
+    ) -> Option<&Route> {
+        let place = match &self.together {
+            Some(all) if only.is_none() => all.find(dst),
+            _ => self.ask(dst, src, mark, only),
+        };
+        self.routes.get(place?)
+    }
+
+    /// Asks the tables that the rules name, one after the other.
+    fn ask(&self, dst: u128, src: u128, mark: u32, only: Option<IfIndex>) -> Option<usize> {
         let selected = self.rules.iter().filter(|(r, _)| {
             r.fwmark
                 .is_none_or(|(want, bits)| mark & bits == want & bits)
                 && r.from.is_none_or(|p| p.contains(src))
         });
-        for &(_, table) in selected {
-            match self.tables.get(table).and_then(|t| t.find(dst, only)) {
-                Some(r) if r.kind != RouteType::Throw => {
-                    return Some(Routed {
-                        kind: r.kind,
-                        dev: r.dev,
-                        via: r.via,
-                        src: r.src,
-                        realm: r.realm,
-                    });
-                }
-                _ => {}
+        let mut found = selected.filter_map(|&(_, table)| self.find(table, dst, only));
+        found.find(|&place| {
+            let route = self.routes.get(place);
+            route.is_some_and(|r| r.kind != RouteType::Throw)
+        })
+    }
+
+    /// Where the route of one table for `addr` is, of `only` one interface when that is given.
+    #[inline]
+    fn find(&self, table: usize, addr: u128, only: Option<IfIndex>) -> Option<usize> {
+        let table = self.tables.get(table)?;
+        let at = match only {
+            None => table.by_prefix.find(addr)?,
+            Some(_) => {
+                let routes = self.routes.get(table.places.clone())?;
+                let fits = |r: &Route| r.to.contains(addr) && r.dev == only;
+                routes.iter().position(fits)?
             }
-        }
-        None
+        };
+        Some(table.places.start + at)
     }
 
     /// Type of `addr` in the local table, if it is there.
     pub(super) fn local_type(&self, addr: u128, dev: Option<IfIndex>) -> Option<RouteType> {
-        let local = self.tables.get(self.local)?;
-        local.find(addr, dev).map(|r| r.kind)
+        let place = self.find(self.local, addr, dev)?;
+        self.routes.get(place).map(|r| r.kind)
     }
 
     pub(super) fn address_type(&self, addr: u128, dev: Option<IfIndex>) -> RouteType {
@@ -418,6 +458,56 @@ mod tests {
         assert_eq!(dev([8, 8, 8, 8], 1), Some(IfIndex(3)));
         assert_eq!(dev([8, 8, 8, 8], 2), Some(IfIndex(2)));
         assert!(e.is_local(Family::V4, addr([10, 0, 0, 1])));
+    }
+
+    /// A rule that no packet fits makes every look-up go from table to table.
+    #[test]
+    fn all_tables_together_say_what_one_after_the_other_does() {
+        let kinds = [
+            RouteType::Unicast,
+            RouteType::Throw,
+            RouteType::Unreachable,
+            RouteType::Local,
+        ];
+        let tables = [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT, 10];
+        let mut state = 1u64;
+        let mut any = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..300 {
+            let routes: Vec<Route> = (0..any(12))
+                .map(|n| Route {
+                    to: v4([10, 0, 0, any(32) as u8], 24 + any(9) as u8),
+                    table: tables[any(4) as usize],
+                    kind: kinds[any(4) as usize],
+                    dev: Some(IfIndex(n as u32)),
+                    via: None,
+                    src: None,
+                    realm: 0,
+                    metric: any(3) as u32,
+                })
+                .collect();
+            let nobody = PolicyRule {
+                family: Family::V4,
+                priority: 100,
+                fwmark: Some((1, 1)),
+                from: None,
+                table: 10,
+            };
+            let build = |rules: &[PolicyRule]| Fib::build(Family::V4, &[], &routes, rules);
+            let (together, apart) = (build(&[]), build(&[nobody]));
+            assert!(together.together.is_some() && apart.together.is_none());
+            for last in 0..40 {
+                let at = addr([10, 0, 0, last]);
+                let of = |fib: &Fib| fib.lookup(at, 0, 0, None).copied();
+                assert_eq!(of(&together), of(&apart), "{routes:?} {last}");
+                let local = |fib: &Fib| fib.local_type(at, None);
+                assert_eq!(local(&together), local(&apart));
+            }
+        }
     }
 
     #[test]

@@ -34,6 +34,17 @@ impl Lpm {
         made
     }
 
+    /// What holds from each of some addresses on, which ascend.
+    pub(super) fn of(answers: impl Iterator<Item = (u128, Option<u32>)>) -> Self {
+        let mut made = Lpm::default();
+        for (start, best) in answers {
+            if made.best.last() != Some(&best) {
+                made.begin(start, best);
+            }
+        }
+        made
+    }
+
     /// Ends the prefixes that do not reach `next`.
     fn close(&mut self, open: &mut Vec<(u128, u32)>, next: Option<u128>) {
         while let Some(&(last, _)) = open.last() {

@@ -308,9 +308,11 @@ impl Env {
     }
 
     /// The route to `dst` for a packet from `src` with `mark`.
+    #[inline]
     #[must_use]
     pub fn route(&self, family: Family, dst: u128, src: u128, mark: u32) -> Option<Routed> {
-        self.fib(family).lookup(dst, src, mark, None)
+        let route = self.fib(family).lookup(dst, src, mark, None);
+        route.map(Routed::from)
     }
 
     /// The same for whoever sends out of `dev`, if it is given.
@@ -320,7 +322,8 @@ impl Env {
         dst: u128,
         dev: Option<IfIndex>,
     ) -> Option<Routed> {
-        self.fib(family).lookup(dst, 0, 0, dev)
+        let route = self.fib(family).lookup(dst, 0, 0, dev);
+        route.map(Routed::from)
     }
 
     /// Realms of the route of a packet that came in by an interface (`fib_combine_itag`,
@@ -364,8 +367,9 @@ impl Env {
         dev: Option<IfIndex>,
     ) -> Option<Routed> {
         let strict = family == Family::V6 && (dst == 1 || is_link_local6(dst));
-        self.fib(family)
-            .lookup(dst, src, mark, dev.filter(|_| strict))
+        let fib = self.fib(family);
+        let route = fib.lookup(dst, src, mark, dev.filter(|_| strict));
+        route.map(Routed::from)
     }
 
     /// The type of `addr` as `-m addrtype` sees it (`inet_dev_addr_type`,
