@@ -18,10 +18,13 @@ use crate::packet::{Packet, Tracking};
 use crate::random::Random;
 use crate::tables::{Continue, Counter, Decision, Host, counter_of};
 use crate::trace::{Trace, TraceEvent, Watch};
+use crate::usual::Usual;
 
 /// A packet in one table, with everything its rules can read and write.
 pub(crate) struct AtTable<'r, T> {
     pub(crate) packet: &'r mut Packet,
+    /// What has been read of it.
+    pub(crate) usual: Usual,
     pub(crate) conntrack: &'r mut Conntrack,
     pub(crate) env: &'r Env,
     pub(crate) counters: &'r mut Vec<Counter>,
@@ -47,6 +50,7 @@ impl<T: Trace> Host for AtTable<'_, T> {
     fn view(&mut self) -> (View<'_>, Watch<'_, T>) {
         let view = View {
             packet: self.packet,
+            usual: &mut self.usual,
             conntrack: self.conntrack,
             env: self.env,
             steps: self.steps,
@@ -85,6 +89,15 @@ impl<T: Trace> Host for AtTable<'_, T> {
     }
 
     fn run_effects(&mut self, rule: &Rule) -> Continue {
+        let done = self.carry_out(rule);
+        self.usual.forget();
+        done
+    }
+}
+
+impl<T: Trace> AtTable<'_, T> {
+    /// Does what a rule is there for, effect by effect.
+    fn carry_out(&mut self, rule: &Rule) -> Continue {
         for effect in &rule.effects {
             self.recorder.affected(effect);
             let decided = match effect {
@@ -136,10 +149,10 @@ impl<T: Trace> Host for AtTable<'_, T> {
         }
         Continue::Verdict
     }
-}
 
-impl<T: Trace> AtTable<'_, T> {
     fn call(&mut self, step: StepId) {
+        // Effects before it may have written what it reads.
+        self.usual.forget();
         let mut writes = Vec::new();
         self.view().0.run_step(step, &mut writes);
         for (field, expr) in writes {

@@ -12,10 +12,13 @@ use crate::env::{Env, IfIndex, RouteType, Routed, is_link_local6, is_multicast};
 use crate::headers6;
 use crate::packet::{Packet, Tracking};
 use crate::random::Random;
+use crate::usual::Usual;
 
 /// A packet and its surroundings while rules look at it.
 pub(crate) struct View<'a> {
     pub(crate) packet: &'a Packet,
+    /// What has been read of it.
+    pub(crate) usual: &'a mut Usual,
     pub(crate) conntrack: &'a mut Conntrack,
     pub(crate) env: &'a Env,
     pub(crate) steps: &'a mut [Box<dyn Step>],
@@ -28,24 +31,11 @@ pub(crate) struct View<'a> {
 }
 
 impl Facts for View<'_> {
-    /// What nearly all rules ask for stands here, so that it takes no call.
     #[inline]
     fn load(&mut self, field: Field) -> Option<u128> {
-        let p = self.packet;
-        match field {
-            Field::Src => Some(p.src()),
-            Field::Dst => Some(p.dst()),
-            Field::Proto if p.layout.broken_chain => None,
-            Field::Proto => Some(u128::from(p.layout.proto)),
-            Field::FragOff => Some(u128::from(p.layout.frag_off)),
-            Field::InName => Some(p.in_name),
-            Field::OutName => Some(p.out_name),
-            Field::Mark => Some(u128::from(p.mark)),
-            Field::L4Len | Field::Sport | Field::Dport | Field::TcpFlags => {
-                transport(&p.bytes, &p.layout, field)
-            }
-            Field::CtState => Some(state(&p.tracking)),
-            _ => self.load_other(field),
+        match self.usual.load(field, self.packet) {
+            Some(value) => value,
+            None => self.load_other(field),
         }
     }
 
@@ -122,7 +112,7 @@ impl View<'_> {
     fn load_other(&mut self, field: Field) -> Option<u128> {
         let p = self.packet;
         match field {
-            // `load` has told.
+            // Those of `Usual`.
             Field::Src
             | Field::Dst
             | Field::Proto
@@ -346,16 +336,22 @@ pub(crate) fn entry_field(entry: &Entry, field: Field, now: Time) -> Option<u128
 }
 
 /// The state a packet is in (`XT_STATE_BIT`, `XT_STATE_INVALID`, `XT_STATE_UNTRACKED`).
+#[inline]
 pub(crate) fn state(tracking: &Tracking) -> u128 {
-    match tracking {
-        Tracking::None | Tracking::Template(_) | Tracking::Invalid(_) => ctstate::INVALID,
-        Tracking::Untracked => ctstate::UNTRACKED,
-        Tracking::Connection(a) => match a.info {
-            CtInfo::Established | CtInfo::EstablishedReply => ctstate::ESTABLISHED,
-            CtInfo::Related | CtInfo::RelatedReply => ctstate::RELATED,
-            CtInfo::New => ctstate::NEW,
-        },
+    // Small numbers: of these the compiler makes a list, where it would jump otherwise.
+    const fn small(state: u128) -> u8 {
+        state as u8
     }
+    let state = match tracking {
+        Tracking::None | Tracking::Template(_) | Tracking::Invalid(_) => small(ctstate::INVALID),
+        Tracking::Untracked => small(ctstate::UNTRACKED),
+        Tracking::Connection(a) => match a.info {
+            CtInfo::Established | CtInfo::EstablishedReply => small(ctstate::ESTABLISHED),
+            CtInfo::Related | CtInfo::RelatedReply => small(ctstate::RELATED),
+            CtInfo::New => small(ctstate::NEW),
+        },
+    };
+    u128::from(state)
 }
 
 /// A field of a packet's transport header.

@@ -186,6 +186,12 @@ impl Recorder {
         self.why = None;
     }
 
+    /// Whether what becomes of the packet is noted.
+    #[inline]
+    pub(crate) fn is_recording(&self) -> bool {
+        self.start.is_some()
+    }
+
     /// Whether there is a plan, or a reason for none, to be kept.
     #[inline]
     pub(crate) fn has_noted(&self) -> bool {

@@ -44,6 +44,7 @@ mod synproxy;
 mod tables;
 mod trace;
 mod tracker_log;
+mod usual;
 
 pub use config::{Config, TrackWhen};
 pub use defrag::DefragLimits;

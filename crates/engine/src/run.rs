@@ -18,6 +18,7 @@ use crate::queue::Held;
 use crate::staged::Otherwise;
 use crate::tables::{self, Decision};
 use crate::trace::{Trace, TraceEvent};
+use crate::usual::Usual;
 
 /// Why a packet leaves the way it was on.
 #[derive(Clone, Copy, Debug)]
@@ -285,6 +286,7 @@ impl<'e, T: Trace> Run<'e, T> {
         let mut at = AtTable {
             copies: Vec::new(),
             packet,
+            usual: Usual::unread(),
             conntrack,
             env,
             counters,
@@ -409,6 +411,7 @@ impl<'e, T: Trace> Run<'e, T> {
         let tag = conntrack.entry(a.id).map_or(0, |e| e.tags[a.dir.ix()]);
         let mut facts = View {
             packet,
+            usual: &mut Usual::unread(),
             conntrack,
             env,
             steps: &mut families[index(packet.family())].steps,

@@ -23,6 +23,7 @@ use crate::run::Run;
 use crate::synproxy::part;
 use crate::tables::{self, Continue, Counter, Decision, Host, Stack, counter_of};
 use crate::trace::{Trace, Watch};
+use crate::usual::Usual;
 
 /// Differences that are told apart.
 const MOST: usize = 1024;
@@ -235,6 +236,7 @@ impl<T: Trace> Run<'_, T> {
         };
         let mut rehearsal = Rehearsal {
             packet,
+            usual: Usual::unread(),
             conntrack,
             env,
             counters,
@@ -267,6 +269,7 @@ impl<T: Trace> Run<'_, T> {
 /// A table that is walked without effect.
 struct Rehearsal<'r> {
     packet: &'r Packet,
+    usual: Usual,
     conntrack: &'r mut Conntrack,
     env: &'r Env,
     counters: &'r mut Vec<Counter>,
@@ -287,6 +290,7 @@ impl Host for Rehearsal<'_> {
     fn view(&mut self) -> (View<'_>, Watch<'_, ()>) {
         let view = View {
             packet: self.packet,
+            usual: &mut self.usual,
             conntrack: self.conntrack,
             env: self.env,
             steps: self.steps,

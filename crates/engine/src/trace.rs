@@ -117,6 +117,11 @@ pub(crate) struct Watch<'t, T> {
 
 impl<T: Trace> tidegate_ir::Observer for Watch<'_, T> {
     #[inline]
+    fn listens(&self) -> bool {
+        T::TESTS || !T::ACTIVE && self.recorder.is_recording()
+    }
+
+    #[inline]
     fn leaf(&mut self, leaf: Leaf<'_>) {
         if T::TESTS {
             self.trace.event(TraceEvent::Leaf(leaf));

@@ -206,12 +206,22 @@ pub struct Leaf<'a> {
 
 /// Told of every test that is evaluated. `()` observes nothing and costs nothing.
 pub trait Observer {
+    /// Whether it wants to be told. It is asked once for all the conditions of a rule.
+    #[inline]
+    fn listens(&self) -> bool {
+        true
+    }
     /// Called once per evaluated leaf.
     #[inline]
     fn leaf(&mut self, _leaf: Leaf<'_>) {}
 }
 
-impl Observer for () {}
+impl Observer for () {
+    #[inline]
+    fn listens(&self) -> bool {
+        false
+    }
+}
 
 /// Evaluates `cond` left to right, stopping as soon as the outcome is known.
 #[inline]
@@ -236,19 +246,33 @@ fn look<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted
     held.into()
 }
 
+/// Whether all of `conds` hold.
+#[inline]
+pub(crate) fn all<F: Facts, O: Observer>(
+    conds: &[Cond],
+    facts: &mut F,
+    obs: &mut O,
+    inverted: bool,
+) -> Truth {
+    let mut held = Truth::True;
+    for cond in conds {
+        let truth = look(cond, facts, obs, inverted);
+        // What holds leaves the others to decide.
+        if truth == Truth::True {
+            continue;
+        }
+        held = held.and(truth);
+        if held != Truth::HotdropTaken {
+            return held;
+        }
+    }
+    held
+}
+
 fn walk<F: Facts, O: Observer>(cond: &Cond, facts: &mut F, obs: &mut O, inverted: bool) -> Truth {
     match cond {
         Cond::Test(_) => look(cond, facts, obs, inverted),
-        Cond::All(list) => {
-            let mut held = Truth::True;
-            for c in list {
-                match held.and(look(c, facts, obs, inverted)) {
-                    stop @ (Truth::False | Truth::Hotdrop) => return stop,
-                    on @ (Truth::True | Truth::HotdropTaken) => held = on,
-                }
-            }
-            held
-        }
+        Cond::All(list) => all(list, facts, obs, inverted),
         Cond::Any(list) => {
             for c in list {
                 match look(c, facts, obs, inverted) {

@@ -5,7 +5,8 @@ use core::mem;
 
 use thin_vec::ThinVec;
 
-use crate::{Cond, Facts, Observer, Truth, eval};
+use crate::cond::all;
+use crate::{Cond, Facts, Observer, Truth};
 
 /// Conditions that stand in place; most rules have no more.
 const PLACES: usize = 5;
@@ -45,20 +46,26 @@ impl Conds {
     /// Whether all hold, as [`eval`] says of a single one.
     #[inline]
     pub fn eval<F: Facts, O: Observer>(&self, facts: &mut F, observer: &mut O) -> Truth {
-        let mut held = Truth::True;
-        for cond in &self.first[..usize::from(self.count)] {
-            match held.and(eval(cond, facts, observer)) {
-                stop @ (Truth::False | Truth::Hotdrop) => return stop,
-                on @ (Truth::True | Truth::HotdropTaken) => held = on,
-            }
+        if observer.listens() {
+            self.each(facts, observer)
+        } else {
+            self.each(facts, &mut ())
         }
-        for cond in &self.more {
-            match held.and(eval(cond, facts, observer)) {
-                stop @ (Truth::False | Truth::Hotdrop) => return stop,
-                on @ (Truth::True | Truth::HotdropTaken) => held = on,
+    }
+
+    fn each<F: Facts, O: Observer>(&self, facts: &mut F, observer: &mut O) -> Truth {
+        let first = all(
+            &self.first[..usize::from(self.count)],
+            facts,
+            observer,
+            false,
+        );
+        match first {
+            Truth::True | Truth::HotdropTaken if !self.more.is_empty() => {
+                first.and(all(&self.more, facts, observer, false))
             }
+            _ => first,
         }
-        held
     }
 
     /// Calls `f` for every leaf and inner node, parents first.
@@ -101,7 +108,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::{Field, StepId};
+    use crate::{Field, StepId, eval};
 
     struct Counting(u32);
 

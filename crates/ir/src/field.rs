@@ -6,6 +6,8 @@
 /// 32 bits. Interface names are their 16 bytes (NUL padded, `IFNAMSIZ`) read as one
 /// big-endian number, so that a `+` wildcard is a prefix mask; the name is 0 where
 /// the hook has no such device.
+///
+/// Those come first that rules ask for most: their values can stand in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
     /// Source address.
@@ -14,12 +16,6 @@ pub enum Field {
     Dst,
     /// Transport protocol (IPv6: the header that ends the extension chain).
     Proto,
-    /// IPv4 TOS byte or IPv6 traffic class.
-    Tos,
-    /// TTL or hop limit.
-    Ttl,
-    /// Bytes of the network packet, header included.
-    Length,
     /// Fragment offset in units of eight bytes.
     FragOff,
     /// Bytes available from the transport header on; absent in later fragments.
@@ -30,6 +26,20 @@ pub enum Field {
     Dport,
     /// Byte 13 of the TCP header.
     TcpFlags,
+    /// Input interface name.
+    InName,
+    /// Output interface name.
+    OutName,
+    /// Packet mark.
+    Mark,
+    /// Connection-tracking state, one of [`ctstate`]. Always present.
+    CtState,
+    /// IPv4 TOS byte or IPv6 traffic class.
+    Tos,
+    /// TTL or hop limit.
+    Ttl,
+    /// Bytes of the network packet, header included.
+    Length,
     /// 1 when the TCP option of this kind is present, 0 when not; absent when the
     /// option list is cut short by the packet's end.
     TcpOption(u8),
@@ -65,10 +75,6 @@ pub enum Field {
     PktType,
     /// Link-layer source address; absent where the packet came without an Ethernet header.
     SrcMac,
-    /// Input interface name.
-    InName,
-    /// Output interface name.
-    OutName,
     /// Group of the input interface (`ip link set … group`); absent where the hook has none.
     InGroup,
     /// Group of the output interface.
@@ -87,14 +93,10 @@ pub enum Field {
     /// Class (`net_cls.classid`) of the socket that sent the packet or, at INPUT, is
     /// connected with its sender; absent without one.
     SocketClass,
-    /// Packet mark.
-    Mark,
     /// Priority, which is a queueing discipline's class.
     Priority,
     /// 1 when the packet belongs to a tracked connection, else 0. Always present.
     HasCt,
-    /// Connection-tracking state, one of [`ctstate`]. Always present.
-    CtState,
     /// Status bits of the connection ([`ctstatus`]).
     CtStatus,
     /// Direction: 0 original, 1 reply.
