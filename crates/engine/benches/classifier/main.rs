@@ -2,7 +2,7 @@
 //! a walk over all rules, bit vectors and tuple space search on the same packets.
 //!
 //! `cargo bench -p tidegate-engine --bench classifier -- [--sizes=100,10000]
-//! [--sets=acl,fw] [--rounds=15]`. Times are the sum over groups of 1,000 packets of the
+//! [--sets=acl,fw] [--rounds=15] [--alone]`; the last leaves out all rivals. Times are the sum over groups of 1,000 packets of the
 //! best round of each group, which leaves out most of what other programs disturb.
 
 mod bits;
@@ -42,6 +42,8 @@ struct Wanted {
     sizes: Vec<usize>,
     sets: Option<String>,
     rounds: usize,
+    /// No rivals.
+    alone: bool,
 }
 
 fn wanted() -> Result<Wanted> {
@@ -54,6 +56,7 @@ fn wanted() -> Result<Wanted> {
             .collect::<std::result::Result<_, _>>()?,
         sets: arg("--sets="),
         rounds: arg("--rounds=").map_or(Ok(15), |r| r.parse())?,
+        alone: arg("--alone").is_some(),
     })
 }
 
@@ -153,7 +156,8 @@ fn edits(classifier: Classifier, chain: Chain) -> (f64, f64) {
     (each(inserted), each(start.elapsed()))
 }
 
-fn set(name: &str, lines: &[String], rounds: usize) -> Result<()> {
+fn set(name: &str, lines: &[String], wanted: &Wanted) -> Result<()> {
+    let rounds = wanted.rounds;
     let chain = chain(lines)?;
     let rules: Vec<&Rule> = chain.rules.iter().collect();
     let start = Instant::now();
@@ -161,11 +165,18 @@ fn set(name: &str, lines: &[String], rounds: usize) -> Result<()> {
     let built = start.elapsed();
     let traffic = traffic(&chain);
     let tree = Tree(&classifier, &chain);
-    let (bits, tuples) = (Bits::new(&rules), Tuples::new(&rules));
     let fewer = (PATIENCE / rules.len()).clamp(20, 2_000);
+    let rivals: Vec<Box<dyn Rival>> = match wanted.alone {
+        true => Vec::new(),
+        false => vec![
+            Box::new(Linear),
+            Box::new(Bits::new(&rules)),
+            Box::new(Tuples::new(&rules)),
+        ],
+    };
     for packet in traffic.iter().flat_map(|t| &t[..fewer.min(200)]) {
         let expected = Linear.first(&rules, &mut { *packet });
-        for rival in [&tree as &dyn Rival, &bits, &tuples] {
+        for rival in rivals.iter().map(Box::as_ref).chain([&tree as &dyn Rival]) {
             let found = rival.first(&rules, &mut { *packet });
             if found != expected {
                 return Err(format!("{name}: {found:?}, not {expected:?}: {packet:x?}").into());
@@ -182,15 +193,16 @@ fn set(name: &str, lines: &[String], rounds: usize) -> Result<()> {
     for packets in &traffic {
         print!(" {:>6.0}", measure(&tree, &rules, packets, rounds));
     }
-    for rival in [&Linear as &dyn Rival, &bits, &tuples] {
-        let one = |packets: &Vec<Header>| measure(rival, &rules, &packets[..fewer], 3);
+    for rival in &rivals {
+        let one = |packets: &Vec<Header>| measure(&**rival, &rules, &packets[..fewer], 3);
         print!(
             " | {:>8.0} {:>8.0} {:>5.0}",
             one(&traffic[0]),
             one(&traffic[2]),
-            per_rule(rival)
+            per_rule(&**rival)
         );
     }
+    drop(rivals);
     drop(rules);
     let (inserted, removed) = edits(classifier, chain);
     println!(" | {inserted:>6.1} {removed:>6.1}");
@@ -198,11 +210,7 @@ fn set(name: &str, lines: &[String], rounds: usize) -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    let Wanted {
-        sizes,
-        sets,
-        rounds,
-    } = wanted()?;
+    let wanted = wanted()?;
     println!(
         "ns a packet: (a) like a rule, (b) fields from different rules, (c) random; B: bytes a rule"
     );
@@ -218,9 +226,9 @@ fn main() -> Result<()> {
     );
     for (name, make) in sets::SETS {
         let chosen = |list: &String| list.split(',').any(|own| own == *name);
-        if sets.as_ref().is_none_or(chosen) {
-            for &size in &sizes {
-                set(name, &make(size, 7), rounds)?;
+        if wanted.sets.as_ref().is_none_or(chosen) {
+            for &size in &wanted.sizes {
+                set(name, &make(size, 7), &wanted)?;
             }
         }
     }
