@@ -1,28 +1,28 @@
 //! Making a tree: which cuts keep rules apart, and which lenses sort them out.
 
 use std::cmp::Reverse;
-use std::iter;
 
 use tidegate_ir::{Field, Rule, Rules, Test};
 use tidegate_wire::Family;
 
 use super::by_field::Tests;
 use super::key::{BLIND, DIMS, Dim, LENSES, Lens, WIDE};
-use super::leaf::{BLOCK, Entry, Leaves, VIEWS, interval};
-use super::reading::{Scope, cells, common, hull, is_cheap, is_void, known, tests, worth};
-use super::tree::{CUTS, Cell, Child, Cut, Node, Part, Tree};
+use super::leaf::{BLOCK, Entry, Leaves, VIEWS};
+use super::reading::{Scope, cells, hull, is_cheap, is_void, known, tests};
+use super::tree::{CUTS, Cell, Child, Cut, FILTERS, Node, Part, Tree};
+use super::views::View;
 
 /// Rules that a leaf has without ado.
-pub(super) const LEAF: usize = 12;
+pub(super) const LEAF: usize = 32;
 /// Rules that the whole tree has without ado, and that its first node must spare: so many are
 /// gone through as fast as a node.
 const FEW: usize = 4;
 /// Entries that a node must spare a look-up, on average.
-const SPARED: f64 = 8.0;
+const SPARED: f64 = 16.0;
 /// Part of what could be told apart that a cut must.
 const SHARE: f64 = 0.05;
 /// Rules that are looked at to choose a cut.
-const SAMPLE: usize = 256;
+pub(super) const SAMPLE: usize = 256;
 /// Masks of one field that are tried, the most frequent ones.
 const MASKS: usize = 8;
 /// Masks of wide fields that one tree can use.
@@ -33,8 +33,6 @@ const LOAD: f64 = 1.4;
 const COPIES: usize = 3;
 /// Depth of the tree.
 const DEPTH: usize = 24;
-/// Bits that a lens must tell about an average rule.
-const LEAST: f64 = 0.3;
 
 /// Bits that all rules of a part of the tree share with the packets that get there.
 pub(super) type Path = Vec<(u8, u128)>;
@@ -69,17 +67,6 @@ pub(super) struct Scratch {
 /// A cell in the making: hash, cut, number of a rule.
 type Member = (u32, u8, u32);
 
-/// What a field tells of a set of rules, for choosing lenses.
-pub(super) struct View {
-    /// Bits told about an average rule.
-    share: f64,
-    dim: u8,
-    /// Bits that most rules fix.
-    mask: u128,
-    /// Bits that the path has fixed.
-    fixed: u128,
-}
-
 impl Tree {
     /// A tree of rules that tells of nothing outside `scope`; `rules` in order of their
     /// keys.
@@ -93,6 +80,7 @@ impl Tree {
         let mut tree = Tree {
             dims: Vec::new(),
             lenses: vec![Lens::BLIND],
+            views: [BLIND; VIEWS],
             masks: Vec::new(),
             nodes: Vec::new(),
             unused_nodes: Vec::new(),
@@ -114,8 +102,10 @@ impl Tree {
             builder.tree.learn_fields(rules, slot, scope);
             builder.row(slot)
         }));
+        builder.choose_views(&rows);
         let root = builder.part(&rows, &mut Path::new());
         tree.root = root;
+        tree.leaves.trim();
         tree
     }
 
@@ -135,9 +125,25 @@ impl Tree {
     fn learn_field(&mut self, field: Field) {
         let taken = self.dims.iter().filter(|d| d.wide.is_some()).count();
         let wide = Dim::needs_wide(field, self.family).then_some(taken as u8);
-        if self.dims.len() < DIMS && wide.is_none_or(|w| usize::from(w) < WIDE) {
-            self.dims.push(Dim { field, wide });
+        let (number, lens) = (self.dims.len() as u8, self.lenses.len());
+        let room = match wide {
+            Some(wide) => usize::from(wide) < WIDE,
+            None => lens + 2 <= LENSES,
+        };
+        if self.dims.len() == DIMS || !room {
+            return;
         }
+        let lens = lens as u8;
+        let dim = Dim { field, wide, lens };
+        if wide.is_none() {
+            self.lenses.extend([Lens::low(number), Lens::high(number)]);
+            // Leaves that there are have no interval for them, and let all pass.
+            let halves = if dim.bits() > 0xffff { 2 } else { 1 };
+            let free = self.views.iter_mut().filter(|view| **view == BLIND);
+            free.zip(lens..lens + halves)
+                .for_each(|(view, lens)| *view = lens);
+        }
+        self.dims.push(dim);
     }
 
     #[inline]
@@ -162,36 +168,8 @@ impl Tree {
         all
     }
 
-    /// The number of a lens, which is made if there is room.
-    fn lens(&mut self, lens: Lens) -> u8 {
-        if let Some(at) = self.lenses.iter().position(|l| *l == lens) {
-            return at as u8;
-        }
-        if self.lenses.len() == LENSES {
-            return BLIND;
-        }
-        self.lenses.push(lens);
-        (self.lenses.len() - 1) as u8
-    }
-
-    /// A lens of 32 bits, or of 16 bits, which are others than those that the path has
-    /// fixed.
-    fn lens_of(&mut self, view: &View, short: bool) -> u8 {
-        let dim = &self.dims[usize::from(view.dim)];
-        let long_field = dim.field.row().bits > 16;
-        if dim.wide.is_some() {
-            let mask = self.mask_number(view.mask);
-            return mask.map_or(BLIND, |mask| self.lens(Lens::hash(view.dim, mask, short)));
-        }
-        let high = short && long_field && view.fixed >> 16 != 0xffff;
-        self.lens(match high {
-            true => Lens::high(view.dim),
-            false => Lens::whole(view.dim, short || !long_field),
-        })
-    }
-
     /// The number of a mask, which is made if there is room.
-    fn mask_number(&mut self, mask: u128) -> Option<u16> {
+    pub(super) fn mask_number(&mut self, mask: u128) -> Option<u16> {
         if let Some(at) = self.masks.iter().position(|&m| m == mask) {
             return Some(at as u16);
         }
@@ -245,7 +223,7 @@ impl Tree {
     }
 }
 
-fn fixed(path: &Path, dim: usize) -> u128 {
+pub(super) fn fixed(path: &Path, dim: usize) -> u128 {
     let own = path.iter().filter(|p| usize::from(p.0) == dim);
     own.fold(0, |mask, p| mask | p.1)
 }
@@ -272,7 +250,7 @@ impl<'b> Builder<'b> {
         match self.scope {
             Scope::Whole if self.depth == 0 => FEW,
             Scope::Whole => LEAF,
-            Scope::Prelude => 4 * LEAF,
+            Scope::Prelude => BLOCK,
         }
     }
 
@@ -288,7 +266,7 @@ impl<'b> Builder<'b> {
         {
             return node;
         }
-        self.leaf(rows, path)
+        self.leaf(rows)
     }
 
     /// A node that is worth its while.
@@ -328,11 +306,11 @@ impl<'b> Builder<'b> {
         for (_, cell) in cells {
             let (cut, mask) = cuts[usize::from(cell[0].1)];
             path.push((cut.dim, mask));
-            let (lens, made) = match cell {
+            let (lenses, made) = match cell {
                 [(.., only)] => self.cell(&[rows[*only as usize]], path),
                 _ => self.cell(&members_of(cell, rows), path),
             };
-            node.place(cell[0].0, lens, made);
+            node.place(cell[0].0, lenses, made);
             path.pop();
         }
         let rest: Vec<Row<'b>> = rest.iter().map(|&i| rows[i as usize]).collect();
@@ -366,16 +344,15 @@ impl<'b> Builder<'b> {
         });
     }
 
-    /// A cell of some rules with the lens that sorts most packets out.
-    pub(super) fn cell(&mut self, rows: &[Row<'b>], path: &mut Path) -> (u8, Cell) {
-        let (lens, lo, hi) = self.filter(rows, path);
+    /// A cell of some rules with the lenses that sort most packets out.
+    pub(super) fn cell(&mut self, rows: &[Row<'b>], path: &mut Path) -> ([u8; FILTERS], Cell) {
+        let (lenses, bounds) = self.filter(rows, path);
         let cell = Cell {
             child: self.part(rows, path),
             first: rows.first().map_or(0, |row| row.slot),
-            lo,
-            hi,
+            bounds,
         };
-        (lens, cell)
+        (lenses, cell)
     }
 
     /// The field and the bits that keep most of the rules `left` apart, if it is worth a
@@ -406,113 +383,14 @@ impl<'b> Builder<'b> {
         (gain >= SHARE * possible && spared >= worthwhile).then_some((dim, mask))
     }
 
-    /// What the fields tell of a set of rules beyond its path, the most telling first.
-    fn views(&mut self, rows: &[Row<'_>], path: &Path) -> Vec<View> {
-        let mut views = std::mem::take(&mut self.views);
-        views.clear();
-        let step = rows.len().div_ceil(SAMPLE);
-        let count = rows.len().div_ceil(step) as f64;
-        for (dim, field) in self.tree.dims.iter().enumerate() {
-            let mut tests = rows
-                .iter()
-                .step_by(step)
-                .filter_map(|row| row.tests.get(dim));
-            let Some(first) = tests.next() else { continue };
-            let (bits, fixed) = (field.bits(), fixed(path, dim));
-            let mut view = View {
-                share: 0.0,
-                dim: dim as u8,
-                mask: bits,
-                fixed,
-            };
-            for test in iter::once(first).chain(tests) {
-                let known = known(test) & bits;
-                let (lo, hi) = hull(test, bits);
-                let open = hi.saturating_sub(lo).checked_ilog2().map_or(0, |b| b + 1);
-                let narrowed = bits.count_ones().saturating_sub(open + fixed.count_ones());
-                let fresh = (known & !fixed).count_ones();
-                view.share += worth(field.field, fresh.max(narrowed)) / count;
-                if fresh > 0 && known < view.mask {
-                    view.mask = known;
-                }
-            }
-            view.mask = coarse(view.mask, field);
-            if view.share >= LEAST && view.mask != 0 {
-                views.push(view);
-            }
-        }
-        views.sort_by(|a, b| b.share.total_cmp(&a.share));
-        views
-    }
-
-    /// The lens of a cell, and the interval that all its rules lie in.
-    fn filter(&mut self, rows: &[Row<'_>], path: &Path) -> (u8, u32, u32) {
-        let none = (BLIND, 0, u32::MAX);
-        if rows.len() > BLOCK {
-            return none;
-        }
-        let views = self.views(rows, path);
-        let found = views.iter().find_map(|view| self.narrowed(view, rows));
-        self.views = views;
-        found.unwrap_or(none)
-    }
-
-    /// The lens of a view, and the interval that all the rules lie in, if it is a narrow one.
-    fn narrowed(&mut self, view: &View, rows: &[Row<'_>]) -> Option<(u8, u32, u32)> {
-        let lens = self.tree.lens_of(view, false);
-        let (mut lo, mut hi) = (u32::MAX, 0);
-        for row in rows {
-            let own = self.tree.interval(lens, &row.tests);
-            (lo, hi) = (lo.min(own.0), hi.max(own.1));
-        }
-        // Hashes of different values have nothing between them.
-        let dim = &self.tree.dims[usize::from(view.dim)];
-        let hashed = dim.wide.is_some();
-        let all = dim.bits().min(u32::MAX.into()) as u32;
-        let narrow = hi.checked_sub(lo).is_some_and(|width| width <= all / 4);
-        (lens != BLIND && narrow && (!hashed || lo == hi)).then_some((lens, lo, hi))
-    }
-
     /// A leaf, or a pile when there are too many rules for one.
-    pub(super) fn leaf(&mut self, rows: &[Row<'_>], path: &Path) -> Child {
-        let mut views = self.views(rows, path);
-        views.truncate(VIEWS);
-        let needs_long = |v: &View| self.tree.dims[usize::from(v.dim)].bits() > 0xffff;
-        let long = views.iter().position(needs_long).map(|i| views.remove(i));
-        let long = long.map_or(BLIND, |v| self.tree.lens_of(&v, false));
-        let mut next = views.iter().map(|v| self.tree.lens_of(v, true));
-        let mut short = || next.next().unwrap_or(BLIND);
-        let lenses = [long, short(), short(), short()];
-        let entry = |row: &Row<'_>| self.tree.entry(lenses, row);
-        let entries: Vec<Entry> = rows.iter().map(entry).collect();
-        self.views = views;
+    pub(super) fn leaf(&mut self, rows: &[Row<'_>]) -> Child {
+        let entries: Vec<Entry> = rows.iter().map(|row| self.tree.entry(row)).collect();
         Child::new(if rows.len() > BLOCK {
-            Part::Pile(self.tree.leaves.add_pile(lenses, &entries))
+            Part::Pile(self.tree.leaves.add_pile(&entries))
         } else {
-            Part::Leaf(self.tree.leaves.add(lenses, &entries, 0))
+            Part::Leaf(self.tree.leaves.add(&entries, 0))
         })
-    }
-}
-
-impl Tree {
-    /// Where a rule's packets lie when seen through a lens.
-    pub(super) fn interval(&self, lens: u8, tests: &Tests<'_>) -> (u32, u32) {
-        let lens = &self.lenses[usize::from(lens)];
-        let dim = usize::from(lens.dim);
-        match tests.get(dim) {
-            Some(test) if *lens != Lens::BLIND => {
-                let (lo, hi) = hull(test, self.dims[dim].bits());
-                lens.interval(lo, hi, common(test), &self.masks)
-            }
-            _ => (0, lens.absent),
-        }
-    }
-
-    /// A rule's entry in a leaf.
-    pub(super) fn entry(&self, lenses: [u8; VIEWS], row: &Row<'_>) -> Entry {
-        let [long, short @ ..] = lenses.map(|lens| self.interval(lens, &row.tests));
-        let [b, c, d] = short.map(|(lo, hi)| interval(lo, hi));
-        [row.slot, long.0, long.1, b, c, d]
     }
 }
 
@@ -522,17 +400,6 @@ fn members_of<'r>(cell: &[Member], rows: &[Row<'r>]) -> Vec<Row<'r>> {
     own.sort_unstable();
     own.dedup();
     own.iter().map(|&i| rows[i as usize]).collect()
-}
-
-/// The bits a lens looks at: of wide values only some sets, so that there are few lenses.
-fn coarse(mask: u128, dim: &Dim) -> u128 {
-    if dim.wide.is_none() {
-        return mask;
-    }
-    let masks = [0, 32, 48, 64].map(|open| u128::MAX << (64 - open) << 64);
-    let fits = |m: &u128| m & mask == *m;
-    let all = [u128::MAX].into_iter().chain(masks.into_iter().rev());
-    all.into_iter().find(fits).unwrap_or(mask)
 }
 
 /// The masks that most tests fix, beyond what the path has fixed.

@@ -3,7 +3,8 @@
 use tidegate_ir::{Rule, Rules};
 
 use super::build::{Builder, LEAF, Path, Row, Scratch};
-use super::leaf::BLOCK;
+use super::key::enclose;
+use super::leaf::{BLOCK, Entry};
 use super::reading::Scope;
 use super::tree::{Bucket, Cell, Child, Node, Part, Tree};
 
@@ -14,7 +15,7 @@ const CROWDED: (f64, f64) = (2.0, 2.7);
 const SMALL: usize = 512;
 /// Sizes at which the rules of a leaf or a pile are looked at again: something may keep
 /// them apart now. Larger ones would take too long.
-const AGAIN: [usize; 5] = [2 * LEAF, BLOCK + 1, 2 * BLOCK, 4 * BLOCK, 8 * BLOCK];
+const AGAIN: [usize; 5] = [LEAF + LEAF / 2, BLOCK + 1, 2 * BLOCK, 4 * BLOCK, 8 * BLOCK];
 
 /// What to do at a rule's places.
 #[derive(Clone, Copy)]
@@ -112,7 +113,7 @@ impl Tree {
             Task::Renumber(new) => (child, self.leaves.renumber(at, sought.slot, new)),
             Task::Remove => {
                 let found = self.leaves.remove(at, sought.slot);
-                if !self.leaves.get(at).entries().is_empty() {
+                if !self.leaves.get(at).is_empty() {
                     return (child, found);
                 }
                 self.leaves.free(at);
@@ -211,8 +212,8 @@ impl Tree {
         }
         match child.part() {
             Part::Rule(slot) => Some(slot),
-            Part::Leaf(at) => self.leaves.get(at).entries().first().map(|e| e[0]),
-            Part::Pile(number) => Some(self.leaves.pile(number)?.blocks().first()?.0[0]),
+            Part::Leaf(at) => self.leaves.get(at).first().map(Entry::slot),
+            Part::Pile(number) => Some(self.leaves.pile(number)?.hulls().first()?.slot()),
             Part::Node(number) => {
                 let node = &self.nodes[number as usize];
                 let rest = (node.rest != Child::NONE).then_some(node.rest_first);
@@ -235,17 +236,15 @@ impl Builder<'_> {
             Part::Rule(own) => {
                 let mut both = [own, slot];
                 both.sort_unstable_by_key(|&s| self.rules.key(s));
-                self.leaf(&both.map(|s| self.row(s)), path)
+                self.leaf(&both.map(|s| self.row(s)))
             }
             Part::Leaf(at) => {
-                let lenses = self.tree.leaves.get(at).lenses();
-                let entry = self.tree.entry(lenses, &self.row(slot));
+                let entry = self.tree.entry(&self.row(slot));
                 let at = self.tree.leaves.insert(at, entry, self.rules);
                 self.tidy(Child::new(Part::Leaf(at)), path)
             }
             Part::Pile(number) => {
-                let lenses = self.tree.leaves.lenses_of_pile(number);
-                let entry = self.tree.entry(lenses, &self.row(slot));
+                let entry = self.tree.entry(&self.row(slot));
                 self.tree.leaves.insert_in_pile(number, entry, self.rules);
                 self.tidy(child, path)
             }
@@ -287,14 +286,14 @@ impl Builder<'_> {
 
     fn insert_in_cell(&mut self, node: usize, hash: u32, slot: u32, path: &mut Path) {
         let Some((at, i)) = self.tree.nodes[node].find(hash) else {
-            let (lens, cell) = self.cell(&[self.row(slot)], path);
-            self.tree.nodes[node].place(hash, lens, cell);
+            let (lenses, cell) = self.cell(&[self.row(slot)], path);
+            self.tree.nodes[node].place(hash, lenses, cell);
             return self.relieve(node);
         };
-        let lens = self.tree.nodes[node].buckets[at].lenses[i];
+        let lenses = self.tree.nodes[node].buckets[at].lenses(i);
         let mut cell = self.tree.nodes[node].buckets[at].cells[i];
-        let (lo, hi) = self.tree.interval(lens, &self.row(slot).tests);
-        (cell.lo, cell.hi) = (cell.lo.min(lo), cell.hi.max(hi));
+        let own = self.tree.bounds_of_cell(lenses, &self.row(slot).tests);
+        cell.bounds = enclose(cell.bounds, own);
         cell.first = self.earlier(cell.child, cell.first, slot);
         cell.child = self.insert(cell.child, slot, path);
         self.tree.nodes[node].buckets[at].cells[i] = cell;
@@ -327,9 +326,9 @@ impl Builder<'_> {
     /// Makes a node of a leaf or pile that has grown, or a pile of a leaf.
     fn tidy(&mut self, child: Child, path: &mut Path) -> Child {
         let (entries, len) = match child.part() {
-            Part::Leaf(at) => (vec![at], self.tree.leaves.get(at).entries().len()),
+            Part::Leaf(at) => (vec![at], self.tree.leaves.get(at).len()),
             Part::Pile(number) => match self.tree.leaves.pile(number) {
-                Some(pile) => (pile.blocks().iter().map(|b| b.1).collect(), pile.len()),
+                Some(pile) => (pile.leaves().to_vec(), pile.len()),
                 None => return child,
             },
             Part::Rule(_) | Part::Node(_) => return child,
@@ -337,13 +336,11 @@ impl Builder<'_> {
         if !AGAIN.contains(&len) {
             return child;
         }
-        let entries = entries
-            .iter()
-            .flat_map(|&at| self.tree.leaves.get(at).entries());
-        let rows = self.rows(entries.map(|e| e[0]));
+        let entries = entries.iter().flat_map(|&at| self.tree.leaves.get(at));
+        let rows = self.rows(entries.map(Entry::slot));
         let better = match self.node(&rows, path) {
             Some(node) => node,
-            None if matches!(child.part(), Part::Leaf(_)) && len > BLOCK => self.leaf(&rows, path),
+            None if matches!(child.part(), Part::Leaf(_)) && len > BLOCK => self.leaf(&rows),
             None => return child,
         };
         match child.part() {

@@ -16,6 +16,9 @@ pub(super) struct Dim {
     pub(super) field: Field,
     /// Where its whole value is kept, when it needs more than 32 bits.
     pub(super) wide: Option<u8>,
+    /// The number of the lens that sees the lower half of a narrow value; the next one sees
+    /// the upper half.
+    pub(super) lens: u8,
 }
 
 impl Dim {
@@ -39,17 +42,13 @@ impl Dim {
     }
 }
 
-/// How the value of a field becomes a number of up to 32 bits. What is seen of an absent
-/// field lies in no interval but that of all numbers.
+/// How the value of a field becomes a number of 16 bits. Nothing is seen of an absent field:
+/// it lies in no interval but that of all numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lens {
     pub(super) dim: u8,
     /// How far the bits of a narrow value are moved to the right.
     shift: u8,
-    /// Which are left then; of a wide value, which bits of its hash.
-    mask: u32,
-    /// Stands for absence; the largest number seen of a value is one less.
-    pub(super) absent: u32,
     /// The bits of a wide value that are hashed: the number of their mask.
     wide: Option<u16>,
 }
@@ -60,20 +59,16 @@ pub(super) const BLIND: u8 = 0;
 impl Lens {
     pub(super) const BLIND: Lens = Lens {
         dim: 0,
-        shift: 0,
-        mask: 0,
-        absent: 0xffff,
+        shift: 31,
         wide: None,
     };
 
-    /// A narrow value as it is, or as much of it as 16 bits hold.
-    pub(super) fn whole(dim: u8, short: bool) -> Lens {
-        let most = if short { 0xffff } else { u32::MAX };
+    /// The lower 16 bits of a narrow value.
+    pub(super) fn low(dim: u8) -> Lens {
         Lens {
             dim,
-            mask: most,
-            absent: most,
-            ..Lens::BLIND
+            shift: 0,
+            wide: None,
         }
     }
 
@@ -81,51 +76,62 @@ impl Lens {
     pub(super) fn high(dim: u8) -> Lens {
         Lens {
             shift: 16,
-            ..Lens::whole(dim, true)
+            ..Lens::low(dim)
         }
     }
 
     /// A hash of a wide value's bits under a mask.
-    pub(super) fn hash(dim: u8, mask: u16, short: bool) -> Lens {
+    pub(super) fn hash(dim: u8, mask: u16) -> Lens {
         Lens {
             wide: Some(mask),
-            ..Lens::whole(dim, short)
+            ..Lens::low(dim)
         }
     }
 
-    /// What is seen of a narrow value.
-    #[inline]
-    fn apply_narrow(&self, value: u32) -> u32 {
-        (value >> (self.shift % 32) & self.mask).min(self.absent - 1)
-    }
-
-    /// What is seen of the bits of a wide value.
-    #[inline]
-    fn apply_wide(&self, bits: u128) -> u32 {
-        (hash_wide(bits, 0) & self.mask).min(self.absent - 1)
-    }
-
-    /// The interval that what is seen lies in when the field is present and its value lies
-    /// between `lo` and `hi`, which share the bits `common`.
-    pub(super) fn interval(&self, lo: u128, hi: u128, common: u128, masks: &[u128]) -> (u32, u32) {
+    /// The bounds of what is seen when the field is present and its value lies between `lo`
+    /// and `hi`, which share the bits `common`.
+    pub(super) fn bounds(&self, lo: u128, hi: u128, common: u128, masks: &[u128]) -> Bounds {
         let told = match self.wide {
             // Numbers grow with the values only while the bits above them stay the same.
             None => {
-                let above = |v| narrow(v) >> (self.shift % 32) & !self.mask;
+                let above = |v| narrow(v) >> (self.shift % 32) >> 16;
                 above(lo) == above(hi)
             }
             Some(mask) => common & mask_of(masks, mask) == mask_of(masks, mask),
         };
         let end = |v| match self.wide {
-            None => self.apply_narrow(narrow(v)),
-            Some(mask) => self.apply_wide(v & mask_of(masks, mask)),
+            None => (narrow(v) >> (self.shift % 32)) as u16,
+            Some(mask) => hash_wide(v & mask_of(masks, mask), 0) as u16,
         };
         if told && lo <= hi {
-            (end(lo), end(hi))
+            [end(lo), !end(hi)]
         } else {
-            (0, self.absent - 1)
+            ALL
         }
     }
+}
+
+/// The ends of an interval, the upper one inverted: what lies in it is nowhere less.
+pub(super) type Bounds = [u16; 2];
+
+/// The interval of all numbers.
+pub(super) const ALL: Bounds = [0, !u16::MAX];
+
+/// How many numbers an interval has beyond one; nothing if it is empty.
+pub(super) fn width(bounds: Bounds) -> Option<u16> {
+    (!bounds[1]).checked_sub(bounds[0])
+}
+
+/// The narrowest intervals that have all of both.
+pub(super) fn enclose<const N: usize>(a: [u16; N], b: [u16; N]) -> [u16; N] {
+    std::array::from_fn(|i| a[i].min(b[i]))
+}
+
+/// Whether what was seen lies in the intervals.
+#[inline]
+pub(super) fn lies_in(seen: &[u16], bounds: &[u16]) -> bool {
+    let outside = bounds.iter().zip(seen).map(|(b, s)| b.saturating_sub(*s));
+    outside.fold(0, |all, lane| all | lane) == 0
 }
 
 #[inline]
@@ -144,8 +150,9 @@ pub(super) fn narrow(value: u128) -> u32 {
 pub(super) struct Key {
     pub(super) narrow: [u32; DIMS],
     pub(super) wide: [u128; WIDE],
-    /// What the lenses see.
-    pub(super) seen: [u32; LENSES],
+    /// What the lenses see, and that inverted above it; 0 for absent fields. What is read
+    /// together is written together.
+    seen: [u32; LENSES],
 }
 
 impl Key {
@@ -164,28 +171,39 @@ impl Key {
         masks: &[u128],
         facts: &mut impl Facts,
     ) {
-        // All bits where the field is absent.
-        let mut absent = [0; DIMS];
         for (i, dim) in dims.iter().enumerate().take(DIMS) {
             let Some(value) = facts.load(dim.field) else {
-                absent[i] = u32::MAX;
                 continue;
             };
-            self.narrow[i] = narrow(value);
-            if let Some(wide) = dim.wide {
-                self.wide[usize::from(wide) % WIDE] = value;
-            }
-        }
-        for (seen, lens) in self.seen.iter_mut().zip(lenses) {
-            let at = usize::from(lens.dim) % DIMS;
-            let number = match lens.wide {
-                None => lens.apply_narrow(self.narrow[at]),
-                Some(mask) => {
-                    let wide = dims.get(at).and_then(|dim| dim.wide).unwrap_or(0);
-                    lens.apply_wide(self.wide[usize::from(wide) % WIDE] & mask_of(masks, mask))
-                }
+            let short = narrow(value);
+            self.narrow[i] = short;
+            let Some(wide) = dim.wide else {
+                let lens = usize::from(dim.lens);
+                self.seen[lens % LENSES] = short & 0xffff | !short << 16;
+                self.seen[(lens + 1) % LENSES] = short >> 16 | !short & 0xffff_0000;
+                continue;
             };
-            *seen = (number | absent[at]) & lens.absent;
+            self.wide[usize::from(wide) % WIDE] = value;
+            self.see_hashes(i, lenses, masks, value);
+        }
+    }
+
+    /// What a lens sees, and that inverted.
+    #[inline]
+    pub(super) fn seen(&self, lens: u8) -> Bounds {
+        let seen = self.seen[usize::from(lens) % LENSES];
+        [seen as u16, (seen >> 16) as u16]
+    }
+
+    /// What lenses see of a wide value.
+    fn see_hashes(&mut self, dim: usize, lenses: &[Lens], masks: &[u128], value: u128) {
+        for (seen, lens) in self.seen.iter_mut().zip(lenses) {
+            if let Some(mask) = lens.wide
+                && usize::from(lens.dim) == dim
+            {
+                let hash = hash_wide(value & mask_of(masks, mask), 0);
+                *seen = hash & 0xffff | !hash << 16;
+            }
         }
     }
 }
@@ -233,14 +251,7 @@ mod tests {
     #[test]
     fn lenses_keep_what_lies_between() {
         let masks = [u128::MAX << 64];
-        let lenses = [
-            Lens::whole(0, false),
-            Lens::whole(0, true),
-            Lens::high(0),
-            Lens::hash(0, 0, false),
-            Lens::hash(0, 0, true),
-            Lens::BLIND,
-        ];
+        let lenses = [Lens::low(0), Lens::high(0), Lens::hash(0, 0)];
         let ends = [
             0u128,
             1,
@@ -252,15 +263,15 @@ mod tests {
             0xffff_ffff,
             1 << 64,
         ];
-        let dims = [Dim {
-            field: Field::Src,
-            wide: Some(0),
-        }];
         let seen = |value, lens: &Lens| {
             let mut key = Key::EMPTY;
-            let lens = std::slice::from_ref(lens);
-            key.fill(&dims, lens, &masks, &mut Source(value));
-            key.seen[0]
+            let dims = [Dim {
+                field: Field::Src,
+                wide: lens.wide.map(|_| 0),
+                lens: 0,
+            }];
+            key.fill(&dims, &[*lens], &masks, &mut Source(value));
+            key.seen(lens.shift / 16)
         };
         for lens in lenses {
             for (lo, hi) in ends.iter().flat_map(|&lo| ends.map(|hi| (lo, hi))) {
@@ -268,15 +279,13 @@ mod tests {
                     0 => u128::MAX,
                     differing => !(u128::MAX >> differing.leading_zeros()),
                 };
-                let (least, most) = lens.interval(lo, hi, common, &masks);
+                let bounds = lens.bounds(lo, hi, common, &masks);
                 for v in ends.into_iter().filter(|&v| lo <= v && v <= hi) {
                     let seen = seen(Some(v), &lens);
-                    assert!(
-                        least <= seen && seen <= most,
-                        "{lens:?} {lo:#x} {v:#x} {hi:#x}"
-                    );
+                    assert!(lies_in(&seen, &bounds), "{lens:?} {lo:#x} {v:#x} {hi:#x}");
                 }
-                assert!(seen(None, &lens) > most, "{lens:?}");
+                let absent = seen(None, &lens);
+                assert_eq!(lies_in(&absent, &bounds), bounds == ALL, "{lens:?}");
             }
         }
     }

@@ -1,86 +1,96 @@
 //! Leaves: a few rules each, with what sorts most of them out at a glance.
 //!
-//! All leaves lie in one list of words. A leaf is a word with its length and capacity, a
-//! word with its four lenses, and entries in the order of rules. An entry is a rule's
-//! slot, an interval of what the first lens sees, and shorter ones for the other three.
+//! All leaves lie in one list. A leaf is a head with its length and its capacity, and
+//! entries in the order of rules. An entry is a rule's slot and an interval of what each of
+//! the tree's views sees: the same for all leaves, so that a packet is seen only once.
 
 use tidegate_ir::Rules;
 
-use super::key::{BLIND, Key, LENSES};
+use super::key::{ALL, Bounds, Key, enclose, lies_in};
 
-/// Lenses of a leaf: one of 32 bits, the others of 16.
-pub(super) const VIEWS: usize = 4;
-/// Words of an entry.
-const ENTRY: usize = 3 + VIEWS - 1;
-/// Words before a leaf's entries.
-const HEAD: usize = 2;
+/// Lenses of all leaves; as many as addresses in two halves, ports and a protocol need.
+pub(super) const VIEWS: usize = 7;
+/// Numbers of an entry.
+const LANES: usize = 2 + 2 * VIEWS;
+/// Those that are compared first, all at once.
+const FIRST: usize = 8;
 /// Entries in a block of a pile.
 pub(super) const BLOCK: usize = 64;
 
-/// Slot; first interval's ends; each other interval in one word, its high end above.
-pub(super) type Entry = [u32; ENTRY];
+/// A rule's slot and where its packets lie. All numbers can be compared with a packet's at
+/// once.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+pub(super) struct Entry([u16; LANES]);
 
-/// Puts both ends of a 16-bit interval in one word.
-pub(super) fn interval(lo: u32, hi: u32) -> u32 {
-    lo.min(0xffff) | hi.min(0xffff) << 16
-}
+impl Entry {
+    const NONE: Entry = Entry([0; LANES]);
 
-/// The smallest entry that encloses both, under the first one's slot.
-fn enclose(a: &Entry, b: &Entry) -> Entry {
-    let join = |a: u32, b: u32| interval((a & 0xffff).min(b & 0xffff), (a >> 16).max(b >> 16));
-    let mut hull = [a[0], a[1].min(b[1]), a[2].max(b[2]), 0, 0, 0];
-    for i in 3..ENTRY {
-        hull[i] = join(a[i], b[i]);
+    pub(super) fn new(slot: u32, bounds: [Bounds; VIEWS]) -> Entry {
+        let mut lanes = [0; LANES];
+        lanes[2..].copy_from_slice(bounds.as_flattened());
+        let mut entry = Entry(lanes);
+        entry.set_slot(slot);
+        entry
     }
-    hull
+
+    #[inline]
+    pub(super) fn slot(&self) -> u32 {
+        u32::from(self.0[0]) | u32::from(self.0[1]) << 16
+    }
+
+    fn set_slot(&mut self, slot: u32) {
+        (self.0[0], self.0[1]) = (slot as u16, (slot >> 16) as u16);
+    }
+
+    /// The smallest entry that encloses both, under this one's slot.
+    fn enclose(&self, other: &Entry) -> Entry {
+        let mut hull = Entry(enclose(self.0, other.0));
+        hull.set_slot(self.slot());
+        hull
+    }
 }
 
 /// The smallest entry that encloses some; its slot is the first one's.
 fn hull_of(entries: &[Entry]) -> Entry {
-    let none = [0, u32::MAX, 0, 0xffff, 0xffff, 0xffff];
+    let none = Entry::new(0, [ALL; VIEWS]);
     let first = entries.first().copied().unwrap_or(none);
-    entries.iter().fold(first, |hull, e| enclose(&hull, e))
+    entries.iter().fold(first, |hull, e| hull.enclose(e))
 }
 
-/// What a leaf's lenses see of a packet.
-pub(super) struct Seen {
-    long: u32,
-    short: [u32; VIEWS - 1],
-}
+/// What the views see of a packet.
+#[derive(Clone, Debug)]
+#[repr(align(32))]
+pub(super) struct Seen([u16; LANES]);
 
 impl Seen {
-    #[inline]
-    pub(super) fn new(lenses: [u8; VIEWS], key: &Key) -> Seen {
-        let [long, short @ ..] = lenses.map(|lens| key.seen[usize::from(lens) % LENSES]);
-        Seen { long, short }
-    }
+    /// Before it has seen anything; later every slot lies in.
+    pub(super) const NOTHING: Seen = Seen([0; LANES]);
 
+    /// Sees a packet, unless it has done so already: many look-ups meet no leaf.
     #[inline]
-    pub(super) fn lies_in(&self, entry: &Entry) -> bool {
-        let mut inside = (entry[1] <= self.long) & (self.long <= entry[2]);
-        for (interval, seen) in entry[3..].iter().zip(self.short) {
-            inside &= (interval & 0xffff <= seen) & (seen <= interval >> 16);
+    pub(super) fn look(&mut self, views: &[u8; VIEWS], key: &Key) -> &Seen {
+        if self.0[0] == 0 {
+            (self.0[0], self.0[1]) = (u16::MAX, u16::MAX);
+            let seen = views.map(|lens| key.seen(lens));
+            self.0[2..].copy_from_slice(seen.as_flattened());
         }
-        inside
-    }
-}
-
-/// One leaf.
-#[derive(Clone, Copy)]
-pub(super) struct Leaf<'l> {
-    lenses: u32,
-    entries: &'l [Entry],
-}
-
-impl<'l> Leaf<'l> {
-    #[inline]
-    pub(super) fn entries(&self) -> &'l [Entry] {
-        self.entries
+        self
     }
 
+    /// The most telling intervals stop nearly all packets.
     #[inline]
-    pub(super) fn lenses(&self) -> [u8; VIEWS] {
-        self.lenses.to_le_bytes()
+    fn lies_in(&self, entry: &Entry) -> bool {
+        let (seen, more) = self.0.split_at(FIRST);
+        let (first, others) = entry.0.split_at(FIRST);
+        lies_in(seen, first) && lies_in(more, others)
+    }
+
+    /// The first of some entries that the packet may lie in. Not inlined: what is seen
+    /// must be in memory for all of an entry to be compared at once.
+    #[inline(never)]
+    pub(super) fn first(&self, entries: &[Entry]) -> Option<usize> {
+        entries.iter().position(|entry| self.lies_in(entry))
     }
 }
 
@@ -88,14 +98,21 @@ impl<'l> Leaf<'l> {
 /// that encloses its own.
 #[derive(Debug, Default)]
 pub(super) struct Pile {
-    blocks: Vec<(Entry, u32)>,
+    hulls: Vec<Entry>,
+    leaves: Vec<u32>,
     len: usize,
 }
 
 impl Pile {
+    /// What encloses each leaf.
     #[inline]
-    pub(super) fn blocks(&self) -> &[(Entry, u32)] {
-        &self.blocks
+    pub(super) fn hulls(&self) -> &[Entry] {
+        &self.hulls
+    }
+
+    #[inline]
+    pub(super) fn leaves(&self) -> &[u32] {
+        &self.leaves
     }
 
     pub(super) fn len(&self) -> usize {
@@ -106,7 +123,7 @@ impl Pile {
 /// All leaves of a tree.
 #[derive(Debug, Default)]
 pub(super) struct Leaves {
-    words: Vec<u32>,
+    entries: Vec<Entry>,
     /// Leaves that are not used any more, by capacity.
     unused: Vec<Vec<u32>>,
     piles: Vec<Pile>,
@@ -115,35 +132,36 @@ pub(super) struct Leaves {
 
 impl Leaves {
     #[inline]
-    pub(super) fn get(&self, at: u32) -> Leaf<'_> {
+    pub(super) fn get(&self, at: u32) -> &[Entry] {
         let at = at as usize;
-        let len = self.words[at] as usize & 0xffff;
-        let entries = &self.words[at + HEAD..][..len * ENTRY];
-        Leaf {
-            lenses: self.words[at + 1],
-            entries: entries.as_chunks().0,
-        }
+        &self.entries[at + 1..][..usize::from(self.entries[at].0[0])]
     }
 
     /// A new leaf; `room` for more entries than it has.
-    pub(super) fn add(&mut self, lenses: [u8; VIEWS], entries: &[Entry], room: usize) -> u32 {
+    pub(super) fn add(&mut self, entries: &[Entry], room: usize) -> u32 {
         let capacity = entries.len() + room;
         let reused = self.unused.get_mut(capacity).and_then(Vec::pop);
         let at = reused.unwrap_or_else(|| {
-            let at = self.words.len();
-            self.words.resize(at + HEAD + capacity * ENTRY, 0);
+            let at = self.entries.len();
+            self.entries.resize(at + 1 + capacity, Entry::NONE);
             at as u32
         });
         let from = at as usize;
-        self.words[from] = entries.len() as u32 | (capacity as u32) << 16;
-        self.words[from + 1] = u32::from_le_bytes(lenses);
-        self.words[from + HEAD..][..entries.len() * ENTRY].copy_from_slice(entries.as_flattened());
+        let head = &mut self.entries[from].0;
+        (head[0], head[1]) = (entries.len() as u16, capacity as u16);
+        self.entries[from + 1..][..entries.len()].copy_from_slice(entries);
         at
     }
 
-    /// Gives a leaf's words back.
+    /// Gives memory back that is not used, but for some that edits will use.
+    pub(super) fn trim(&mut self) {
+        let len = self.entries.len();
+        self.entries.shrink_to(len + len / 16);
+    }
+
+    /// Gives a leaf's entries back.
     pub(super) fn free(&mut self, at: u32) {
-        let capacity = (self.words[at as usize] >> 16) as usize;
+        let capacity = usize::from(self.entries[at as usize].0[1]);
         if self.unused.len() <= capacity {
             self.unused.resize_with(capacity + 1, Vec::new);
         }
@@ -153,49 +171,49 @@ impl Leaves {
     /// Puts an entry in its place; returns where the leaf is now.
     pub(super) fn insert(&mut self, at: u32, entry: Entry, rules: &Rules) -> u32 {
         let leaf = self.get(at);
-        let key = rules.key(entry[0]);
-        let before = leaf.entries().partition_point(|e| rules.key(e[0]) < key);
-        if leaf.entries().get(before).is_some_and(|e| e[0] == entry[0]) {
+        let slot = entry.slot();
+        let key = rules.key(slot);
+        let before = leaf.partition_point(|e| rules.key(e.slot()) < key);
+        if leaf.get(before).is_some_and(|e| e.slot() == slot) {
             return at;
         }
         let from = at as usize;
-        let (len, capacity) = (self.words[from] & 0xffff, self.words[from] >> 16);
+        let [len, capacity, ..] = self.entries[from].0;
         if len < capacity {
-            self.words[from] += 1;
-            let start = from + HEAD + before * ENTRY;
-            let end = from + HEAD + len as usize * ENTRY;
-            self.words.copy_within(start..end, start + ENTRY);
-            self.words[start..start + ENTRY].copy_from_slice(&entry);
+            self.entries[from].0[0] += 1;
+            let start = from + 1 + before;
+            let end = from + 1 + usize::from(len);
+            self.entries.copy_within(start..end, start + 1);
+            self.entries[start] = entry;
             return at;
         }
-        let (lenses, mut entries) = (leaf.lenses(), leaf.entries().to_vec());
+        let mut entries = leaf.to_vec();
         entries.insert(before, entry);
         self.free(at);
         // Capacities of few kinds, so that what is freed can be used again.
         let room = entries.len().next_multiple_of(8) - entries.len();
-        self.add(lenses, &entries, room)
+        self.add(&entries, room)
     }
 
     /// Takes out the entry of a slot; whether there was one.
     pub(super) fn remove(&mut self, at: u32, slot: u32) -> bool {
-        let Some(i) = self.get(at).entries().iter().position(|e| e[0] == slot) else {
+        let Some(i) = self.get(at).iter().position(|e| e.slot() == slot) else {
             return false;
         };
         let from = at as usize;
-        let len = self.words[from] as usize & 0xffff;
-        let start = from + HEAD + i * ENTRY;
-        self.words
-            .copy_within(start + ENTRY..from + HEAD + len * ENTRY, start);
-        self.words[from] -= 1;
+        let len = usize::from(self.entries[from].0[0]);
+        let start = from + 1 + i;
+        self.entries.copy_within(start + 1..=from + len, start);
+        self.entries[from].0[0] -= 1;
         true
     }
 
     /// Gives a slot's entry another slot; whether there was one.
     pub(super) fn renumber(&mut self, at: u32, old: u32, new: u32) -> bool {
-        let Some(i) = self.get(at).entries().iter().position(|e| e[0] == old) else {
+        let Some(i) = self.get(at).iter().position(|e| e.slot() == old) else {
             return false;
         };
-        self.words[at as usize + HEAD + i * ENTRY] = new;
+        self.entries[at as usize + 1 + i].set_slot(new);
         true
     }
 
@@ -205,15 +223,13 @@ impl Leaves {
     }
 
     /// A new pile.
-    pub(super) fn add_pile(&mut self, lenses: [u8; VIEWS], entries: &[Entry]) -> u32 {
-        let mut pile = Pile {
-            blocks: Vec::new(),
+    pub(super) fn add_pile(&mut self, entries: &[Entry]) -> u32 {
+        let blocks = entries.chunks(BLOCK);
+        let pile = Pile {
+            hulls: blocks.clone().map(hull_of).collect(),
+            leaves: blocks.map(|block| self.add(block, 0)).collect(),
             len: entries.len(),
         };
-        for block in entries.chunks(BLOCK) {
-            pile.blocks
-                .push((hull_of(block), self.add(lenses, block, 0)));
-        }
         match self.unused_piles.pop() {
             Some(number) => {
                 self.piles[number as usize] = pile;
@@ -229,55 +245,51 @@ impl Leaves {
     /// Gives a pile back with its leaves.
     pub(super) fn free_pile(&mut self, number: u32) {
         let pile = std::mem::take(&mut self.piles[number as usize]);
-        for (_, at) in pile.blocks {
+        for at in pile.leaves {
             self.free(at);
         }
         self.unused_piles.push(number);
     }
 
-    /// The lenses of all leaves of a pile.
-    pub(super) fn lenses_of_pile(&self, number: u32) -> [u8; VIEWS] {
-        let blocks = &self.piles[number as usize].blocks;
-        blocks
-            .first()
-            .map_or([BLIND; VIEWS], |&(_, at)| self.get(at).lenses())
-    }
-
     /// The block of a pile where a rule's entry is or belongs.
     fn block_of(&self, number: u32, slot: u32, rules: &Rules) -> usize {
         let key = rules.key(slot);
-        let blocks = &self.piles[number as usize].blocks;
-        let after = blocks.partition_point(|(hull, _)| rules.key(hull[0]) <= key);
+        let hulls = &self.piles[number as usize].hulls;
+        let after = hulls.partition_point(|hull| rules.key(hull.slot()) <= key);
         after.saturating_sub(1)
     }
 
     /// Puts an entry in its place in a pile.
     pub(super) fn insert_in_pile(&mut self, number: u32, entry: Entry, rules: &Rules) {
-        let block = self.block_of(number, entry[0], rules);
-        let (hull, at) = self.piles[number as usize].blocks[block];
-        let mut blocks = vec![(enclose(&hull, &entry), self.insert(at, entry, rules))];
-        let leaf = self.get(blocks[0].1);
-        if leaf.entries().len() > BLOCK {
-            let (lenses, entries) = (leaf.lenses(), leaf.entries().to_vec());
-            self.free(blocks[0].1);
-            let half = |half: &[Entry]| (hull_of(half), self.add(lenses, half, BLOCK - half.len()));
-            blocks = entries.chunks(BLOCK / 2 + 1).map(half).collect();
+        let block = self.block_of(number, entry.slot(), rules);
+        let pile = &self.piles[number as usize];
+        let (hull, at) = (pile.hulls[block].enclose(&entry), pile.leaves[block]);
+        let at = self.insert(at, entry, rules);
+        let (mut hulls, mut leaves) = (vec![hull], vec![at]);
+        if self.get(at).len() > BLOCK {
+            let entries = self.get(at).to_vec();
+            self.free(at);
+            let halves = entries.chunks(BLOCK / 2 + 1);
+            hulls = halves.clone().map(hull_of).collect();
+            leaves = halves.map(|h| self.add(h, BLOCK - h.len())).collect();
         }
         let pile = &mut self.piles[number as usize];
-        pile.blocks.splice(block..=block, blocks);
+        pile.hulls.splice(block..=block, hulls);
+        pile.leaves.splice(block..=block, leaves);
         pile.len += 1;
         self.first_of_block(number, block);
     }
 
     /// Brings the slot of a block's hull up to date, or forgets an empty block.
     fn first_of_block(&mut self, number: u32, block: usize) {
-        let at = self.piles[number as usize].blocks[block].1;
-        let first = self.get(at).entries().first().map(|e| e[0]);
-        let blocks = &mut self.piles[number as usize].blocks;
+        let at = self.piles[number as usize].leaves[block];
+        let first = self.get(at).first().map(Entry::slot);
+        let pile = &mut self.piles[number as usize];
         if let Some(first) = first {
-            blocks[block].0[0] = first;
+            pile.hulls[block].set_slot(first);
         } else {
-            blocks.remove(block);
+            pile.hulls.remove(block);
+            pile.leaves.remove(block);
             self.free(at);
         }
     }
@@ -285,7 +297,7 @@ impl Leaves {
     /// Takes an entry out of a pile; whether it was there.
     pub(super) fn remove_from_pile(&mut self, number: u32, slot: u32, rules: &Rules) -> bool {
         let block = self.block_of(number, slot, rules);
-        let Some(&(_, at)) = self.piles[number as usize].blocks.get(block) else {
+        let Some(&at) = self.piles[number as usize].leaves.get(block) else {
             return false;
         };
         let removed = self.remove(at, slot);
@@ -302,7 +314,7 @@ impl Leaves {
         rules: &Rules,
     ) -> bool {
         let block = self.block_of(number, old, rules);
-        let Some(&(_, at)) = self.piles[number as usize].blocks.get(block) else {
+        let Some(&at) = self.piles[number as usize].leaves.get(block) else {
             return false;
         };
         let found = self.renumber(at, old, new);
@@ -312,8 +324,10 @@ impl Leaves {
 
     /// Bytes of memory.
     pub(super) fn bytes(&self) -> usize {
-        let blocks: usize = self.piles.iter().map(|p| p.blocks.capacity()).sum();
+        let hulls: usize = self.piles.iter().map(|p| p.hulls.capacity()).sum();
+        let leaves: usize = self.piles.iter().map(|p| p.leaves.capacity()).sum();
         let unused: usize = self.unused.iter().map(Vec::capacity).sum();
-        (self.words.capacity() + unused) * size_of::<u32>() + blocks * size_of::<(Entry, u32)>()
+        (self.entries.capacity() + hulls) * size_of::<Entry>()
+            + (leaves + unused) * size_of::<u32>()
     }
 }

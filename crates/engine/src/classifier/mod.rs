@@ -24,6 +24,7 @@ mod key;
 mod leaf;
 mod reading;
 mod tree;
+mod views;
 
 use std::panic::resume_unwind;
 use std::thread;

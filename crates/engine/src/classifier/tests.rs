@@ -3,7 +3,8 @@
 use tidegate_ir::{Cond, Field, Ranges, RuleId, StepId, Truth, Verdict};
 
 use super::key::Dim;
-use super::tree::{Bucket, Child, Node, Part};
+use super::leaf::Entry;
+use super::tree::{Bucket, Child, FILTERS, Node, Part};
 use super::*;
 use crate::flow::is_settled;
 
@@ -247,14 +248,14 @@ fn slots_of(tree: &Tree, child: Child, rules: &Rules) -> Vec<u32> {
     }
     let slots = match child.part() {
         Part::Rule(slot) => vec![slot],
-        Part::Leaf(at) => tree.leaves.get(at).entries().iter().map(|e| e[0]).collect(),
+        Part::Leaf(at) => tree.leaves.get(at).iter().map(Entry::slot).collect(),
         Part::Pile(number) => {
             let pile = tree.leaves.pile(number).expect("a pile");
-            let blocks = pile.blocks().iter();
-            let slots = blocks.flat_map(|&(hull, at)| {
-                let entries = tree.leaves.get(at).entries();
-                assert_eq!(hull[0], entries[0][0]);
-                entries.iter().map(|e| e[0])
+            let blocks = pile.hulls().iter().zip(pile.leaves());
+            let slots = blocks.flat_map(|(hull, &at)| {
+                let entries = tree.leaves.get(at);
+                assert_eq!(hull.slot(), entries[0].slot());
+                entries.iter().map(Entry::slot)
             });
             let slots: Vec<u32> = slots.collect();
             assert_eq!(slots.len(), pile.len());
@@ -538,7 +539,7 @@ fn looking_up_ends_though_every_bucket_ran_over() {
     let (low, high) = (1, 1 << 31);
     let mut node = Node::new(&[], 2);
     for hash in 0..4 {
-        node.place(low + hash, 0, cell);
+        node.place(low + hash, [0; FILTERS], cell);
     }
     for hash in 0..3 {
         let (at, i) = node.find(low + hash).unwrap();
@@ -546,9 +547,9 @@ fn looking_up_ends_though_every_bucket_ran_over() {
         node.used -= 1;
     }
     for hash in 0..3 {
-        node.place(high + hash, 0, cell);
+        node.place(high + hash, [0; FILTERS], cell);
     }
-    assert!(node.buckets.iter().all(|b| b.more));
+    assert!(node.buckets.iter().all(Bucket::runs_over));
     assert_eq!(node.find(low + 9), None);
     assert!(node.find(low + 3).is_some() && node.find(high + 2).is_some());
 }

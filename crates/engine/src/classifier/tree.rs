@@ -3,13 +3,18 @@
 use tidegate_ir::{Facts, Rules};
 use tidegate_wire::Family;
 
-use super::key::{BLIND, DIMS, Dim, Key, LENSES, Lens, WIDE, hash_narrow, hash_wide};
-use super::leaf::{Leaves, Seen};
+use super::key::{DIMS, Dim, Key, LENSES, Lens, WIDE, hash_narrow, hash_wide, lies_in};
+use super::leaf::{Leaves, Seen, VIEWS};
 
 /// Cuts of one node.
 pub(super) const CUTS: usize = 4;
 /// Cells in one bucket.
 const CELLS: usize = 3;
+
+/// Lenses of one cell.
+pub(super) const FILTERS: usize = 2;
+/// Bits of a lens' number.
+const LENS: usize = LENSES.trailing_zeros() as usize;
 
 /// A part of the tree, in 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +67,8 @@ pub(super) struct Cell {
     pub(super) child: Child,
     /// The slot of its first rule.
     pub(super) first: u32,
-    /// What the cell's lens sees of a packet lies from here ...
-    pub(super) lo: u32,
-    /// ... to here, or none of the rules applies.
-    pub(super) hi: u32,
+    /// Where what the cell's lenses see of a packet lies, or none of the rules applies.
+    pub(super) bounds: [u16; 2 * FILTERS],
 }
 
 /// As many cells as one cache line holds.
@@ -76,23 +79,52 @@ pub(super) struct Bucket {
     /// Hashes of the cells' cuts and values; 0 where there is no cell. What has the same
     /// hash shares a cell.
     pub(super) tags: [u32; CELLS],
-    pub(super) lenses: [u8; CELLS],
-    /// Cells that belong here may stand in the next bucket.
-    pub(super) more: bool,
+    /// The numbers of the cells' lenses. Above them stands whether cells that belong here
+    /// may stand in the next bucket.
+    lenses: u32,
 }
+
+/// Cells that belong in a bucket may stand in the next one.
+const MORE: u32 = 1 << 31;
 
 impl Bucket {
     pub(super) const EMPTY: Bucket = Bucket {
         cells: [Cell {
             child: Child::NONE,
             first: 0,
-            lo: 0,
-            hi: u32::MAX,
+            bounds: [0; 2 * FILTERS],
         }; CELLS],
         tags: [0; CELLS],
-        lenses: [BLIND; CELLS],
-        more: false,
+        lenses: 0,
     };
+
+    /// The lenses of a cell.
+    #[inline]
+    pub(super) fn lenses(&self, cell: usize) -> [u8; FILTERS] {
+        let own = self.lenses >> (cell % CELLS * FILTERS * LENS);
+        std::array::from_fn(|i| (own >> (i * LENS)) as u8 % LENSES as u8)
+    }
+
+    fn set_lenses(&mut self, cell: usize, lenses: [u8; FILTERS]) {
+        for (i, lens) in lenses.into_iter().enumerate() {
+            let at = (cell * FILTERS + i) * LENS;
+            self.lenses &= !((LENSES as u32 - 1) << at);
+            self.lenses |= u32::from(lens) << at;
+        }
+    }
+
+    /// Whether cells that belong here may stand in the next bucket.
+    #[inline]
+    pub(super) fn runs_over(&self) -> bool {
+        self.lenses & MORE != 0
+    }
+
+    /// Whether a packet can be one of a cell's.
+    #[inline]
+    fn admits(&self, cell: usize, key: &Key) -> bool {
+        let [a, b] = self.lenses(cell).map(|lens| key.seen(lens));
+        lies_in(&[a[0], a[1], b[0], b[1]], &self.cells[cell].bounds)
+    }
 
     /// Where the cell of a hash is.
     #[inline]
@@ -102,10 +134,10 @@ impl Bucket {
     }
 
     /// The cells there are, with their hashes and lenses.
-    pub(super) fn used(&self) -> impl Iterator<Item = (u32, u8, &Cell)> {
-        let all = self.tags.iter().zip(&self.lenses).zip(&self.cells);
-        let used = all.filter(|((tag, _), _)| **tag != 0);
-        used.map(|((&tag, &lens), cell)| (tag, lens, cell))
+    pub(super) fn used(&self) -> impl Iterator<Item = (u32, [u8; FILTERS], &Cell)> {
+        let all = self.tags.iter().zip(&self.cells).enumerate();
+        let used = all.filter(|(_, (tag, _))| **tag != 0);
+        used.map(|(i, (&tag, cell))| (tag, self.lenses(i), cell))
     }
 }
 
@@ -183,7 +215,7 @@ impl Node {
             if let Some(i) = bucket.find(hash) {
                 return Some((at, i));
             }
-            if !bucket.more {
+            if !bucket.runs_over() {
                 return None;
             }
             at = self.after(at);
@@ -192,7 +224,7 @@ impl Node {
     }
 
     /// Puts a cell where it belongs or as near behind as there is room.
-    pub(super) fn place(&mut self, hash: u32, lens: u8, cell: Cell) {
+    pub(super) fn place(&mut self, hash: u32, lenses: [u8; FILTERS], cell: Cell) {
         if self.used as usize >= self.buckets.len() * CELLS {
             self.resize(self.buckets.len() * 2);
         }
@@ -200,11 +232,12 @@ impl Node {
         loop {
             let bucket = &mut self.buckets[at];
             if let Some(i) = bucket.tags.iter().position(|&t| t == 0) {
-                (bucket.tags[i], bucket.lenses[i], bucket.cells[i]) = (hash, lens, cell);
+                (bucket.tags[i], bucket.cells[i]) = (hash, cell);
+                bucket.set_lenses(i, lenses);
                 self.used += 1;
                 return;
             }
-            bucket.more = true;
+            bucket.lenses |= MORE;
             at = self.after(at);
         }
     }
@@ -214,8 +247,8 @@ impl Node {
         let new = vec![Bucket::EMPTY; buckets.max(1)].into();
         let old = std::mem::replace(&mut self.buckets, new);
         self.used = 0;
-        for (hash, lens, cell) in old.iter().flat_map(Bucket::used) {
-            self.place(hash, lens, *cell);
+        for (hash, lenses, cell) in old.iter().flat_map(Bucket::used) {
+            self.place(hash, lenses, *cell);
         }
     }
 }
@@ -225,6 +258,8 @@ impl Node {
 pub(super) struct Tree {
     pub(super) dims: Vec<Dim>,
     pub(super) lenses: Vec<Lens>,
+    /// The numbers of those that serve all leaves, the most telling first.
+    pub(super) views: [u8; VIEWS],
     /// Bits of cuts through wide fields, and of what lenses see of them.
     pub(super) masks: Vec<u128>,
     pub(super) nodes: Vec<Node>,
@@ -239,6 +274,8 @@ pub(super) struct Tree {
 /// One look-up.
 struct Search<'s> {
     key: &'s Key,
+    /// What leaves' lenses see.
+    seen: Seen,
     rules: &'s Rules,
     /// The least key of a rule that is wanted.
     from: u32,
@@ -273,6 +310,7 @@ impl Tree {
         key.fill(&self.dims, &self.lenses, &self.masks, facts);
         let mut search = Search {
             key: &key,
+            seen: Seen::NOTHING,
             rules,
             from,
             best: (u32::MAX, u32::MAX),
@@ -317,10 +355,10 @@ impl Tree {
             let wide = key.wide[usize::from(cut.wide.unwrap_or(0)) % WIDE];
             let hash = self.hash(cut, narrow, wide);
             if let Some((at, i)) = node.find(hash) {
-                let (bucket, cell) = (&node.buckets[at], &node.buckets[at].cells[i]);
-                let seen = key.seen[usize::from(bucket.lenses[i]) % LENSES];
-                found[count % ROOM] = (cell.first, cell.child);
-                count += usize::from((cell.lo <= seen) & (seen <= cell.hi));
+                let bucket = &node.buckets[at];
+                let Cell { first, child, .. } = bucket.cells[i];
+                found[count % ROOM] = (first, child);
+                count += usize::from(bucket.admits(i, key));
             }
         }
         for found in &mut found[..count] {
@@ -347,17 +385,16 @@ impl Tree {
 
     #[inline]
     fn leaf(&self, at: u32, search: &mut Search<'_>) {
-        let leaf = self.leaves.get(at);
-        let seen = Seen::new(leaf.lenses(), search.key);
-        for entry in leaf.entries() {
-            let order = search.rules.key(entry[0]);
-            if order >= search.best.0 {
+        let mut entries = self.leaves.get(at);
+        let seen = search.seen.look(&self.views, search.key);
+        while let Some(i) = seen.first(entries) {
+            let slot = entries[i].slot();
+            let order = search.rules.key(slot);
+            if order >= search.from {
+                search.best = search.best.min((order, slot));
                 return;
             }
-            if seen.lies_in(entry) && order >= search.from {
-                search.best = (order, entry[0]);
-                return;
-            }
+            entries = &entries[i + 1..];
         }
     }
 
@@ -366,17 +403,23 @@ impl Tree {
         let Some(pile) = self.leaves.pile(number) else {
             return;
         };
-        let blocks = pile.blocks();
-        let before = blocks.partition_point(|(hull, _)| search.rules.key(hull[0]) <= search.from);
-        let lenses = self.leaves.lenses_of_pile(number);
-        let seen = Seen::new(lenses, search.key);
-        for (hull, at) in &blocks[before.saturating_sub(1)..] {
-            if search.rules.key(hull[0]) >= search.best.0 {
+        let rules = search.rules;
+        let before = |from| {
+            pile.hulls()
+                .partition_point(|h| rules.key(h.slot()) <= from)
+        };
+        let mut at = before(search.from).saturating_sub(1);
+        loop {
+            let seen = search.seen.look(&self.views, search.key);
+            let Some(i) = seen.first(&pile.hulls()[at..]) else {
+                return;
+            };
+            at += i;
+            if rules.key(pile.hulls()[at].slot()) >= search.best.0 {
                 return;
             }
-            if seen.lies_in(hull) {
-                self.leaf(*at, search);
-            }
+            self.leaf(pile.leaves()[at], search);
+            at += 1;
         }
     }
 
