@@ -43,7 +43,7 @@ impl Conds {
         self.len() == 0
     }
 
-    /// Whether all hold, as [`eval`] says of a single one.
+    /// Whether all hold, as [`crate::eval`] says of a single one.
     #[inline]
     pub fn eval<F: Facts, O: Observer>(&self, facts: &mut F, observer: &mut O) -> Truth {
         if observer.listens() {
