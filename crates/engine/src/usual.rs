@@ -4,9 +4,8 @@
 //! choice badly, for every test of every rule. A list knows where they are.
 
 use tidegate_ir::Field;
-use tidegate_wire::be16;
 
-use crate::facts::state;
+use crate::facts::{state, transport};
 use crate::packet::Packet;
 
 /// How many they are.
@@ -77,30 +76,28 @@ impl Usual {
 
     #[inline(never)]
     fn read(&mut self, p: &Packet) {
-        let layout = &p.layout;
-        let whole = layout.frag_off == 0;
-        let l4 = if whole { p.l4() } else { &[] };
-        let port = |at| be16(l4, at).map_or(0, u128::from);
-        self.values = [
-            p.src(),
-            p.dst(),
-            u128::from(layout.proto),
-            u128::from(layout.frag_off),
-            l4.len() as u128,
-            port(0),
-            port(2),
-            l4.get(13).map_or(0, |&b| u128::from(b)),
-            p.in_name,
-            p.out_name,
-            u128::from(p.mark),
-            state(&p.tracking),
+        let there = |value| Some(u128::from(value));
+        let l4 = |field| transport(&p.bytes, &p.layout, field);
+        let proto = there(u32::from(p.layout.proto)).filter(|_| !p.layout.broken_chain);
+        // In the order of their places.
+        let all = [
+            Some(p.src()),
+            Some(p.dst()),
+            proto,
+            there(p.layout.frag_off.into()),
+            l4(Field::L4Len),
+            l4(Field::Sport),
+            l4(Field::Dport),
+            l4(Field::TcpFlags),
+            Some(p.in_name),
+            Some(p.out_name),
+            there(p.mark),
+            Some(state(&p.tracking)),
         ];
-        let lacks = |field, lacks: bool| u32::from(lacks) << place(field);
-        let absent = lacks(Field::Proto, layout.broken_chain)
-            | lacks(Field::L4Len, !whole)
-            | lacks(Field::Sport, l4.len() < 2)
-            | lacks(Field::Dport, l4.len() < 4)
-            | lacks(Field::TcpFlags, l4.len() < 14);
-        self.present = READ | !absent;
+        self.present = READ;
+        for (place, value) in all.into_iter().enumerate() {
+            self.values[place] = value.unwrap_or(0);
+            self.present |= u32::from(value.is_some()) << place;
+        }
     }
 }

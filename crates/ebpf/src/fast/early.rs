@@ -8,8 +8,8 @@ use tidegate_wire::proto;
 
 use super::find::find;
 use super::frame::{
-    CHECK, DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, HOP_PLACE, IP, IP_LEN, KEY, L4, NOW,
-    PLACE, PROTO, PSEUDO, SUM, answer, helper, note, xdp,
+    CHECK, DIR, DOUBT, ETH_P_IP, ETH_P_IPV6, ETHERNET, Front, IP, IP_LEN, KEY, L4, NOW, PLACE,
+    PROTO, PSEUDO, SUM, answer, helper, note, xdp,
 };
 use super::parse::{Exits, fold, reach};
 use super::send::{
@@ -66,9 +66,6 @@ pub(super) fn find_hop(a: &mut Asm, pass: Label) {
     a.load(Size::B, R::R1, PATH, at::FLAGS);
     a.alu(Op::And, R::R1, EARLY);
     a.jump_if(Cond::Eq, R::R1, 0, pass);
-    a.load(Size::W, R::R1, PATH, at::HOP);
-    a.jump_if(Cond::Eq, R::R1, 0, pass);
-    a.store(Size::W, R::R10, HOP_PLACE, R::R1);
     for half in [0, 2, 4] {
         a.load(Size::H, R::R1, PATH, at::OWN + half);
         a.load(Size::H, R::R2, R::R10, ETHERNET + half);

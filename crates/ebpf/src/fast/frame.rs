@@ -37,8 +37,8 @@ pub(crate) const PSEUDO: i16 = -200;
 pub(crate) const TOS: i16 = -192;
 /// TTL or hop limit.
 pub(crate) const TTL: i16 = -188;
-/// Nearly folded sum over pseudo-header, transport header and payload; 0 when they are too long for
-/// the program to sum up itself.
+/// Nearly folded sum over pseudo-header, transport header and payload; 0 when they are too
+/// long for the program to sum up itself.
 pub(crate) const SUM: i16 = -184;
 
 /// Place of the connection.

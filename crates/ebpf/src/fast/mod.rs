@@ -50,7 +50,7 @@ const PATH: Reg = Reg::R8;
 /// Its TCP windows.
 const CONNECTION: Reg = Reg::R9;
 
-/// What the programs of one datapath are made with. But for the places, nobody else knows it.
+/// What the programs of one datapath are made with. But for the last two, nobody else knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Secrets {
     /// Ethernet source of frames that the engine lets in.
@@ -204,18 +204,20 @@ fn read(a: &mut Asm, secrets: &Secrets, (next, let_in): (Label, Label), up: Labe
     use Reg as R;
     let exits = ours(a, next);
     let (short, not_ours, read) = (a.label(), a.label(), a.label());
+    let is_ours = |a: &mut Asm, yes| {
+        parse::source_is(a, secrets.injected, let_in);
+        a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
+        a.jump_if(Cond::Eq, R::R1, 0, yes);
+    };
     exits.first(a, short);
-    parse::source_is(a, secrets.injected, let_in);
-    a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
-    a.jump_if(Cond::Eq, R::R1, 0, read);
+    is_ours(a, read);
     a.bind(not_ours);
     a.jump_if(Cond::Ge, R::R1, OTHER_HOST, next);
     leave(a, Fate::NotOurs, up);
     a.bind(short);
     exits.load(a, 0, ETHERNET, send::ETHERNET_HEADER);
-    parse::source_is(a, secrets.injected, let_in);
-    a.load(Size::W, R::R1, CONTEXT, skb::PACKET_TYPE);
-    a.jump_if(Cond::Ne, R::R1, 0, not_ours);
+    is_ours(a, exits.unusual);
+    a.jump(not_ours);
     a.bind(exits.unusual);
     leave(a, Fate::Unusual, up);
     a.bind(read);

@@ -26,7 +26,9 @@ type Piece = (i16, i16, Size);
 /// Ethernet addresses of the next hop.
 pub(super) const ADDRESSES: &[Piece] = &[(HOP, 0, Size::D), (HOP + 8, 8, Size::W)];
 /// What changes in an IPv4 header that is forwarded: TTL and sum.
-const HOPS_LEFT: &[Piece] = &[(IP + 8, 22, Size::B), (IP + 10, 24, Size::H)];
+const HOPS_LEFT: &[Piece] = &[(IP + 8, TTL, Size::B), (IP + 10, HEADER_SUM, Size::H)];
+const TTL: i16 = ETHERNET_HEADER as i16 + 8;
+const HEADER_SUM: i16 = ETHERNET_HEADER as i16 + 10;
 /// And what translations change.
 const TRANSLATED: &[Piece] = &[(IP + 12, 26, Size::W), (IP + 16, 30, Size::W)];
 /// So many bytes of the frame they are in.
@@ -75,8 +77,7 @@ pub(super) fn counts(a: &mut Asm, fine: Label) {
     a.jump_if(Cond::Eq, Reg::R1, 0, fine);
 }
 
-/// Copies the Ethernet addresses of the next hop whose place is at [`HOP_PLACE`] to [`HOP`], or
-/// goes to `unknown`.
+/// Copies the Ethernet addresses of the path's next hop to [`HOP`], or goes to `unknown`.
 pub(super) fn hop(a: &mut Asm, unknown: Label) {
     next_hop(a, unknown);
     a.load(Size::D, Reg::R1, Reg::R0, 0);
@@ -85,12 +86,15 @@ pub(super) fn hop(a: &mut Asm, unknown: Label) {
     a.store(Size::W, Reg::R10, HOP + 8, Reg::R1);
 }
 
-/// R0: the next hop whose place is at [`HOP_PLACE`]; goes to `unknown` when its addresses are not
-/// known, or nobody has asked for a while whether they are in use: then nobody follows the
+/// R0: the path's next hop, whose place becomes [`HOP_PLACE`]; goes to `unknown` when its addresses
+/// are not known, or nobody has asked for a while whether they are in use: then nobody follows the
 /// neighbours any more.
 fn next_hop(a: &mut Asm, unknown: Label) {
     use Reg as R;
     let (used, fresh) = (a.label(), a.label());
+    a.load(Size::W, R::R1, PATH, at::HOP);
+    a.jump_if(Cond::Eq, R::R1, 0, unknown);
+    a.store(Size::W, R::R10, HOP_PLACE, R::R1);
     look_up(a, &HOPS, HOP_PLACE);
     a.jump_if(Cond::Eq, R::R0, 0, unknown);
     a.load(Size::W, R::R1, R::R0, at::HOP_HOLDS);
@@ -118,9 +122,6 @@ pub(super) fn address(a: &mut Asm) {
 /// R9: whether the next hop's addresses are at [`HOP`], which the kernel need not find then.
 fn address_known(a: &mut Asm) {
     let (unknown, done) = (a.label(), a.label());
-    a.load(Size::W, Reg::R1, PATH, at::HOP);
-    a.jump_if(Cond::Eq, Reg::R1, 0, unknown);
-    a.store(Size::W, Reg::R10, HOP_PLACE, Reg::R1);
     hop(a, unknown);
     a.mov(Reg::R9, 1);
     a.jump(done);
@@ -157,15 +158,12 @@ fn note_sent_on(a: &mut Asm, secrets: &Secrets) {
 /// changes nothing else. Leaves all others alone.
 fn plain(a: &mut Asm) {
     use Reg as R;
-    let other = a.label();
-    a.load(Size::B, R::R1, PATH, at::FLAGS);
-    a.alu(Op::And, R::R1, TRANSLATE);
-    a.jump_if(Cond::Ne, R::R1, 0, other);
+    let (same, other) = (a.label(), a.label());
+    translates(a, same);
+    a.jump(other);
+    a.bind(same);
     a.load(Size::B, R::R1, R::R10, KEY + 5);
     a.jump_if(Cond::Ne, R::R1, 4, other);
-    a.load(Size::W, R::R1, PATH, at::HOP);
-    a.jump_if(Cond::Eq, R::R1, 0, other);
-    a.store(Size::W, R::R10, HOP_PLACE, R::R1);
     next_hop(a, other);
     reach(a, Front::Tcx, 0.into(), WRITTEN, other);
     for (from, to, size) in ADDRESSES {
@@ -174,9 +172,9 @@ fn plain(a: &mut Asm) {
     }
     a.load(Size::B, R::R3, R::R10, IP + 8);
     a.alu(Op::Sub, R::R3, 1);
-    a.store(Size::B, R::R2, 22, R::R3);
+    a.store(Size::B, R::R2, TTL, R::R3);
     one_less_sum(a);
-    a.store(Size::H, R::R2, 24, R::R1);
+    a.store(Size::H, R::R2, HEADER_SUM, R::R1);
     out(a);
     a.bind(other);
 }

@@ -131,8 +131,9 @@ impl Fast {
         done.duration.as_nanos() as u64
     }
 
-    /// Puts a flow into the first or the second of its buckets. Flows that are like it, but other
-    /// connections', are where a program looks before.
+    /// Puts a flow into the last slot of its first bucket, or where a program looks first in its
+    /// second. Flows that are like it, but other connections', are in the first bucket then, and
+    /// where a program would find them first that goes through the second.
     pub(crate) fn set_flow(&mut self, slot: &Slot, second: bool) {
         let mut map = array::<[u32; BUCKET]>(&mut self.kernel, "flows");
         let like = |place| Slot { place, ..*slot }.word(PLACES);
@@ -144,9 +145,10 @@ impl Fast {
         };
         if second {
             set(first, 3, like(PLACES - 1));
-            set(other, 2, slot.word(PLACES));
+            set(other, 0, like(PLACES - 1));
+            set(other, slot.home(), slot.word(PLACES));
         } else {
-            set(first, slot.home(), slot.word(PLACES));
+            set(first, BUCKET - 1, slot.word(PLACES));
         }
     }
 

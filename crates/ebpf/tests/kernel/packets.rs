@@ -337,8 +337,6 @@ fn injected_and_foreign_frames_are_left_alone() {
     assert_eq!(counted, 0);
 }
 
-/// A sender on the same machine leaves the checksum to the card, with the pseudo-header's sum
-/// in its place; before the kernel nothing says so.
 /// Packets of other protocols can be shorter than what is read at once.
 #[test]
 fn short_frames_are_the_engines_too() {
@@ -365,6 +363,8 @@ fn short_frames_are_the_engines_too() {
     }
 }
 
+/// A sender on the same machine leaves the checksum to the card, with the pseudo-header's sum
+/// in its place; before the kernel nothing says so.
 #[test]
 fn a_checksum_that_was_left_to_the_card_is_completed_before_the_kernel() {
     if !allowed() {
