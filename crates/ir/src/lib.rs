@@ -13,6 +13,7 @@
 
 extern crate alloc;
 
+mod common;
 mod cond;
 mod conds;
 mod effect;
@@ -24,6 +25,7 @@ mod sockets;
 mod step;
 mod test;
 
+pub use common::Common;
 pub use cond::{Cond, Facts, Leaf, Observer, Truth, eval};
 pub use conds::Conds;
 pub use effect::{

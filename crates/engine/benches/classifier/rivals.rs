@@ -30,7 +30,7 @@ impl Rival for Linear {
 pub(crate) fn tests(rule: &Rule) -> impl Iterator<Item = &Test> {
     let parts = rule.cond.iter().flat_map(|cond| {
         let own = match cond {
-            Cond::Shared(shared) => &**shared,
+            Cond::Shared(shared) => &***shared,
             own => own,
         };
         match own {

@@ -1,8 +1,10 @@
 //! Established traffic through the engine.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::hint::black_box;
 
 use anyhow::Result;
+use tidegate_engine::conntrack::{Conntrack, EntryId};
 use tidegate_wire::parse;
 
 use crate::linear::{conditions, walk};
@@ -85,17 +87,40 @@ pub(crate) fn engine(
     Ok(took.and(rules.bytes))
 }
 
-/// A new engine takes the first packets of as many connections.
+/// Where new entries come to lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// In what the system has to give first.
+    New,
+    /// Where others were, which are gone, in no order that the processor could guess.
+    There,
+}
+
+/// An engine takes the first packets of as many connections.
 pub(crate) fn opening(
     traffic: &Traffic,
     connections: usize,
     rules: &Loaded,
     batch: usize,
+    memory: Memory,
 ) -> Result<Took> {
     let meter = Meter::new()?;
     let mut receiver = Receiver::new(rules, router_of(8), connections, batch);
-    let took = meter.time(connections, || {
-        receiver.all(traffic.packets(0).take(connections))
-    })?;
+    let packets = || traffic.packets(0).take(connections);
+    if memory == Memory::There {
+        receiver.all(packets())?;
+        empty(receiver.engine.conntrack_mut());
+    }
+    let took = meter.time(connections, || receiver.all(packets()))?;
     Ok(took.and(rules.bytes))
+}
+
+/// Deletes all connections, by their hash.
+fn empty(conntrack: &mut Conntrack) {
+    let hash = |id: &EntryId| BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
+    let mut all: Vec<EntryId> = conntrack.iter().map(|(id, _)| id).collect();
+    all.sort_by_cached_key(hash);
+    for id in all {
+        conntrack.delete(id);
+    }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use tidegate_engine::conntrack::AHEAD;
 
-use crate::established::{engine, opening};
+use crate::established::{Memory, engine, opening};
 use crate::measure::{Group, Subject};
 use crate::random::Random;
 use crate::receiver::Loaded;
@@ -124,7 +124,10 @@ pub(crate) fn run() -> Result<()> {
             let handshakes = CONNECTIONS * HANDSHAKE;
             engine(&load.traffic, handshakes, &load.rules, batch)
         };
-        let first = |load: &'_ Load| opening(&load.traffic, CONNECTIONS, &load.rules, batch);
+        let first = |load: &'_ Load| {
+            let memory = Memory::New;
+            opening(&load.traffic, CONNECTIONS, &load.rules, batch, memory)
+        };
         Group {
             title: format!(
                 "NAT: established TCP, random ones of {CONNECTIONS} connections, 100 rules, {how}"

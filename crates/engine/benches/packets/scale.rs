@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use tidegate_engine::conntrack::AHEAD;
 
-use crate::established::{engine, opening, parse_only};
+use crate::established::{Memory, engine, opening, parse_only};
 use crate::measure::{Group, Subject};
 use crate::plot::{Line, Picture};
 use crate::receiver::Loaded;
@@ -90,19 +90,29 @@ fn by_rules() -> Result<Vec<Line>> {
                 .collect(),
         };
         line("established", how, group.run()?);
-        let group = Group {
-            title: format!(
-                "First packets of {CONNECTIONS} connections, let in by the rule before last, {how}"
+        for (memory, where_, name) in [
+            (Memory::New, "in new memory", "first packet"),
+            (
+                Memory::There,
+                "where others were",
+                "first packet where others were",
             ),
-            unit: "packet",
-            rounds: 5,
-            subjects: named()
-                .map(|(name, rules)| {
-                    Subject::new(name, move || opening(traffic, CONNECTIONS, rules, batch))
-                })
-                .collect(),
-        };
-        line("first packet", how, group.run()?);
+        ] {
+            let group = Group {
+                title: format!(
+                    "First packets of {CONNECTIONS} connections, let in by the rule before last, {how}, {where_}"
+                ),
+                unit: "packet",
+                rounds: 5,
+                subjects: named()
+                    .map(|(name, rules)| {
+                        let work = move || opening(traffic, CONNECTIONS, rules, batch, memory);
+                        Subject::new(name, work)
+                    })
+                    .collect(),
+            };
+            line(name, how, group.run()?);
+        }
     }
     Ok(lines)
 }

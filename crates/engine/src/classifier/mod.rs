@@ -84,8 +84,8 @@ struct Guards {
 
 impl Guards {
     fn learn(&mut self, guard: &Cond) {
-        match header_wanted(guard) {
-            Some(len) => self.enough = self.enough.max(len),
+        match guard.header_wanted() {
+            Some(len) => self.enough = self.enough.max(len.into()),
             None if self.others.contains(guard) => {}
             None => self.others.push(guard.clone()),
         }
@@ -102,21 +102,6 @@ impl Guards {
             Cond::Test(test) => facts.load(test.field()).is_some_and(|v| test.holds(v)),
             guard => eval(guard, facts, &mut ()) == Truth::True,
         })
-    }
-}
-
-/// How many bytes of transport header a guard wants, if it is one of the usual kind.
-fn header_wanted(guard: &Cond) -> Option<u128> {
-    let Cond::Not(enough) = guard else {
-        return None;
-    };
-    match &**enough {
-        Cond::Test(test) if test.field() == Field::L4Len => {
-            let mut intervals = test.intervals()?;
-            let (lo, hi) = intervals.next()?;
-            (intervals.next().is_none() && hi >= u128::from(u16::MAX)).then_some(lo)
-        }
-        _ => None,
     }
 }
 

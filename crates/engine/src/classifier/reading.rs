@@ -17,7 +17,7 @@ pub(super) enum Scope {
 fn parts(rule: &Rule) -> impl Iterator<Item = &Cond> {
     rule.cond.iter().flat_map(|cond| {
         let own = match cond {
-            Cond::Shared(shared) => &**shared,
+            Cond::Shared(shared) => &***shared,
             own => own,
         };
         match own {
