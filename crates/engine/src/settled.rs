@@ -9,6 +9,9 @@ use tidegate_wire::Family;
 
 use crate::engine::{Engine, index};
 
+/// Most addresses that a test may ask for: what a set has room for unless it is told otherwise.
+const MOST: usize = 65_536;
+
 /// Rules, and conditions that stand for some of their tests.
 #[derive(Debug)]
 pub struct Settled {
@@ -64,7 +67,7 @@ impl Engine {
         let changing = self.changing();
         let known = |step: &dyn Step| {
             self.as_of(step, &changing)?;
-            step.settled(&self.shared)
+            step.settled(&self.shared, MOST)
         };
         Settled {
             rules: Arc::clone(rules),
@@ -98,7 +101,7 @@ impl Engine {
 
     /// The numbers of what a step looks into, if nobody in `changing` changes that.
     fn as_of(&self, step: &dyn Step, changing: &BTreeSet<TableKey>) -> Option<Vec<u64>> {
-        let as_of = step.settled_as_of(&self.shared)?;
+        let as_of = step.settled_as_of(&self.shared, MOST)?;
         let reached = step.reaches(&self.shared);
         let stays = reached.iter().all(|key| !changing.contains(key));
         stays.then_some(as_of)
@@ -107,7 +110,7 @@ impl Engine {
     /// Tables that rules of either family change, if any look into some.
     fn changing(&self) -> BTreeSet<TableKey> {
         let mut all = self.families.iter().flat_map(|f| &f.rules.steps);
-        if !all.any(|step| step.settled_as_of(&self.shared).is_some()) {
+        if !all.any(|step| step.settled_as_of(&self.shared, MOST).is_some()) {
             return BTreeSet::new();
         }
         let steps = self.families.iter().flat_map(|f| f.rules.effect_steps());

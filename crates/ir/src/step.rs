@@ -52,14 +52,14 @@ pub trait Step: Debug + Send + Sync {
     fn load(&self, _shared: &mut Shared) {}
 
     /// The test as a condition on fields, which it is as long as the tables that it looks into stay
-    /// as they are; `None` where it is none.
-    fn settled(&self, _shared: &Shared) -> Option<Cond> {
+    /// as they are; `None` where it is none, or is one of more than `most` addresses.
+    fn settled(&self, _shared: &Shared, _most: usize) -> Option<Cond> {
         None
     }
 
     /// Numbers of which one changes whenever somebody changes what [`Step::settled`] depends on;
     /// `None` where packets that it looks at, or time, change that too, or where that is none.
-    fn settled_as_of(&self, _shared: &Shared) -> Option<Vec<u64>> {
+    fn settled_as_of(&self, _shared: &Shared, _most: usize) -> Option<Vec<u64>> {
         None
     }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use tidegate_ir::{Cond, Field, Ranges};
-use tidegate_sets::{Key, Members, Part, Set, Sets, Storage};
+use tidegate_sets::{Entry, Key, Members, Part, Set, Sets, Storage};
 use tidegate_wire::{Family, proto};
 
 use crate::sets::{Use, ports};
 
-/// Members that are looked at at most.
+/// Members that are looked at at most, but for those that are one address or network and no more:
+/// of these the caller says.
 const MOST: usize = 4096;
 
 /// A network: its first address, its prefix length, and whether it is no exception.
@@ -16,15 +17,46 @@ type Net = (u128, u8, bool);
 
 /// Packets of `family` that `-m set` finds in the set. `None` where the answer is more than what
 /// fields of the packet say (MAC addresses, counters, interfaces, exceptions in pairs), where the
-/// set is not there, or too large.
-pub(crate) fn cond(sets: &Sets, of: &Use, family: Family) -> Option<Cond> {
-    let look = Look::new(sets, of, family)?;
+/// set is not there, or too large: has more than `most` members that are addresses, or more than
+/// [`MOST`] others.
+pub(crate) fn cond(sets: &Sets, of: &Use, family: Family, most: usize) -> Option<Cond> {
+    let look = Look::new(sets, of, family, most)?;
     look.set(&of.set).map(Cond::shared)
 }
 
 /// Whether the answer may be one, as far as that is said without looking at each member.
-pub(crate) fn may_be_cond(sets: &Sets, of: &Use, family: Family) -> bool {
-    Look::new(sets, of, family).is_some()
+pub(crate) fn may_be_cond(sets: &Sets, of: &Use, family: Family, most: usize) -> bool {
+    Look::new(sets, of, family, most).is_some()
+}
+
+/// How many members are to be looked at.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    /// Those that are one address or network and no more.
+    addresses: usize,
+    others: usize,
+}
+
+impl Count {
+    fn of(set: &Set) -> Self {
+        match set.kind.parts {
+            [Part::Ip | Part::Net] => Count {
+                addresses: set.len(),
+                others: 0,
+            },
+            _ => Count {
+                addresses: 0,
+                others: set.len(),
+            },
+        }
+    }
+
+    fn and(self, other: Count) -> Self {
+        Count {
+            addresses: self.addresses + other.addresses,
+            others: self.others + other.others,
+        }
+    }
 }
 
 struct Look<'a> {
@@ -35,7 +67,7 @@ struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    fn new(sets: &'a Sets, of: &'a Use, family: Family) -> Option<Self> {
+    fn new(sets: &'a Sets, of: &'a Use, family: Family, most: usize) -> Option<Self> {
         let ask = &of.ask;
         if ask.return_nomatch || ask.packets.is_some() || ask.bytes.is_some() {
             return None;
@@ -45,8 +77,8 @@ impl<'a> Look<'a> {
             sources: &ask.sources,
             family,
         };
-        let members = look.members(&of.set)?;
-        (members <= MOST).then_some(look)
+        let count = look.members(&of.set)?;
+        (count.addresses <= most && count.others <= MOST).then_some(look)
     }
 
     /// Whether no packet is in the set, whatever it holds.
@@ -56,19 +88,21 @@ impl<'a> Look<'a> {
     }
 
     /// How many members are to be looked at; `None` where they ask for more than fields.
-    fn members(&self, name: &str) -> Option<usize> {
+    fn members(&self, name: &str) -> Option<Count> {
         let set = self.sets.get(name)?;
         if self.is_other(set) {
-            return Some(0);
+            return Some(Count::default());
         }
-        let inner = match set.members() {
-            Members::List(list) => list.iter().map(|(name, _)| self.members(name)).sum(),
+        match set.members() {
+            Members::List(list) => {
+                let mut inner = list.iter().map(|(name, _)| self.members(name));
+                inner.try_fold(Count::of(set), |all, one| Some(all.and(one?)))
+            }
             Members::Table(_) => {
                 let opaque = |p: &Part| matches!(p, Part::Mac | Part::Iface | Part::Set);
-                (!set.kind.parts.iter().any(opaque)).then_some(0)
+                (!set.kind.parts.iter().any(opaque)).then(|| Count::of(set))
             }
-        };
-        inner.map(|inner: usize| inner + set.len())
+        }
     }
 
     fn set(&self, name: &str) -> Option<Cond> {
@@ -86,13 +120,17 @@ impl<'a> Look<'a> {
                 if table.values().any(|e| e.nomatch) && set.kind.parts != [Part::Net] {
                     return None;
                 }
+                let net = |key: &Key, entry: &Entry| (key.addrs[0], key.lengths[0], !entry.nomatch);
                 // Members that differ in the first address alone are one condition.
                 let mut groups: BTreeMap<Key, Vec<Net>> = BTreeMap::new();
+                if let [Part::Ip | Part::Net] = set.kind.parts {
+                    let nets = table.iter().map(|(key, entry)| net(key, entry));
+                    return self.group(set, &Key::default(), &nets.collect::<Vec<_>>());
+                }
                 for (key, entry) in table {
                     let mut rest = *key;
                     (rest.addrs[0], rest.lengths[0]) = (0, 0);
-                    let net = (key.addrs[0], key.lengths[0], !entry.nomatch);
-                    groups.entry(rest).or_default().push(net);
+                    groups.entry(rest).or_default().push(net(key, entry));
                 }
                 let one = |(rest, nets): (&Key, &Vec<Net>)| self.group(set, rest, nets);
                 let all: Option<Vec<Cond>> = groups.iter().map(one).collect();
@@ -350,7 +388,7 @@ mod tests {
                     ..Ask::default()
                 },
             };
-            let Some(cond) = cond(sets, &of, family) else {
+            let Some(cond) = cond(sets, &of, family, MOST) else {
                 continue;
             };
             settled += 1;

@@ -34,7 +34,7 @@ use place::{Case, Firewall, Place};
 /// Packets of one measurement.
 const PACKETS: u32 = 1 << 20;
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     Case::new("4096", 4096, 1),
     Case {
         one_server: true,
@@ -52,6 +52,10 @@ const CASES: [Case; 13] = [
     Case::flood("flood-100", 100),
     Case::flood("flood-10000", 10_000),
     Case::flood("flood-50000", 50_000),
+    Case {
+        members: 65_536,
+        ..Case::flood("flood-set", 1)
+    },
     Case::fresh("fresh", 1),
     Case::fresh("fresh-10000", 10_000),
 ];

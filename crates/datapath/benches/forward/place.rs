@@ -2,10 +2,14 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tidegate_datapath::{Fate, Options, Ring};
+use tidegate_engine::Engine;
+use tidegate_sets::{Change, KINDS, Key, Options as SetOptions, Set};
+use tidegate_wire::Family;
 
 use crate::frames::{FIRST_PORT, Floor, PORTS, Sink, Source, Stream};
 use crate::memory;
@@ -33,6 +37,8 @@ pub(crate) struct Case {
     pub(crate) random: bool,
     /// Each flow has a rule of its own that lets it in.
     pub(crate) uniform: bool,
+    /// How many sources a set has, every other one, whose packets a rule drops.
+    pub(crate) members: u32,
     /// More tables.
     pub(crate) more: &'static str,
 }
@@ -50,6 +56,7 @@ impl Case {
             stateless: false,
             random: false,
             uniform: false,
+            members: 0,
             more: "",
         }
     }
@@ -93,6 +100,9 @@ impl Case {
         rules.extend(strangers.map(|(source, port)| {
             format!("-A FORWARD -s {source}/32 -p udp --dport {port} -j DROP")
         }));
+        if self.members > 0 {
+            rules.push("-A FORWARD -m set --match-set listed src -j DROP".to_owned());
+        }
         let last = if self.flood { "DROP" } else { "ACCEPT" };
         if self.uniform {
             rules.extend((0..self.flows).map(own_rule));
@@ -109,6 +119,11 @@ impl Case {
             );
         }
         text + self.more
+    }
+
+    /// The addresses that are listed.
+    fn listed(&self) -> impl Iterator<Item = u32> + use<> {
+        (0..self.members).map(|n| u32::from_be_bytes(INSIDE) + 2 * n)
     }
 
     /// The same as people write it for nft: a verdict map instead of many rules, and a flow
@@ -241,7 +256,10 @@ impl Place {
         let before = memory::kernel().unwrap_or_default();
         let mut bpfilter = None;
         match firewall {
-            Firewall::Iptables(restore) => load(&router, restore, &case.rules())?,
+            Firewall::Iptables(restore) => {
+                list(&router, case)?;
+                load(&router, restore, &case.rules())?;
+            }
             Firewall::Nft => load(&router, "nft -f", &case.table(false))?,
             Firewall::FlowTable => load(&router, "nft -f", &case.table(true)).map_err(|why| {
                 let why = why.lines().find(|l| l.contains("Error")).unwrap_or(&why);
@@ -412,8 +430,7 @@ impl Place {
     pub(crate) fn open_fresh(&mut self, count: u32) {
         match &self.guard {
             Some(guard) => {
-                let flush =
-                    |engine: &mut tidegate_engine::Engine, _| engine.conntrack_mut().flush();
+                let flush = |engine: &mut Engine, _| engine.conntrack_mut().flush();
                 guard.datapath.with(flush).unwrap();
             }
             None => {
@@ -491,6 +508,9 @@ fn guard(router: &Host, ring: Ring, case: &Case, fast: bool) -> Result<Guard, St
         ..Options::default()
     };
     let guard = router.guard_with(options, &case.rules(), &filter(&[]));
+    if case.members > 0 {
+        know(&guard, case);
+    }
     if case.settles() {
         make_room(&guard, case.flows);
     }
@@ -501,9 +521,40 @@ fn guard(router: &Host, ring: Ring, case: &Case, fast: bool) -> Result<Guard, St
     }
 }
 
+/// The engine's set.
+fn know(guard: &Guard, case: &Case) {
+    let kind = KINDS.iter().find(|k| k.name == "hash:ip").unwrap();
+    let mut set = Set::new(kind, Some(Family::V4), SetOptions::default());
+    for address in case.listed() {
+        let mut key = Key::default();
+        (key.addrs[0], key.lengths[0]) = (address.into(), 32);
+        set.add(key, &Change::default(), false, 0).unwrap();
+    }
+    let create = |engine: &mut Engine, _| {
+        let sets = tidegate_xt::sets::all(engine.shared_mut()).unwrap();
+        sets.create("listed", set).unwrap();
+    };
+    guard.datapath.with(create).unwrap();
+}
+
+/// The kernel's.
+fn list(router: &Host, case: &Case) -> Result<(), String> {
+    if case.members == 0 {
+        return Ok(());
+    }
+    let mut text = "create listed hash:ip\n".to_owned();
+    for address in case.listed() {
+        let _ = writeln!(text, "add listed {}", Ipv4Addr::from(address));
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    let script = format!("ipset restore < {}", file.path().display());
+    router.try_sh(&script).map(|_| ())
+}
+
 /// For more connections, where there are more than may be by default.
 fn make_room(guard: &Guard, flows: u32) {
-    let room = move |engine: &mut tidegate_engine::Engine, _| {
+    let room = move |engine: &mut Engine, _| {
         let conntrack = engine.conntrack_mut();
         if flows > conntrack.config().max {
             conntrack.config_mut().max = flows * 2;
@@ -516,7 +567,7 @@ fn make_room(guard: &Guard, flows: u32) {
 /// The rule of a flow that lets in nothing else.
 fn own_rule(flow: u32) -> String {
     let (host, port) = (flow / PORTS, u32::from(FIRST_PORT) + flow % PORTS);
-    let source = std::net::Ipv4Addr::from(u32::from_be_bytes(INSIDE) + host);
+    let source = Ipv4Addr::from(u32::from_be_bytes(INSIDE) + host);
     format!("-A FORWARD -s {source}/32 -p udp --sport {port} --dport {PORT} -j ACCEPT")
 }
 

@@ -8,7 +8,8 @@ use aya::EbpfLoader;
 use tidegate_ebpf::Map;
 use tidegate_ebpf::fast::Front;
 use tidegate_ebpf::stop::{
-    COUNTS, EARLY_STOPS, LIMITS, MOST_ADDRESSES, MOST_SLOTS, Made, Making, STOPS, Side, program,
+    COUNTS, EARLY_STOPS, LIMITS, MEMBERS, MOST_ADDRESSES, MOST_SLOTS, Made, Making, Member, STOPS,
+    Side, program,
 };
 use tidegate_engine::env::Env;
 use tidegate_engine::{Engine, Settled, interface_number};
@@ -16,7 +17,7 @@ use tidegate_sys::{FrontKind, FrontProgram};
 use tidegate_wire::Family;
 
 use super::{Counts, Ready};
-use crate::fast::map;
+use crate::fast::{map, shared};
 use crate::known::descriptor;
 use crate::sender::objected;
 use crate::wires::Wires;
@@ -60,9 +61,16 @@ const MOST_INTERFACES: usize = 64;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
+/// A table and its name.
+pub(super) type Table = (&'static str, OwnedFd);
+
+fn find<'t>(all: &'t [Table], name: &str) -> Option<&'t OwnedFd> {
+    all.iter().find(|t| t.0 == name).map(|t| &t.1)
+}
+
 /// What programs are linked with.
 pub(super) struct Tables {
-    pub(super) fds: Vec<(&'static str, OwnedFd)>,
+    pub(super) fds: Vec<Table>,
     /// There is a program for XDP too.
     pub(super) early: bool,
 }
@@ -180,12 +188,14 @@ impl Tables {
 
     fn try_put(&self, job: &Job, size: Size, slots: usize) -> Result<Counts> {
         let made = self.make(job, Front::Tcx, size, slots);
-        let (fd, counts) = counts(&made)?;
-        self.place(&made, &fd, FrontKind::Classifier, STOPS.name)?;
-        if self.early {
-            // The same walk: the same slots.
-            let made = self.make(job, Front::Xdp, size, slots);
-            self.place(&made, &fd, FrontKind::Xdp, EARLY_STOPS.name)?;
+        // The same walk: the same slots, and members in the same order.
+        let early = self.early.then(|| self.make(job, Front::Xdp, size, slots));
+        let members = early.iter().chain([&made]).map(|m| &m.members[..]);
+        let members = members.max_by_key(|m| m.len()).unwrap_or_default();
+        let (own, counts) = own_tables(&made, members)?;
+        self.place(&made, &own, FrontKind::Classifier, STOPS.name)?;
+        if let Some(early) = &early {
+            self.place(early, &own, FrontKind::Xdp, EARLY_STOPS.name)?;
         }
         Ok(counts)
     }
@@ -202,16 +212,10 @@ impl Tables {
         program(&making, front)
     }
 
-    fn find(&self, name: &str) -> Option<&OwnedFd> {
-        self.fds.iter().find(|f| f.0 == name).map(|f| &f.1)
-    }
-
-    /// Loads a program that counts in `counts`.
-    fn load(&self, made: &Made, counts: &OwnedFd, kind: FrontKind) -> Result<FrontProgram> {
-        let find = |map: &Map| match map.name {
-            name if name == COUNTS.name => Some(counts.as_raw_fd()),
-            name => self.find(name).map(AsRawFd::as_raw_fd),
-        };
+    /// Loads a program that has tables of its `own`.
+    fn load(&self, made: &Made, own: &[Table], kind: FrontKind) -> Result<FrontProgram> {
+        let find = |map: &Map| find(own, map.name).or_else(|| find(&self.fds, map.name));
+        let find = |map: &Map| find(map).map(AsRawFd::as_raw_fd);
         let code = made.code.clone().link(find).context("a table is missing")?;
         FrontProgram::load(kind, &code).map_err(|e| {
             // What it says of long ones is long, and takes it long.
@@ -226,12 +230,12 @@ impl Tables {
     pub(super) fn place(
         &self,
         made: &Made,
-        counts: &OwnedFd,
+        own: &[Table],
         kind: FrontKind,
         table: &str,
     ) -> Result<()> {
-        let program = self.load(made, counts, kind)?;
-        let table = self.find(table).context("a table is missing")?;
+        let program = self.load(made, own, kind)?;
+        let table = find(&self.fds, table).context("a table is missing")?;
         Ok(program.put(table.as_fd())?)
     }
 }
@@ -248,15 +252,36 @@ fn processors() -> Result<usize> {
     aya::util::nr_cpus().map_err(|(_, e)| e.into())
 }
 
-/// A table for what a program counts.
-pub(super) fn counts(made: &Made) -> Result<(OwnedFd, Counts)> {
+/// The tables that are a program's own, one of them with `members`, and what it counts in another.
+pub(super) fn own_tables(made: &Made, members: &[Member]) -> Result<(Vec<Table>, Counts)> {
     let (slots, processors) = (made.slots.len(), processors()?);
-    let object = tidegate_ebpf::object(Vec::new(), &[&COUNTS]).context("a table")?;
-    let entries = u32::try_from(LIMITS + slots * processors).context("too many slots")?;
+    let table = table(&COUNTS, LIMITS + slots * processors)?;
+    let mut own = vec![(COUNTS.name, descriptor(&table)?)];
+    let counts = Counts::new(table, made, processors)?;
+    if !members.is_empty() {
+        own.push((MEMBERS.name, table_of(members)?));
+    }
+    Ok((own, counts))
+}
+
+/// A table with what a program searches.
+fn table_of(members: &[Member]) -> Result<OwnedFd> {
+    let table = table(&MEMBERS, members.len())?;
+    let fd = descriptor(&table)?;
+    let all = members.as_flattened();
+    let words = shared(table, all.len())?;
+    for (at, word) in all.iter().enumerate() {
+        words.store(at, *word);
+    }
+    Ok(fd)
+}
+
+fn table(definition: &'static Map, entries: usize) -> Result<aya::maps::Map> {
+    let object = tidegate_ebpf::object(Vec::new(), &[definition]).context("a table")?;
+    let entries = u32::try_from(entries).context("a table is too large")?;
     let mut loaded = EbpfLoader::new()
-        .map_max_entries(COUNTS.name, entries)
+        .map_max_entries(definition.name, entries)
         .load(&object)
-        .context("the kernel does not take the table of counts")?;
-    let table = map(&mut loaded, COUNTS.name)?;
-    Ok((descriptor(&table)?, Counts::new(table, made, processors)?))
+        .with_context(|| format!("the kernel does not take the table \"{}\"", definition.name))?;
+    map(&mut loaded, definition.name)
 }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use aya::EbpfLoader;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use rustix::time::{ClockId, clock_gettime};
 use tidegate_ebpf::layout::global;
 use tidegate_ebpf::stop::{
     self, COUNT_WORDS, LIMITS, Limit, Made, Slot, TARGET, TARGET_KEY, TARGETS, TRAIL, target_key,
@@ -41,6 +42,8 @@ const TOLD_FOR: Time = SECOND;
 /// Programs are asked for no more often: what changes all the time, such as a set that somebody
 /// fills, is not read anew each time.
 const BETWEEN: Time = SECOND / 10;
+/// Nor does reading large sets take more than this part of the loop's time.
+const PART: u32 = 10;
 /// Words of [`TRAIL`].
 const TRAIL_WORDS: usize = stop::trail::LEN as usize / 8;
 /// How long programs are waited for that are about to count.
@@ -63,6 +66,8 @@ pub(crate) struct Stops {
     /// The epoch for which programs have been asked for.
     asked: u64,
     asked_at: Time,
+    /// How long programs are not asked for then.
+    pause: Time,
     told: Told,
     failed: Option<String>,
     clock: Clock,
@@ -186,6 +191,18 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Time that this thread has had on a processor.
+fn own_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// How long programs are not asked for after reading what they are made from took so long.
+fn pause_after(took: Duration) -> Time {
+    let pause = Time::try_from((took * PART).as_nanos());
+    pause.unwrap_or(Time::MAX).max(BETWEEN)
+}
+
 /// The number of what programs are made from.
 fn epoch_of(engine: &Engine) -> u64 {
     engine.basis()
@@ -286,6 +303,7 @@ fn prepare(
         jobs,
         asked: 0,
         asked_at: 0,
+        pause: 0,
         told: Told::default(),
         failed: None,
         clock,
@@ -311,11 +329,13 @@ impl Stops {
         now: Time,
     ) {
         let epoch = epoch_of(engine);
-        if self.asked != epoch && now.saturating_sub(self.asked_at) >= BETWEEN {
+        if self.asked != epoch && now.saturating_sub(self.asked_at) >= self.pause {
             (self.asked, self.asked_at) = (epoch, now);
             self.failed = None;
+            let begun = own_time();
             // A maker that has ended makes none.
             let _ = self.jobs.send(Job::new(engine, epoch));
+            self.pause = pause_after(own_time().saturating_sub(begun));
         }
         let key = target_key(dev.0, family, dst);
         if self.asked != epoch || self.failed.is_some() || !self.told.is_due(epoch, key, now) {

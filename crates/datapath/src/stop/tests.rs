@@ -144,12 +144,12 @@ fn put(
     let epoch = epoch_of(&bench.engine);
     let job = Job::new(&bench.engine, epoch);
     let made = bench.tables.make(&job, front, room.0, room.1);
-    let (table, counts) = maker::counts(&made).unwrap();
+    let (own, counts) = maker::own_tables(&made, &made.members).unwrap();
     let (kind, place) = match front {
         Front::Tcx => (FrontKind::Classifier, STOPS.name),
         Front::Xdp => (FrontKind::Xdp, EARLY_STOPS.name),
     };
-    let place = bench.tables.place(&made, &table, kind, place);
+    let place = bench.tables.place(&made, &own, kind, place);
     place.unwrap();
     let program = FrontProgram::from(bench.kernel.front(front).unwrap());
     lock(&bench.stops.book).begin(epoch, counts);
@@ -344,10 +344,10 @@ fn programs_know_tens_of_thousands_of_rules() {
             let [size, ..] = SIZES;
             let (made, whole) = (make(size), make(Size::new(10 * size.most, size.longest)));
             assert_eq!(made.code.len(), whole.code.len(), "{family:?}");
-            let (table, _counts) = maker::counts(&made).unwrap();
+            let (own, _counts) = maker::own_tables(&made, &made.members).unwrap();
             let place = |made| {
                 let tables = &bench.tables;
-                tables.place(made, &table, FrontKind::Classifier, STOPS.name)
+                tables.place(made, &own, FrontKind::Classifier, STOPS.name)
             };
             place(&made).unwrap();
             bench.engine.load(Arc::new(Rules::empty(family)));

@@ -315,7 +315,12 @@ fn changed_sets_hold_from_their_acknowledgement_on() {
         let set = Set::new(kind, Some(Family::V4), SetOptions::default());
         sets.create("bad", set).unwrap();
         let set = sets.get_mut("bad").unwrap();
-        for member in [net_key(FLOOD_NET, 10), net_key(OUTSIDE, 32)] {
+        // As many as a list of the addresses of known attackers has.
+        let others = (0..50_000).map(|n| net_key(0xc600_0000 + 256 * n, 25));
+        for member in [net_key(FLOOD_NET, 10), net_key(OUTSIDE, 32)]
+            .into_iter()
+            .chain(others)
+        {
             set.add(member, &Change::default(), false, 0).unwrap();
         }
     });

@@ -3,7 +3,7 @@
 use tidegate_ir::{Effect, Field, Hook, Ruleset, StepId, TableKind, ctstate};
 use tidegate_wire::Family;
 
-use super::Headers;
+use super::{Headers, Members};
 use crate::maps::Map;
 
 /// What is known.
@@ -60,6 +60,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) interfaces: &'a [(u32, u128)],
     pub(crate) headers: Headers,
     pub(crate) quiet: Option<Quiet<'a>>,
+    pub(crate) members: Option<Members<'a>>,
     given: Given,
     /// The packet may be of a known connection.
     pub(crate) known: bool,
@@ -96,6 +97,7 @@ impl<'a> Facts<'a> {
             interfaces,
             headers: Headers::STACK,
             quiet: None,
+            members: None,
             given,
             known: false,
             hook: Hook::Output,

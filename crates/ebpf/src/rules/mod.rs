@@ -2,15 +2,18 @@
 //!
 //! `facts` says what is known of a field before the packet is there, `reduce` takes
 //! conditions apart into what must hold and what may hold, `test` makes code of what is
-//! left, and `first` code that finds the first of many that holds.
+//! left, `members` code that finds a value among very many, and `first` code that finds the
+//! first of many conditions that holds.
 
 mod facts;
 mod first;
+mod members;
 mod reduce;
 mod test;
 
 pub(crate) use facts::{Facts, Given, Quiet, Seen};
 pub(crate) use first::{Entry, NOTHING, Search, first};
+pub(crate) use members::{Interval, Intervals, KEPT, Members};
 pub(crate) use reduce::{Bound, all, reduce};
 pub(crate) use test::{branch, is_long};
 
@@ -18,6 +21,9 @@ use crate::asm::{Asm, Reg, Size};
 
 /// The program's context.
 pub(crate) const CONTEXT: Reg = Reg::R6;
+/// A value that is tested, and above it, with 128 bits, its upper half.
+const VALUE: Reg = Reg::R1;
+const UPPER: Reg = Reg::R2;
 /// Bytes of the packet.
 pub(crate) const LENGTH: Reg = Reg::R7;
 /// Bytes from the transport header on, at least [`LEAST`].

@@ -4,13 +4,11 @@ use tidegate_ir::{Cond as Condition, Field, Test};
 use tidegate_wire::{Family, proto};
 
 use super::facts::Facts;
-use super::{Headers, IN_DEVICE, INDEX, IP, L4, LENGTH, NOW, OUT_DEVICE, REST};
+use super::members::MANY;
+use super::{Headers, IN_DEVICE, INDEX, IP, L4, LENGTH, NOW, OUT_DEVICE, REST, UPPER, VALUE};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::maps::Map;
 
-/// Where the value is, and above it, with 128 bits, its upper half.
-const VALUE: Reg = Reg::R1;
-const UPPER: Reg = Reg::R2;
 const CONSTANT: Reg = Reg::R3;
 
 /// Goes to `yes` or `no`. Only what [`super::reduce`] leaves is in `cond`. Returns how many
@@ -77,7 +75,7 @@ fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) -> u
         }
         (field @ (Field::Src | Field::Dst), Family::V6) => {
             address6(a, facts.headers, field, (UPPER, VALUE));
-            wide(a, test, yes, no)
+            wide(a, facts, test, (yes, no))
         }
         (field, family) => {
             let size = value(a, facts.headers, (field, family), no);
@@ -89,7 +87,7 @@ fn leaf(a: &mut Asm, facts: &Facts<'_>, test: &Test, yes: Label, no: Label) -> u
                 }
                 None => {
                     in_order(a, size);
-                    narrow(a, test, yes, no)
+                    narrow(a, facts, test, (yes, no))
                 }
             }
         }
@@ -216,7 +214,7 @@ pub(super) fn address6(a: &mut Asm, from: Headers, field: Field, halves: (Reg, R
 const FEW: usize = 16;
 
 /// Tests a value of at most 64 bits.
-fn narrow(a: &mut Asm, test: &Test, yes: Label, no: Label) -> usize {
+fn narrow(a: &mut Asm, facts: &Facts<'_>, test: &Test, (yes, no): (Label, Label)) -> usize {
     if let Some((mask, wanted)) = test.mask() {
         match u64::try_from(wanted) {
             Ok(wanted) => bits(a, VALUE, (mask as u64, wanted), no),
@@ -224,30 +222,36 @@ fn narrow(a: &mut Asm, test: &Test, yes: Label, no: Label) -> usize {
         }
     }
     let most = u128::from(u64::MAX);
-    intervals(a, (test, most), (yes, no), &|a, around| match around {
-        Around::Below(at, below) => compare(a, Cond::Lt, VALUE, at as u64, below),
-        Around::In((lo, hi), yes, _) if lo == hi => compare(a, Cond::Eq, VALUE, lo as u64, yes),
-        Around::In((lo, hi), yes, no) => {
-            if lo > 0 {
-                compare(a, Cond::Lt, VALUE, lo as u64, no);
+    intervals(
+        a,
+        facts,
+        (test, most),
+        (yes, no),
+        &|a, around| match around {
+            Around::Below(at, below) => compare(a, Cond::Lt, VALUE, at as u64, below),
+            Around::In((lo, hi), yes, _) if lo == hi => compare(a, Cond::Eq, VALUE, lo as u64, yes),
+            Around::In((lo, hi), yes, no) => {
+                if lo > 0 {
+                    compare(a, Cond::Lt, VALUE, lo as u64, no);
+                }
+                match hi < most {
+                    true => compare(a, Cond::Le, VALUE, hi as u64, yes),
+                    false => a.jump(yes),
+                }
             }
-            match hi < most {
-                true => compare(a, Cond::Le, VALUE, hi as u64, yes),
-                false => a.jump(yes),
-            }
-        }
-    })
+        },
+    )
 }
 
 /// Tests a value of 128 bits.
-fn wide(a: &mut Asm, test: &Test, yes: Label, no: Label) -> usize {
+fn wide(a: &mut Asm, facts: &Facts<'_>, test: &Test, (yes, no): (Label, Label)) -> usize {
     let halves = |v: u128| ((v >> 64) as u64, v as u64);
     if let Some((mask, wanted)) = test.mask() {
         let (mask, wanted) = (halves(mask), halves(wanted));
         bits(a, UPPER, (mask.0, wanted.0), no);
         bits(a, VALUE, (mask.1, wanted.1), no);
     }
-    intervals(a, (test, u128::MAX), (yes, no), &|a, around| {
+    intervals(a, facts, (test, u128::MAX), (yes, no), &|a, around| {
         let reached = a.label();
         match around {
             Around::Below(at, below) => {
@@ -285,6 +289,7 @@ enum Around {
 /// Returns how many instructions are not on the longest way.
 fn intervals(
     a: &mut Asm,
+    facts: &Facts<'_>,
     (test, most): (&Test, u128),
     (yes, no): (Label, Label),
     ask: &dyn Fn(&mut Asm, Around),
@@ -293,7 +298,15 @@ fn intervals(
         a.jump(yes);
         return 0;
     };
-    let all: Vec<(u128, u128)> = all.filter(|(lo, _)| *lo <= most).collect();
+    let reached = all.filter(|(lo, _)| *lo <= most);
+    let all: Vec<(u128, u128)> = reached.map(|(lo, hi)| (lo, hi.min(most))).collect();
+    let wide = most > u64::MAX.into();
+    if all.len() > MANY
+        && let Some(members) = &facts.members
+        && members.search(a, &all, wide, (yes, no))
+    {
+        return 0;
+    }
     let begun = a.len();
     let way = search(a, &all, (yes, no), ask);
     a.len() - begun - way

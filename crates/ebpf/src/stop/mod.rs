@@ -25,6 +25,7 @@ mod walk;
 
 pub(crate) use read::hand;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use tidegate_ir::{Hook, RuleId, Ruleset, StepId, TableKind};
@@ -34,7 +35,9 @@ use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::fast::{self, Front, frame::helper};
 use crate::layout::{GLOBALS, global};
 use crate::maps::{Kind, Map};
-use crate::rules::{CONTEXT, Facts, Given, Headers, INDEX, LENGTH, NOW, Quiet};
+use crate::rules::{
+    CONTEXT, Facts, Given, Headers, INDEX, Interval, Intervals, KEPT, LENGTH, Members, NOW, Quiet,
+};
 use crate::sender::is_registered;
 
 /// Most rules and policies that a program counts for.
@@ -67,6 +70,20 @@ pub static COUNTS: Map = Map {
     locked: false,
     shared: true,
 };
+/// Long lists of values that rules ask for, such as the members of sets: a [`Member`] each. Made
+/// for each program anew that has some.
+pub static MEMBERS: Map = Map {
+    name: "members",
+    kind: Kind::Array,
+    key: 4,
+    value: size_of::<Member>() as u32,
+    entries: 1,
+    locked: false,
+    shared: true,
+};
+/// The first and the last value of an interval, each in two halves, the lower one first.
+pub type Member = Interval;
+
 /// Limits that a program knows of, half of them for each family: until when they match no
 /// packet, nanoseconds of `CLOCK_BOOTTIME`.
 pub const LIMITS: usize = 2 * LIMITS_EACH;
@@ -123,8 +140,10 @@ pub mod trail {
     pub(super) const SLOTS: i16 = 48;
     /// What rules ask for.
     pub(super) const HEADERS: i16 = SLOTS + 4 * super::LONGEST_TRAIL as i16;
+    /// What a search for a value keeps.
+    pub(super) const SEARCH: i16 = (HEADERS + crate::rules::Headers::LEN + 7) & !7;
     /// Bytes in all.
-    pub const LEN: i16 = (HEADERS + crate::rules::Headers::LEN + 7) & !7;
+    pub const LEN: i16 = SEARCH + super::KEPT;
 }
 
 /// Bytes of a key of [`TARGETS`].
@@ -255,6 +274,8 @@ pub struct Made {
     pub slots: Vec<Slot>,
     /// What it must be told of.
     pub limits: Vec<Limit>,
+    /// What is in [`MEMBERS`].
+    pub members: Vec<Member>,
 }
 
 /// A step of a rule of which programs know until when it matches no packet.
@@ -340,14 +361,17 @@ pub fn program(making: &Making<'_>, front: Front) -> Made {
         certain: a.label(),
     };
     let mut slots = Slots::new(making.slots);
+    let members = RefCell::default();
     enter(&mut a, making.epoch, ends);
     read::packet(&mut a, making.epoch, ends.open);
     let v6 = a.label();
     read::is_v6(&mut a, v6);
     let [side4, side6] = &making.sides;
-    decide(&mut a, making, (side4, 0), &mut slots, ends);
+    let known = (&mut slots, &members);
+    decide(&mut a, making, (side4, 0), known, ends);
     a.bind(v6);
-    decide(&mut a, making, (side6, LIMITS_EACH), &mut slots, ends);
+    let known = (&mut slots, &members);
+    decide(&mut a, making, (side6, LIMITS_EACH), known, ends);
     let drops = a.jumps_to(ends.certain);
     a.bind(ends.certain);
     if drops {
@@ -373,6 +397,7 @@ pub fn program(making: &Making<'_>, front: Front) -> Made {
         code: a,
         slots: slots.all,
         limits: making.sides.iter().enumerate().flat_map(numbered).collect(),
+        members: members.into_inner().into_all(),
     }
 }
 
@@ -420,7 +445,7 @@ fn decide(
     a: &mut Asm,
     making: &Making<'_>,
     (side, limit): (&Side<'_>, usize),
-    slots: &mut Slots,
+    (slots, members): (&mut Slots, &RefCell<Intervals>),
     ends: Ends,
 ) {
     let family = side.rules.family;
@@ -443,6 +468,11 @@ fn decide(
         steps: &steps,
         map: &COUNTS,
         first: limit as i32,
+    });
+    facts.members = Some(Members {
+        intervals: members,
+        map: &MEMBERS,
+        kept: (TRAIL_AT, trail::SEARCH),
     });
     let mut hook = |a: &mut Asm, hook, tables: &[TableKind]| {
         facts.hook = hook;

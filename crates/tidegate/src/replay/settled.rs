@@ -9,6 +9,9 @@ use tidegate_xt::sets::{KIND, all};
 
 use super::rules::Loaded;
 
+/// Most addresses of a set that questions about all packets look at.
+const MOST: usize = 4096;
+
 impl Loaded {
     /// The rules with conditions in the place of looks into sets that stay as they are. What is
     /// said about them holds for as long as nobody changes the sets.
@@ -25,7 +28,7 @@ impl Loaded {
         let known = |step: &dyn Step| {
             let named = looked_into(step, &self.sets);
             let stays = !named.is_empty() && named.is_disjoint(&changing);
-            stays.then(|| step.settled(&shared)).flatten()
+            stays.then(|| step.settled(&shared, MOST)).flatten()
         };
         let known: Vec<_> = self.lowered.steps.iter().map(|s| known(&**s)).collect();
         Arc::new(self.lowered.settled(&known))

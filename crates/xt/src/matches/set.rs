@@ -200,15 +200,15 @@ impl Step for InSet {
         vec![sets::name(&self.of.set)]
     }
 
-    fn settled(&self, shared: &Shared) -> Option<Cond> {
+    fn settled(&self, shared: &Shared, most: usize) -> Option<Cond> {
         let sets = shared.get(&self.key)?;
-        let found = members::cond(sets, &self.of, self.family)?;
+        let found = members::cond(sets, &self.of, self.family, most)?;
         Some(found.inverted_if(self.invert))
     }
 
-    fn settled_as_of(&self, shared: &Shared) -> Option<Vec<u64>> {
+    fn settled_as_of(&self, shared: &Shared, most: usize) -> Option<Vec<u64>> {
         let sets = shared.get::<Sets>(&self.key)?;
-        if !members::may_be_cond(sets, &self.of, self.family) {
+        if !members::may_be_cond(sets, &self.of, self.family, most) {
             return None;
         }
         let names = self.reaches(shared).into_iter();

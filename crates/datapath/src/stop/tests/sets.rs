@@ -7,6 +7,8 @@ use super::*;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 const MEMBERS: u32 = 4000;
+/// Most members that programs know.
+const MOST: u32 = 65_536;
 
 /// The `n`th of all sources, of which each third is a member.
 fn source(family: Family, n: u32) -> u128 {
@@ -44,7 +46,10 @@ fn set(family: Family, options: Options) -> Set {
 /// Members that stay, that time takes out, that are counted for, that rules put in, and that
 /// nobody asks for.
 fn make(bench: &mut Bench, family: Family) {
-    let plain = Options::default;
+    let plain = || Options {
+        max_members: 2 * MOST,
+        ..Options::default()
+    };
     let timed = Options {
         timeout: Some(600),
         ..plain()
@@ -78,9 +83,9 @@ fn rules(set: &str) -> String {
     )
 }
 
-/// A datagram from the `n`th source.
-fn datagram(family: Family, n: u32) -> Vec<u8> {
-    let (src, dst) = (source(family, n), here(family));
+/// A datagram.
+fn datagram(family: Family, src: u128) -> Vec<u8> {
+    let dst = here(family);
     let mut transport = [0x03, 0xe8, 0, 7, 0, 12, 0, 0, 7, 7, 7, 7];
     let sum = checksum::pseudo(family, src, dst, proto::UDP, 12);
     let sum = checksum::finish(sum, &transport).to_be_bytes();
@@ -124,9 +129,14 @@ impl There {
         }
     }
 
+    /// Whether it drops a datagram from the `n`th source.
     fn drops(&self, n: u32) -> bool {
+        self.drops_from(source(self.way.0, n))
+    }
+
+    fn drops_from(&self, src: u128) -> bool {
         let (family, front) = self.way;
-        let answer = self.program.run(&frame(&datagram(family, n), family));
+        let answer = self.program.run(&frame(&datagram(family, src), family));
         answer.unwrap() == dropped(front)
     }
 }
@@ -148,6 +158,62 @@ fn sets_that_stay_are_known_to_programs() {
                     let there = There::new(bench, &rules(name), (family, front));
                     assert!(!there.drops(0) && !there.drops(1), "{name}");
                 }
+            }
+        }
+    });
+}
+
+/// The `n`th of all addresses, of which of each eight four are a network.
+fn address(family: Family, n: u32) -> u128 {
+    match family {
+        Family::V4 => u128::from(0xcb00_7000 + n),
+        Family::V6 => 0x2001_0db8 << 96 | u128::from(n / 512) << 64 | u128::from(n % 512),
+    }
+}
+
+/// A set of networks, the first of which begins at the address `from`.
+fn networks(family: Family, from: u32, count: u32) -> Set {
+    let kind = KINDS.iter().find(|k| k.name == "hash:net").unwrap();
+    let mut set = Set::new(kind, Some(family), Options::default());
+    for n in 0..count {
+        let mut key = Key::default();
+        key.addrs[0] = address(family, from + 8 * n);
+        key.lengths[0] = if family == Family::V4 { 30 } else { 126 };
+        set.add(key, &Change::default(), false, 0).unwrap();
+    }
+    set
+}
+
+/// A few networks are looked at in turn, more are searched in the program, many in a table: all
+/// are found and nothing beside them.
+#[test]
+fn sets_of_any_size_are_known_to_programs() {
+    in_place(|bench| {
+        for family in FAMILIES {
+            for count in [1, 16, 17, 256, 257, 258, 511, 512, 513, MOST] {
+                let sets = all(bench.engine.shared_mut()).unwrap();
+                for (name, from) in [("sized", 0), ("beside", 4)] {
+                    let _ = sets.destroy(name);
+                    let set = networks(family, from, count);
+                    sets.create(name, set).unwrap();
+                }
+                let front = if count % 2 == 0 {
+                    Front::Tcx
+                } else {
+                    Front::Xdp
+                };
+                let both = "beside src -m set --match-set sized";
+                let text = rules(both).replace("--match-set beside", "! --match-set beside");
+                let there = There::new(bench, &text, (family, front));
+                let step = if count == MOST { 997 } else { 1 };
+                let last = 8 * count - 8..8 * count + 9;
+                for n in (0..last.start).step_by(step).chain(last) {
+                    let is_member = n % 8 < 4 && n < 8 * count;
+                    let name = format!("{family:?} {n} of {count}");
+                    assert_eq!(there.drops_from(address(family, n)), is_member, "{name}");
+                }
+                let outside = [address(family, 0) - 1, address(family, 0) << 1];
+                assert!(!outside.map(|src| there.drops_from(src)).contains(&true));
             }
         }
     });
@@ -190,7 +256,7 @@ fn sets_that_are_too_large_end_no_program() {
     in_place(|bench| {
         let way = (Family::V4, Front::Tcx);
         make(bench, way.0);
-        for n in MEMBERS..MEMBERS + 200 {
+        for n in MEMBERS..MOST + 200 {
             let more = key(way.0, n);
             let add = |set: &mut Set| set.add(more, &Change::default(), false, 0).unwrap();
             change(bench, "other", add);
@@ -227,4 +293,6 @@ fn sets_that_change_all_the_time_are_not_read_each_time() {
         assert_eq!(asked(bench, BETWEEN), 1);
         assert_eq!(asked(bench, 2 * BETWEEN), 0);
     });
+    assert_eq!(pause_after(Duration::from_millis(1)), BETWEEN);
+    assert_eq!(pause_after(Duration::from_millis(30)), 3 * BETWEEN);
 }
