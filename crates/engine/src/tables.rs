@@ -220,8 +220,14 @@ fn next_match<'t, H: Host>(
     candidates: &mut Candidates<'t>,
 ) -> Option<Result<&'t Rule, (DropReason, Option<&'t Rule>)>> {
     let (mut view, mut watch) = host.view();
-    while let Some((slot, rule)) = candidates.next(&mut view) {
-        let truth = rule.cond.eval(&mut view, &mut watch);
+    while let Some(found) = candidates.next(&mut view) {
+        let rule = found.rule;
+        let truth = if found.applies {
+            debug_assert_eq!(rule.cond.eval(&mut view, &mut ()), Truth::True);
+            Truth::True
+        } else {
+            rule.cond.eval(&mut view, &mut watch)
+        };
         if H::Trace::TESTS {
             report_steps(&rule.cond, view.steps, watch.trace);
         }
@@ -229,7 +235,7 @@ fn next_match<'t, H: Host>(
             watch.trace.event(TraceEvent::Rule {
                 table: kind,
                 chain,
-                index: chain.rules.position(slot)?,
+                index: chain.rules.position(found.slot)?,
                 rule,
                 truth,
             });

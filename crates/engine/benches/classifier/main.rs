@@ -83,10 +83,10 @@ impl Rival for Tree<'_> {
     fn first(&self, _: &[&Rule], header: &mut Header) -> Option<usize> {
         let Tree(classifier, chain) = self;
         let mut candidates = classifier.candidates(&chain.rules, 0, false);
-        while let Some((slot, rule)) = candidates.next(header) {
-            if rule.cond.eval(header, &mut ()) != Truth::False {
+        while let Some(found) = candidates.next(header) {
+            if found.applies || found.rule.cond.eval(header, &mut ()) != Truth::False {
                 // In a chain that has not been edited, slots are positions.
-                return Some(slot as usize);
+                return Some(found.slot as usize);
             }
         }
         None

@@ -385,7 +385,7 @@ impl<'b> Builder<'b> {
 
     /// A leaf, or a pile when there are too many rules for one.
     pub(super) fn leaf(&mut self, rows: &[Row<'_>]) -> Child {
-        let entries: Vec<Entry> = rows.iter().map(|row| self.tree.entry(row)).collect();
+        let entries: Vec<Entry> = rows.iter().map(|row| self.entry(row)).collect();
         Child::new(if rows.len() > BLOCK {
             Part::Pile(self.tree.leaves.add_pile(&entries))
         } else {

@@ -239,12 +239,12 @@ impl Builder<'_> {
                 self.leaf(&both.map(|s| self.row(s)))
             }
             Part::Leaf(at) => {
-                let entry = self.tree.entry(&self.row(slot));
+                let entry = self.entry(&self.row(slot));
                 let at = self.tree.leaves.insert(at, entry, self.rules);
                 self.tidy(Child::new(Part::Leaf(at)), path)
             }
             Part::Pile(number) => {
-                let entry = self.tree.entry(&self.row(slot));
+                let entry = self.entry(&self.row(slot));
                 self.tree.leaves.insert_in_pile(number, entry, self.rules);
                 self.tidy(child, path)
             }

@@ -122,6 +122,11 @@ pub(super) fn width(bounds: Bounds) -> Option<u16> {
     (!bounds[1]).checked_sub(bounds[0])
 }
 
+/// The least and the greatest number of an interval.
+pub(super) fn ends(bounds: Bounds) -> (u16, u16) {
+    (bounds[0], !bounds[1])
+}
+
 /// The narrowest intervals that have all of both.
 pub(super) fn enclose<const N: usize>(a: [u16; N], b: [u16; N]) -> [u16; N] {
     std::array::from_fn(|i| a[i].min(b[i]))

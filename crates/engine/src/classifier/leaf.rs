@@ -2,7 +2,8 @@
 //!
 //! All leaves lie in one list. A leaf is a head with its length and its capacity, and
 //! entries in the order of rules. An entry is a rule's slot and an interval of what each of
-//! the tree's views sees: the same for all leaves, so that a packet is seen only once.
+//! the tree's views sees: the same for all leaves, so that a packet is seen only once. It
+//! tells, too, whether to lie in the intervals is all that the rule wants.
 
 use tidegate_ir::Rules;
 
@@ -12,6 +13,8 @@ use super::key::{ALL, Bounds, Key, enclose, lies_in};
 pub(super) const VIEWS: usize = 7;
 /// Numbers of an entry.
 const LANES: usize = 2 + 2 * VIEWS;
+/// Beside the upper half of a slot, which never reaches so far.
+const CERTAIN: u16 = 1 << 15;
 /// Those that are compared first, all at once.
 const FIRST: usize = 8;
 /// Entries in a block of a pile.
@@ -26,8 +29,9 @@ pub(super) struct Entry([u16; LANES]);
 impl Entry {
     const NONE: Entry = Entry([0; LANES]);
 
-    pub(super) fn new(slot: u32, bounds: [Bounds; VIEWS]) -> Entry {
+    pub(super) fn new(slot: u32, bounds: [Bounds; VIEWS], certain: bool) -> Entry {
         let mut lanes = [0; LANES];
+        lanes[1] = u16::from(certain) * CERTAIN;
         lanes[2..].copy_from_slice(bounds.as_flattened());
         let mut entry = Entry(lanes);
         entry.set_slot(slot);
@@ -36,11 +40,19 @@ impl Entry {
 
     #[inline]
     pub(super) fn slot(&self) -> u32 {
-        u32::from(self.0[0]) | u32::from(self.0[1]) << 16
+        u32::from(self.0[0]) | u32::from(self.0[1] & !CERTAIN) << 16
+    }
+
+    /// Whether the rule applies to every packet in the intervals that no guard drops and
+    /// that is no later fragment.
+    #[inline]
+    pub(super) fn is_certain(&self) -> bool {
+        self.0[1] & CERTAIN != 0
     }
 
     fn set_slot(&mut self, slot: u32) {
-        (self.0[0], self.0[1]) = (slot as u16, (slot >> 16) as u16);
+        self.0[0] = slot as u16;
+        self.0[1] = self.0[1] & CERTAIN | (slot >> 16) as u16;
     }
 
     /// The smallest entry that encloses both, under this one's slot.
@@ -53,7 +65,7 @@ impl Entry {
 
 /// The smallest entry that encloses some; its slot is the first one's.
 fn hull_of(entries: &[Entry]) -> Entry {
-    let none = Entry::new(0, [ALL; VIEWS]);
+    let none = Entry::new(0, [ALL; VIEWS], false);
     let first = entries.first().copied().unwrap_or(none);
     entries.iter().fold(first, |hull, e| hull.enclose(e))
 }

@@ -10,8 +10,8 @@
 //! taken out by going down the way of its values. Rules that no cut keeps apart become a
 //! *pile*, which is gone through block by block.
 //!
-//! Nothing here decides: rules that are found are evaluated in full. A look-up may find
-//! too much, never too little.
+//! A look-up may find too much, never too little: rules that are found are evaluated in
+//! full, unless what was looked at on the way to them is all they want.
 //!
 //! What stands behind a guard (`DropWhen`) in a rule tells nothing about a packet that the
 //! guard may drop, and such packets are rare. They are looked up a second time in a tree
@@ -19,6 +19,7 @@
 
 mod build;
 mod by_field;
+mod certain;
 mod edit;
 mod key;
 mod leaf;
@@ -34,7 +35,7 @@ use tidegate_wire::Family;
 
 use build::active;
 use reading::{Scope, guards, is_void};
-use tree::Tree;
+use tree::{Found, Tree};
 
 /// Rules tested one by one at the start of a chain before the tree is asked, if they are
 /// as simple as what stands at the top for most packets to meet.
@@ -227,17 +228,24 @@ impl Trees {
         }
     }
 
-    /// The slot and the key of the first rule with key `from` or more that may do
-    /// something.
+    /// The first rule with key `from` or more that may do something; certain only if it
+    /// applies.
     #[inline]
-    fn find(&self, rules: &Rules, from: u32, facts: &mut impl Facts) -> Option<(u32, u32)> {
+    fn find(&self, rules: &Rules, from: u32, facts: &mut impl Facts) -> Option<Found> {
         let found = self.whole.find(rules, from, facts);
         if !self.guards.fire(facts) {
-            return found;
+            return found.map(|found| Found {
+                certain: found.certain && facts.load(Field::FragOff) == Some(0),
+                ..found
+            });
         }
         let guarded = self.prelude.find(rules, from, facts);
-        let key = |found: &Option<(u32, u32)>| found.map_or(u32::MAX, |f| f.1);
-        [found, guarded].into_iter().min_by_key(key)?
+        let both = [found, guarded].into_iter().flatten();
+        let first = both.min_by_key(|found| found.key)?;
+        Some(Found {
+            certain: false,
+            ..first
+        })
     }
 
     fn insert(&mut self, rules: &Rules, slot: u32) {
@@ -274,6 +282,17 @@ fn is_guarded(rule: &Rule) -> bool {
     guards(rule).next().is_some()
 }
 
+/// A rule that may apply.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'c> {
+    /// Where it is kept.
+    pub slot: u32,
+    /// The rule.
+    pub rule: &'c Rule,
+    /// It does apply: all its conditions hold, and to test them would leave no trace.
+    pub applies: bool,
+}
+
 /// Rules that may apply to one packet, in order. The packet may change between two of them:
 /// each is looked for with the values of its time.
 #[derive(Debug)]
@@ -290,21 +309,26 @@ pub struct Candidates<'c> {
 }
 
 impl<'c> Candidates<'c> {
-    /// The next rule, with its slot.
+    /// The next rule.
     #[inline]
-    pub fn next(&mut self, facts: &mut impl Facts) -> Option<(u32, &'c Rule)> {
-        let (slot, key, rule) = match self.trees {
+    pub fn next(&mut self, facts: &mut impl Facts) -> Option<Candidate<'c>> {
+        let (slot, key, rule, applies) = match self.trees {
             Some(trees) if self.one_by_one == 0 => {
-                let (slot, key) = self.find(trees, facts)?;
-                (slot, key, self.rules.at_slot(slot)?)
+                let Found { key, slot, certain } = self.find(trees, facts)?;
+                (slot, key, self.rules.at_slot(slot)?, certain)
             }
             _ => {
                 self.one_by_one = self.one_by_one.saturating_sub(1);
-                self.rules.from_key(self.next)?
+                let (slot, key, rule) = self.rules.from_key(self.next)?;
+                (slot, key, rule, false)
             }
         };
         self.next = key + 1;
-        Some((slot, rule))
+        Some(Candidate {
+            slot,
+            rule,
+            applies,
+        })
     }
 
     /// The least key of a rule that is still to come.
@@ -313,17 +337,17 @@ impl<'c> Candidates<'c> {
         self.next
     }
 
-    fn find(&mut self, trees: &Trees, facts: &mut impl Facts) -> Option<(u32, u32)> {
-        let (slot, key) = trees.find(self.rules, self.next, facts)?;
+    fn find(&mut self, trees: &Trees, facts: &mut impl Facts) -> Option<Found> {
+        let found = trees.find(self.rules, self.next, facts)?;
         // What comes thick and fast is not worth looking for.
-        let near = key - self.next < NEAR;
+        let near = found.key - self.next < NEAR;
         self.stretch = if near {
             (2 * self.stretch + 1).min(self.longest)
         } else {
             0
         };
         self.one_by_one = self.stretch;
-        Some((slot, key))
+        Some(found)
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) enum Scope {
 }
 
 /// The conditions of a rule that must all hold, also those that it shares.
-fn parts(rule: &Rule) -> impl Iterator<Item = &Cond> {
+pub(super) fn parts(rule: &Rule) -> impl Iterator<Item = &Cond> {
     rule.cond.iter().flat_map(|cond| {
         let own = match cond {
             Cond::Shared(shared) => &***shared,
@@ -56,6 +56,11 @@ fn harmless(rule: &Rule) -> impl Iterator<Item = &Cond> {
         Cond::DropWhen(guard) => is_pure(guard) && is_lasting(guard),
         other => is_pure(other),
     })
+}
+
+/// Whether all parts of a rule may be asked at any time.
+pub(super) fn is_harmless(rule: &Rule) -> bool {
+    harmless(rule).count() == parts(rule).count()
 }
 
 /// Tests that the rule needs to hold, in `scope`.
@@ -124,7 +129,7 @@ pub(super) fn worth(field: Field, bits: u32) -> f64 {
 }
 
 /// The bits that all values of an interval share.
-fn shared(lo: u128, hi: u128) -> u128 {
+pub(super) fn agreed(lo: u128, hi: u128) -> u128 {
     match lo ^ hi {
         0 => u128::MAX,
         differing => !(u128::MAX >> differing.leading_zeros()),
@@ -137,7 +142,7 @@ pub(super) fn common(test: &Test) -> u128 {
         Some((mask, _)) => mask,
         None => {
             let (lo, hi) = hull(test, u128::MAX);
-            shared(lo, hi)
+            agreed(lo, hi)
         }
     }
 }
@@ -145,13 +150,13 @@ pub(super) fn common(test: &Test) -> u128 {
 /// The bits that all values in any one interval of a test share.
 pub(super) fn known(test: &Test) -> u128 {
     if let Some((lo, hi)) = test.interval() {
-        return shared(lo, hi);
+        return agreed(lo, hi);
     }
     if let Some((mask, _)) = test.mask() {
         return mask;
     }
     let intervals = test.intervals().into_iter().flatten();
-    intervals.fold(u128::MAX, |known, (lo, hi)| known & shared(lo, hi))
+    intervals.fold(u128::MAX, |known, (lo, hi)| known & agreed(lo, hi))
 }
 
 /// The least and the greatest value that a test can want; empty (1, 0) when there is

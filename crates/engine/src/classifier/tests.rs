@@ -9,7 +9,7 @@ use super::*;
 use crate::flow::is_settled;
 
 /// SplitMix64.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -20,7 +20,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 
@@ -28,7 +28,7 @@ impl Random {
         self.below(n) == 0
     }
 
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }
 }
@@ -56,7 +56,7 @@ fn place(field: Field) -> usize {
 }
 
 /// Values near a few points, so that rules and packets meet.
-fn value(random: &mut Random, field: Field, family: Family) -> u128 {
+pub(super) fn value(random: &mut Random, field: Field, family: Family) -> u128 {
     let (v4, v6) = (family == Family::V4, family == Family::V6);
     match field {
         Field::Src | Field::Dst if v6 => {
@@ -147,7 +147,7 @@ fn part(random: &mut Random, family: Family) -> Cond {
 }
 
 /// What the tcp and udp matches make.
-fn transport(random: &mut Random) -> Vec<Cond> {
+pub(super) fn transport(random: &mut Random) -> Vec<Cond> {
     let len = random.pick(&[4, 8, 20]);
     let enough = Cond::range(Field::L4Len, len, 0xffff);
     let mut parts = vec![
@@ -187,7 +187,7 @@ fn rule(random: &mut Random, family: Family, id: u32) -> Rule {
 
 /// Field values, and the stateful tests that were run.
 #[derive(Clone, Debug)]
-struct Packet {
+pub(super) struct Packet {
     values: [Option<u128>; FIELDS.len()],
     calls: Vec<u32>,
     /// Whether fields may be asked for that are not settled.
@@ -195,7 +195,7 @@ struct Packet {
 }
 
 impl Packet {
-    fn new(random: &mut Random, family: Family) -> Packet {
+    pub(super) fn new(random: &mut Random, family: Family) -> Packet {
         let value = |f| (!random.one_in(10)).then(|| value(random, f, family));
         Packet {
             values: FIELDS.map(value),
@@ -227,9 +227,15 @@ fn fate(chain: &(Rules, Classifier), packet: &Packet, from: u32, every: bool) ->
     // Nothing shall come for another reason than that the trees have found it.
     (candidates.one_by_one, candidates.longest) = (0, 0);
     let mut hits = Vec::new();
-    while let Some((slot, rule)) = candidates.next(&mut packet) {
-        assert_eq!(rules.at_slot(slot).map(|r| r.id), Some(rule.id));
-        match rule.cond.eval(&mut packet, &mut ()) {
+    while let Some(found) = candidates.next(&mut packet) {
+        let rule = found.rule;
+        assert_eq!(rules.at_slot(found.slot).map(|r| r.id), Some(rule.id));
+        let truth = rule.cond.eval(&mut packet, &mut ());
+        assert!(
+            !found.applies || truth == Truth::True,
+            "{packet:x?} {rule:x?}"
+        );
+        match truth {
             Truth::False => {}
             Truth::True => hits.push((rule.id.0, Truth::True)),
             drop @ (Truth::Hotdrop | Truth::HotdropTaken) => {
@@ -303,7 +309,7 @@ fn sound((rules, classifier): (&Rules, &Classifier)) {
 }
 
 /// Looks packets up from the start and from somewhere.
-fn check(random: &mut Random, chain: &(Rules, Classifier), packets: usize) {
+pub(super) fn check(random: &mut Random, chain: &(Rules, Classifier), packets: usize) {
     for _ in 0..packets {
         let packet = Packet::new(random, chain.1.family);
         let last = chain.0.slots().last().map_or(0, |slot| chain.0.key(slot));
@@ -391,7 +397,7 @@ fn agrees_while_edited(seed: u64, chains: usize, edits: usize) {
 
 /// Pairs of a chain and a packet that one test compares; `TIDEGATE_CLASSIFIER_CASES` for
 /// other than the few of every day.
-fn cases() -> usize {
+pub(super) fn cases() -> usize {
     let asked = std::env::var("TIDEGATE_CLASSIFIER_CASES").ok();
     asked.and_then(|n| n.parse().ok()).unwrap_or(12_000)
 }
@@ -455,7 +461,7 @@ fn packet(values: &[(Field, u128)]) -> Packet {
 fn tried(rules: &Rules, classifier: &Classifier, mut packet: Packet) -> Vec<u32> {
     let mut candidates = classifier.candidates(rules, 0, false);
     let all = std::iter::from_fn(|| candidates.next(&mut packet));
-    all.map(|(_, rule)| rule.id.0).collect()
+    all.map(|found| found.rule.id.0).collect()
 }
 
 #[test]

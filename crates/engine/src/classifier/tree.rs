@@ -271,6 +271,23 @@ pub(super) struct Tree {
     pub(super) seed: u64,
 }
 
+/// A rule that may apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) key: u32,
+    pub(super) slot: u32,
+    /// It does apply, unless a guard drops the packet or it is a later fragment.
+    pub(super) certain: bool,
+}
+
+impl Found {
+    const NOTHING: Found = Found {
+        key: u32::MAX,
+        slot: u32::MAX,
+        certain: false,
+    };
+}
+
 /// One look-up.
 struct Search<'s> {
     key: &'s Key,
@@ -279,30 +296,28 @@ struct Search<'s> {
     rules: &'s Rules,
     /// The least key of a rule that is wanted.
     from: u32,
-    /// Key and slot of the first rule found so far.
-    best: (u32, u32),
+    /// The first rule found so far.
+    best: Found,
 }
 
 impl Search<'_> {
     #[inline]
     fn offer(&mut self, slot: u32) {
-        let order = self.rules.key(slot);
-        if order >= self.from && order < self.best.0 {
-            self.best = (order, slot);
+        let key = self.rules.key(slot);
+        if key >= self.from && key < self.best.key {
+            self.best = Found {
+                key,
+                slot,
+                certain: false,
+            };
         }
     }
 }
 
 impl Tree {
-    /// The slot and the key of the first rule with key `from` or more that may do
-    /// something.
+    /// The first rule with key `from` or more that may do something.
     #[inline]
-    pub(super) fn find(
-        &self,
-        rules: &Rules,
-        from: u32,
-        facts: &mut impl Facts,
-    ) -> Option<(u32, u32)> {
+    pub(super) fn find(&self, rules: &Rules, from: u32, facts: &mut impl Facts) -> Option<Found> {
         if self.root == Child::NONE {
             return None;
         }
@@ -313,11 +328,10 @@ impl Tree {
             seen: Seen::NOTHING,
             rules,
             from,
-            best: (u32::MAX, u32::MAX),
+            best: Found::NOTHING,
         };
         self.visit(self.root, &mut search);
-        let (order, slot) = search.best;
-        (order != u32::MAX).then_some((slot, order))
+        (search.best != Found::NOTHING).then_some(search.best)
     }
 
     #[inline]
@@ -374,7 +388,7 @@ impl Tree {
                 };
             }
             let (first, child) = found[least];
-            if first >= search.best.0 {
+            if first >= search.best.key {
                 return;
             }
             self.visit(child, search);
@@ -389,9 +403,12 @@ impl Tree {
         let seen = search.seen.look(&self.views, search.key);
         while let Some(i) = seen.first(entries) {
             let slot = entries[i].slot();
-            let order = search.rules.key(slot);
-            if order >= search.from {
-                search.best = search.best.min((order, slot));
+            let key = search.rules.key(slot);
+            if key >= search.from {
+                if key < search.best.key {
+                    let certain = entries[i].is_certain();
+                    search.best = Found { key, slot, certain };
+                }
                 return;
             }
             entries = &entries[i + 1..];
@@ -415,7 +432,7 @@ impl Tree {
                 return;
             };
             at += i;
-            if rules.key(pile.hulls()[at].slot()) >= search.best.0 {
+            if rules.key(pile.hulls()[at].slot()) >= search.best.key {
                 return;
             }
             self.leaf(pile.leaves()[at], search);

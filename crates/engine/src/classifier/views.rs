@@ -3,7 +3,7 @@
 use super::build::{Builder, Path, Row, SAMPLE, fixed};
 use super::by_field::Tests;
 use super::key::{ALL, BLIND, Bounds, Dim, LENSES, Lens, enclose, width};
-use super::leaf::{BLOCK, Entry, VIEWS};
+use super::leaf::{BLOCK, VIEWS};
 use super::reading::{common, hull, known, worth};
 use super::tree::{FILTERS, Tree};
 
@@ -72,10 +72,9 @@ impl Tree {
         flat(lenses.map(|lens| self.bounds(lens, tests)))
     }
 
-    /// A rule's entry in a leaf.
-    pub(super) fn entry(&self, row: &Row<'_>) -> Entry {
-        let bounds = self.views.map(|lens| self.bounds(lens, &row.tests));
-        Entry::new(row.slot, bounds)
+    /// Where they lie when seen as leaves do.
+    pub(super) fn bounds_of_entry(&self, tests: &Tests<'_>) -> [Bounds; VIEWS] {
+        self.views.map(|lens| self.bounds(lens, tests))
     }
 }
 
