@@ -27,10 +27,15 @@ pub(super) const SAMPLE: usize = 256;
 const MASKS: usize = 8;
 /// Masks of wide fields that one tree can use.
 const MOST_MASKS: usize = 1024;
-/// Cells per bucket of three in a new node.
-const LOAD: f64 = 1.4;
+/// Cells per bucket of three in a new node, and in one of many cells, where it is memory
+/// that counts.
+const LOAD: (f64, f64) = (1.4, 1.8);
+/// So many cells are many.
+const LARGE: usize = 4096;
 /// Places that rules may have on average beyond their first.
 const COPIES: usize = 3;
+/// Of these many rules, so many may have an entry that stands alone in a cell.
+const ALONE: (usize, usize) = (5, 2);
 /// Depth of the tree.
 const DEPTH: usize = 24;
 
@@ -44,6 +49,8 @@ pub(super) struct Builder<'b> {
     pub(super) scope: Scope,
     /// How many more places rules may have than there are rules.
     pub(super) copies: usize,
+    /// How many more rules that stand alone may have an entry.
+    pub(super) alone: usize,
     /// How deep in the tree the next part will be.
     pub(super) depth: usize,
     /// Where views are put together.
@@ -91,6 +98,7 @@ impl Tree {
         };
         let mut builder = Builder {
             copies: slots.len() * COPIES,
+            alone: slots.len() / ALONE.0 * ALONE.1,
             tree: &mut tree,
             rules,
             scope,
@@ -258,7 +266,7 @@ impl<'b> Builder<'b> {
     pub(super) fn part(&mut self, rows: &[Row<'b>], path: &mut Path) -> Child {
         match rows {
             [] => return Child::NONE,
-            [row] => return Child::new(Part::Rule(row.slot)),
+            [row] => return self.single(row),
             _ => {}
         }
         if rows.len() > self.roomy()
@@ -267,6 +275,19 @@ impl<'b> Builder<'b> {
             return node;
         }
         self.leaf(rows)
+    }
+
+    /// The part with only one rule: its entry where that is certain and there is memory left
+    /// for it.
+    pub(super) fn single(&mut self, row: &Row<'_>) -> Child {
+        if self.alone > 0 {
+            let entry = self.entry(row);
+            if entry.is_certain() {
+                self.alone -= 1;
+                return Child::new(Part::Entry(self.tree.leaves.add_alone(entry)));
+            }
+        }
+        Child::new(Part::Rule(row.slot))
     }
 
     /// A node that is worth its while.
@@ -296,7 +317,7 @@ impl<'b> Builder<'b> {
             return None;
         }
         let only: Vec<Cut> = cuts.iter().map(|c| c.0).collect();
-        let mut node = Node::new(&only, (count as f64 / LOAD).ceil() as usize);
+        let mut node = Node::new(&only, buckets_for(count));
         self.depth += 1;
         // In the order of their first rules, as rules stand in memory.
         let mut cells: Vec<(u32, &[Member])> = Vec::with_capacity(count);
@@ -392,6 +413,12 @@ impl<'b> Builder<'b> {
             Part::Leaf(self.tree.leaves.add(&entries, 0))
         })
     }
+}
+
+/// How many buckets a new node of so many cells has.
+fn buckets_for(cells: usize) -> usize {
+    let load = if cells < LARGE { LOAD.0 } else { LOAD.1 };
+    (cells as f64 / load).ceil() as usize
 }
 
 /// The rules of a cell in order.

@@ -160,7 +160,7 @@ mod tests {
             }
             check(random, &chain, 30);
         }
-        // Not of rules that stand alone in a cell, nor of odd parts, nor for odd packets.
+        // Not of all that stand alone in a cell, nor of odd parts, nor for odd packets.
         assert!(certain * 4 > applying, "{certain} of {applying}");
     }
 }

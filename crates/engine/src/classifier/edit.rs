@@ -60,6 +60,7 @@ impl Tree {
             rules,
             scope,
             copies: usize::MAX,
+            alone: usize::MAX,
             depth: 0,
             views: Vec::new(),
         };
@@ -101,9 +102,27 @@ impl Tree {
                 Task::Remove => (Child::NONE, true),
                 Task::Renumber(new) => (Child::new(Part::Rule(new)), true),
             },
+            Part::Entry(at) => self.seek_alone(at, sought),
             Part::Leaf(at) => self.seek_in_leaf(at, sought),
             Part::Pile(number) => self.seek_in_pile(number, sought),
             Part::Node(number) => self.seek_in_node(number, sought),
+        }
+    }
+
+    fn seek_alone(&mut self, at: u32, sought: &Sought<'_>) -> (Child, bool) {
+        let child = Child::new(Part::Entry(at));
+        if self.leaves.alone(at)[0].slot() != sought.slot {
+            return (child, false);
+        }
+        match sought.task {
+            Task::Renumber(new) => {
+                self.leaves.renumber_alone(at, new);
+                (child, true)
+            }
+            Task::Remove => {
+                self.leaves.free_alone(at);
+                (Child::NONE, true)
+            }
         }
     }
 
@@ -212,6 +231,7 @@ impl Tree {
         }
         match child.part() {
             Part::Rule(slot) => Some(slot),
+            Part::Entry(at) => self.leaves.alone(at).first().map(Entry::slot),
             Part::Leaf(at) => self.leaves.get(at).first().map(Entry::slot),
             Part::Pile(number) => Some(self.leaves.pile(number)?.hulls().first()?.slot()),
             Part::Node(number) => {
@@ -229,14 +249,17 @@ impl Builder<'_> {
     /// Puts a rule into a part; returns the part as it is then.
     fn insert(&mut self, child: Child, slot: u32, path: &mut Path) -> Child {
         if child == Child::NONE {
-            return Child::new(Part::Rule(slot));
+            return self.single(&self.row(slot));
         }
         match child.part() {
-            Part::Rule(own) if own == slot => child,
-            Part::Rule(own) => {
-                let mut both = [own, slot];
-                both.sort_unstable_by_key(|&s| self.rules.key(s));
-                self.leaf(&both.map(|s| self.row(s)))
+            Part::Rule(own) => self.pair(child, own, slot),
+            Part::Entry(at) => {
+                let own = self.tree.leaves.alone(at)[0].slot();
+                let pair = self.pair(child, own, slot);
+                if pair != child {
+                    self.tree.leaves.free_alone(at);
+                }
+                pair
             }
             Part::Leaf(at) => {
                 let entry = self.entry(&self.row(slot));
@@ -255,6 +278,16 @@ impl Builder<'_> {
                 child
             }
         }
+    }
+
+    /// What becomes of the part of a rule that stood alone when another comes.
+    fn pair(&mut self, child: Child, own: u32, slot: u32) -> Child {
+        if own == slot {
+            return child;
+        }
+        let mut both = [own, slot];
+        both.sort_unstable_by_key(|&s| self.rules.key(s));
+        self.leaf(&both.map(|s| self.row(s)))
     }
 
     fn insert_in_node(&mut self, node: usize, slot: u32, path: &mut Path) {
@@ -331,7 +364,7 @@ impl Builder<'_> {
                 Some(pile) => (pile.leaves().to_vec(), pile.len()),
                 None => return child,
             },
-            Part::Rule(_) | Part::Node(_) => return child,
+            Part::Rule(_) | Part::Entry(_) | Part::Node(_) => return child,
         };
         if !AGAIN.contains(&len) {
             return child;
@@ -346,7 +379,7 @@ impl Builder<'_> {
         match child.part() {
             Part::Leaf(at) => self.tree.leaves.free(at),
             Part::Pile(number) => self.tree.leaves.free_pile(number),
-            Part::Rule(_) | Part::Node(_) => {}
+            Part::Rule(_) | Part::Entry(_) | Part::Node(_) => {}
         }
         better
     }

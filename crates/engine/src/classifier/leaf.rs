@@ -138,6 +138,8 @@ pub(super) struct Leaves {
     entries: Vec<Entry>,
     /// Leaves that are not used any more, by capacity.
     unused: Vec<Vec<u32>>,
+    /// Places of single entries that are not used any more.
+    unused_alone: Vec<u32>,
     piles: Vec<Pile>,
     unused_piles: Vec<u32>,
 }
@@ -165,10 +167,36 @@ impl Leaves {
         at
     }
 
+    /// An entry that stands alone.
+    #[inline]
+    pub(super) fn alone(&self, at: u32) -> &[Entry] {
+        std::slice::from_ref(&self.entries[at as usize])
+    }
+
+    /// Puts an entry somewhere alone.
+    pub(super) fn add_alone(&mut self, entry: Entry) -> u32 {
+        if let Some(at) = self.unused_alone.pop() {
+            self.entries[at as usize] = entry;
+            return at;
+        }
+        self.entries.push(entry);
+        (self.entries.len() - 1) as u32
+    }
+
+    /// Gives the place of an entry back that stood alone.
+    pub(super) fn free_alone(&mut self, at: u32) {
+        self.unused_alone.push(at);
+    }
+
+    /// Gives an entry that stands alone another slot.
+    pub(super) fn renumber_alone(&mut self, at: u32, new: u32) {
+        self.entries[at as usize].set_slot(new);
+    }
+
     /// Gives memory back that is not used, but for some that edits will use.
     pub(super) fn trim(&mut self) {
         let len = self.entries.len();
-        self.entries.shrink_to(len + len / 16);
+        self.entries.shrink_to(len + len / 64);
     }
 
     /// Gives a leaf's entries back.
@@ -339,6 +367,7 @@ impl Leaves {
         let hulls: usize = self.piles.iter().map(|p| p.hulls.capacity()).sum();
         let leaves: usize = self.piles.iter().map(|p| p.leaves.capacity()).sum();
         let unused: usize = self.unused.iter().map(Vec::capacity).sum();
+        let unused = unused + self.unused_alone.capacity();
         (self.entries.capacity() + hulls) * size_of::<Entry>()
             + (leaves + unused) * size_of::<u32>()
     }

@@ -254,6 +254,7 @@ fn slots_of(tree: &Tree, child: Child, rules: &Rules) -> Vec<u32> {
     }
     let slots = match child.part() {
         Part::Rule(slot) => vec![slot],
+        Part::Entry(at) => vec![tree.leaves.alone(at)[0].slot()],
         Part::Leaf(at) => tree.leaves.get(at).iter().map(Entry::slot).collect(),
         Part::Pile(number) => {
             let pile = tree.leaves.pile(number).expect("a pile");

@@ -4,7 +4,7 @@ use tidegate_ir::{Facts, Rules};
 use tidegate_wire::Family;
 
 use super::key::{DIMS, Dim, Key, LENSES, Lens, WIDE, hash_narrow, hash_wide, lies_in};
-use super::leaf::{Leaves, Seen, VIEWS};
+use super::leaf::{Entry, Leaves, Seen, VIEWS};
 
 /// Cuts of one node.
 pub(super) const CUTS: usize = 4;
@@ -25,6 +25,8 @@ pub(super) struct Child(u32);
 pub(super) enum Part {
     /// A single rule, by its slot.
     Rule(u32),
+    /// A single rule, by where its entry is.
+    Entry(u32),
     /// A few rules: where their leaf is.
     Leaf(u32),
     /// A node's number.
@@ -36,26 +38,28 @@ pub(super) enum Part {
 impl Child {
     /// No rules.
     pub(super) const NONE: Child = Child(u32::MAX);
-    const NUMBER: u32 = u32::MAX >> 2;
+    const NUMBER: u32 = u32::MAX >> 3;
 
     pub(super) fn new(part: Part) -> Child {
         let (kind, number) = match part {
             Part::Rule(n) => (0, n),
-            Part::Leaf(n) => (1, n),
-            Part::Node(n) => (2, n),
-            Part::Pile(n) => (3, n),
+            Part::Entry(n) => (1, n),
+            Part::Leaf(n) => (2, n),
+            Part::Node(n) => (3, n),
+            Part::Pile(n) => (4, n),
         };
         debug_assert!(number < Child::NUMBER);
-        Child(kind << 30 | number)
+        Child(kind << 29 | number)
     }
 
     #[inline]
     pub(super) fn part(self) -> Part {
         let number = self.0 & Child::NUMBER;
-        match self.0 >> 30 {
+        match self.0 >> 29 {
             0 => Part::Rule(number),
-            1 => Part::Leaf(number),
-            2 => Part::Node(number),
+            1 => Part::Entry(number),
+            2 => Part::Leaf(number),
+            3 => Part::Node(number),
             _ => Part::Pile(number),
         }
     }
@@ -338,7 +342,8 @@ impl Tree {
     fn visit(&self, child: Child, search: &mut Search<'_>) {
         match child.part() {
             Part::Rule(slot) => search.offer(slot),
-            Part::Leaf(at) => self.leaf(at, search),
+            Part::Entry(at) => self.entries(self.leaves.alone(at), search),
+            Part::Leaf(at) => self.entries(self.leaves.get(at), search),
             Part::Node(number) => self.node(number, search),
             Part::Pile(number) => self.pile(number, search),
         }
@@ -398,8 +403,7 @@ impl Tree {
     }
 
     #[inline]
-    fn leaf(&self, at: u32, search: &mut Search<'_>) {
-        let mut entries = self.leaves.get(at);
+    fn entries(&self, mut entries: &[Entry], search: &mut Search<'_>) {
         let seen = search.seen.look(&self.views, search.key);
         while let Some(i) = seen.first(entries) {
             let slot = entries[i].slot();
@@ -435,7 +439,7 @@ impl Tree {
             if rules.key(pile.hulls()[at].slot()) >= search.best.key {
                 return;
             }
-            self.leaf(pile.leaves()[at], search);
+            self.entries(self.leaves.get(pile.leaves()[at]), search);
             at += 1;
         }
     }
