@@ -27,11 +27,13 @@ pub(super) const SAMPLE: usize = 256;
 const MASKS: usize = 8;
 /// Masks of wide fields that one tree can use.
 const MOST_MASKS: usize = 1024;
-/// Cells per bucket of three in a new node, and in one of many cells, where it is memory
-/// that counts.
+/// Cells per bucket of three in a new node, and in a large one with many entries that stand
+/// alone, which take memory elsewhere.
 const LOAD: (f64, f64) = (1.4, 1.8);
-/// So many cells are many.
+/// Cells of a large node.
 const LARGE: usize = 4096;
+/// The part of its cells for which entries that stand alone are many.
+const MANY: usize = 4;
 /// Places that rules may have on average beyond their first.
 const COPIES: usize = 3;
 /// Of these many rules, so many may have an entry that stands alone in a cell.
@@ -317,8 +319,8 @@ impl<'b> Builder<'b> {
             return None;
         }
         let only: Vec<Cut> = cuts.iter().map(|c| c.0).collect();
-        let mut node = Node::new(&only, buckets_for(count));
         self.depth += 1;
+        let (mut made, before) = (Vec::with_capacity(count), self.alone);
         // In the order of their first rules, as rules stand in memory.
         let mut cells: Vec<(u32, &[Member])> = Vec::with_capacity(count);
         let all = members.chunk_by(|a, b| a.0 == b.0);
@@ -327,12 +329,17 @@ impl<'b> Builder<'b> {
         for (_, cell) in cells {
             let (cut, mask) = cuts[usize::from(cell[0].1)];
             path.push((cut.dim, mask));
-            let (lenses, made) = match cell {
+            let (lenses, own) = match cell {
                 [(.., only)] => self.cell(&[rows[*only as usize]], path),
                 _ => self.cell(&members_of(cell, rows), path),
             };
-            node.place(cell[0].0, lenses, made);
+            made.push((cell[0].0, lenses, own));
             path.pop();
+        }
+        let buckets = buckets_for(count, before - self.alone);
+        let mut node = Node::new(&only, buckets);
+        for (hash, lenses, cell) in made {
+            node.place(hash, lenses, cell);
         }
         let rest: Vec<Row<'b>> = rest.iter().map(|&i| rows[i as usize]).collect();
         node.rest_first = rest.first().map_or(0, |row| row.slot);
@@ -415,9 +422,10 @@ impl<'b> Builder<'b> {
     }
 }
 
-/// How many buckets a new node of so many cells has.
-fn buckets_for(cells: usize) -> usize {
-    let load = if cells < LARGE { LOAD.0 } else { LOAD.1 };
+/// How many buckets a new node has, with so many cells and so many entries that stand alone.
+fn buckets_for(cells: usize, alone: usize) -> usize {
+    let full = cells >= LARGE && alone >= cells / MANY;
+    let load = if full { LOAD.1 } else { LOAD.0 };
     (cells as f64 / load).ceil() as usize
 }
 
