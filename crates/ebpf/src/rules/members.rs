@@ -60,6 +60,8 @@ pub(crate) struct Members<'a> {
     pub(crate) intervals: &'a RefCell<Intervals>,
     pub(crate) map: &'static Map,
     pub(crate) kept: (Reg, i16),
+    /// Where a packet goes of which nobody can say whether its value is among them.
+    pub(crate) open: Label,
 }
 
 /// What a search keeps: the value in two halves, and how many intervals begin no later.
@@ -69,16 +71,16 @@ pub(crate) const KEPT: i16 = 24;
 
 impl Members<'_> {
     /// Goes to `yes` if the value, of 64 bits unless it is `wide`, is in one of the intervals, else
-    /// to `no`. `false` where there is no room for them, and nothing has been done.
+    /// to `no`.
     pub(super) fn search(
         &self,
         a: &mut Asm,
         intervals: &[(u128, u128)],
         wide: bool,
         (yes, no): (Label, Label),
-    ) -> bool {
+    ) {
         let Some(first) = self.intervals.borrow_mut().place(intervals) else {
-            return false;
+            return a.jump(self.open);
         };
         let (base, kept) = self.kept;
         a.store(Size::D, base, kept, VALUE);
@@ -92,7 +94,7 @@ impl Members<'_> {
             let next = a.label();
             self.count(a, step);
             a.jump_if(Cond::Gt, Reg::R1, intervals.len() as i32, next);
-            self.entry(a, before, no);
+            self.entry(a, before);
             self.beyond(a, FIRST, wide, (Cond::Lt, next));
             self.count(a, step);
             a.store(Size::W, base, kept + COUNT, Reg::R1);
@@ -101,10 +103,9 @@ impl Members<'_> {
         }
         self.count(a, 0);
         a.jump_if(Cond::Eq, Reg::R1, 0, no);
-        self.entry(a, before, no);
+        self.entry(a, before);
         self.beyond(a, LAST, wide, (Cond::Gt, no));
         a.jump(yes);
-        true
     }
 
     /// R1: the count and `more`.
@@ -115,13 +116,12 @@ impl Members<'_> {
         }
     }
 
-    /// R0: the interval of the number in R1, counted from the one after `before`. All that are
-    /// asked for are there.
-    fn entry(&self, a: &mut Asm, before: i32, none: Label) {
+    /// R0: the interval of the number in R1, counted from the one after `before`.
+    fn entry(&self, a: &mut Asm, before: i32) {
         a.alu(Op::Add, Reg::R1, before);
         a.store(Size::W, Reg::R10, INDEX, Reg::R1);
         look_up(a, self.map, INDEX);
-        a.jump_if(Cond::Eq, Reg::R0, 0, none);
+        a.jump_if(Cond::Eq, Reg::R0, 0, self.open);
     }
 
     /// Goes to `there` if the value is beyond (less or greater than) the end of an interval at `at`.
@@ -140,5 +140,41 @@ impl Members<'_> {
         halves(a, 0);
         a.jump_if(beyond, Reg::R1, Reg::R2, there);
         a.bind(done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stop::MEMBERS;
+
+    /// Sets that fill the map, one after the other: what one has no room for is left open, and
+    /// what is there already takes none.
+    #[test]
+    fn what_has_no_room_is_left_open() {
+        const EACH: usize = 1 << 16;
+        let set = |n: usize| -> Vec<(u128, u128)> {
+            let addresses = (0..EACH as u128).map(|i| 2 * i + ((n as u128) << 40));
+            addresses.map(|lo| (lo, lo + 1)).collect()
+        };
+        let intervals = RefCell::default();
+        let search = |n: usize| {
+            let mut a = Asm::new();
+            let (yes, no, open) = (a.label(), a.label(), a.label());
+            let members = Members {
+                intervals: &intervals,
+                map: &MEMBERS,
+                kept: (Reg::R9, 0),
+                open,
+            };
+            members.search(&mut a, &set(n), false, (yes, no));
+            (a.jumps_to(yes), a.jumps_to(open))
+        };
+        for n in 0..MOST / EACH {
+            assert_eq!(search(n), (true, true));
+        }
+        assert_eq!(search(MOST / EACH), (false, true));
+        assert_eq!(search(0), (true, true));
+        assert_eq!(intervals.into_inner().into_all().len(), MOST);
     }
 }

@@ -285,8 +285,8 @@ enum Around {
     In((u128, u128), Label, Label),
 }
 
-/// Goes to `yes` with values of the test's intervals, none of which is above `most`, else to `no`.
-/// Returns how many instructions are not on the longest way.
+/// Goes to `yes` with values of the test's intervals, none of which is above `most`, else to `no`;
+/// of very many, if there is a map for them, by a search there. Returns how many instructions are not on the longest way.
 fn intervals(
     a: &mut Asm,
     facts: &Facts<'_>,
@@ -301,10 +301,8 @@ fn intervals(
     let reached = all.filter(|(lo, _)| *lo <= most);
     let all: Vec<(u128, u128)> = reached.map(|(lo, hi)| (lo, hi.min(most))).collect();
     let wide = most > u64::MAX.into();
-    if all.len() > MANY
-        && let Some(members) = &facts.members
-        && members.search(a, &all, wide, (yes, no))
-    {
+    if let Some(members) = facts.members.filter(|_| all.len() > MANY) {
+        members.search(a, &all, wide, (yes, no));
         return 0;
     }
     let begun = a.len();

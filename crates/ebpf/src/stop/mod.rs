@@ -473,6 +473,7 @@ fn decide(
         intervals: members,
         map: &MEMBERS,
         kept: (TRAIL_AT, trail::SEARCH),
+        open: ends.open,
     });
     let mut hook = |a: &mut Asm, hook, tables: &[TableKind]| {
         facts.hook = hook;
