@@ -140,10 +140,10 @@ const TOO_MUCH: &str = "too many combinations";
 
 /// Rules and others are checked, compared and asked about; `says` is in the answer.
 fn ends(name: &str, [text, other]: [String; 2], asked: &[&str], says: &str) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a directory of our own");
     let a = file(dir.path(), name, &text);
     let b = file(dir.path(), &format!("{name}.other"), &other);
-    let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+    let [a, b] = [&a, &b].map(|path| path.to_str().expect("a plain name"));
     let checked = bounded(&["check", a]);
     assert!(name != "reversed" || checked.contains("TG000"), "{checked}");
     let compared = bounded(&["diff", a, b]);
