@@ -71,12 +71,12 @@ fn wants_no_later_fragment(test: &Test) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_ir::{Cond, RuleId, Rules, Truth, Verdict};
+    use tidegate_ir::{Cond, Rules, Truth};
     use tidegate_wire::Family;
 
     use super::*;
     use crate::classifier::Classifier;
-    use crate::classifier::tests::{Packet, Random, cases, check, transport, value};
+    use crate::classifier::tests::{Packet, Random, accepting, cases, check, transport, value};
 
     /// A prefix or some values next to each other, now and then as bits.
     fn part(random: &mut Random, field: Field) -> Cond {
@@ -116,13 +116,7 @@ mod tests {
             2 => parts.push(Cond::Call(tidegate_ir::StepId(0))),
             _ => {}
         }
-        Rule {
-            id: RuleId(id),
-            cond: parts.into_iter().collect(),
-            effects: Box::default(),
-            verdict: Verdict::Accept,
-            bare: false,
-        }
+        accepting(id, parts)
     }
 
     /// How many of the rules that apply to packets the trees have found to apply.

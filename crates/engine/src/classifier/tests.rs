@@ -176,6 +176,10 @@ fn rule(random: &mut Random, family: Family, id: u32) -> Rule {
     for _ in 0..random.below(4) {
         parts.push(part(random, family));
     }
+    accepting(id, parts)
+}
+
+pub(super) fn accepting(id: u32, parts: Vec<Cond>) -> Rule {
     Rule {
         id: RuleId(id),
         cond: parts.into_iter().collect(),
