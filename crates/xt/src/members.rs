@@ -37,18 +37,18 @@ struct Count {
     others: usize,
 }
 
+/// Whether a set's members are one address or network each and no more.
+fn has_addresses(set: &Set) -> bool {
+    matches!(set.kind.parts, [Part::Ip | Part::Net])
+}
+
 impl Count {
     fn of(set: &Set) -> Self {
-        match set.kind.parts {
-            [Part::Ip | Part::Net] => Count {
-                addresses: set.len(),
-                others: 0,
-            },
-            _ => Count {
-                addresses: 0,
-                others: set.len(),
-            },
-        }
+        let (addresses, others) = match has_addresses(set) {
+            true => (set.len(), 0),
+            false => (0, set.len()),
+        };
+        Count { addresses, others }
     }
 
     fn and(self, other: Count) -> Self {
@@ -121,12 +121,12 @@ impl<'a> Look<'a> {
                     return None;
                 }
                 let net = |key: &Key, entry: &Entry| (key.addrs[0], key.lengths[0], !entry.nomatch);
+                if has_addresses(set) {
+                    let nets: Vec<Net> = table.iter().map(|(key, entry)| net(key, entry)).collect();
+                    return self.group(set, &Key::default(), &nets);
+                }
                 // Members that differ in the first address alone are one condition.
                 let mut groups: BTreeMap<Key, Vec<Net>> = BTreeMap::new();
-                if let [Part::Ip | Part::Net] = set.kind.parts {
-                    let nets = table.iter().map(|(key, entry)| net(key, entry));
-                    return self.group(set, &Key::default(), &nets.collect::<Vec<_>>());
-                }
                 for (key, entry) in table {
                     let mut rest = *key;
                     (rest.addrs[0], rest.lengths[0]) = (0, 0);

@@ -3,9 +3,9 @@
 //! kernel alone, measured in turn. Flows go to as many addresses as they have ports, so that the kernel
 //! looks a route up for each packet; the case `4096-one` has one address, of which the kernel looks
 //! one up for a batch of packets. The cases `flood` are packets each from a source of its own,
-//! which the firewall drops and the kernel alone forwards; of the cases `fresh` every packet opens
-//! a connection. Needs root, `ip`, `ethtool`, and Debian's
-//! `iptables-legacy` and `iptables-nft` for the lines about them.
+//! which the firewall drops and the kernel alone forwards, in `flood-set` half of them because their
+//! sources are in a set; of the cases `fresh` every packet opens a connection. Needs root, `ip`,
+//! `ethtool`, and Debian's `iptables-legacy`, `iptables-nft` and `ipset` for the lines about them.
 //!
 //! `cargo bench -p tidegate-datapath --bench forward [-- WHAT]...` with WHAT of the names in
 //! [`CASES`]; all without any. `ROUNDS` says how often each is measured (7), `ONLY` names one

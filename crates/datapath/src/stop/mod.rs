@@ -42,7 +42,7 @@ const TOLD_FOR: Time = SECOND;
 /// Programs are asked for no more often: what changes all the time, such as a set that somebody
 /// fills, is not read anew each time.
 const BETWEEN: Time = SECOND / 10;
-/// Nor does reading large sets take more than this part of the loop's time.
+/// Nor does reading large sets take more than one in so many parts of the loop's time.
 const PART: u32 = 10;
 /// Words of [`TRAIL`].
 const TRAIL_WORDS: usize = stop::trail::LEN as usize / 8;
@@ -193,8 +193,9 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 
 /// Time that this thread has had on a processor.
 fn own_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    clock_gettime(ClockId::ThreadCPUTime)
+        .try_into()
+        .unwrap_or_default()
 }
 
 /// How long programs are not asked for after reading what they are made from took so long.

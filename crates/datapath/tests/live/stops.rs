@@ -315,7 +315,7 @@ fn changed_sets_hold_from_their_acknowledgement_on() {
         let set = Set::new(kind, Some(Family::V4), SetOptions::default());
         sets.create("bad", set).unwrap();
         let set = sets.get_mut("bad").unwrap();
-        // As many as a list of the addresses of known attackers has.
+        // A long list of others, as people have it of known attackers.
         let others = (0..50_000).map(|n| net_key(0xc600_0000 + 256 * n, 25));
         for member in [net_key(FLOOD_NET, 10), net_key(OUTSIDE, 32)]
             .into_iter()

@@ -60,6 +60,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) interfaces: &'a [(u32, u128)],
     pub(crate) headers: Headers,
     pub(crate) quiet: Option<Quiet<'a>>,
+    /// Where long lists of values are searched, if not in the program.
     pub(crate) members: Option<Members<'a>>,
     given: Given,
     /// The packet may be of a known connection.
