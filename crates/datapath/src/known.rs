@@ -1,11 +1,10 @@
 //! The tuples of all connections, where programs see them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData};
-use std::os::fd::AsFd;
 use tidegate_ebpf::sender::{Census, Change, KNOWN, WORDS};
 use tidegate_engine::Engine;
 use tidegate_engine::conntrack::Tuple;
@@ -72,8 +71,13 @@ impl Known {
     }
 }
 
-/// A table's file descriptor.
+/// A table's file descriptor, of its own.
 pub(crate) fn descriptor(map: &Map) -> Result<OwnedFd> {
+    Ok(borrowed(map)?.try_clone_to_owned()?)
+}
+
+/// A table's file descriptor.
+pub(crate) fn borrowed(map: &Map) -> Result<BorrowedFd<'_>> {
     let data: &MapData = match map {
         Map::Array(data)
         | Map::HashMap(data)
@@ -83,5 +87,5 @@ pub(crate) fn descriptor(map: &Map) -> Result<OwnedFd> {
         | Map::RingBuf(data) => data,
         _ => bail!("a table of another kind"),
     };
-    Ok(data.fd().as_fd().try_clone_to_owned()?)
+    Ok(data.fd().as_fd())
 }

@@ -1,8 +1,10 @@
 //! An assembler with labels for BPF instructions (Linux `instruction-set.rst`, RFC 9669).
 
-use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::maps::Map;
+
+mod order;
 
 /// A register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +146,8 @@ pub struct Asm {
     jumps: Vec<(usize, Label)>,
     /// Loads of a map and which one.
     maps: Vec<(usize, &'static Map)>,
+    /// What is yet to be put behind everything else.
+    aside: Vec<Range<usize>>,
 }
 
 impl Asm {
@@ -274,9 +278,22 @@ impl Asm {
 
     /// The address of a map.
     pub fn load_map(&mut self, dst: Reg, map: &'static Map) {
+        /// `BPF_PSEUDO_MAP_FD`
+        const MAP: Reg = Reg(1);
         self.maps.push((self.code.len(), map));
         self.push(LOAD_IMM64, dst, Src::Imm(0), 0);
         self.push(0, Reg::R0, Src::Imm(0), 0);
+        let at = self.code.len() - 2;
+        self.code[at].src = MAP;
+    }
+
+    /// The address of a map's only value.
+    pub fn load_values(&mut self, dst: Reg, map: &'static Map) {
+        /// `BPF_PSEUDO_MAP_VALUE`
+        const VALUE: Reg = Reg(2);
+        self.load_map(dst, map);
+        let at = self.code.len() - 2;
+        self.code[at].src = VALUE;
     }
 
     /// `dst` becomes a constant of 64 bits.
@@ -312,147 +329,6 @@ impl Asm {
     pub fn exit(&mut self) {
         self.push(EXIT, Reg::R0, Src::Imm(0), 0);
     }
-
-    /// Whether something jumps to `label`.
-    #[must_use]
-    pub fn jumps_to(&self, label: Label) -> bool {
-        self.jumps.iter().any(|(_, to)| *to == label)
-    }
-
-    /// Takes out what no way leads to, as the kernel refuses programs with such instructions,
-    /// and jumps to the next one.
-    pub fn prune(&mut self) {
-        let goes: HashMap<usize, usize> = self
-            .jumps
-            .iter()
-            .filter_map(|(at, label)| Some((*at, self.labels[label.0]?)))
-            .collect();
-        let mut reached = vec![false; self.code.len()];
-        let (mut ways, mut idle) = (vec![0], Vec::new());
-        while let Some(at) = ways.pop() {
-            if reached.get(at) != Some(&false) {
-                continue;
-            }
-            let code = self.code[at].code;
-            let goes = goes.get(&at);
-            if code == JMP && goes == Some(&(at + 1)) {
-                idle.push(at);
-            }
-            reached[at] = true;
-            ways.extend(goes);
-            if code != EXIT && code != JMP {
-                ways.push(at + 1);
-            }
-        }
-        for at in idle {
-            reached[at] = false;
-        }
-        // Where everything is afterwards; labels may stand at the end.
-        let mut moved = Vec::with_capacity(reached.len() + 1);
-        let mut count = 0;
-        for there in &reached {
-            moved.push(count);
-            count += usize::from(*there);
-        }
-        moved.push(count);
-        let mut kept = reached.iter();
-        self.code.retain(|_| kept.next() == Some(&true));
-        self.jumps.retain(|(at, _)| reached[*at]);
-        self.maps.retain(|(at, _)| reached[*at]);
-        let places = self.jumps.iter_mut().map(|(at, _)| at);
-        let loads = self.maps.iter_mut().map(|(at, _)| at);
-        for at in places.chain(loads).chain(self.labels.iter_mut().flatten()) {
-            *at = moved[*at];
-        }
-    }
-
-    /// How far the jump `at` goes.
-    fn distance(&self, at: usize, label: Label) -> i32 {
-        let to = self.labels[label.0].expect("every label has a place");
-        i32::try_from(to as i64 - at as i64 - 1).expect("a program of less than 2^31")
-    }
-
-    /// Conditional jumps that lead further than such can go.
-    fn too_far(&self) -> Vec<usize> {
-        let far = |&&(at, label): &&(usize, Label)| {
-            self.code[at].code != JMP && i16::try_from(self.distance(at, label)).is_err()
-        };
-        self.jumps.iter().filter(far).map(|(at, _)| *at).collect()
-    }
-
-    /// Puts two jumps behind each instruction of `at`, a jump in order: over the second one,
-    /// and that one, to where the first went.
-    fn widen(&mut self, at: &[usize]) {
-        let behind = |place: usize| 2 * at.partition_point(|far| *far < place);
-        let mut code = Vec::with_capacity(self.code.len() + 2 * at.len());
-        let mut far = at.iter().peekable();
-        let jump = |off| Insn {
-            code: JMP,
-            dst: Reg::R0,
-            src: Reg::R0,
-            off,
-            imm: 0,
-        };
-        for (place, insn) in self.code.iter().enumerate() {
-            if far.next_if_eq(&&place).is_none() {
-                code.push(*insn);
-                continue;
-            }
-            code.extend([Insn { off: 1, ..*insn }, jump(1), jump(0)]);
-        }
-        for (place, _) in &mut self.jumps {
-            let is_far = at.binary_search(place).is_ok();
-            *place += behind(*place) + if is_far { 2 } else { 0 };
-        }
-        let loads = self.maps.iter_mut().map(|(place, _)| place);
-        for place in loads.chain(self.labels.iter_mut().flatten()) {
-            *place += behind(*place);
-        }
-        self.code = code;
-    }
-
-    /// The finished instructions, and which of them load which map. Jumps of more than
-    /// 32,767 instructions want Linux 6.6.
-    ///
-    /// # Panics
-    /// A label was never bound: a mistake in the program's generator.
-    #[must_use]
-    pub fn finish(mut self) -> (Vec<Insn>, Vec<(usize, &'static Map)>) {
-        loop {
-            let mut far = self.too_far();
-            if far.is_empty() {
-                break;
-            }
-            far.sort_unstable();
-            self.widen(&far);
-        }
-        for (at, label) in &self.jumps {
-            let distance = self.distance(*at, *label);
-            let insn = &mut self.code[*at];
-            match i16::try_from(distance) {
-                Ok(off) => insn.off = off,
-                Err(_) => (insn.code, insn.imm) = (JMP32, distance),
-            }
-        }
-        (self.code, self.maps)
-    }
-
-    /// The finished instructions as the kernel takes them, for maps that exist already:
-    /// `map` knows their file descriptors. `None` when it does not know one.
-    ///
-    /// # Panics
-    /// As [`Asm::finish`].
-    #[must_use]
-    pub fn link(self, map: impl Fn(&Map) -> Option<i32>) -> Option<Vec<u8>> {
-        /// `BPF_PSEUDO_MAP_FD`
-        const MAP_FD: Reg = Reg(1);
-        let (mut code, loads) = self.finish();
-        for (at, wanted) in loads {
-            code[at].src = MAP_FD;
-            code[at].imm = map(wanted)?;
-        }
-        Some(code.iter().flat_map(|i| i.to_bytes()).collect())
-    }
 }
 
 #[cfg(test)]
@@ -477,6 +353,41 @@ mod tests {
         assert_eq!(code[0].to_bytes(), [0xb7, 1, 0, 0, 7, 0, 0, 0]);
         assert_eq!(code[1].to_bytes(), [0x0f, 0x12, 0, 0, 0, 0, 0, 0]);
         assert_eq!(code[2].to_bytes(), [0x61, 0x23, 16, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_put_aside_comes_last_and_back() {
+        let mut asm = Asm::new();
+        let (odd, odder, back) = (asm.label(), asm.label(), asm.label());
+        let (here, done) = (asm.label(), asm.label());
+        asm.load(Size::B, Reg::R0, Reg::R1, 0);
+        asm.jump_if(Cond::Ge, Reg::R0, 7, odd);
+        asm.jump(here);
+        asm.bind(here);
+        asm.aside(|a| {
+            a.bind(odd);
+            a.jump_if(Cond::Ge, Reg::R0, 8, odder);
+            a.aside(|a| {
+                a.bind(odder);
+                a.constant(Reg::R2, 1 << 40);
+                a.alu(Op::Add, Reg::R0, Reg::R2);
+                a.jump(back);
+            });
+            a.bind(back);
+            a.alu(Op::Add, Reg::R0, 100);
+            a.jump(done);
+        });
+        asm.bind(done);
+        asm.alu(Op::Add, Reg::R0, 1);
+        asm.exit();
+        let end = asm.clone().finish().0.iter().position(|i| i.code == EXIT);
+        assert_eq!(end, Some(4));
+        let mut pruned = asm.clone();
+        pruned.prune();
+        for asm in [asm, pruned] {
+            let said = [6, 7, 8].map(|n| run(asm.clone(), &mut [n]));
+            assert_eq!(said, [7, 108, 109 + (1 << 40)]);
+        }
     }
 
     #[test]

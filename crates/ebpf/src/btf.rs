@@ -56,7 +56,7 @@ impl Types {
 
 /// The section `.BTF` for `maps`, which lie one after the other in `.maps`,
 /// [`DEFINITION`] bytes each.
-pub(crate) fn btf(maps: &[&'static Map]) -> Vec<u8> {
+pub(crate) fn btf(maps: &[&Map]) -> Vec<u8> {
     let mut t = Types {
         strings: vec![0],
         ..Types::default()
@@ -64,7 +64,7 @@ pub(crate) fn btf(maps: &[&'static Map]) -> Vec<u8> {
     let word = t.add("u32", INT, 0, 4, &[32]);
     let byte = t.add("u8", INT, 0, 1, &[8]);
     let lock = t.structure("bpf_spin_lock", 4, &[("val", word, 0)]);
-    let mut entries = Vec::new();
+    let mut variables = Vec::new();
     for (i, map) in maps.iter().enumerate() {
         // Arrays want an integer as key; others take any type.
         let key = if map.key == 4 {
@@ -72,19 +72,20 @@ pub(crate) fn btf(maps: &[&'static Map]) -> Vec<u8> {
         } else {
             t.array(byte, word, map.key)
         };
+        let (size, entries) = map.extent();
         let value = if map.locked {
-            let rest = t.array(byte, word, map.value - 4);
-            t.structure("value", map.value, &[("lock", lock, 0), ("rest", rest, 4)])
+            let rest = t.array(byte, word, size - 4);
+            t.structure("value", size, &[("lock", lock, 0), ("rest", rest, 4)])
         } else {
-            t.array(byte, word, map.value)
+            t.array(byte, word, size)
         };
         // Numbers are lengths of arrays that pointers point to.
         let mut number = |n: u32| {
             let array = t.array(word, word, n);
             t.add("", PTR, 0, array, &[])
         };
-        let kind = number(map.kind as u32);
-        let most = number(map.entries);
+        let kind = number(map.number());
+        let most = number(entries);
         let flags = number(map.flags());
         let key = t.add("", PTR, 0, key, &[]);
         let value = t.add("", PTR, 0, value, &[]);
@@ -97,10 +98,10 @@ pub(crate) fn btf(maps: &[&'static Map]) -> Vec<u8> {
         ];
         let definition = t.structure("", DEFINITION, &members);
         let var = t.add(map.name, VAR, 0, definition, &[GLOBAL]);
-        entries.extend([var, i as u32 * DEFINITION, DEFINITION]);
+        variables.extend([var, i as u32 * DEFINITION, DEFINITION]);
     }
     let size = maps.len() as u32 * DEFINITION;
-    t.add(".maps", DATASEC, maps.len() as u32, size, &entries);
+    t.add(".maps", DATASEC, maps.len() as u32, size, &variables);
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&MAGIC.to_ne_bytes());
     // Version 1, no flags.

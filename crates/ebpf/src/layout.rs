@@ -42,7 +42,7 @@ pub const PLACES: u32 = 1 << 16;
 /// those that are while there are 32 in use, then as many again, for when there are 64, and so on.
 pub static FLOWS: Map = Map {
     name: "flows",
-    kind: Kind::Array,
+    kind: Kind::Whole,
     key: 4,
     value: BUCKET as u32 * 4,
     entries: entries(PLACES),
@@ -53,7 +53,7 @@ pub static FLOWS: Map = Map {
 /// Who handles a connection's packets, what has passed, and where they go.
 pub static GATES: Map = Map {
     name: "gates",
-    kind: Kind::Array,
+    kind: Kind::Whole,
     key: 4,
     value: GATE as u32 * 8,
     entries: PLACES,
@@ -75,7 +75,7 @@ pub static CONNECTIONS: Map = Map {
 /// By processor, whether a program is at work there, the time, and how many packets have gone on.
 pub static TURNS: Map = Map {
     name: "turns",
-    kind: Kind::Array,
+    kind: Kind::Whole,
     key: 4,
     value: TURN as u32 * 8,
     entries: 1024,
@@ -86,7 +86,7 @@ pub static TURNS: Map = Map {
 /// One value for everything.
 pub static GLOBALS: Map = Map {
     name: "globals",
-    kind: Kind::Array,
+    kind: Kind::Whole,
     key: 4,
     value: GLOBAL as u32 * 8,
     entries: 1,
@@ -109,7 +109,7 @@ pub static DOORS: Map = Map {
 /// Next hops whose Ethernet addresses programs write themselves.
 pub static HOPS: Map = Map {
     name: "hops",
-    kind: Kind::Array,
+    kind: Kind::Whole,
     key: 4,
     value: HOP as u32 * 8,
     entries: 4096,
@@ -154,6 +154,20 @@ pub static MAPS: [&Map; 12] = [
     &crate::stop::STOPS,
     &crate::stop::EARLY_STOPS,
 ];
+
+/// All tables, with room for so many connections.
+#[must_use]
+pub fn tables(places: u32) -> Vec<Map> {
+    let sized = |map: &&Map| {
+        let entries = match map.name {
+            name if name == FLOWS.name => entries(places),
+            name if name == GATES.name || name == CONNECTIONS.name => places,
+            _ => map.entries,
+        };
+        Map { entries, ..**map }
+    };
+    MAPS.iter().map(sized).collect()
+}
 
 /// Words of a gate. The first eight, a line of the cache, are written as packets pass; then
 /// come the directions' [`Path`]s, first halves first: most packets need no second one.

@@ -7,6 +7,10 @@ pub enum Kind {
     Hash = 1,
     /// `BPF_MAP_TYPE_ARRAY`
     Array = 2,
+    /// `BPF_MAP_TYPE_ARRAY` with but one value in the kernel's eyes, which all entries are parts
+    /// of: programs have its address at hand and look nothing up. With too many entries for that it
+    /// is an [`Kind::Array`] ([`Map::is_whole`]).
+    Whole = 0x102,
     /// `BPF_MAP_TYPE_PROG_ARRAY`
     Programs = 3,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`
@@ -23,7 +27,7 @@ pub enum Kind {
 }
 
 /// A map.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map {
     /// Name, unique in a program.
     pub name: &'static str,
@@ -46,7 +50,34 @@ const MMAPABLE: u32 = 1 << 10;
 /// `BPF_F_NO_PREALLOC` and `BPF_F_CLONE`
 const OF_SOCKET: u32 = 1 | 1 << 9;
 
+/// The verifier takes what is below this for an offset (`BPF_MAX_VAR_OFF`).
+const MOST_WHOLE: u64 = 1 << 29;
+
 impl Map {
+    /// Whether the kernel takes so many `entries` for one value.
+    #[must_use]
+    pub fn is_whole(&self, entries: u32) -> bool {
+        self.kind == Kind::Whole && u64::from(self.value) * u64::from(entries) < MOST_WHOLE
+    }
+
+    /// Bytes of a value, and how many there are, in the kernel's eyes.
+    #[must_use]
+    pub fn extent(&self) -> (u32, u32) {
+        match self.is_whole(self.entries) {
+            true => (self.value * self.entries, 1),
+            false => (self.value, self.entries),
+        }
+    }
+
+    /// Number of its kind.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        match self.kind {
+            Kind::Whole => Kind::Array as u32,
+            kind => kind as u32,
+        }
+    }
+
     /// Flags that it is created with.
     #[must_use]
     pub fn flags(&self) -> u32 {

@@ -32,10 +32,7 @@ const MAP_ADDRESS: u32 = 1;
 ///
 /// # Errors
 /// Names that no object file can have.
-pub fn object(
-    programs: Vec<Program>,
-    maps: &[&'static Map],
-) -> Result<Vec<u8>, object::write::Error> {
+pub fn object(programs: Vec<Program>, maps: &[&Map]) -> Result<Vec<u8>, object::write::Error> {
     let endian = if cfg!(target_endian = "little") {
         Endianness::Little
     } else {
@@ -44,19 +41,23 @@ pub fn object(
     let mut file = Object::new(BinaryFormat::Elf, Architecture::Bpf, endian);
     let license = file.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);
     file.append_section_data(license, LICENSE, 1);
-    let types = file.add_section(Vec::new(), b".BTF".to_vec(), SectionKind::Other);
-    file.append_section_data(types, &btf::btf(maps), 4);
-    let symbols = define(&mut file, maps);
+    let mut symbols = Vec::new();
+    // Loaders take no empty section.
+    if !maps.is_empty() {
+        let types = file.add_section(Vec::new(), b".BTF".to_vec(), SectionKind::Other);
+        file.append_section_data(types, &btf::btf(maps), 4);
+        symbols = define(&mut file, maps);
+    }
     for program in programs {
         add_program(&mut file, program, maps, &symbols)?;
     }
     file.write()
 }
 
-fn define(file: &mut Object<'_>, maps: &[&'static Map]) -> Vec<SymbolId> {
+fn define(file: &mut Object<'_>, maps: &[&Map]) -> Vec<SymbolId> {
     let size = u64::from(btf::DEFINITION);
     let section = file.add_section(Vec::new(), b".maps".to_vec(), SectionKind::Data);
-    let define = |map: &&'static Map| {
+    let define = |map: &&Map| {
         let value = file.append_section_data(section, &[0; btf::DEFINITION as usize], 8);
         file.add_symbol(Symbol {
             name: map.name.as_bytes().to_vec(),
@@ -75,7 +76,7 @@ fn define(file: &mut Object<'_>, maps: &[&'static Map]) -> Vec<SymbolId> {
 fn add_program(
     file: &mut Object<'_>,
     program: Program,
-    maps: &[&'static Map],
+    maps: &[&Map],
     symbols: &[SymbolId],
 ) -> Result<(), object::write::Error> {
     let name = program.section.as_bytes().to_vec();

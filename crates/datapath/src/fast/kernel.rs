@@ -2,29 +2,30 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
+use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::util::nr_cpus;
-use aya::{Ebpf, EbpfLoader};
 use rustix::fs::statfs;
 use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, INSIDE, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{
     CONNECTIONS, DOOR, DOORS, FATES, GATE, GATES, GLOBAL, GLOBALS, HOP, HOPS, MOST_PLACES, TURN,
-    TURNS, entries, global,
+    TURNS, global, tables,
 };
+use tidegate_ebpf::object;
 use tidegate_ebpf::stop::{EARLY_STOPS, STOPS, TRAIL};
 use tidegate_sys::{Namespace, SharedWords, random};
 
 use super::index::{self, Index};
-use crate::known::descriptor;
+use crate::known::{borrowed, descriptor};
 use crate::{Options, Ring};
 
 /// Where links are kept alive for the time after a crash.
@@ -39,6 +40,8 @@ const BPF_FS: i64 = 0xcafe_4a11;
 /// The loaded programs.
 pub(crate) struct Kernel {
     programs: Ebpf,
+    /// Those that nobody here reads. Tables of programs lose these with their last holder.
+    _tables: Ebpf,
     doors: HashMap<MapData, u32, [u32; DOOR]>,
     secrets: Secrets,
     globals: Arc<SharedWords>,
@@ -58,7 +61,7 @@ impl Pins {
     }
 
     /// Pins the tables.
-    fn keep(loaded: &Ebpf) -> Result<Option<Self>> {
+    fn keep(tables: &Ebpf) -> Result<Option<Self>> {
         if !statfs(PINS).is_ok_and(|s| s.f_type == BPF_FS) {
             return Ok(None);
         }
@@ -70,7 +73,7 @@ impl Pins {
         let there = fs::create_dir_all(&pins.place);
         there.with_context(|| pins.place.display().to_string())?;
         for name in PINNED {
-            let map = loaded.map(name).with_context(|| name.to_owned())?;
+            let map = tables.map(name).with_context(|| name.to_owned())?;
             map.pin(pins.path(name))?;
         }
         Ok(Some(pins))
@@ -166,13 +169,12 @@ impl Kernel {
             places,
             early: options.ring == Ring::Xdp,
         };
-        let object = programs(&secrets).context("the fast path's object file")?;
-        let mut loaded = EbpfLoader::new()
-            .map_max_entries("flows", entries(places))
-            .map_max_entries("gates", places)
-            .map_max_entries("connections", places)
-            .load(&object)
-            .context("the kernel does not take the fast path's tables")?;
+        let definitions = tables(places);
+        let definitions: Vec<_> = definitions.iter().collect();
+        let object = object(Vec::new(), &definitions).context("the fast path's tables")?;
+        let mut made =
+            Ebpf::load(&object).context("the kernel does not take the fast path's tables")?;
+        let mut loaded = load(&secrets, &made)?;
         for name in [INGRESS, EGRESS, INSIDE, TAIL] {
             let program = program(&mut loaded, name)?;
             program
@@ -186,21 +188,23 @@ impl Kernel {
                 .context("the kernel does not take the program for XDP")?;
         }
         let known = SHARED.into_iter().map(|map| {
-            let found = loaded.map(map.name).context(map.name)?;
+            let found = made.map(map.name).context(map.name)?;
             Ok((map.name, descriptor(found)?))
         });
         let known: Result<Vec<_>> = known.collect();
         let known = known?;
-        let pins = Pins::keep(&loaded)?;
-        let tables = Tables::take(&mut loaded, secrets)?;
+        let pins = Pins::keep(&made)?;
+        let doors = HashMap::try_from(map(&mut made, "doors")?)?;
+        let tables = Tables::take(&mut made, secrets)?;
         let shared = Shared {
             tables: known,
             globals: Arc::clone(&tables.globals),
             early: options.ring == Ring::Xdp,
         };
         let kernel = Kernel {
-            doors: HashMap::try_from(map(&mut loaded, "doors")?)?,
+            doors,
             programs: loaded,
+            _tables: made,
             secrets,
             globals: Arc::clone(&tables.globals),
             pins,
@@ -326,23 +330,34 @@ impl Kernel {
     }
 }
 
+/// Programs for tables that have been made; they are yet to be given to the kernel.
+fn load(secrets: &Secrets, made: &Ebpf) -> Result<Ebpf> {
+    let find = |wanted: &tidegate_ebpf::Map| {
+        let table = borrowed(made.map(wanted.name)?).ok()?;
+        Some(table.as_raw_fd())
+    };
+    let programs = programs(secrets, find).context("a table is missing")?;
+    let object = object(programs, &[]).context("the fast path's programs")?;
+    Ebpf::load(&object).context("the kernel does not take the fast path's programs")
+}
+
 impl Tables {
-    fn take(loaded: &mut Ebpf, secrets: Secrets) -> Result<Self> {
+    fn take(made: &mut Ebpf, secrets: Secrets) -> Result<Self> {
         let places = secrets.places;
-        let globals = Arc::new(shared(map(loaded, "globals")?, GLOBAL)?);
-        let slots = shared(map(loaded, "flows")?, index::words(places))?;
+        let globals = Arc::new(shared(map(made, "globals")?, GLOBAL)?);
+        let slots = shared(map(made, "flows")?, index::words(places))?;
         let all = TURNS.entries as usize;
         let processors = nr_cpus().map_err(|(what, e)| anyhow!("{what}: {e}"))?;
         Ok(Tables {
             index: Index::new(slots, Arc::clone(&globals), (secrets.hash, places)),
-            connections: Array::try_from(map(loaded, "connections")?)?,
-            gates: shared(map(loaded, "gates")?, places as usize * GATE)?,
-            turns: shared(map(loaded, "turns")?, all * TURN)?,
+            connections: Array::try_from(map(made, "connections")?)?,
+            gates: shared(map(made, "gates")?, places as usize * GATE)?,
+            turns: shared(map(made, "turns")?, all * TURN)?,
             // On others programs do nothing.
             processors: processors.min(all),
             globals,
-            hops: shared(map(loaded, "hops")?, HOPS.entries as usize * HOP)?,
-            fates: PerCpuArray::try_from(map(loaded, "fates")?)?,
+            hops: shared(map(made, "hops")?, HOPS.entries as usize * HOP)?,
+            fates: PerCpuArray::try_from(map(made, "fates")?)?,
             secrets,
         })
     }

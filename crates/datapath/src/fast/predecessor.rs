@@ -132,10 +132,11 @@ fn connections(group: &Group<'_>) -> Result<Vec<Left>> {
     let [gates, windows, globals] = PINNED;
     let gates = open(group, gates)?;
     let info = gates.info()?;
-    ensure!(info.value_size() as usize == GATE * 8, "another version's");
-    let places = info.max_entries() as usize;
-    let gates = shared(aya::maps::Map::Array(gates), places * GATE)?;
+    let bytes = info.value_size() as usize * info.max_entries() as usize;
     let windows: Array<_, [u8; CONNECTION]> = array(open(group, windows)?)?;
+    let places = windows.len() as usize;
+    ensure!(bytes == places * GATE * 8, "another version's");
+    let gates = shared(aya::maps::Map::Array(gates), places * GATE)?;
     let globals: Array<_, [u64; GLOBAL]> = array(open(group, globals)?)?;
     let epoch = globals.get(&0, 0)?[global::EPOCH];
     let mut left = Vec::new();

@@ -17,7 +17,7 @@ use super::send::{
 };
 use super::sum::{put, store};
 use super::take::take;
-use super::{CONTEXT, PATH, Secrets, fine, note_globals, send, sum, turn};
+use super::{CONTEXT, PATH, Secrets, fine, send, sum, turn};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{EARLY, Fate, Hook, TRANSLATE, at};
 
@@ -26,7 +26,6 @@ pub(super) fn early(secrets: &Secrets) -> Asm {
     let (hold, other, pass) = (a.label(), a.label(), a.label());
     a.mov(CONTEXT, Reg::R1);
     fine(&mut a);
-    note_globals(&mut a, pass);
     read(&mut a, pass);
     find(&mut a, secrets, (Front::Xdp, Hook::Ingress), pass);
     take(&mut a, hold, Some(other));

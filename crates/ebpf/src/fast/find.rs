@@ -4,13 +4,11 @@ use super::frame::{
     BUCKET_AT, BUCKET_PLACE, DIR, EPOCH, Front, HOME, KEY, LAST_BUCKET, PLACE, PROTO, TAG, helper,
 };
 use super::parse::{Exits, headers};
-use super::{
-    CONTEXT, GATE, PATH, Secrets, early, known_globals, leave, look_up, send, sum, turn, word,
-};
+use super::{CONTEXT, GATE, PATH, Secrets, early, entry, globals, leave, send, sum, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{
-    BUCKET, FLOWS, Fate, GATES, HASH, Hook, MIX_FACTOR, MIX_HOME, MIX_INDEX, MIX_TAG, gate, global,
-    tag_mask, whose_bits,
+    BUCKET, FLOWS, Fate, GATES, HASH, Hook, MIX_FACTOR, MIX_HOME, MIX_INDEX, MIX_TAG, entries,
+    gate, global, tag_mask, whose_bits,
 };
 use crate::stop::{self, EARLY_STOPS, STOPS};
 
@@ -34,25 +32,26 @@ pub(super) fn find(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook),
             early::verify(a);
         }
     }
-    a.jump(found);
-    a.bind(stranger);
-    turn::end(a, None);
-    if hook == Hook::Ingress {
-        stop(a, front, none);
-    }
-    a.jump(none);
-    for (label, fate) in [
-        (exits.unusual, Fate::Unusual),
-        (exits.fragment, Fate::Fragment),
-    ] {
-        a.bind(label);
+    a.aside(|a| {
+        a.bind(stranger);
         turn::end(a, None);
-        leave(a, fate, up);
-    }
-    a.bind(unknown);
-    turn::end(a, None);
-    a.bind(none);
-    leave(a, Fate::Unknown, up);
+        if hook == Hook::Ingress {
+            stop(a, front, none);
+        }
+        a.jump(none);
+        for (label, fate) in [
+            (exits.unusual, Fate::Unusual),
+            (exits.fragment, Fate::Fragment),
+        ] {
+            a.bind(label);
+            turn::end(a, None);
+            leave(a, fate, up);
+        }
+        a.bind(unknown);
+        turn::end(a, None);
+        a.bind(none);
+        leave(a, Fate::Unknown, up);
+    });
     a.bind(found);
 }
 
@@ -87,7 +86,7 @@ fn fetch(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook), unknown: 
     a.alu(Op::Or, R::R1, R::R2);
     a.alu(Op::Or, R::R1, i32::from_ne_bytes([0, 0, hook as u8, 0]));
     a.store(Size::W, R::R10, KEY + 4, R::R1);
-    known_globals(a);
+    globals(a);
     a.load(Size::D, R::R1, R::R0, word(global::EPOCH));
     a.store(Size::D, R::R10, EPOCH, R::R1);
     a.load(Size::D, R::R9, R::R0, word(global::LAST_BUCKET));
@@ -107,22 +106,22 @@ fn fetch(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook), unknown: 
     // Behind those of fewer buckets.
     a.alu32(Op::Add, R::R9, 1);
     a.alu32(Op::Add, R::R0, R::R9);
-    a.store(Size::W, R::R10, BUCKET_PLACE, R::R0);
-    bucket(a, unknown);
-    a.load(Size::D, R::R1, R::R0, 0);
+    a.mov(R::R1, R::R0);
+    bucket(a, places, unknown);
+    a.load(Size::D, R::R1, R::R1, 0);
 }
 
-/// R0, and on the stack: the bucket at [`BUCKET_PLACE`].
-fn bucket(a: &mut Asm, none: Label) {
-    look_up(a, &FLOWS, BUCKET_PLACE);
-    a.jump_if(Cond::Eq, Reg::R0, 0, none);
-    a.store(Size::D, Reg::R10, BUCKET_AT, Reg::R0);
+/// R1, and on the stack: the bucket of which it is the place, which is noted too.
+fn bucket(a: &mut Asm, places: u32, none: Label) {
+    a.store(Size::W, Reg::R10, BUCKET_PLACE, Reg::R1);
+    entry(a, (&FLOWS, entries(places)), Reg::R1, none);
+    a.store(Size::D, Reg::R10, BUCKET_AT, Reg::R1);
 }
 
 /// R0: the key's sum; see [`crate::layout::mix`].
 fn hash(a: &mut Asm, secrets: &Secrets) {
     use Reg as R;
-    let v4 = a.label();
+    let (v4, v6) = (a.label(), a.label());
     let product = |a: &mut Asm, i: usize| {
         a.load(Size::W, R::R1, R::R10, KEY + 4 * i as i16);
         a.constant(R::R2, secrets.hash[i]);
@@ -136,10 +135,14 @@ fn hash(a: &mut Asm, secrets: &Secrets) {
         product(a, i);
     }
     a.load(Size::B, R::R1, R::R10, KEY + 5);
-    a.jump_if(Cond::Eq, R::R1, 4, v4);
-    for i in (0..HASH).filter(|i| !BOTH.contains(i)) {
-        product(a, i);
-    }
+    a.jump_if(Cond::Ne, R::R1, 4, v6);
+    a.aside(|a| {
+        a.bind(v6);
+        for i in (0..HASH).filter(|i| !BOTH.contains(i)) {
+            product(a, i);
+        }
+        a.jump(v4);
+    });
     a.bind(v4);
     a.mov(R::R1, R::R0);
     a.alu(Op::Rsh, R::R1, 32);
@@ -155,7 +158,7 @@ const HOMES: i32 = 4 * (BUCKET as i32 - 1);
 /// and [`DIR`] become whose it is.
 fn whose(a: &mut Asm, places: u32, stranger: Label) {
     use Reg as R;
-    let (again, other, found) = (a.label(), a.label(), a.label());
+    let (again, other, found, away) = (a.label(), a.label(), a.label(), a.label());
     // R9: the second bucket.
     a.mov(R::R9, 0);
     a.bind(again);
@@ -169,29 +172,32 @@ fn whose(a: &mut Asm, places: u32, stranger: Label) {
     a.load(Size::W, R::R4, R::R10, HOME);
     a.alu(Op::And, R::R4, HOMES);
     a.alu(Op::Add, R::R4, R::R3);
-    look(a, R::R4, 0);
-    for slot in 0..BUCKET as i16 {
-        look(a, R::R3, 4 * slot);
-    }
-    a.bind(other);
-    a.jump_if(Cond::Ne, R::R9, 0, stranger);
-    a.load(Size::D, R::R1, R::R10, LAST_BUCKET);
-    a.jump_if(Cond::Sge, R::R1, 0, stranger);
-    a.mov(R::R9, 1);
-    a.load(Size::W, R::R1, R::R10, BUCKET_PLACE);
-    a.alu(Op::Xor, R::R1, 1);
-    a.store(Size::W, R::R10, BUCKET_PLACE, R::R1);
-    bucket(a, stranger);
-    a.jump(again);
+    a.load(Size::W, R::R1, R::R4, 0);
+    a.alu32(Op::Xor, R::R1, R::R2);
+    a.jump_if(Cond::Ge, R::R1, 1 << whose_bits(places), away);
+    a.aside(|a| {
+        a.bind(away);
+        for slot in 0..BUCKET as i16 {
+            look(a, R::R3, 4 * slot);
+        }
+        a.bind(other);
+        a.jump_if(Cond::Ne, R::R9, 0, stranger);
+        a.load(Size::D, R::R1, R::R10, LAST_BUCKET);
+        a.jump_if(Cond::Sge, R::R1, 0, stranger);
+        a.mov(R::R9, 1);
+        a.load(Size::W, R::R1, R::R10, BUCKET_PLACE);
+        a.alu(Op::Xor, R::R1, 1);
+        bucket(a, places, stranger);
+        a.jump(again);
+    });
     a.bind(found);
     a.mov(R::R2, R::R1);
     a.alu(Op::Rsh, R::R1, 1);
     a.store(Size::W, R::R10, PLACE, R::R1);
     a.alu(Op::And, R::R2, 1);
     a.store(Size::W, R::R10, DIR, R::R2);
-    look_up(a, &GATES, PLACE);
-    a.jump_if(Cond::Eq, R::R0, 0, other);
-    a.mov(GATE, R::R0);
+    a.mov(GATE, R::R1);
+    entry(a, (&GATES, places), GATE, other);
     a.load(Size::W, PATH, R::R10, DIR);
     a.alu(Op::And, PATH, 1);
     a.alu(Op::Lsh, PATH, 6);

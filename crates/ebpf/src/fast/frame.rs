@@ -59,8 +59,6 @@ pub(crate) const TAG: i16 = -332;
 pub(crate) const BUCKET_PLACE: i16 = -336;
 pub(crate) const LAST_BUCKET: i16 = -344;
 pub(crate) const HOME: i16 = -348;
-/// Pointer to what is the same for all packets.
-pub(crate) const GLOBALS_AT: i16 = -360;
 
 /// Where a program looks at frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

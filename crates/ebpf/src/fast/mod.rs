@@ -33,14 +33,14 @@ use tidegate_conntrack::Dir;
 
 use self::find::find;
 pub use self::frame::Front;
-use self::frame::{DIR, DOUBT, ETHERNET, GLOBALS_AT, INDEX, PLACE, answer, helper, note, skb};
+use self::frame::{DIR, DOUBT, ETHERNET, INDEX, PLACE, answer, helper, note, skb};
 pub(crate) use self::frame::{ETH_P_IP, ETH_P_IPV6};
 use self::parse::Exits;
 use self::take::take;
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
-use crate::layout::{DOORS, FATES, Fate, GLOBALS, HASH, Hook, MAPS, global};
+use crate::layout::{DOORS, FATES, Fate, GLOBALS, HASH, Hook, global};
 use crate::maps::Map;
-use crate::object::{Program, object};
+use crate::object::Program;
 
 /// The packet that the program was started for.
 const CONTEXT: Reg = Reg::R6;
@@ -82,24 +82,25 @@ pub const INSIDE: &str = "inside";
 /// Name of the program behind the engine's socket.
 pub const TAIL: &str = "tail";
 
-/// The object file with all programs and maps.
-///
-/// # Errors
-/// See [`object()`].
-pub fn programs(secrets: &Secrets) -> Result<Vec<u8>, object::write::Error> {
-    let program = |name, section, code| Program {
-        name,
-        section,
-        code,
-    };
-    let all = vec![
-        program(INGRESS, "classifier", ingress(secrets)),
-        program(EGRESS, "classifier", local::egress(secrets)),
-        program(INSIDE, "classifier", local::inside(secrets)),
-        program(TAIL, "classifier", tail()),
-        program(EARLY, "xdp", early::early(secrets)),
+/// All programs, for [`tables`](crate::layout::tables) that exist already: `map` knows their file
+/// descriptors. `None` when it does not know one.
+pub fn programs(secrets: &Secrets, map: impl Fn(&Map) -> Option<i32>) -> Option<Vec<Program>> {
+    let all = [
+        (INGRESS, "classifier", ingress(secrets)),
+        (EGRESS, "classifier", local::egress(secrets)),
+        (INSIDE, "classifier", local::inside(secrets)),
+        (TAIL, "classifier", tail()),
+        (EARLY, "xdp", early::early(secrets)),
     ];
-    object(all, &MAPS)
+    let bound = |(name, section, code): (_, _, Asm)| {
+        let code = code.bound(&map)?;
+        Some(Program {
+            name,
+            section,
+            code,
+        })
+    };
+    all.into_iter().map(bound).collect()
 }
 
 /// `dst` points to a place of the stack.
@@ -115,22 +116,28 @@ pub(crate) fn look_up(a: &mut Asm, map: &'static Map, key: i16) {
     a.call(helper::MAP_LOOKUP);
 }
 
-/// R0: what is the same for all packets; goes to `none` without it, which does not happen.
-pub(crate) fn globals(a: &mut Asm, none: Label) {
-    a.store(Size::W, Reg::R10, INDEX, 0);
-    look_up(a, &GLOBALS, INDEX);
-    a.jump_if(Cond::Eq, Reg::R0, 0, none);
+/// R0: what is the same for all packets.
+pub(crate) fn globals(a: &mut Asm) {
+    a.load_values(Reg::R0, &GLOBALS);
 }
 
-/// The same, which [`known_globals`] has at hand from then on.
-fn note_globals(a: &mut Asm, none: Label) {
-    globals(a, none);
-    a.store(Size::D, Reg::R10, GLOBALS_AT, Reg::R0);
-}
-
-/// R0: what is the same for all packets, as [`note_globals`] has found it.
-pub(crate) fn known_globals(a: &mut Asm) {
-    a.load(Size::D, Reg::R0, Reg::R10, GLOBALS_AT);
+/// `at`, the number of one of so many `entries` of `map`, becomes its address; goes to `none` with
+/// a higher one. Uses R0 to R5.
+fn entry(a: &mut Asm, (map, entries): (&'static Map, u32), at: Reg, none: Label) {
+    if map.is_whole(entries) {
+        a.jump_if(Cond::Ge, at, entries as i32, none);
+        match map.value.is_power_of_two() {
+            true => a.alu(Op::Lsh, at, map.value.ilog2() as i32),
+            false => a.alu(Op::Mul, at, map.value as i32),
+        }
+        a.load_values(Reg::R0, map);
+        a.alu(Op::Add, at, Reg::R0);
+    } else {
+        a.store(Size::W, Reg::R10, INDEX, at);
+        look_up(a, map, INDEX);
+        a.jump_if(Cond::Eq, Reg::R0, 0, none);
+        a.mov(at, Reg::R0);
+    }
 }
 
 fn ingress(secrets: &Secrets) -> Asm {
@@ -168,7 +175,7 @@ const fn word(n: usize) -> i16 {
 
 /// Goes to `next` while those behind are to do the work: a predecessor's.
 fn waits(a: &mut Asm, next: Label) {
-    note_globals(a, next);
+    globals(a);
     a.load(Size::D, Reg::R1, Reg::R0, word(global::WAITS));
     a.jump_if(Cond::Ne, Reg::R1, 0, next);
 }
@@ -211,15 +218,18 @@ fn read(a: &mut Asm, secrets: &Secrets, (next, let_in): (Label, Label), up: Labe
     };
     exits.first(a, short);
     is_ours(a, read);
-    a.bind(not_ours);
-    a.jump_if(Cond::Ge, R::R1, OTHER_HOST, next);
-    leave(a, Fate::NotOurs, up);
-    a.bind(short);
-    exits.load(a, 0, ETHERNET, send::ETHERNET_HEADER);
-    is_ours(a, exits.unusual);
     a.jump(not_ours);
-    a.bind(exits.unusual);
-    leave(a, Fate::Unusual, up);
+    a.aside(|a| {
+        a.bind(not_ours);
+        a.jump_if(Cond::Ge, R::R1, OTHER_HOST, next);
+        leave(a, Fate::NotOurs, up);
+        a.bind(short);
+        exits.load(a, 0, ETHERNET, send::ETHERNET_HEADER);
+        is_ours(a, exits.unusual);
+        a.jump(not_ours);
+        a.bind(exits.unusual);
+        leave(a, Fate::Unusual, up);
+    });
     a.bind(read);
 }
 

@@ -33,10 +33,16 @@ pub(super) fn reach(a: &mut Asm, front: Front, offset: Src, len: i32, far: Label
     };
     a.load(Size::W, Reg::R2, CONTEXT, data);
     a.load(Size::W, Reg::R3, CONTEXT, end);
-    a.mov(Reg::R1, offset);
-    // Which tells the verifier that it is small.
-    a.alu(Op::And, Reg::R1, 0xff);
-    a.alu(Op::Add, Reg::R2, Reg::R1);
+    match offset {
+        Src::Imm(0) => {}
+        Src::Imm(known) => a.alu(Op::Add, Reg::R2, known),
+        Src::Reg(offset) => {
+            a.mov(Reg::R1, offset);
+            // Which tells the verifier that it is small.
+            a.alu(Op::And, Reg::R1, 0xff);
+            a.alu(Op::Add, Reg::R2, Reg::R1);
+        }
+    }
     a.mov(Reg::R4, Reg::R2);
     a.alu(Op::Add, Reg::R4, len);
     a.jump_if(Cond::Gt, Reg::R4, Reg::R3, far);
@@ -82,11 +88,13 @@ impl Exits {
         for (from, to, len) in parts {
             copy(a, from as i16, to, len);
         }
-        a.jump(done);
-        a.bind(far);
-        for (from, to, len) in parts {
-            self.call(a, from.into(), (to, len), short);
-        }
+        a.aside(|a| {
+            a.bind(far);
+            for (from, to, len) in parts {
+                self.call(a, from.into(), (to, len), short);
+            }
+            a.jump(done);
+        });
         a.bind(done);
     }
 
@@ -96,9 +104,11 @@ impl Exits {
         let (offset, (far, done)) = (offset.into(), (a.label(), a.label()));
         reach(a, self.front, offset, len, far);
         copy(a, 0, to, len);
-        a.jump(done);
-        a.bind(far);
-        self.call(a, offset, (to, len), self.unusual);
+        a.aside(|a| {
+            a.bind(far);
+            self.call(a, offset, (to, len), self.unusual);
+            a.jump(done);
+        });
         a.bind(done);
     }
 
@@ -152,10 +162,12 @@ pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) 
     a.jump_if(Cond::Ne, Reg::R8, ETH_P_IP, v6);
     ipv4(a, exits);
     ports(a, exits, Some(L4_OF_IPV4));
-    a.jump(read);
-    a.bind(v6);
-    ipv6(a, exits);
-    ports(a, exits, None);
+    a.aside(|a| {
+        a.bind(v6);
+        ipv6(a, exits);
+        ports(a, exits, None);
+        a.jump(read);
+    });
     a.bind(read);
     a.load(Size::W, Reg::R1, Reg::R10, L4);
     a.store(Size::W, Reg::R10, KEY + 40, Reg::R1);
@@ -165,9 +177,11 @@ pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) 
     a.load(Size::B, Reg::R1, Reg::R10, KEY + 5);
     a.jump_if(Cond::Ne, Reg::R1, 4, v6);
     check_ipv4(a, exits);
-    a.jump(fine);
-    a.bind(v6);
-    check_ipv6(a);
+    a.aside(|a| {
+        a.bind(v6);
+        check_ipv6(a);
+        a.jump(fine);
+    });
     a.bind(fine);
     transport(a, exits);
 }
@@ -175,7 +189,7 @@ pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) 
 /// Reads an IPv4 header: addresses, protocol, and length in R7.
 fn ipv4(a: &mut Asm, exits: &Exits) {
     use Reg as R;
-    let (told, whole) = (a.label(), a.label());
+    let (told, untold, whole) = (a.label(), a.label(), a.label());
     a.load(Size::B, R::R1, R::R10, IP);
     a.jump_if(Cond::Ne, R::R1, 0x45, exits.unusual);
     // Later fragments have no ports; first ones belong to their flow.
@@ -190,8 +204,12 @@ fn ipv4(a: &mut Asm, exits: &Exits) {
     a.bind(whole);
     a.load(Size::H, R::R7, R::R10, IP + 2);
     a.swap(R::R7, 16);
-    a.jump_if(Cond::Ne, R::R7, 0, told);
-    too_long_to_tell(a, exits);
+    a.jump_if(Cond::Eq, R::R7, 0, untold);
+    a.aside(|a| {
+        a.bind(untold);
+        too_long_to_tell(a, exits);
+        a.jump(told);
+    });
     a.bind(told);
     a.jump_if(Cond::Lt, R::R7, 20, exits.unusual);
     a.store(Size::W, R::R10, IP_LEN, 20);
@@ -373,12 +391,14 @@ fn ports(a: &mut Asm, exits: &Exits, here: Option<i32>) {
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::UDP), udp);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), tcp);
     a.jump(exits.unusual);
-    a.bind(tcp);
-    match here {
-        Some(here) => exits.load(a, here + SHORTEST_L4, L4 + SHORTEST_L4 as i16, 12),
-        None => exits.load(a, R::R8, L4, 20),
-    }
-    a.jump(read);
+    a.aside(|a| {
+        a.bind(tcp);
+        match here {
+            Some(here) => exits.load(a, here + SHORTEST_L4, L4 + SHORTEST_L4 as i16, 12),
+            None => exits.load(a, R::R8, L4, 20),
+        }
+        a.jump(read);
+    });
     a.bind(udp);
     if here.is_none() {
         exits.load(a, R::R8, L4, SHORTEST_L4);
@@ -389,7 +409,7 @@ fn ports(a: &mut Asm, exits: &Exits, here: Option<i32>) {
 /// Looks at the transport header; the network header has been looked at.
 fn transport(a: &mut Asm, exits: &Exits) {
     use Reg as R;
-    let (udp, done) = (a.label(), a.label());
+    let (tcp, udp, done) = (a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, LEN);
     a.store(Size::W, R::R10, LONGEST, R::R1);
     // R7: bytes of transport header and payload.
@@ -397,10 +417,13 @@ fn transport(a: &mut Asm, exits: &Exits) {
     a.mov(R::R7, R::R1);
     a.alu(Op::Sub, R::R7, R::R2);
     a.load(Size::W, R::R1, R::R10, PROTO);
-    a.jump_if(Cond::Ne, R::R1, i32::from(proto::TCP), udp);
-    a.jump_if(Cond::Slt, R::R7, 20, exits.unusual);
-    read_tcp(a, exits);
-    a.jump(done);
+    a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), tcp);
+    a.aside(|a| {
+        a.bind(tcp);
+        a.jump_if(Cond::Slt, R::R7, 20, exits.unusual);
+        read_tcp(a, exits);
+        a.jump(done);
+    });
     a.bind(udp);
     a.jump_if(Cond::Slt, R::R7, 8, exits.unusual);
     read_udp(a, exits);

@@ -7,7 +7,7 @@ use super::frame::{
     NOW, PROTO, PSEUDO, SUM, answer, helper, skb,
 };
 use super::parse::{fold, header_sum, reach};
-use super::{CONTEXT, PATH, Secrets, known_globals, look_up, stack, sum, turn, word};
+use super::{CONTEXT, PATH, Secrets, entry, globals, stack, sum, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{Fate, HOPS, Hook, OUT, TRANSLATE, at, global, hop};
 
@@ -38,10 +38,22 @@ pub(super) const WRITTEN: i32 = ETHERNET_HEADER + 20;
 /// be summed up here, gets a doubt. Uses R9.
 pub(super) fn verify(a: &mut Asm) {
     use Reg as R;
-    let (fine, bad, some) = (a.label(), a.label(), a.label());
+    let (fine, other) = (a.label(), a.label());
     // Most frames are short and right.
     a.load(Size::W, R::R1, R::R10, SUM);
-    a.jump_if(Cond::Eq, R::R1, 0xffff, fine);
+    a.jump_if(Cond::Ne, R::R1, 0xffff, other);
+    a.aside(|a| {
+        a.bind(other);
+        verify_others(a, fine);
+        a.jump(fine);
+    });
+    a.bind(fine);
+}
+
+/// Of those that have no sum yet, or a wrong one.
+fn verify_others(a: &mut Asm, fine: Label) {
+    use Reg as R;
+    let (bad, some) = (a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, DOUBT);
     a.jump_if(Cond::Ne, R::R1, 0, fine);
     // Segments are joined only when their sums are right, and cut ones get theirs later.
@@ -67,12 +79,11 @@ pub(super) fn verify(a: &mut Asm) {
     a.jump_if(Cond::Eq, R::R0, 0xffff, fine);
     a.bind(bad);
     a.store(Size::W, R::R10, DOUBT, Fate::Checksum as i32);
-    a.bind(fine);
 }
 
 /// Goes to `fine` when checksums do not count.
 pub(super) fn counts(a: &mut Asm, fine: Label) {
-    known_globals(a);
+    globals(a);
     a.load(Size::D, Reg::R1, Reg::R0, word(global::VERIFY));
     a.jump_if(Cond::Eq, Reg::R1, 0, fine);
 }
@@ -95,8 +106,8 @@ fn next_hop(a: &mut Asm, unknown: Label) {
     a.load(Size::W, R::R1, PATH, at::HOP);
     a.jump_if(Cond::Eq, R::R1, 0, unknown);
     a.store(Size::W, R::R10, HOP_PLACE, R::R1);
-    look_up(a, &HOPS, HOP_PLACE);
-    a.jump_if(Cond::Eq, R::R0, 0, unknown);
+    entry(a, (&HOPS, HOPS.entries), R::R1, unknown);
+    a.mov(R::R0, R::R1);
     a.load(Size::W, R::R1, R::R0, at::HOP_HOLDS);
     a.jump_if(Cond::Eq, R::R1, 0, unknown);
     a.load(Size::D, R::R2, R::R10, NOW);

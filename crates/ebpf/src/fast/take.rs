@@ -14,18 +14,22 @@ use crate::layout::{CONNECTIONS, Fate, OUT, TOS_COUNTS, at, gate};
 /// has been looked up.
 pub(super) fn take(a: &mut Asm, hold: Label, other: Option<Label>) {
     use Reg as R;
-    let (stateless, counted) = (a.label(), a.label());
+    let (segment, stateless, counted) = (a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, PROTO);
-    a.jump_if(Cond::Ne, R::R1, i32::from(proto::TCP), stateless);
-    take_segment(a, (hold, counted), other);
+    a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), segment);
+    a.aside(|a| {
+        a.bind(segment);
+        take_segment(a, (hold, counted), other);
+    });
     a.bind(stateless);
     let doubt = a.label();
     may_pass(a, doubt, other);
     count(a);
-    a.jump(counted);
-    a.bind(doubt);
-    count_sent(a);
-    a.jump(hold);
+    a.aside(|a| {
+        a.bind(doubt);
+        count_sent(a);
+        a.jump(hold);
+    });
     a.bind(counted);
 }
 
@@ -80,11 +84,14 @@ fn may_pass(a: &mut Asm, doubt: Label, other: Option<Label>) {
     a.load(Size::W, R::R1, R::R10, DOUBT);
     a.jump_if(Cond::Ne, R::R1, 0, doubt);
     let same = |a: &mut Asm, first: usize, second: (Reg, i16), fate: Fate| {
-        let fine = a.label();
+        let (fine, other) = (a.label(), a.label());
         a.load(Size::D, R::R1, GATE, word(first));
         a.load(Size::D, R::R2, second.0, second.1);
-        a.jump_if(Cond::Eq, R::R1, R::R2, fine);
-        leave(a, fate, doubt);
+        a.jump_if(Cond::Ne, R::R1, R::R2, other);
+        a.aside(|a| {
+            a.bind(other);
+            leave(a, fate, doubt);
+        });
         a.bind(fine);
     };
     same(a, gate::EPOCH, (R::R10, EPOCH), Fate::Stale);
@@ -118,15 +125,16 @@ fn fits(a: &mut Asm, doubt: Label) {
     a.load(Size::W, R::R1, R::R10, LONGEST);
     a.load(Size::H, R::R2, PATH, at::MTU);
     a.jump_if(Cond::Gt, R::R1, R::R2, too_big);
-    a.jump(fine);
-    for (label, fate) in [
-        (no_way, Fate::NoWay),
-        (ttl, Fate::Ttl),
-        (too_big, Fate::TooBig),
-    ] {
-        a.bind(label);
-        leave(a, fate, doubt);
-    }
+    a.aside(|a| {
+        for (label, fate) in [
+            (no_way, Fate::NoWay),
+            (ttl, Fate::Ttl),
+            (too_big, Fate::TooBig),
+        ] {
+            a.bind(label);
+            leave(a, fate, doubt);
+        }
+    });
     a.bind(fine);
 }
 

@@ -7,8 +7,8 @@
 //! What is received and what is sent share a processor's turns: the kernel runs both with soft
 //! interrupts off, one after the other.
 
-use super::frame::{INDEX, NOW, TURN, helper};
-use super::look_up;
+use super::entry;
+use super::frame::{NOW, TURN, helper};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{Fate, TURNS, turn};
 
@@ -19,24 +19,25 @@ const fn word(n: usize) -> i16 {
 /// Begins a turn, or goes to `none` when it cannot. Notes the time at [`NOW`]. Uses R9.
 pub(super) fn begin(a: &mut Asm, none: Label) {
     use Reg as R;
-    let (same, done) = (a.label(), a.label());
+    let (other, same, done) = (a.label(), a.label(), a.label());
     a.call(helper::PROCESSOR);
-    a.store(Size::W, R::R10, INDEX, R::R0);
-    look_up(a, &TURNS, INDEX);
-    a.jump_if(Cond::Eq, R::R0, 0, none);
-    a.store(Size::D, R::R10, TURN, R::R0);
     a.mov(R::R9, R::R0);
+    entry(a, (&TURNS, TURNS.entries), R::R9, none);
+    a.store(Size::D, R::R10, TURN, R::R9);
     a.mov(R::R1, 1);
     // A barrier: no gate is read before this is seen.
     a.fetch_add(R::R9, word(turn::BEGUN), R::R1);
     // Asking for the time is dear, for the tick not.
     a.call(helper::JIFFIES);
     a.load(Size::D, R::R1, R::R9, word(turn::TICK));
-    a.jump_if(Cond::Eq, R::R0, R::R1, same);
-    a.store(Size::D, R::R9, word(turn::TICK), R::R0);
-    a.call(helper::KTIME_BOOT);
-    a.store(Size::D, R::R9, word(turn::TIME), R::R0);
-    a.jump(done);
+    a.jump_if(Cond::Ne, R::R0, R::R1, other);
+    a.aside(|a| {
+        a.bind(other);
+        a.store(Size::D, R::R9, word(turn::TICK), R::R0);
+        a.call(helper::KTIME_BOOT);
+        a.store(Size::D, R::R9, word(turn::TIME), R::R0);
+        a.jump(done);
+    });
     a.bind(same);
     a.load(Size::D, R::R0, R::R9, word(turn::TIME));
     a.bind(done);

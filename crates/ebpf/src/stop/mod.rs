@@ -33,7 +33,7 @@ use tidegate_wire::Family;
 
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::fast::{self, Front, frame::helper};
-use crate::layout::{GLOBALS, global};
+use crate::layout::global;
 use crate::maps::{Kind, Map};
 use crate::rules::{
     CONTEXT, Facts, Given, Headers, INDEX, Interval, Intervals, KEPT, LENGTH, Members, NOW, Quiet,
@@ -419,8 +419,7 @@ fn enter(a: &mut Asm, epoch: u64, ends: Ends) {
     // A barrier as well: what comes is not read before this is seen.
     a.mov(R::R1, 1);
     a.fetch_add(TRAIL_AT, trail::INSIDE, R::R1);
-    look_up(a, &GLOBALS);
-    a.jump_if(Cond::Eq, R::R0, 0, ends.open);
+    fast::globals(a);
     a.load(Size::D, R::R1, R::R0, 8 * global::STOP as i16);
     a.constant(R::R2, epoch);
     a.jump_if(Cond::Ne, R::R1, R::R2, ends.open);

@@ -16,7 +16,7 @@ const KEY: i16 = -8 - TARGET_KEY as i16;
 /// program that comes next, or goes to `out` with one that is not for it.
 pub(crate) fn hand(a: &mut Asm, front: Front, out: Label) {
     use Reg as R;
-    fast::known_globals(a);
+    fast::globals(a);
     a.load(Size::D, R::R1, R::R0, 8 * global::STOP as i16);
     a.jump_if(Cond::Eq, R::R1, 0, out);
     opens(a, out);

@@ -1,12 +1,16 @@
 //! A loaded set of programs with its maps.
 
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, Map as Loaded, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
-use aya::{Ebpf, EbpfLoader};
-use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, Secrets, TAIL, programs};
+use std::os::fd::{AsFd, AsRawFd};
+
+use aya::Ebpf;
+use tidegate_ebpf::fast::{EARLY, EGRESS, INGRESS, INSIDE, Secrets, TAIL, programs};
 use tidegate_ebpf::layout::{
-    BUCKET, CONNECTION, Fate, GATE, GLOBAL, HASH, HOP, Hook, Slot, TURN, turn,
+    BUCKET, CONNECTION, Fate, GATE, GLOBAL, HASH, HOP, HOPS, Hook, Slot, TURN, TURNS, buckets,
+    tables, turn,
 };
+use tidegate_ebpf::{Map, object};
 
 pub(crate) const SECRETS: Secrets = Secrets {
     injected: [2, 1, 2, 3, 4, 5],
@@ -30,8 +34,14 @@ const SECRET: [u64; HASH] = {
 
 /// Places for connections.
 const PLACES: u32 = 128;
-/// Buckets of the index that are in use.
-pub(crate) const BUCKETS: u32 = 256;
+/// Buckets of the index that are in use: all there are for so many.
+pub(crate) const BUCKETS: u32 = buckets(PLACES);
+
+// What is one value to the kernel.
+type Flows = [[u32; BUCKET]; 2 * BUCKETS as usize];
+type Gates = [[u64; GATE]; PLACES as usize];
+type Hops = [[u64; HOP]; HOPS.entries as usize];
+type Turns = [[u64; TURN]; TURNS.entries as usize];
 
 /// `BPF_F_LOCK`
 const LOCK: u64 = 4;
@@ -80,26 +90,31 @@ pub(crate) const XDP: Front = Front {
 
 pub(crate) struct Fast {
     kernel: Ebpf,
+    tables: Ebpf,
     pub(crate) front: Front,
 }
 
 impl Fast {
     pub(crate) fn load(front: Front) -> Self {
-        let bytes = programs(&SECRETS).unwrap();
-        let mut loader = EbpfLoader::new();
-        for (name, entries) in [
-            ("flows", 2 * BUCKETS),
-            ("gates", PLACES),
-            ("connections", PLACES),
-        ] {
-            loader.map_max_entries(name, entries);
-        }
-        let mut kernel = loader.load(&bytes).unwrap();
-        for name in [INGRESS, EGRESS, TAIL] {
+        Fast::load_with(front, &SECRETS, &tables(PLACES))
+    }
+
+    /// The same with tables of one's own.
+    pub(crate) fn load_with(front: Front, secrets: &Secrets, tables: &[Map]) -> Self {
+        let definitions: Vec<_> = tables.iter().collect();
+        let tables = Ebpf::load(&object(Vec::new(), &definitions).unwrap()).unwrap();
+        let find = |map: &Map| descriptor(tables.map(map.name)?);
+        let programs = programs(secrets, find).unwrap();
+        let mut kernel = Ebpf::load(&object(programs, &[]).unwrap()).unwrap();
+        for name in [INGRESS, EGRESS, INSIDE, TAIL] {
             program(&mut kernel, name).load().unwrap();
         }
         early(&mut kernel).load().unwrap();
-        Fast { kernel, front }
+        Fast {
+            kernel,
+            tables,
+            front,
+        }
     }
 
     fn test(&mut self, options: TestRunOptions<'_>) -> TestRunResult {
@@ -135,13 +150,13 @@ impl Fast {
     /// second. Flows that are like it, but other connections', are in the first bucket then, and
     /// where a program would find them first that goes through the second.
     pub(crate) fn set_flow(&mut self, slot: &Slot, second: bool) {
-        let mut map = array::<[u32; BUCKET]>(&mut self.kernel, "flows");
+        let mut map = array::<Flows>(&mut self.tables, "flows");
         let like = |place| Slot { place, ..*slot }.word(PLACES);
         let [first, other] = slot.buckets(BUCKETS);
-        let mut set = |at, slot: usize, word| {
-            let mut bucket = map.get(&at, 0).unwrap();
-            bucket[slot] = word;
-            map.set(at, bucket, 0).unwrap();
+        let mut set = |at: u32, slot: usize, word| {
+            let mut flows = map.get(&0, 0).unwrap();
+            flows[at as usize][slot] = word;
+            map.set(0, flows, 0).unwrap();
         };
         if second {
             set(first, 3, like(PLACES - 1));
@@ -153,54 +168,62 @@ impl Fast {
     }
 
     pub(crate) fn gate(&mut self, place: u32) -> [u64; GATE] {
-        array::<[u64; GATE]>(&mut self.kernel, "gates")
-            .get(&place, 0)
-            .unwrap()
+        array::<Gates>(&mut self.tables, "gates")
+            .get(&0, 0)
+            .unwrap()[place as usize]
     }
 
     pub(crate) fn set_gate(&mut self, place: u32, gate: [u64; GATE]) {
-        array::<[u64; GATE]>(&mut self.kernel, "gates")
-            .set(place, gate, 0)
-            .unwrap();
+        let mut map = array::<Gates>(&mut self.tables, "gates");
+        let mut gates = map.get(&0, 0).unwrap();
+        gates[place as usize] = gate;
+        map.set(0, gates, 0).unwrap();
     }
 
     pub(crate) fn set_globals(&mut self, globals: [u64; GLOBAL]) {
-        array::<[u64; GLOBAL]>(&mut self.kernel, "globals")
+        array::<[u64; GLOBAL]>(&mut self.tables, "globals")
             .set(0, globals, 0)
             .unwrap();
     }
 
     #[allow(dead_code, reason = "for the tests")]
     pub(crate) fn globals(&mut self) -> [u64; GLOBAL] {
-        let map = array::<[u64; GLOBAL]>(&mut self.kernel, "globals");
+        let map = array::<[u64; GLOBAL]>(&mut self.tables, "globals");
         map.get(&0, 0).unwrap()
     }
 
     pub(crate) fn set_hop(&mut self, place: u32, hop: [u64; HOP]) {
-        let mut map = array::<[u64; HOP]>(&mut self.kernel, "hops");
-        map.set(place, hop, 0).unwrap();
+        let mut map = array::<Hops>(&mut self.tables, "hops");
+        let mut hops = map.get(&0, 0).unwrap();
+        hops[place as usize] = hop;
+        map.set(0, hops, 0).unwrap();
     }
 
     pub(crate) fn hop(&mut self, place: u32) -> [u64; HOP] {
-        let map = array::<[u64; HOP]>(&mut self.kernel, "hops");
-        map.get(&place, 0).unwrap()
+        let map = array::<Hops>(&mut self.tables, "hops");
+        map.get(&0, 0).unwrap()[place as usize]
     }
 
     pub(crate) fn connection(&mut self, place: u32) -> [u8; CONNECTION] {
-        let map = array::<[u8; CONNECTION]>(&mut self.kernel, "connections");
+        let map = array::<[u8; CONNECTION]>(&mut self.tables, "connections");
         map.get(&place, LOCK).unwrap()
     }
 
     pub(crate) fn set_connection(&mut self, place: u32, connection: [u8; CONNECTION]) {
-        let mut map = array::<[u8; CONNECTION]>(&mut self.kernel, "connections");
+        let mut map = array::<[u8; CONNECTION]>(&mut self.tables, "connections");
         map.set(place, connection, LOCK).unwrap();
+    }
+
+    fn all_turns(&mut self) -> Turns {
+        array::<Turns>(&mut self.tables, "turns")
+            .get(&0, 0)
+            .unwrap()
     }
 
     /// How many turns have begun; all of them have ended.
     #[allow(dead_code, reason = "for the tests")]
     pub(crate) fn turns(&mut self) -> u64 {
-        let map = array::<[u64; TURN]>(&mut self.kernel, "turns");
-        let all = map.iter().map(Result::unwrap).map(|t| {
+        let all = self.all_turns().into_iter().map(|t| {
             assert_eq!(t[turn::BEGUN], t[turn::ENDED]);
             t[turn::BEGUN]
         });
@@ -209,13 +232,24 @@ impl Fast {
 
     pub(crate) fn fate(&mut self, fate: Fate) -> u64 {
         if let Some(counted) = turn::counted(fate) {
-            let map = array::<[u64; TURN]>(&mut self.kernel, "turns");
-            return map.iter().map(|turn| turn.unwrap()[counted]).sum();
+            return self.all_turns().iter().map(|turn| turn[counted]).sum();
         }
-        let map = self.kernel.map_mut("fates").unwrap();
+        let map = self.tables.map_mut("fates").unwrap();
         let map: PerCpuArray<_, u64> = map.try_into().unwrap();
         map.get(&(fate as u32), 0).unwrap().iter().sum()
     }
+}
+
+/// A table's file descriptor.
+fn descriptor(table: &Loaded) -> Option<i32> {
+    let (Loaded::Array(data)
+    | Loaded::HashMap(data)
+    | Loaded::PerCpuArray(data)
+    | Loaded::ProgramArray(data)) = table
+    else {
+        return None;
+    };
+    Some(data.fd().as_fd().as_raw_fd())
 }
 
 fn program<'a>(kernel: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {

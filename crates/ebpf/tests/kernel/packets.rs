@@ -1,7 +1,9 @@
 //! Packets of connections that the engine has decided.
 
 use tidegate_conntrack::Family;
-use tidegate_ebpf::layout::{Fate, gate, global, hop};
+use tidegate_ebpf::fast::Secrets;
+use tidegate_ebpf::layout::{CONNECTIONS, Fate, GATES, gate, global, hop, tables};
+use tidegate_ebpf::{Kind, Map};
 use tidegate_wire::{checksum, parse};
 
 use crate::fast::{Fast, Front, LOCAL_IN, LOCAL_OUT, SECRETS, TCX, XDP, allowed};
@@ -65,6 +67,30 @@ fn ways(family: Family, ends: &Ends) -> [Way; 2] {
 fn the_verifier_takes_all_programs() {
     if allowed() {
         Fast::load(TCX);
+    }
+}
+
+/// Gates of two million connections are more than the kernel takes for one value.
+#[test]
+fn what_is_too_large_for_one_value_is_looked_up() {
+    const MANY: u32 = 1 << 21;
+    let small = |map: Map| match map.name {
+        name if name == GATES.name => Map {
+            kind: Kind::Array,
+            entries: 1,
+            ..map
+        },
+        name if name == CONNECTIONS.name => Map { entries: 1, ..map },
+        _ => map,
+    };
+    assert!(!GATES.is_whole(MANY) && GATES.is_whole(MANY / 2));
+    if allowed() {
+        let tables: Vec<_> = tables(MANY).into_iter().map(small).collect();
+        let secrets = Secrets {
+            places: MANY,
+            ..SECRETS
+        };
+        Fast::load_with(TCX, &secrets, &tables);
     }
 }
 
