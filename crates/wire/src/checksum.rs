@@ -4,29 +4,43 @@ use crate::{Family, be16, be32};
 
 /// One's-complement sum of `data` as big-endian 16-bit words, to be added to others and
 /// folded.
-///
-/// The sum is the same in either byte order but for the order of its own bytes (RFC 1071
-/// section 2 B), so words are added as the machine reads them.
 #[inline]
 #[must_use]
 pub fn sum(data: &[u8]) -> u64 {
-    // Four sums at a time, of which the compiler makes vectors.
-    let mut lanes = [0u64; 4];
-    let (blocks, rest) = data.as_chunks::<16>();
-    for block in blocks {
-        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<4>().0) {
-            *lane += word32(*word);
+    u64::from(sum_with(0, data))
+}
+
+/// The folded sum of `data` and an already summed part.
+///
+/// Sums are the same in either byte order but for the order of their own bytes (RFC 1071
+/// section 2 B), and in words of any width.
+#[inline]
+fn sum_with(extra: u64, data: &[u8]) -> u16 {
+    let word = |bytes: &[u8; 8]| u128::from(u64::from_le_bytes(*bytes));
+    let (pairs, rest) = data.as_chunks::<16>();
+    // Twice as wide as their words, sums need no care for what is carried; two of them do not
+    // wait for each other.
+    let mut sums = [0, u128::from(extra.swap_bytes())];
+    for pair in pairs {
+        for (sum, bytes) in sums.iter_mut().zip(pair.as_chunks().0) {
+            *sum += word(bytes);
         }
     }
-    let (words, rest) = rest.as_chunks::<4>();
-    let last = match *rest {
-        [a] => [a, 0, 0, 0],
-        [a, b] => [a, b, 0, 0],
-        [a, b, c] => [a, b, c, 0],
-        _ => [0; 4],
-    };
-    let ends = words.iter().fold(word32(last), |sum, w| sum + word32(*w));
-    u64::from(u16::from_be(fold(ends + lanes.iter().sum::<u64>())))
+    let (words, rest) = rest.as_chunks();
+    let end = words.iter().map(word).sum::<u128>() + u128::from(last_word(data, rest));
+    let total = end + sums[0] + sums[1];
+    fold(with_carry(total as u64, (total >> 64) as u64)).swap_bytes()
+}
+
+/// The bytes that fill no word, as the beginning of one; `rest` are the last of `data`.
+#[inline]
+fn last_word(data: &[u8], rest: &[u8]) -> u64 {
+    match (rest.len(), data.last_chunk()) {
+        (0, _) => 0,
+        // Read at once, with others before them that are pushed out.
+        (len, Some(last)) => u64::from_le_bytes(*last) >> (64 - 8 * len),
+        (_, None) => rest.iter().rfold(0, |word, b| word << 8 | u64::from(*b)),
+    }
 }
 
 /// Whether the checksum in an IPv4 header is right.
@@ -34,33 +48,34 @@ pub fn sum(data: &[u8]) -> u64 {
 #[must_use]
 pub fn is_right_ipv4(header: &[u8]) -> bool {
     // Most have no options; a length that is known makes a shorter sum.
-    let total = match <&[u8; 20]>::try_from(header) {
-        Ok(plain) => plain.as_chunks().0.iter().map(|w| word32(*w)).sum(),
-        Err(_) => sum(header),
-    };
-    fold(total) == 0xffff
+    match <&[u8; 20]>::try_from(header) {
+        Ok(plain) => is_right(0, plain),
+        Err(_) => is_right(0, header),
+    }
 }
 
+/// One's-complement sum of two words.
 #[inline]
-fn word32(bytes: [u8; 4]) -> u64 {
-    u64::from(u32::from_ne_bytes(bytes))
+fn with_carry(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u64::from(carry)
 }
 
 /// Folds an unfolded sum into 16 bits (not complemented).
 #[inline]
 #[must_use]
-pub fn fold(mut total: u64) -> u16 {
-    total = (total & 0xffff_ffff) + (total >> 32);
-    for _ in 0..3 {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    total as u16
+pub fn fold(total: u64) -> u16 {
+    let (low, carry) = (total as u32).overflowing_add((total >> 32) as u32);
+    let total = low + u32::from(carry);
+    // Both halves in the upper one, with what the lower one carries.
+    (total.wrapping_add(total.rotate_left(16)) >> 16) as u16
 }
 
 /// Sum of the pseudo-header of a transport packet (RFC 9293 3.1, RFC 8200 8.1).
 ///
 /// `src` and `dst` hold IPv4 addresses in the low 32 bits; `len` is the transport
 /// length in bytes.
+#[inline]
 #[must_use]
 pub fn pseudo(family: Family, src: u128, dst: u128, proto: u8, len: u32) -> u64 {
     let addresses = match family {
@@ -73,7 +88,15 @@ pub fn pseudo(family: Family, src: u128, dst: u128, proto: u8, len: u32) -> u64 
 /// The checksum field value for `data` plus an already summed part (`pseudo`).
 #[must_use]
 pub fn finish(extra: u64, data: &[u8]) -> u16 {
-    !fold(extra + sum(data))
+    !sum_with(extra, data)
+}
+
+/// Whether the checksum in `data`, which covers an already summed part (`pseudo`) too, is
+/// right.
+#[inline]
+#[must_use]
+pub fn is_right(extra: u64, data: &[u8]) -> bool {
+    sum_with(extra, data) == 0xffff
 }
 
 /// Updates checksum `old` for a 16-bit word that changed (RFC 1624 equation 3).
@@ -168,6 +191,14 @@ mod tests {
                 (total & 0xffff) + (total >> 16)
             });
             assert_eq!(u32::from(fold(sum(&data[..len]))), plain, "{len} bytes");
+            for extra in [0, 1, 0xffff, 0x1234_5678_9abc, u64::MAX] {
+                let check = finish(extra, &data[..len]);
+                let all = fold(u64::from(fold(extra)) + u64::from(plain));
+                assert_eq!(check, !all, "{len} bytes and {extra:#x}");
+                assert_eq!(is_right(extra, &data[..len]), all == 0xffff);
+                let whole = [&check.to_be_bytes(), &data[..len]].concat();
+                assert!(is_right(extra, &whole), "{len} bytes and {extra:#x}");
+            }
         }
         assert_eq!(sum(&[0; 7]), 0);
         assert_eq!(fold(sum(&[0xff; 8])), 0xffff);
@@ -188,7 +219,8 @@ mod tests {
         let near = edges
             .iter()
             .flat_map(|e| [e.wrapping_sub(1), *e, e.wrapping_add(1)]);
-        for total in near.chain((0..64).map(|bit| 1 << bit)) {
+        let halves = (0..=0xffff).map(|low: u64| low << 16 | (0xffff - low) & 0xfffe);
+        for total in near.chain((0..64).map(|bit| 1 << bit)).chain(halves) {
             let mut plain = total;
             while plain > 0xffff {
                 plain = (plain & 0xffff) + (plain >> 16);

@@ -58,7 +58,7 @@ impl Packet<'_> {
             checksum::pseudo(self.layout.family, src, dst, protocol, len)
         };
         let covered = self.l4.get(..cover).unwrap_or(self.l4);
-        checksum::fold(pseudo + checksum::sum(covered)) == 0xffff
+        checksum::is_right(pseudo, covered)
     }
 }
 
