@@ -10,7 +10,7 @@ use crate::table::split;
 use crate::tuple::{Dir, Tuple};
 use alloc::vec::Vec;
 use core::hint::black_box;
-use tidegate_wire::{Family, parse_embedded};
+use tidegate_wire::{Family, Layout, parse, proto};
 
 /// Most packets looked at in advance: what the processor's first cache bears.
 pub const AHEAD: usize = 32;
@@ -18,41 +18,61 @@ pub const AHEAD: usize = 32;
 /// So few connections are near anyway.
 const FEW: u32 = 2048;
 
+/// A packet of TCP or UDP from its beginning to its ports: an IPv4 header without options (and zeroes
+/// at the end), or an IPv6 header without extensions. What its headers say comes of this alone, but
+/// for whether the packet is as long as they say.
+type Head = [u64; 6];
+
+/// What no such packet begins with.
+const OTHER: Head = [0; 6];
+
 /// A packet that has been announced.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known {
+struct Known {
+    head: Head,
     tuple: Tuple,
     /// Its hash, in no zone.
     hash: u32,
     /// That of its answer, where it is likely to open a connection.
     reply: Option<u32>,
     /// Where its entry is likely to be, as [`split`](crate::table::split) reads it.
-    pub(crate) link: u32,
+    link: u32,
 }
 
 /// The packets announced, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
     known: Vec<Known>,
-    /// The one that came last.
-    at: usize,
+    /// How many of them have come, or have been left out.
+    came: usize,
     /// A tuple that came unannounced, and its hash, in no zone.
-    pub(crate) last: Option<(Tuple, u32)>,
+    unannounced: Option<(Tuple, u32)>,
 }
 
 impl Ahead {
-    /// What is known of a tuple that has been announced; those before it have been left out.
+    /// Whether a packet begins as the next one; it has come then.
     #[inline]
-    pub(crate) fn known(&mut self, tuple: &Tuple) -> Option<&Known> {
-        let rest = self.known.get(self.at..)?;
-        self.at += rest.iter().position(|k| k.tuple == *tuple)?;
-        self.known.get(self.at)
+    fn is_next(&mut self, pkt: &[u8]) -> bool {
+        let next = self.known.get(self.came);
+        let same = next.is_some_and(|next| begins(pkt, &next.head));
+        self.came += usize::from(same);
+        same
+    }
+
+    /// What is known of a packet that begins as the last one that came, or one that is still to
+    /// come; those before it have been left out.
+    #[inline]
+    fn known(&mut self, pkt: &[u8]) -> Option<&Known> {
+        let from = self.came.saturating_sub(1);
+        let rest = self.known.get(from..)?;
+        self.came = from + rest.iter().position(|k| begins(pkt, &k.head))? + 1;
+        self.known.get(self.came - 1)
     }
 
     /// The hash of `answer`, in no zone, if the packet that came last asks for just that.
     #[inline]
     fn answer(&self, answer: &Tuple) -> Option<u32> {
-        let last = self.known.get(self.at)?;
+        let last = self.known.get(self.came.checked_sub(1)?)?;
         last.reply
             .filter(|_| last.tuple.inverse().is_some_and(|t| t == *answer))
     }
@@ -69,17 +89,22 @@ impl Conntrack {
             count,
             ..
         } = self;
-        ahead.at = 0;
+        ahead.came = 0;
         ahead.known.clear();
         if *count < FEW {
             return;
         }
-        let tuples = packets.take(AHEAD).filter_map(tuple_of);
-        ahead.known.extend(tuples.map(|tuple| Known {
-            hash: table.hash(&tuple, 0),
-            reply: None,
-            link: 0,
-            tuple,
+        ahead.known.extend(packets.take(AHEAD).filter_map(|packet| {
+            let layout = parse(packet).ok()?;
+            let tuple = Tuple::from_packet(packet, &layout)?;
+            let head = head(packet).filter(|_| is_plain(&layout));
+            Some(Known {
+                head: head.unwrap_or(OTHER),
+                hash: table.hash(&tuple, 0),
+                reply: None,
+                link: 0,
+                tuple,
+            })
         }));
         // One step for all of them, then the next one: a step that depends on what it reads is
         // not begun in time by guessing.
@@ -100,16 +125,41 @@ impl Conntrack {
         black_box(replies().fold(all, |all, hash| all ^ slab.touch_node(table.head_of(hash))));
     }
 
+    /// The layout of a packet (`tidegate_wire::parse`), if it is the next one of those announced
+    /// and its headers have been read then.
+    #[inline]
+    pub fn layout_of(&mut self, pkt: &[u8]) -> Option<Layout> {
+        if !self.ahead.is_next(pkt) {
+            return None;
+        }
+        let layout = Layout::plain_ipv4(pkt.first_chunk()?)?;
+        (layout.len as usize <= pkt.len()).then_some(layout)
+    }
+
+    /// Where, as [`split`] reads it, the entry of a packet may be that has this tuple, in no zone; 0
+    /// when there is none.
+    #[inline]
+    pub(crate) fn link_of(&mut self, pkt: &[u8], tuple: &Tuple) -> u32 {
+        if let Some(known) = self.ahead.known(pkt) {
+            return known.link;
+        }
+        let hash = self.table.hash(tuple, 0);
+        self.ahead.unannounced = Some((*tuple, hash));
+        self.table.first(&self.slab, hash)
+    }
+
     /// The hash of a packet's tuple in a zone.
     #[inline]
-    pub(crate) fn hash_of(&mut self, tuple: &Tuple, zone: Zone) -> u32 {
+    pub(crate) fn hash_of(&mut self, pkt: &[u8], tuple: &Tuple, zone: Zone) -> u32 {
         let id = zone.id_for(Dir::Original);
-        let known = match self.ahead.last {
-            _ if id != 0 => None,
-            Some((last, hash)) if last == *tuple => Some(hash),
-            _ => self.ahead.known(tuple).map(|known| known.hash),
-        };
-        known.unwrap_or_else(|| self.table.hash(tuple, id))
+        if id != 0 {
+            return self.table.hash(tuple, id);
+        }
+        if let Some(known) = self.ahead.known(pkt) {
+            return known.hash;
+        }
+        let last = self.ahead.unannounced.filter(|(last, _)| last == tuple);
+        last.map_or_else(|| self.table.hash(tuple, id), |(_, hash)| hash)
     }
 
     /// The hash of a reply tuple in a zone.
@@ -121,12 +171,51 @@ impl Conntrack {
     }
 }
 
+/// Whether what a packet's headers say comes of its [`Head`].
 #[inline]
-fn tuple_of(packet: &[u8]) -> Option<Tuple> {
-    let family = match packet.first()? >> 4 {
-        4 => Family::V4,
-        6 => Family::V6,
-        _ => return None,
+fn is_plain(layout: &Layout) -> bool {
+    let alone = match layout.family {
+        Family::V4 => layout.l4 == 20,
+        Family::V6 => layout.proto_at == 6,
     };
-    Tuple::from_packet(packet, &parse_embedded(family, packet)?)
+    alone && matches!(layout.proto, proto::TCP | proto::UDP)
+}
+
+/// The words that a packet begins with, as far as [`Head`]s go.
+#[inline]
+fn head(pkt: &[u8]) -> Option<Head> {
+    if let Some(0x45) = pkt.first() {
+        let [a, b, c] = words4(pkt)?;
+        return Some([a, b, c, 0, 0, 0]);
+    }
+    words6(pkt)
+}
+
+/// Whether a packet begins so.
+#[inline]
+fn begins(pkt: &[u8], head: &Head) -> bool {
+    let same = |a: &[u64], b: &[u64]| a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0;
+    match pkt.first() {
+        Some(0x45) => words4(pkt).is_some_and(|words| same(&words, &head[..3])),
+        _ => words6(pkt).is_some_and(|words| same(&words, head)),
+    }
+}
+
+#[inline]
+fn words4(pkt: &[u8]) -> Option<[u64; 3]> {
+    let bytes: &[u8; 24] = pkt.first_chunk()?;
+    let [a, b, c] = bytes.as_chunks().0 else {
+        return None;
+    };
+    Some([a, b, c].map(|bytes| u64::from_ne_bytes(*bytes)))
+}
+
+fn words6(pkt: &[u8]) -> Option<Head> {
+    let bytes: &[u8; 44] = pkt.first_chunk()?;
+    let ([a, b, c, d, e], ports) = bytes.as_chunks() else {
+        return None;
+    };
+    let [a, b, c, d, e] = [a, b, c, d, e].map(|bytes| u64::from_ne_bytes(*bytes));
+    let ports = u32::from_ne_bytes(*ports.first_chunk()?);
+    Some([a, b, c, d, e, ports.into()])
 }

@@ -68,7 +68,7 @@ impl Conntrack {
     /// old entry for a new connection asks once more; the new entry never does.
     fn track(&mut self, packet: &Packet<'_>, tuple: &Tuple, template: &Template) -> Tracked {
         loop {
-            let attached = match self.resolve_normal(packet.now, tuple, template) {
+            let attached = match self.resolve_normal(packet, tuple, template) {
                 Ok(attached) => attached,
                 Err(NoEntry::Invalid(reason)) => return self.invalid(reason),
                 Err(NoEntry::Drop(reason)) => return Tracked::Drop(reason),
@@ -82,14 +82,14 @@ impl Conntrack {
     /// Entry and relation of a packet (`resolve_normal_ct`).
     fn resolve_normal(
         &mut self,
-        now: Time,
+        packet: &Packet<'_>,
         tuple: &Tuple,
         template: &Template,
     ) -> Result<Attached, NoEntry> {
-        let hash = self.hash_of(tuple, template.zone);
-        let found = self.find_alive(now, tuple, template.zone, hash);
+        let hash = self.hash_of(packet.pkt, tuple, template.zone);
+        let found = self.find_alive(packet.now, tuple, template.zone, hash);
         let Some((id, dir, status)) = found else {
-            return self.create(now, tuple, hash, template);
+            return self.create(packet.now, tuple, hash, template);
         };
         let info = match dir {
             Dir::Reply => CtInfo::EstablishedReply,

@@ -9,7 +9,6 @@
 use crate::conntrack::InHook;
 use crate::create::verifies;
 use crate::entry::{Attached, CtInfo};
-use crate::table::split;
 use crate::tracker::{self, Packet};
 use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
@@ -33,17 +32,16 @@ impl Conntrack {
         };
         let (src, dst) = (layout.src(pkt), layout.dst(pkt));
         let tuple = Tuple::from_parts(layout.family, layout.proto, src, dst, l4)?;
-        let (index, dir) = split(self.link_of(&tuple))?;
-        let (id, entry, armed) = self.slab.at_mut(index)?;
-        let found = *entry.tuple(dir) == tuple && entry.zone.id_for(dir) == 0;
-        if !found || entry.is_elsewhere() {
+        let link = self.link_of(pkt, &tuple);
+        let (id, dir, entry, armed) = self.slab.having(link, &tuple)?;
+        if entry.is_elsewhere() {
             return None;
         }
         let seconds = tracker::go_on(&self.config, entry, &packet, dir)?;
         entry.timeout = now.saturating_add(Time::from(seconds) * SECOND);
         entry.count_one(dir, layout.len);
         if entry.timeout < armed {
-            self.check_timer(now, index);
+            self.check_timer(now, id.index);
         }
         self.note = None;
         let info = match dir {
@@ -59,16 +57,5 @@ impl Conntrack {
     fn has_kept_up(&mut self, now: Time) -> bool {
         self.clock = self.clock.max(now);
         self.dying.is_empty() && self.wheel.rests(now) && self.rests(now)
-    }
-
-    /// Where, as [`split`] reads it, the entry may be that has this tuple; 0 when there is none.
-    #[inline]
-    fn link_of(&mut self, tuple: &Tuple) -> u32 {
-        if let Some(known) = self.ahead.known(tuple) {
-            return known.link;
-        }
-        let hash = self.table.hash(tuple, 0);
-        self.ahead.last = Some((*tuple, hash));
-        self.table.first(&self.slab, hash)
     }
 }

@@ -4,7 +4,7 @@ use crate::Time;
 use crate::entry::{Entry, EntryId};
 use crate::table::{Node, split};
 use crate::timer::TimerNode;
-use crate::tuple::Dir;
+use crate::tuple::{Dir, Tuple};
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
@@ -141,6 +141,20 @@ impl Slab {
             index,
         };
         Some((id, slot.entry.as_mut()?, slot.timer.armed))
+    }
+
+    /// As [`Slab::at_mut`], of the entry that `link` names as [`split`] reads it, and for which
+    /// direction, if it has this tuple in no zone.
+    #[inline]
+    pub(crate) fn having(
+        &mut self,
+        link: u32,
+        tuple: &Tuple,
+    ) -> Option<(EntryId, Dir, &mut Entry, Time)> {
+        let (index, dir) = split(link)?;
+        let (id, entry, armed) = self.at_mut(index)?;
+        let same = entry.tuple(dir) == tuple && entry.zone.id_for(dir) == 0;
+        same.then_some((id, dir, entry, armed))
     }
 
     /// The chain node of an entry.

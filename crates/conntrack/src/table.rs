@@ -113,21 +113,20 @@ impl Table {
     #[inline]
     pub(crate) fn hash(&self, t: &Tuple, zone: u16) -> u32 {
         // Whole words: the hash reads them at once, and would wait for what was written in pieces.
-        let ids = u64::from(t.src_id) << 48 | u64::from(t.dst_id) << 32;
-        let tail = (ids | u64::from(zone) << 16 | u64::from(t.proto) << 8).to_be_bytes();
+        let rest = (t.tail() | u64::from(zone) << 48).to_le_bytes();
         let long = match t.family {
             Family::V4 => {
-                let mut b = [0u8; 16];
                 let addresses = u64::from(t.src as u32) << 32 | u64::from(t.dst as u32);
-                b[..8].copy_from_slice(&addresses.to_be_bytes());
-                b[8..].copy_from_slice(&tail);
+                let mut b = [0u8; 16];
+                b[..8].copy_from_slice(&addresses.to_le_bytes());
+                b[8..].copy_from_slice(&rest);
                 self.hasher.hash(&b)
             }
             Family::V6 => {
                 let mut b = [0u8; 40];
-                b[..16].copy_from_slice(&{ t.src }.to_be_bytes());
-                b[16..32].copy_from_slice(&{ t.dst }.to_be_bytes());
-                b[32..].copy_from_slice(&tail);
+                b[..16].copy_from_slice(&{ t.src }.to_le_bytes());
+                b[16..32].copy_from_slice(&{ t.dst }.to_le_bytes());
+                b[32..].copy_from_slice(&rest);
                 self.hasher.hash(&b)
             }
         };

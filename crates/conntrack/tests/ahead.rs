@@ -6,7 +6,7 @@ mod either;
 
 use either::Random;
 use tidegate_conntrack::{
-    AHEAD, Config, Conntrack, Dir, Entry, InHook, Manip, NatRange, Template, Tracked, Zone,
+    AHEAD, Config, Conntrack, Dir, Entry, InHook, Manip, NatRange, Template, Tracked, Tuple, Zone,
 };
 use tidegate_wire::{Family, checksum, parse, proto};
 
@@ -176,4 +176,53 @@ fn an_answer_is_found_where_it_comes_from() {
     });
     assert!(came[0].starts_with("Ok") && came[2].starts_with("Err"));
     assert_eq!(came, expected);
+}
+
+/// Headers that have been read are not read again; those of another packet are.
+#[test]
+fn a_layout_is_that_of_the_packet_that_comes() {
+    let mut random = Random(11);
+    let mut ct = Conntrack::new(Config::default());
+    for back in [false, true] {
+        for flow in 0..FLOWS {
+            take(&mut ct, NOW, &datagram(flow, back), false);
+        }
+    }
+    let (mut known, mut others) = (0, 0);
+    for round in 0..20_000 {
+        let announced = datagram(random.below(FLOWS), random.below(2) == 1);
+        ct.foresee(core::iter::once(announced.as_slice()));
+        let mut came = announced.clone();
+        match random.below(4) {
+            0 => came.truncate(random.below(came.len())),
+            1 => {
+                let at = random.below(came.len());
+                came[at] ^= 1 << random.below(8);
+                if random.below(2) == 0 {
+                    checksum::fix_ipv4(&mut came);
+                }
+            }
+            2 => came.resize(46, 0),
+            _ => {}
+        }
+        let told = ct.layout_of(&came);
+        assert!(told.is_none() || told == parse(&came).ok(), "round {round}");
+        known += usize::from(told.is_some());
+        others += usize::from(told.is_none() && parse(&came).is_ok());
+        // Nor is it taken for the connection of the packet that was announced.
+        if let Ok(layout) = parse(&came)
+            && layout.proto == proto::UDP
+            && !layout.is_fragment()
+            && let (Tracked::Ct(attached), _) = either::track(&mut ct, NOW, (&came, &layout), true)
+        {
+            let tuple = Tuple::from_packet(&came, &layout).unwrap();
+            let entry = ct.entry(attached.id).unwrap();
+            assert_eq!(*entry.tuple(attached.dir), tuple, "round {round}");
+            ct.release(attached.id);
+        }
+    }
+    assert!(
+        known > 10_000 && others > 500,
+        "{known} known, {others} not"
+    );
 }

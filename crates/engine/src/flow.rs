@@ -19,7 +19,7 @@ use tidegate_conntrack::CtInfo;
 use tidegate_ir::{Cond, Effect, Expr, Facts, Field, Leaf, RuleId, Scope, eval};
 use tidegate_wire::{Layout, proto};
 
-use crate::env::IfIndex;
+use crate::env::{Env, IfIndex};
 use crate::offload::{Comes, Follower};
 use crate::origin::BELOW;
 use crate::packet::Packet;
@@ -46,16 +46,27 @@ const END: u32 = u32::MAX;
 
 /// What the tables, and the routing between them, made of a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Plan {
+pub(crate) struct Plan {
     start: Start,
     /// Mark when the tables had been passed.
-    mark: u32,
+    pub(crate) mark: u32,
     /// Where a received packet went.
-    path: Option<Path>,
+    pub(crate) path: Option<Path>,
+    /// Most bytes that a received packet may have to go there like any other
+    /// ([`Path::longest`]).
+    pub(crate) longest: u32,
     /// Tests that must come out as noted.
     guards: Box<[(Cond, bool)]>,
     /// Counters raised, table by table, each part closed by [`END`].
     trail: Box<[u32]>,
+}
+
+impl Plan {
+    /// Counters that its packets raise.
+    #[inline]
+    pub(crate) fn counted(&self) -> impl Iterator<Item = u32> {
+        self.trail.iter().copied().filter(|&id| id != END)
+    }
 }
 
 /// What a packet brought along when its connection had been found.
@@ -268,10 +279,21 @@ pub(crate) struct Follow {
     at: u32,
 }
 
+impl Follow {
+    /// Of the plan that a `tag` names, from its beginning.
+    #[inline]
+    pub(crate) fn of(tag: u64) -> Follow {
+        let plan = (tag & NO_PLAN) as u32;
+        Follow { plan, at: 0 }
+    }
+}
+
 /// All plans of the present epoch.
 #[derive(Debug, Default)]
 pub(crate) struct FlowCache {
     epoch: u64,
+    /// The epoch since their numbers last came round.
+    round: u64,
     plans: Vec<Plan>,
     numbers: HashMap<Plan, u32>,
     /// Why packets have left no plan: tags name these from the highest number down.
@@ -289,6 +311,7 @@ impl FlowCache {
     #[must_use]
     pub(crate) fn begin_epoch(&mut self) -> bool {
         self.epoch += 1;
+        self.round = self.epoch % (EPOCHS - 1);
         if let Some(follower) = &mut self.follower {
             follower.begins(self.epoch);
         }
@@ -301,17 +324,13 @@ impl FlowCache {
 
     /// The plan that a connection's `tag` names, if it fits a packet that brings `start`.
     #[inline]
-    pub(crate) fn follow(&self, tag: u64, start: &Start, facts: &mut impl Facts) -> Option<Follow> {
+    pub(crate) fn fitting(&self, tag: u64, start: &Start, facts: &mut impl Facts) -> Option<&Plan> {
         let plan = self.plan(tag)?;
-        let number = (tag & NO_PLAN) as u32;
         let fits = *start == plan.start
             && plan.guards.iter().all(|(cond, held)| {
                 (eval(cond, facts, &mut ()) == tidegate_ir::Truth::True) == *held
             });
-        fits.then_some(Follow {
-            plan: number,
-            at: 0,
-        })
+        fits.then_some(plan)
     }
 
     /// Starts to record a packet.
@@ -326,12 +345,13 @@ impl FlowCache {
     }
 
     /// The packet got through: the tag under which its connection finds the plan.
-    pub(crate) fn keep(&mut self, mark: u32) -> Option<u64> {
+    pub(crate) fn keep(&mut self, mark: u32, env: &Env) -> Option<u64> {
         let recorder = &mut self.recorder;
         let plan = Plan {
             start: recorder.start.take()?,
             mark,
             path: recorder.path,
+            longest: recorder.path.map_or(0, |path| path.longest(env)),
             guards: recorder.guards.as_slice().into(),
             trail: recorder.trail.as_slice().into(),
         };
@@ -388,7 +408,7 @@ impl FlowCache {
     /// The epoch as tags have it, never 0.
     #[inline]
     fn era(&self) -> u64 {
-        self.epoch % (EPOCHS - 1) + 1
+        self.round + 1
     }
 
     /// Number of the present rules and surroundings.
@@ -398,14 +418,7 @@ impl FlowCache {
 
     /// Counters that packets with this tag raise; none when it is of another epoch.
     pub(crate) fn trail(&self, tag: u64) -> impl Iterator<Item = u32> {
-        counted(self.plan(tag))
-    }
-
-    /// Where the plan sends a received packet, its mark there, and what it has raised.
-    #[inline]
-    pub(crate) fn whole(&self, follow: Follow) -> Option<(&Path, u32, impl Iterator<Item = u32>)> {
-        let plan = self.plans.get(follow.plan as usize)?;
-        Some((plan.path.as_ref()?, plan.mark, counted(Some(plan))))
+        self.plan(tag).into_iter().flat_map(Plan::counted)
     }
 
     fn plan(&self, tag: u64) -> Option<&Plan> {
@@ -442,12 +455,6 @@ impl FlowCache {
         follow.at += len as u32 + 1;
         &trail[..len]
     }
-}
-
-/// Counters that packets of a plan raise.
-fn counted(plan: Option<&Plan>) -> impl Iterator<Item = u32> {
-    let trail = plan.map_or(&[][..], |p| &p.trail);
-    trail.iter().copied().filter(|&id| id != END)
 }
 
 #[cfg(test)]

@@ -34,8 +34,10 @@ const MAX_DEPTH: u8 = 4;
 
 impl<T: Trace> Run<'_, T> {
     pub(crate) fn receive(mut self, incoming: &Incoming, mut bytes: Vec<u8>) -> Outcome {
+        // The headers of packets that have been announced have been read.
+        let known = self.engine.conntrack.layout_of(&bytes);
         // The layout is looked at where it is: a copy would wait for its pieces to be written.
-        let done = match &parse(&bytes) {
+        let done = match &known.map_or_else(|| parse(&bytes), Ok) {
             Err(why) => self.dropped(DropReason::Malformed(*why)),
             Ok(layout) => match refused(incoming, &bytes, layout) {
                 Some(why) => self.dropped(why),
@@ -126,6 +128,7 @@ impl<T: Trace> Run<'_, T> {
             flows,
             conntrack,
             origins,
+            env,
             ..
         } = &mut *self.engine;
         if !T::ACTIVE
@@ -137,7 +140,7 @@ impl<T: Trace> Run<'_, T> {
             }
             if flows.recorder.has_noted() {
                 let whole = conntrack.entry(a.id).map(|e| e.tags[a.dir.ix()]);
-                let kept = flows.keep(packet.mark);
+                let kept = flows.keep(packet.mark, env);
                 let kept = kept.or_else(|| flows.keep_reason(whole?));
                 if let Some(tag) = kept {
                     conntrack.set_tag(a.id, a.dir, tag | whole.unwrap_or(0) & !BELOW);

@@ -8,7 +8,9 @@ use crate::outcome::DropReason;
 use crate::packet::Packet;
 
 /// Where a received packet goes.
+// Told apart by a byte: it would be what tells whether there is a `via`, as long as an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub(crate) enum Path {
     /// To a local socket.
     Local,
@@ -16,6 +18,19 @@ pub(crate) enum Path {
     Forward { dev: IfIndex, via: Option<u128> },
     /// Nowhere, perhaps with an ICMP error.
     Stop(DropReason, Option<IcmpError>),
+}
+
+impl Path {
+    /// Most bytes that a packet may have to go this way with nothing else to be thought of: a
+    /// link that it is too long for, or one that leads back in. 0 where there always is.
+    pub(crate) fn longest(&self, env: &Env) -> u32 {
+        match self {
+            Path::Local => u32::MAX,
+            Path::Forward { dev, .. } if *dev == env.loopback() => 0,
+            Path::Forward { dev, .. } => env.interface(*dev).map_or(0, |i| i.mtu),
+            Path::Stop(..) => 0,
+        }
+    }
 }
 
 const NET_UNREACHABLE: IcmpError = IcmpError::Unreachable(0);

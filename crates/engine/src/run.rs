@@ -9,7 +9,7 @@ use crate::at_table::AtTable;
 use crate::defrag::{self, Defragged};
 use crate::engine::{Engine, Family4Or6, index};
 use crate::facts::View;
-use crate::flow::{Start, Unplanned};
+use crate::flow::{Follow, Start, Unplanned};
 use crate::hooks::{Stage, stages};
 use crate::origin::{By, Passage};
 use crate::outcome::{DropReason, Output};
@@ -421,12 +421,12 @@ impl<'e, T: Trace> Run<'e, T> {
             now: self.now,
             rehearsed: false,
         };
-        let Some(follow) = flows.follow(tag, &start, &mut facts) else {
+        let Some(plan) = flows.fitting(tag, &start, &mut facts) else {
             return flows.record(start);
         };
+        packet.mark = plan.mark;
+        packet.follow = Some(Follow::of(tag));
         flows.followed += 1;
-        packet.mark = flows.mark(follow).unwrap_or(packet.mark);
-        packet.follow = Some(follow);
     }
 
     /// Raises the counters of the table that the packet would walk now.

@@ -159,6 +159,29 @@ fn fragments_of_planned_flows_are_reassembled() {
     assert_eq!((sent.len(), &data[..]), (2, &whole[20..]));
 }
 
+/// Plans say how long a packet the link takes, for as long as it takes that.
+#[test]
+fn packets_of_planned_flows_that_are_too_long_are_refused() {
+    let rules = "*filter\n:FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate ESTABLISHED\nCOMMIT\n";
+    let mut engine = router_of_two(rules);
+    let long = datagram(false, [4000, 53], &[7; 900]);
+    for (mtu, passed) in [(928, true), (927, false), (1500, true)] {
+        let mut outside = interface(3, "eth1", 0x0a00_0101, 24);
+        outside.mtu = mtu;
+        let inside = interface(2, "eth0", 0x0a00_0001, 24);
+        let env = router(Config::default(), vec![inside, outside])
+            .env()
+            .clone();
+        engine.set_env(env);
+        for _ in 0..3 {
+            assert!(passes(&mut engine, datagram(false, [4000, 53], b"short")));
+            assert!(passes(&mut engine, datagram(true, [53, 4000], b"answer")));
+            assert_eq!(passes(&mut engine, long.clone()), passed, "{mtu}");
+        }
+    }
+    assert!(engine.followed() > 0);
+}
+
 /// Two fragments, the first with so many bytes behind the header.
 fn cut(whole: &[u8], at: usize) -> [Vec<u8>; 2] {
     let piece = |from: usize, to: usize, word: u16| {

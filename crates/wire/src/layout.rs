@@ -47,6 +47,32 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The layout of a packet that begins with this IPv4 header, which [`parse`] has read before;
+    /// `None` when it is another or has options.
+    #[inline]
+    #[must_use]
+    pub fn plain_ipv4(header: &[u8; 20]) -> Option<Layout> {
+        (header[0] == 0x45).then(|| Layout::ipv4(header, 20))
+    }
+
+    /// Of an IPv4 header, of which 20 bytes are there.
+    #[inline]
+    fn ipv4(header: &[u8], l4: u16) -> Layout {
+        let frag = u16::from_be_bytes([header[6], header[7]]);
+        Layout {
+            family: Family::V4,
+            proto: header[9],
+            l4,
+            len: u16::from_be_bytes([header[2], header[3]]).into(),
+            frag_off: frag & 0x1fff,
+            more_frags: frag & 0x2000 != 0,
+            dont_frag: frag & 0x4000 != 0,
+            frag_hdr: 0,
+            proto_at: 9,
+            broken_chain: false,
+        }
+    }
+
     /// Whether this is a fragment of a larger packet (first, middle or last).
     #[inline]
     #[must_use]
@@ -205,23 +231,11 @@ fn parse4(buf: &[u8]) -> Result<Layout, Malformed> {
     if !checksum::is_right_ipv4(&buf[..ihl]) {
         return Err(Malformed::HeaderChecksum);
     }
-    let total = usize::from(u16::from_be_bytes([buf[2], buf[3]]));
-    if total < ihl || total > buf.len() {
+    let layout = Layout::ipv4(buf, ihl as u16);
+    if layout.len < ihl as u32 || layout.len as usize > buf.len() {
         return Err(Malformed::TotalLength);
     }
-    let frag = u16::from_be_bytes([buf[6], buf[7]]);
-    Ok(Layout {
-        family: Family::V4,
-        proto: buf[9],
-        l4: ihl as u16,
-        len: total as u32,
-        frag_off: frag & 0x1fff,
-        more_frags: frag & 0x2000 != 0,
-        dont_frag: frag & 0x4000 != 0,
-        frag_hdr: 0,
-        proto_at: 9,
-        broken_chain: false,
-    })
+    Ok(layout)
 }
 
 fn parse6(buf: &[u8]) -> Result<Layout, Malformed> {

@@ -10,9 +10,9 @@ use tidegate_ir::{Facts, Field, StepId, TableKind, Truth};
 use tidegate_wire::{Family, Layout};
 
 use crate::engine::{Engine, Family4Or6, Incoming, index};
-use crate::env::{Env, IfIndex};
+use crate::env::IfIndex;
 use crate::facts::{entry_field, transport};
-use crate::flow::Start;
+use crate::flow::{Follow, Start};
 use crate::offload::{Comes, Followed};
 use crate::outcome::{Output, Passed, Role};
 use crate::routing::Path;
@@ -100,7 +100,6 @@ impl<T: Trace> Run<'_, T> {
         let Engine {
             families,
             conntrack,
-            env,
             flows,
             last,
             ..
@@ -115,16 +114,19 @@ impl<T: Trace> Run<'_, T> {
             now: self.now,
         };
         let tag = entry.tags[attached.dir.ix()];
-        let follow = flows.follow(tag, &start, &mut glance)?;
-        let (path, mark, counted) = flows.whole(follow)?;
+        let plan = flows.fitting(tag, &start, &mut glance)?;
         let course = Course {
-            path,
+            path: plan.path.as_ref()?,
+            longest: plan.longest,
             ttl: layout.ttl(bytes),
-            mark,
+            mark: plan.mark,
             received: incoming.dev,
         };
-        let moved = |dev: IfIndex| *nat && entry.has_moved(attached.dir, dev.0);
-        if !entry.is_plain() || !course.is_clear(layout, env, moved) {
+        let moved = match course.path {
+            Path::Forward { dev, .. } => *nat && entry.has_moved(attached.dir, dev.0),
+            Path::Local | Path::Stop(..) => false,
+        };
+        if !entry.is_plain() || moved || !course.is_clear(layout) {
             return None;
         }
         if *nat && entry.is_translated() {
@@ -134,13 +136,19 @@ impl<T: Trace> Run<'_, T> {
                 done.ok()?;
             }
         }
-        for id in counted {
+        for id in plan.counted() {
             if let Some(counter) = counters.get_mut(id as usize) {
                 counter.count(layout.len);
             }
         }
         let comes = Comes::Received(incoming.dev);
-        *last = Some(Followed::new(attached, follow, comes, layout, bytes));
+        *last = Some(Followed::new(
+            attached,
+            Follow::of(tag),
+            comes,
+            layout,
+            bytes,
+        ));
         let passed = course.end(layout, bytes, &mut self.outputs);
         flows.followed += 1;
         Some(passed)
@@ -150,6 +158,8 @@ impl<T: Trace> Run<'_, T> {
 /// Where a packet goes, and what it goes with.
 struct Course<'a> {
     path: &'a Path,
+    /// As [`Path::longest`].
+    longest: u32,
     ttl: u8,
     mark: u32,
     received: IfIndex,
@@ -157,20 +167,12 @@ struct Course<'a> {
 
 impl Course<'_> {
     /// Whether nothing on the way is out of the ordinary: options, a TTL or a link that ends
-    /// it, another link than its connection's address is `moved` from.
-    fn is_clear(&self, layout: &Layout, env: &Env, moved: impl Fn(IfIndex) -> bool) -> bool {
-        if layout.family == Family::V4 && layout.l4 > 20 {
-            return false;
-        }
-        match self.path {
-            Path::Local => true,
-            Path::Forward { dev, .. } => {
-                let dev = *dev;
-                let fits = env.interface(dev).is_some_and(|i| layout.len <= i.mtu);
-                self.ttl > 1 && fits && dev != env.loopback() && !moved(dev)
-            }
-            Path::Stop(..) => false,
-        }
+    /// it.
+    #[inline]
+    fn is_clear(&self, layout: &Layout) -> bool {
+        let options = layout.family == Family::V4 && layout.l4 > 20;
+        let ends = self.ttl <= 1 && matches!(self.path, Path::Forward { .. });
+        !options && !ends && layout.len <= self.longest
     }
 
     /// Where its source is translated.
