@@ -155,7 +155,9 @@ impl Conntrack {
         if id != 0 {
             return self.table.hash(tuple, id);
         }
-        if let Some(known) = self.ahead.known(pkt) {
+        if has_head(tuple.proto)
+            && let Some(known) = self.ahead.known(pkt)
+        {
             return known.hash;
         }
         let last = self.ahead.unannounced.filter(|(last, _)| last == tuple);
@@ -178,7 +180,13 @@ fn is_plain(layout: &Layout) -> bool {
         Family::V4 => layout.l4 == 20,
         Family::V6 => layout.proto_at == 6,
     };
-    alone && matches!(layout.proto, proto::TCP | proto::UDP)
+    alone && has_head(layout.proto)
+}
+
+/// Whether packets of a protocol are remembered by their [`Head`].
+#[inline]
+fn has_head(protocol: u8) -> bool {
+    matches!(protocol, proto::TCP | proto::UDP)
 }
 
 /// The words that a packet begins with, as far as [`Head`]s go.
