@@ -126,7 +126,8 @@ impl Conntrack {
     }
 
     /// The layout of a packet (`tidegate_wire::parse`), if it is the next one of those announced
-    /// and its headers have been read then.
+    /// and its IPv4 header, without options, has been read then. There is no sum of an IPv6 header to
+    /// be saved.
     #[inline]
     pub fn layout_of(&mut self, pkt: &[u8]) -> Option<Layout> {
         if !self.ahead.is_next(pkt) {

@@ -250,7 +250,7 @@ mod tests {
 
     /// Whatever differs, in whichever byte.
     #[test]
-    fn tuples_are_the_same_when_all_of_them_is() {
+    fn tuples_are_the_same_when_every_part_of_them_is() {
         let tuple = Tuple {
             src: 1,
             dst: 2,

@@ -280,20 +280,27 @@ impl Asm {
     pub fn load_map(&mut self, dst: Reg, map: &'static Map) {
         /// `BPF_PSEUDO_MAP_FD`
         const MAP: Reg = Reg(1);
-        self.maps.push((self.code.len(), map));
-        self.push(LOAD_IMM64, dst, Src::Imm(0), 0);
-        self.push(0, Reg::R0, Src::Imm(0), 0);
-        let at = self.code.len() - 2;
-        self.code[at].src = MAP;
+        self.load_of(dst, map, MAP);
     }
 
     /// The address of a map's only value.
     pub fn load_values(&mut self, dst: Reg, map: &'static Map) {
         /// `BPF_PSEUDO_MAP_VALUE`
         const VALUE: Reg = Reg(2);
-        self.load_map(dst, map);
-        let at = self.code.len() - 2;
-        self.code[at].src = VALUE;
+        self.load_of(dst, map, VALUE);
+    }
+
+    /// An address of a map; what takes the source's place says which.
+    fn load_of(&mut self, dst: Reg, map: &'static Map, which: Reg) {
+        self.maps.push((self.code.len(), map));
+        self.code.push(Insn {
+            code: LOAD_IMM64,
+            dst,
+            src: which,
+            off: 0,
+            imm: 0,
+        });
+        self.push(0, Reg::R0, Src::Imm(0), 0);
     }
 
     /// `dst` becomes a constant of 64 bits.

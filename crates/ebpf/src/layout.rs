@@ -140,7 +140,7 @@ pub static SUMS: Map = Map {
 };
 
 /// All maps.
-pub static MAPS: [&Map; 12] = [
+static MAPS: [&Map; 12] = [
     &FLOWS,
     &GATES,
     &CONNECTIONS,

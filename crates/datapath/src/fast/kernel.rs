@@ -40,7 +40,7 @@ const BPF_FS: i64 = 0xcafe_4a11;
 /// The loaded programs.
 pub(crate) struct Kernel {
     programs: Ebpf,
-    /// Those that nobody here reads. Tables of programs lose these with their last holder.
+    /// Tables that nobody here reads: one of programs is emptied when nobody holds it any more.
     _tables: Ebpf,
     doors: HashMap<MapData, u32, [u32; DOOR]>,
     secrets: Secrets,

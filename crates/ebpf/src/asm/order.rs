@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Asm, EXIT, Insn, JMP, JMP32, Label, Reg};
+use super::{Asm, Cond, EXIT, Insn, JMP, JMP32, Label, Reg, Src};
 use crate::maps::Map;
 
 impl Asm {
@@ -27,6 +27,25 @@ impl Asm {
                 .last()
                 .is_some_and(|i| matches!(i.code, JMP | EXIT))
         );
+    }
+
+    /// Goes on with what comes next, after what `make` does, put aside, with packets of which `cond`
+    /// holds.
+    pub fn rarely(
+        &mut self,
+        cond: Cond,
+        dst: Reg,
+        src: impl Into<Src>,
+        make: impl FnOnce(&mut Asm),
+    ) {
+        let (rare, next) = (self.label(), self.label());
+        self.jump_if(cond, dst, src, rare);
+        self.aside(|a| {
+            a.bind(rare);
+            make(a);
+            a.jump(next);
+        });
+        self.bind(next);
     }
 
     /// Puts aside what is to be.

@@ -121,7 +121,6 @@ fn bucket(a: &mut Asm, places: u32, none: Label) {
 /// R0: the key's sum; see [`crate::layout::mix`].
 fn hash(a: &mut Asm, secrets: &Secrets) {
     use Reg as R;
-    let (v4, v6) = (a.label(), a.label());
     let product = |a: &mut Asm, i: usize| {
         a.load(Size::W, R::R1, R::R10, KEY + 4 * i as i16);
         a.constant(R::R2, secrets.hash[i]);
@@ -135,15 +134,11 @@ fn hash(a: &mut Asm, secrets: &Secrets) {
         product(a, i);
     }
     a.load(Size::B, R::R1, R::R10, KEY + 5);
-    a.jump_if(Cond::Ne, R::R1, 4, v6);
-    a.aside(|a| {
-        a.bind(v6);
+    a.rarely(Cond::Ne, R::R1, 4, |a| {
         for i in (0..HASH).filter(|i| !BOTH.contains(i)) {
             product(a, i);
         }
-        a.jump(v4);
     });
-    a.bind(v4);
     a.mov(R::R1, R::R0);
     a.alu(Op::Rsh, R::R1, 32);
     a.alu(Op::Xor, R::R0, R::R1);
@@ -164,21 +159,19 @@ fn whose(a: &mut Asm, places: u32, stranger: Label) {
     a.bind(again);
     a.load(Size::D, R::R3, R::R10, BUCKET_AT);
     a.load(Size::W, R::R2, R::R10, TAG);
-    let look = |a: &mut Asm, base: Reg, at: i16| {
+    let look = |a: &mut Asm, (base, at): (Reg, i16), cond: Cond, to: Label| {
         a.load(Size::W, R::R1, base, at);
         a.alu32(Op::Xor, R::R1, R::R2);
-        a.jump_if(Cond::Lt, R::R1, 1 << whose_bits(places), found);
+        a.jump_if(cond, R::R1, 1 << whose_bits(places), to);
     };
     a.load(Size::W, R::R4, R::R10, HOME);
     a.alu(Op::And, R::R4, HOMES);
     a.alu(Op::Add, R::R4, R::R3);
-    a.load(Size::W, R::R1, R::R4, 0);
-    a.alu32(Op::Xor, R::R1, R::R2);
-    a.jump_if(Cond::Ge, R::R1, 1 << whose_bits(places), away);
+    look(a, (R::R4, 0), Cond::Ge, away);
     a.aside(|a| {
         a.bind(away);
         for slot in 0..BUCKET as i16 {
-            look(a, R::R3, 4 * slot);
+            look(a, (R::R3, 4 * slot), Cond::Lt, found);
         }
         a.bind(other);
         a.jump_if(Cond::Ne, R::R9, 0, stranger);

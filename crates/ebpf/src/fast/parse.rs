@@ -189,7 +189,7 @@ pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) 
 /// Reads an IPv4 header: addresses, protocol, and length in R7.
 fn ipv4(a: &mut Asm, exits: &Exits) {
     use Reg as R;
-    let (told, untold, whole) = (a.label(), a.label(), a.label());
+    let whole = a.label();
     a.load(Size::B, R::R1, R::R10, IP);
     a.jump_if(Cond::Ne, R::R1, 0x45, exits.unusual);
     // Later fragments have no ports; first ones belong to their flow.
@@ -204,13 +204,7 @@ fn ipv4(a: &mut Asm, exits: &Exits) {
     a.bind(whole);
     a.load(Size::H, R::R7, R::R10, IP + 2);
     a.swap(R::R7, 16);
-    a.jump_if(Cond::Eq, R::R7, 0, untold);
-    a.aside(|a| {
-        a.bind(untold);
-        too_long_to_tell(a, exits);
-        a.jump(told);
-    });
-    a.bind(told);
+    a.rarely(Cond::Eq, R::R7, 0, |a| too_long_to_tell(a, exits));
     a.jump_if(Cond::Lt, R::R7, 20, exits.unusual);
     a.store(Size::W, R::R10, IP_LEN, 20);
     for (from, to) in [(IP + 12, KEY + 8), (IP + 16, KEY + 24)] {

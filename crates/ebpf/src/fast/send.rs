@@ -38,22 +38,15 @@ pub(super) const WRITTEN: i32 = ETHERNET_HEADER + 20;
 /// be summed up here, gets a doubt. Uses R9.
 pub(super) fn verify(a: &mut Asm) {
     use Reg as R;
-    let (fine, other) = (a.label(), a.label());
     // Most frames are short and right.
     a.load(Size::W, R::R1, R::R10, SUM);
-    a.jump_if(Cond::Ne, R::R1, 0xffff, other);
-    a.aside(|a| {
-        a.bind(other);
-        verify_others(a, fine);
-        a.jump(fine);
-    });
-    a.bind(fine);
+    a.rarely(Cond::Ne, R::R1, 0xffff, verify_others);
 }
 
 /// Of those that have no sum yet, or a wrong one.
-fn verify_others(a: &mut Asm, fine: Label) {
+fn verify_others(a: &mut Asm) {
     use Reg as R;
-    let (bad, some) = (a.label(), a.label());
+    let (fine, bad, some) = (a.label(), a.label(), a.label());
     a.load(Size::W, R::R1, R::R10, DOUBT);
     a.jump_if(Cond::Ne, R::R1, 0, fine);
     // Segments are joined only when their sums are right, and cut ones get theirs later.
@@ -79,6 +72,7 @@ fn verify_others(a: &mut Asm, fine: Label) {
     a.jump_if(Cond::Eq, R::R0, 0xffff, fine);
     a.bind(bad);
     a.store(Size::W, R::R10, DOUBT, Fate::Checksum as i32);
+    a.bind(fine);
 }
 
 /// Goes to `fine` when checksums do not count.
