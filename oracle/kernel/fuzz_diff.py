@@ -58,18 +58,25 @@ def run(cmd, cases):
     return [json.loads(ln) for ln in r.stdout.splitlines()]
 
 
-def kernel(cases, jobs):
-    """(flattened cases, the kernel's results for them)"""
+def kernel(cases, jobs, twice=False):
+    """(flattened cases, the kernel's results for them); twice: it is asked for all of them
+    again, and not only for those that end earlier when they are flattened"""
     cmd = KERNEL + ["-j", str(jobs)]
-    first = run(cmd, cases)
-    flat = []
-    for c, r in zip(cases, first):
-        if r["ok"]:
-            # what copies from earlier answers cannot be flattened
-            flat.append(c if any("subst" in p for p in c["packets"]) else gen.flatten(c, r))
-        else:
+    flat, results = [], []
+    for c, r in zip(cases, run(cmd, cases)):
+        if not r["ok"]:
             print("left out %s, the oracle cannot run it: %s" % (c["name"], r.get("error")), file=sys.stderr)
-    return flat, run(cmd, flat)
+        elif any("subst" in p for p in c["packets"]):
+            # what copies from earlier answers cannot be flattened
+            flat.append(c)
+            results.append(r)
+        else:
+            flat.append(gen.flatten(c, r))
+            results.append(gen.flattened(c, r))
+    again = [i for i, r in enumerate(results) if r is None or twice]
+    for i, r in zip(again, run(cmd, [flat[i] for i in again])):
+        results[i] = r
+    return flat, results
 
 
 def main():

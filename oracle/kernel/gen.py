@@ -78,6 +78,15 @@ def flatten(case, res):
     return dict(case, packets=flat)
 
 
+def flattened(case, res):
+    """what the kernel answered to the case's packets as they are when it is flattened; None if
+    it has to be asked again, because the flattened case ends earlier"""
+    if drawn(case, res) is not None:
+        return None
+    steps = [step for step in res["steps"] if step.get("verdict") != "skipped"]
+    return dict(res, steps=[dict(step, i=i) for i, step in enumerate(steps)])
+
+
 if __name__ == "__main__":
     first, count = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
     for i in range(first, first + count):

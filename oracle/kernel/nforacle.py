@@ -1379,19 +1379,6 @@ class Engine:
             if "op" in st:
                 steps.append(dict(self._op(r, case, st, cur_rules), i=n))
                 continue
-            t = st.get("t")
-            warp = None
-            if t is not None:
-                if now is not None and t > now:
-                    d = t - now
-                    if clock == "real":
-                        time.sleep(d)
-                    elif clock == "warp":
-                        frac += d
-                        if frac >= 1:
-                            warp = r.warp(int(frac))
-                            frac -= int(frac)
-                now = t
             where = st.get("in")
             if "reply_of" in st:
                 ro = st["reply_of"]
@@ -1416,6 +1403,19 @@ class Engine:
                 pkt = pkt[:s["off"]] + val + pkt[s["off"] + s["len"]:]
             if st.get("fix"):
                 pkt = fix_csums(pkt)
+            t = st.get("t")
+            warp = None
+            if t is not None:
+                if now is not None and t > now:
+                    d = t - now
+                    if clock == "real":
+                        time.sleep(d)
+                    elif clock == "warp":
+                        frac += d
+                        if frac >= 1:
+                            warp = r.warp(int(frac))
+                            frac -= int(frac)
+                now = t
             ls = leaves_state(pkt)
             if ls == 2:
                 r.dirty = True

@@ -29,7 +29,7 @@ def record(first, count, jobs, make):
     cases, results, unsteady = [], [], []
     again = [sys.executable, os.path.join(here, "nforacle.py"), "--ordered", "--fresh", "-j", str(jobs)]
     for s in range(first, first + count, CHUNK):
-        flat, ra = fuzz_diff.kernel([make(i) for i in range(s, min(s + CHUNK, first + count))], jobs)
+        flat, ra = fuzz_diff.kernel([make(i) for i in range(s, min(s + CHUNK, first + count))], jobs, twice=True)
         for c, x, y in zip(flat, ra, fuzz_diff.run(again, flat)):
             d = canon.compare(x, y, drawn=False)
             if d:
