@@ -486,7 +486,11 @@ impl Engine {
         packet: Vec<u8>,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).receive(&incoming, packet)
+        if T::ACTIVE {
+            Run::new(self, now, trace).receive(&incoming, packet)
+        } else {
+            self.receive_unwatched(now, &incoming, packet)
+        }
     }
 
     /// A packet that a local socket sends, carrying `mark`.
@@ -497,7 +501,11 @@ impl Engine {
         mark: u32,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).send(packet, mark, None, None)
+        if T::ACTIVE {
+            Run::new(self, now, trace).send(packet, mark, None, None)
+        } else {
+            self.send_unwatched(now, packet, mark, None, None)
+        }
     }
 
     /// As [`Engine::send`], for a packet whose socket is known; `None` for one of no socket.
@@ -510,7 +518,11 @@ impl Engine {
         trace: &mut T,
     ) -> Outcome {
         let whose = Some(Box::new(Whose::of(sender)));
-        Run::new(self, now, trace).send(packet, mark, None, whose)
+        if T::ACTIVE {
+            Run::new(self, now, trace).send(packet, mark, None, whose)
+        } else {
+            self.send_unwatched(now, packet, mark, None, whose)
+        }
     }
 
     /// As [`Engine::send`], for a packet that the kernel has routed already. It is routed
@@ -522,7 +534,11 @@ impl Engine {
         packet: Vec<u8>,
         trace: &mut T,
     ) -> Outcome {
-        Run::new(self, now, trace).send(packet, way.mark, Some(way), None)
+        if T::ACTIVE {
+            Run::new(self, now, trace).send(packet, way.mark, Some(way), None)
+        } else {
+            self.send_unwatched(now, packet, way.mark, Some(way), None)
+        }
     }
 
     /// A packet that was to be transmitted, as it left the engine, finds nobody at its

@@ -44,6 +44,7 @@ mod synproxy;
 mod tables;
 mod trace;
 mod tracker_log;
+mod unwatched;
 mod usual;
 
 pub use config::{Config, TrackWhen};

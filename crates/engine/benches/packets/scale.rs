@@ -41,6 +41,7 @@ const SETS: [(usize, &str); 5] = [
 pub(crate) fn run(plots: Option<&Path>) -> Result<()> {
     let rules = by_rules()?;
     let connections = by_connections()?;
+    datagrams()?;
     let Some(dir) = plots else { return Ok(()) };
     if rules.iter().all(|l| !l.points.is_empty()) {
         Picture {
@@ -145,4 +146,25 @@ fn by_connections() -> Result<Vec<Line>> {
         }
     }
     Ok(lines.into())
+}
+
+/// The least that a packet of a connection can ask of an engine.
+fn datagrams() -> Result<()> {
+    let rules = &Loaded::new(&many(98, Established::Last))?;
+    let sets: Vec<_> = SETS
+        .iter()
+        .map(|&(connections, name)| (connections, name, Traffic::datagrams(connections, PACKETS)))
+        .collect();
+    let subjects = sets.iter().map(|(connections, name, traffic)| {
+        let opening = connections * HANDSHAKE;
+        Subject::new(*name, move || engine(traffic, opening, rules, AHEAD))
+    });
+    Group {
+        title: "Established UDP, 46 bytes, 100 rules, random packets, in batches".to_owned(),
+        unit: "packet",
+        rounds: 5,
+        subjects: subjects.collect(),
+    }
+    .run()?;
+    Ok(())
 }

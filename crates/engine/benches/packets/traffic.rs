@@ -8,7 +8,9 @@ use tidegate_wire::{Family, checksum, proto};
 /// The server: 10.9.0.1, port 443.
 pub(crate) const SERVER: u32 = 0x0a09_0001;
 const PORT: u16 = 443;
-/// Packets that open one connection.
+/// What one of the hundred rules lets in.
+const UDP_PORT: u16 = 10_002;
+/// Packets that open one connection, and with which its entry is as it stays.
 pub(crate) const HANDSHAKE: usize = 3;
 
 /// What follows the handshake, over and over: does the client send, and how much.
@@ -79,19 +81,36 @@ impl Traffic {
             ends: Vec::with_capacity(packets),
         };
         let mut known = vec![(0, Sent::default()); connections];
-        let in_turn = (0..connections * HANDSHAKE).map(|n| n % connections);
-        let mut state = 1u64;
-        let any = std::iter::repeat_with(|| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as usize % connections
-        });
-        for connection in in_turn.chain(any.take(packets)) {
+        for connection in drawn(connections, packets) {
             if let Some((step, sent)) = known.get_mut(connection) {
                 made.packet(connection as u32, *step, 0, sent);
                 *step += 1;
             }
+        }
+        made
+    }
+
+    /// The same with UDP datagrams of 18 bytes, which client and server send in turn.
+    pub(crate) fn datagrams(connections: usize, packets: usize) -> Self {
+        let mut made = Traffic::none();
+        let mut steps = vec![0; connections];
+        for connection in drawn(connections, packets) {
+            let client = steps[connection] % 2 == 0;
+            steps[connection] += 1;
+            let (from, to) = ends(connection as u32, client, UDP_PORT);
+            let mut packet = [0; 46];
+            packet[..12].copy_from_slice(&[0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, proto::UDP, 0, 0]);
+            packet[12..16].copy_from_slice(&from.0.to_be_bytes());
+            packet[16..20].copy_from_slice(&to.0.to_be_bytes());
+            packet[20..22].copy_from_slice(&from.1.to_be_bytes());
+            packet[22..24].copy_from_slice(&to.1.to_be_bytes());
+            packet[25] = 26;
+            checksum::fix_ipv4(&mut packet);
+            let (src, dst) = (u128::from(from.0), u128::from(to.0));
+            let pseudo = checksum::pseudo(Family::V4, src, dst, proto::UDP, 26);
+            let check = checksum::finish(pseudo, &packet[20..]);
+            packet[26..28].copy_from_slice(&check.to_be_bytes());
+            made.push(&packet, client);
         }
         made
     }
@@ -136,17 +155,7 @@ impl Traffic {
         ack: u32,
         payload: u32,
     ) {
-        // 10.0.0.2 and up; three ports per client.
-        let client = (
-            0x0a00_0002 + connection / 3,
-            40_000 + (connection % 3) as u16,
-        );
-        let server = (SERVER, PORT);
-        let (from, to) = if from_client {
-            (client, server)
-        } else {
-            (server, client)
-        };
+        let (from, to) = ends(connection, from_client, PORT);
         let segment = Segment {
             from,
             to,
@@ -170,6 +179,33 @@ impl Traffic {
             start = end;
             (packet, client)
         })
+    }
+}
+
+/// Connections whose packet is next: all in turn, [`HANDSHAKE`] times, then random ones.
+fn drawn(connections: usize, packets: usize) -> impl Iterator<Item = usize> {
+    let in_turn = (0..connections * HANDSHAKE).map(move |n| n % connections);
+    let mut state = 1u64;
+    let any = std::iter::repeat_with(move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % connections
+    });
+    in_turn.chain(any.take(packets))
+}
+
+/// From whom to whom: clients are 10.0.0.2 and up, three ports each.
+fn ends(connection: u32, from_client: bool, port: u16) -> ((u32, u16), (u32, u16)) {
+    let client = (
+        0x0a00_0002 + connection / 3,
+        40_000 + (connection % 3) as u16,
+    );
+    let server = (SERVER, port);
+    if from_client {
+        (client, server)
+    } else {
+        (server, client)
     }
 }
 
