@@ -1382,7 +1382,8 @@ class Engine:
             where = st.get("in")
             if "reply_of" in st:
                 ro = st["reply_of"]
-                lst = reply_target(steps[ro["step"]], ro)
+                # (What was to be answered may never have been sent.)
+                lst = [] if ro["step"] is None else reply_target(steps[ro["step"]], ro)
                 if len(lst) <= ro.get("n", 0) or not answerable(bytes.fromhex(lst[ro.get("n", 0)]["hex"])):
                     steps.append({"i": n, "in": where, "verdict": "skipped"})
                     continue

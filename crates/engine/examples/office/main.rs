@@ -31,9 +31,9 @@ use talk::Talk;
 const LAN: IfIndex = IfIndex(2);
 const WAN: IfIndex = IfIndex(3);
 
-const FILTER4: &str = include_str!("filter4.rules");
-const FILTER6: &str = include_str!("filter6.rules");
-const NAT4: &str = include_str!("nat4.rules");
+const FILTER4: &str = include_str!("filter.rules");
+const FILTER6: &str = include_str!("filter-v6.rules");
+const NAT4: &str = include_str!("nat.rules");
 
 /// Conversations at a time, and how many packets one may say at once.
 const TALKS: usize = 20_000;
