@@ -486,11 +486,7 @@ impl Engine {
         packet: Vec<u8>,
         trace: &mut T,
     ) -> Outcome {
-        if T::ACTIVE {
-            Run::new(self, now, trace).receive(&incoming, packet)
-        } else {
-            self.receive_unwatched(now, &incoming, packet)
-        }
+        self.receive_any(now, &incoming, packet, trace)
     }
 
     /// A packet that a local socket sends, carrying `mark`.
@@ -501,11 +497,7 @@ impl Engine {
         mark: u32,
         trace: &mut T,
     ) -> Outcome {
-        if T::ACTIVE {
-            Run::new(self, now, trace).send(packet, mark, None, None)
-        } else {
-            self.send_unwatched(now, packet, mark, None, None)
-        }
+        self.send_any(now, packet, mark, None, None, trace)
     }
 
     /// As [`Engine::send`], for a packet whose socket is known; `None` for one of no socket.
@@ -518,11 +510,7 @@ impl Engine {
         trace: &mut T,
     ) -> Outcome {
         let whose = Some(Box::new(Whose::of(sender)));
-        if T::ACTIVE {
-            Run::new(self, now, trace).send(packet, mark, None, whose)
-        } else {
-            self.send_unwatched(now, packet, mark, None, whose)
-        }
+        self.send_any(now, packet, mark, None, whose, trace)
     }
 
     /// As [`Engine::send`], for a packet that the kernel has routed already. It is routed
@@ -534,11 +522,7 @@ impl Engine {
         packet: Vec<u8>,
         trace: &mut T,
     ) -> Outcome {
-        if T::ACTIVE {
-            Run::new(self, now, trace).send(packet, way.mark, Some(way), None)
-        } else {
-            self.send_unwatched(now, packet, way.mark, Some(way), None)
-        }
+        self.send_any(now, packet, way.mark, Some(way), None, trace)
     }
 
     /// A packet that was to be transmitted, as it left the engine, finds nobody at its

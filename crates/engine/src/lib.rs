@@ -44,8 +44,8 @@ mod synproxy;
 mod tables;
 mod trace;
 mod tracker_log;
-mod unwatched;
 mod usual;
+mod watched;
 
 pub use config::{Config, TrackWhen};
 pub use defrag::DefragLimits;

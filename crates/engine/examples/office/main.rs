@@ -64,6 +64,7 @@ struct Office {
     engine: Engine,
     now: u64,
     random: Random,
+    translated: bool,
     talks: Vec<Talk>,
     begun: usize,
     passed: usize,
@@ -88,6 +89,7 @@ impl Office {
                 .map(|n| Talk::new(n, translated, &mut random))
                 .collect(),
             random,
+            translated,
             begun: talks,
             passed: 0,
             refused: 0,
@@ -142,14 +144,17 @@ impl Office {
         for said in batch {
             let incoming = Incoming::on(if said.inside { LAN } else { WAN });
             let outcome = self.engine.receive(self.now, incoming, said.bytes, &mut ());
-            let sent = outcome.disposition == Disposition::Sent;
+            let fate = outcome.disposition;
             match self.talks.get_mut(said.talk) {
                 None => {
-                    ensure!(!sent, "a stranger came through");
+                    ensure!(
+                        matches!(fate, Disposition::Dropped(_)),
+                        "a stranger: {fate:?}"
+                    );
                     self.refused += 1;
                 }
                 Some(talk) => {
-                    ensure!(sent, "{:?}: {talk:?}", outcome.disposition);
+                    ensure!(fate == Disposition::Sent, "{fate:?}: {talk:?}");
                     self.passed += 1;
                     let out = outcome.outputs.iter().find_map(|output| match output {
                         Output::Transmit { bytes, .. } => Some(bytes),
@@ -158,8 +163,7 @@ impl Office {
                     let heard = out.and_then(|bytes| talk.hears(said.inside, bytes));
                     heard.context("nothing came out that anybody understands")?;
                     if talk.is_over() {
-                        let translated = talk.translated;
-                        *talk = Talk::new(self.begun, translated, &mut self.random);
+                        *talk = Talk::new(self.begun, self.translated, &mut self.random);
                         self.begun += 1;
                     }
                 }

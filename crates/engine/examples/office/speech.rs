@@ -1,7 +1,7 @@
 //! Packets as ends of conversations write them.
 
 use tidegate_wire::tcp::flags::SYN;
-use tidegate_wire::{Family, checksum, parse, proto};
+use tidegate_wire::{Family, be16, be32, checksum, parse, proto};
 
 /// An address and a port; of an echo its number.
 pub(crate) type Place = (u128, u16);
@@ -108,6 +108,8 @@ impl Speech {
     }
 
     fn echo(&self, end: &End) -> Vec<u8> {
+        // An answer has the number of what it answers.
+        let number = if self.flags == 0 { end.seq } else { end.ack };
         let kind = match (self.family, self.flags) {
             (Family::V4, 0) => 8,
             (Family::V4, _) => 0,
@@ -115,14 +117,13 @@ impl Speech {
         };
         let mut l4 = vec![kind, 0, 0, 0];
         l4.extend(end.own.1.to_be_bytes());
-        l4.extend((end.seq as u16).to_be_bytes());
+        l4.extend((number as u16).to_be_bytes());
         l4
     }
 }
 
-/// From whom a packet is, to whom, and what is to be acknowledged of it.
+/// From whom a packet is, to whom, and what is to be acknowledged of it: of an echo its number.
 pub(crate) fn heard(packet: &[u8]) -> Option<(Place, Place, u32)> {
-    use tidegate_wire::{be16, be32};
     let layout = parse(packet).ok()?;
     let l4 = layout.l4(packet);
     let (from, to, ack) = match layout.proto {
@@ -135,7 +136,7 @@ pub(crate) fn heard(packet: &[u8]) -> Option<(Place, Place, u32)> {
             (be16(l4, 0)?, be16(l4, 2)?, ack)
         }
         proto::UDP => (be16(l4, 0)?, be16(l4, 2)?, 0),
-        _ => (be16(l4, 4)?, be16(l4, 4)?, 0),
+        _ => (be16(l4, 4)?, be16(l4, 4)?, be16(l4, 6)?.into()),
     };
     Some(((layout.src(packet), from), (layout.dst(packet), to), ack))
 }

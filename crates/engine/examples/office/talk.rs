@@ -45,8 +45,6 @@ const KINDS: [(u32, Kind); 8] = [
 /// One conversation.
 #[derive(Clone, Debug)]
 pub(crate) struct Talk {
-    /// Whether addresses are translated where this one goes through.
-    pub(crate) translated: bool,
     family: Family,
     proto: u8,
     outward: bool,
@@ -58,20 +56,20 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
-    /// The `n`th.
+    /// The `n`th, through a router that translates addresses or not.
     pub(crate) fn new(n: usize, translated: bool, random: &mut Random) -> Self {
         let kind = random.weighted(&KINDS);
         let family = random.weighted(&[(3, Family::V4), (1, Family::V6)]);
-        let (inside, outside, public) = match family {
-            Family::V4 => (0xc0a8_0064, 0x5000_0000, PUBLIC),
-            Family::V6 => (SERVER6.0 + 0x100, 0x2001_0db9 << 96, SERVER6.0),
+        let (inside, outside) = match family {
+            Family::V4 => (0xc0a8_0064, 0x5000_0000),
+            Family::V6 => (SERVER6.0 + 0x100, 0x2001_0db9 << 96),
         };
         // Ports repeat after a while, with other addresses.
         let own_port = 1024 + (n % 60_000) as u16;
         let inside = inside + (n / 60_000 % 40) as u128 + u128::from(random.below(100));
         let outside = outside + u128::from(random.skewed(1 << 24));
         let server = match (family, translated) {
-            (Family::V4, true) => (public, 443),
+            (Family::V4, true) => (PUBLIC, 443),
             (Family::V4, false) => SERVER,
             (Family::V6, _) => SERVER6,
         };
@@ -87,7 +85,6 @@ impl Talk {
             ack: 0,
         };
         Talk {
-            translated,
             family,
             proto: match (kind.proto, family) {
                 (proto::ICMP, Family::V6) => proto::ICMPV6,
@@ -126,7 +123,6 @@ impl Talk {
             };
             let end = &mut self.ends[by];
             said.push(((by == 0) == self.outward, speech.packet(end)));
-            // An echo is counted by the one that asks.
             end.seq = end.seq.wrapping_add(match self.proto {
                 proto::TCP => len as u32 + (flags & (SYN | FIN)).count_ones(),
                 _ => 1,
@@ -140,18 +136,16 @@ impl Talk {
     fn script(&self) -> (usize, u8, usize) {
         let step = self.step;
         match self.proto {
-            proto::TCP => match (step, step.saturating_sub(3 + self.length)) {
-                (0, _) => (0, SYN, 0),
-                (1, _) => (1, SYN | ACK, 0),
-                (2, _) => (0, ACK, 0),
-                (_, 0) if step < 3 + self.length => match step % 6 {
-                    3 => (0, PSH | ACK, 180),
-                    4 | 5 => (1, ACK, 1400),
-                    0 => (1, PSH | ACK, (self.length % 1300) as usize),
-                    _ => (0, ACK, 0),
-                },
-                (_, 0) => (0, FIN | ACK, 0),
-                (_, 1) => (1, FIN | ACK, 0),
+            proto::TCP if step < 3 => [(0, SYN, 0), (1, SYN | ACK, 0), (0, ACK, 0)][step as usize],
+            proto::TCP if step < 3 + self.length => match step % 6 {
+                3 => (0, PSH | ACK, 180),
+                4 | 5 => (1, ACK, 1400),
+                0 => (1, PSH | ACK, (self.length % 1300) as usize),
+                _ => (0, ACK, 0),
+            },
+            proto::TCP => match step - self.length {
+                3 => (0, FIN | ACK, 0),
+                4 => (1, FIN | ACK, 0),
                 _ => (0, ACK, 0),
             },
             proto::UDP if step.is_multiple_of(2) => (0, 0, 40),

@@ -1,6 +1,6 @@
 //! TCP: a server that greets and echoes, and a client that wants to be greeted.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -40,12 +40,25 @@ pub(super) fn connect(to: SocketAddr, from: Option<IpAddr>, sport: u16) -> Resul
     }
     socket
         .connect_timeout(&to.into(), PATIENCE)
-        .map_err(waited)
+        .map_err(|error| waited(named(&socket, error)))
         .with_context(|| format!("{to}"))?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
+}
+
+/// Why a connection failed. The kernel can say that one has, by poll(2), some microseconds before
+/// `SO_ERROR` says why: an ICMP error that comes just as connect(2) ends.
+fn named(socket: &Socket, error: io::Error) -> io::Error {
+    if error.raw_os_error().is_some() || error.kind() == ErrorKind::TimedOut {
+        return error;
+    }
+    let told = (0..100).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        socket.take_error().ok().flatten()
+    });
+    told.unwrap_or(error)
 }
 
 /// Handles each connection in a thread of its own.
