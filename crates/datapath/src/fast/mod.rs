@@ -12,12 +12,14 @@
 
 mod doorway;
 mod gates;
+mod handle;
 mod hops;
 mod index;
 mod kernel;
 mod predecessor;
 mod table;
 
+pub(crate) use handle::Fast;
 pub(crate) use kernel::{Attached, Kernel, Shared, link, map, shared};
 pub(crate) use predecessor::{Predecessor, adopt};
-pub(crate) use table::{Fast, Table};
+pub(crate) use table::Table;

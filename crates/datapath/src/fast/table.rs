@@ -1,38 +1,33 @@
 //! Which connections the programs handle, and what they are told about them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidegate_ebpf::fast::known;
 use tidegate_ebpf::layout::{
     self, Fate, Hook, KEY, PATH, Way, gate, global, key, path, tcp_state, turn, windows,
 };
-use tidegate_engine::conntrack::elsewhere::{Elsewhere, Seen};
+use tidegate_engine::conntrack::elsewhere::Seen;
 use tidegate_engine::conntrack::entry::Counters;
 use tidegate_engine::conntrack::{Dir, Entry, EntryId, SECOND, Time};
-use tidegate_engine::env::IfIndex;
-use tidegate_engine::{Comes, Engine, Goes, Offer};
+use tidegate_engine::{Comes, Engine, Offer};
 use tidegate_sys::Clock;
 
 use super::doorway::Doorway;
 use super::hops::Hops;
 use super::kernel::Tables;
-use crate::neighbour::Neighbours;
-use crate::port::End;
 
 /// `BPF_F_LOCK`
 pub(super) const LOCK: u64 = 4;
 
 /// How often connections are looked at, and after how much silence.
-const SWEEP: Time = SECOND;
+pub(super) const SWEEP: Time = SECOND;
 
 /// How packets of a flow are sent without the kernel's help.
 #[derive(Clone, Copy, Debug, Default)]
-struct Hop {
+pub(super) struct Hop {
     /// Of the next hop.
-    place: Option<u32>,
+    pub(super) place: Option<u32>,
     /// Before the kernel, if they are for this Ethernet address.
-    early: Option<[u8; 6]>,
+    pub(super) early: Option<[u8; 6]>,
 }
 
 /// One connection's place.
@@ -72,11 +67,11 @@ impl Place {
 
 /// The tables and what is in them.
 pub(crate) struct Table {
-    kernel: Tables,
-    hops: Hops,
+    pub(super) kernel: Tables,
+    pub(super) hops: Hops,
     /// Into this host's sockets, and from them.
-    inward: Doorway,
-    upward: Doorway,
+    pub(super) inward: Doorway,
+    pub(super) upward: Doorway,
     clock: Clock,
     places: Vec<Place>,
     free: Vec<u32>,
@@ -89,7 +84,7 @@ pub(crate) struct Table {
     /// Places of which packets came in this batch.
     touched: Vec<u32>,
     /// There are new offers.
-    fresh: bool,
+    pub(super) fresh: bool,
 }
 
 impl std::fmt::Debug for Table {
@@ -153,7 +148,7 @@ impl Table {
 
     /// Takes an offer; it is handed over when none of the flow's packets is on its way
     /// through here any more.
-    fn offer(&mut self, offer: &Offer, goes: layout::Goes, hop: Hop, epoch: u64) {
+    pub(super) fn offer(&mut self, offer: &Offer, goes: layout::Goes, hop: Hop, epoch: u64) {
         let Some(at) = self.place(offer.id) else {
             return;
         };
@@ -216,7 +211,7 @@ impl Table {
     }
 
     /// A packet of a known connection came up.
-    fn seen(&mut self, at: u32, dir: Dir) {
+    pub(super) fn seen(&mut self, at: u32, dir: Dir) {
         if let Some(place) = self.places.get_mut(at as usize) {
             place.seen += 1;
             place.proved[dir as usize] = true;
@@ -227,7 +222,7 @@ impl Table {
     /// Hands over what is ripe, given that everything decided has been sent: connections of
     /// which all packets that came up have been seen. With `idle`, nothing waits in any
     /// socket: then packets that are missing were lost on their way up.
-    fn hand_over(&mut self, engine: &Engine, idle: bool) -> Vec<(EntryId, u32)> {
+    pub(super) fn hand_over(&mut self, engine: &Engine, idle: bool) -> Vec<(EntryId, u32)> {
         let mut touched = std::mem::take(&mut self.touched);
         if idle {
             self.fresh = false;
@@ -304,7 +299,7 @@ impl Table {
 
     /// Frees places of connections that are no more, and says which connections have been
     /// silent for a while after something passed.
-    fn sweep(&mut self, engine: &Engine, now: Time) -> Vec<u32> {
+    pub(super) fn sweep(&mut self, engine: &Engine, now: Time) -> Vec<u32> {
         self.free.append(&mut self.cooling);
         let mut silent = Vec::new();
         for at in 0..self.places.len() as u32 {
@@ -337,7 +332,12 @@ impl Table {
         self.cooling.push(at);
     }
 
-    fn fates(&self) -> Vec<(Fate, u64)> {
+    /// Whether programs have all connections that have been offered to them.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.fresh && self.places.iter().all(|place| !place.waits)
+    }
+
+    pub(super) fn fates(&self) -> Vec<(Fate, u64)> {
         let count = |fate: Fate| match turn::counted(fate) {
             Some(word) => self.kernel.of_turns(word),
             None => {
@@ -348,7 +348,7 @@ impl Table {
         Fate::ALL.into_iter().map(|f| (f, count(f))).collect()
     }
 
-    fn look(&mut self, at: u32, entry: &Entry, back: bool) -> Seen {
+    pub(super) fn look(&mut self, at: u32, entry: &Entry, back: bool) -> Seen {
         if back {
             self.kernel.shut(at);
         }
@@ -384,157 +384,5 @@ impl Table {
             seen.tcp = Some(tcp_state(&bytes, tcp));
         }
         seen
-    }
-}
-
-/// The loop's handle of the fast path.
-#[derive(Debug, Clone)]
-pub(crate) struct Fast {
-    table: Arc<Mutex<Table>>,
-    swept: Time,
-}
-
-/// The tracker's.
-#[derive(Debug)]
-struct Shared(Arc<Mutex<Table>>);
-
-fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Elsewhere for Shared {
-    fn look(&mut self, place: u32, entry: &Entry, back: bool) -> Seen {
-        lock(&self.0).look(place, entry, back)
-    }
-}
-
-impl Fast {
-    /// Connects the tables with the engine.
-    pub(crate) fn new(table: Table, engine: &mut Engine) -> Self {
-        let table = Arc::new(Mutex::new(table));
-        engine.set_elsewhere(Box::new(Shared(Arc::clone(&table))));
-        let fast = Fast { table, swept: 0 };
-        fast.follow(engine);
-        fast
-    }
-
-    /// Tells the programs what has changed for all connections.
-    pub(crate) fn follow(&self, engine: &Engine) {
-        let table = &mut *lock(&self.table);
-        let globals = &table.kernel.globals;
-        let epoch = engine.epoch() + 1;
-        if globals.load(global::EPOCH) != epoch {
-            globals.store(global::EPOCH, epoch);
-            // No way that is told of them holds any more.
-            table.hops.clear(&table.kernel.hops);
-        }
-        let verify = u64::from(engine.conntrack().config().checksum);
-        globals.store(global::VERIFY, verify);
-    }
-
-    /// The engine has decided a packet: perhaps more of its flow can be left to the
-    /// programs. `ends` knows the interfaces that have them.
-    pub(crate) fn offer(
-        &self,
-        engine: &mut Engine,
-        neighbours: &Neighbours,
-        ends: impl Fn(IfIndex) -> Option<End>,
-    ) {
-        let Ok(offer) = engine.offer() else {
-            return;
-        };
-        let Some(from) = ends(offer.comes.dev()) else {
-            return;
-        };
-        let table = &mut *lock(&self.table);
-        let Goes::Out { dev, next_hop } = offer.goes else {
-            let on = layout::Goes::On;
-            return table.offer(&offer, on, Hop::default(), engine.epoch());
-        };
-        let Some(to) = ends(dev) else {
-            return;
-        };
-        let next = (dev, offer.before.family, next_hop);
-        let words = &table.kernel.hops;
-        let place = (to.resolves).then(|| table.hops.place(words, next, to.mac, neighbours));
-        let hop = Hop {
-            place: place.flatten(),
-            early: (from.early && to.takes).then_some(from.mac),
-        };
-        let goes = layout::Goes::Out {
-            dev: dev.0,
-            next_hop,
-            mtu: to.mtu,
-        };
-        table.offer(&offer, goes, hop, engine.epoch());
-    }
-
-    /// Neighbours' addresses have changed.
-    pub(crate) fn follow_neighbours(&self, neighbours: &Neighbours) {
-        let table = &mut *lock(&self.table);
-        table.hops.follow(&table.kernel.hops, neighbours);
-    }
-
-    /// This host's own Ethernet address in a frame that came up; when the program has put the
-    /// frame's connection there, it is counted and `true` is returned.
-    pub(crate) fn came_up(&self, address: [u8; 6]) -> bool {
-        let mut table = lock(&self.table);
-        let known = known(&table.kernel.secrets, address);
-        if let Some((place, dir)) = known {
-            table.seen(place, dir);
-        }
-        known.is_some()
-    }
-
-    /// So many frames have been sent to sockets of this host, where a program counts them.
-    pub(crate) fn let_in(&self, frames: u64) {
-        lock(&self.table).inward.count(frames);
-    }
-
-    /// So many frames have come from sockets of this host, where a program has counted them.
-    pub(crate) fn came_from_sockets(&self, frames: u64) {
-        if frames > 0 {
-            lock(&self.table).upward.count(frames);
-        }
-    }
-
-    /// Whether it would be good to know if any socket has something.
-    pub(crate) fn is_curious(&self) -> bool {
-        lock(&self.table).fresh
-    }
-
-    /// Whether programs have all connections that have been offered to them.
-    pub(crate) fn is_settled(&self) -> bool {
-        let table = lock(&self.table);
-        !table.fresh && table.places.iter().all(|place| !place.waits)
-    }
-
-    /// Everything that has been decided was sent; `idle`: and nothing waits in the sockets.
-    pub(crate) fn hand_over(&self, engine: &mut Engine, idle: bool) {
-        let gone = lock(&self.table).hand_over(engine, idle);
-        for (id, place) in gone {
-            engine.entrust(id, place);
-        }
-    }
-
-    /// What is to be done now and then.
-    pub(crate) fn sweep(&mut self, engine: &mut Engine, neighbours: &mut Neighbours, now: Time) {
-        if now.saturating_sub(self.swept) < SWEEP {
-            return;
-        }
-        self.swept = now;
-        let silent = {
-            let table = &mut *lock(&self.table);
-            table.hops.used(&table.kernel.hops, neighbours, now);
-            table.sweep(engine, now)
-        };
-        for place in silent {
-            engine.look_at(place);
-        }
-    }
-
-    /// What became of packets at the programs.
-    pub(crate) fn fates(&self) -> Vec<(Fate, u64)> {
-        lock(&self.table).fates()
     }
 }
