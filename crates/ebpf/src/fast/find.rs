@@ -1,9 +1,9 @@
 //! Whose a packet is.
 
 use super::frame::{
-    BUCKET_AT, BUCKET_PLACE, DIR, EPOCH, Front, HOME, KEY, LAST_BUCKET, PLACE, PROTO, TAG, helper,
+    BUCKET_AT, BUCKET_PLACE, DIR, EPOCH, Front, HOME, KEY, LAST_BUCKET, PLACE, TAG, helper,
 };
-use super::parse::{Exits, headers};
+use super::parse::{Exits, L4_OF_IPV4, headers};
 use super::{CONTEXT, GATE, PATH, Secrets, early, entry, globals, leave, send, sum, turn, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{
@@ -78,14 +78,11 @@ fn fetch(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook), unknown: 
     let places = secrets.places;
     a.load(Size::W, R::R1, CONTEXT, front.device());
     a.store(Size::W, R::R10, KEY, R::R1);
-    a.load(Size::W, R::R1, R::R10, PROTO);
-    if cfg!(target_endian = "big") {
-        a.alu(Op::Lsh, R::R1, 24);
+    if hook != Hook::Ingress {
+        a.load(Size::W, R::R1, R::R10, KEY + 4);
+        a.alu(Op::Or, R::R1, i32::from_ne_bytes([0, 0, hook as u8, 0]));
+        a.store(Size::W, R::R10, KEY + 4, R::R1);
     }
-    a.load(Size::W, R::R2, R::R10, KEY + 4);
-    a.alu(Op::Or, R::R1, R::R2);
-    a.alu(Op::Or, R::R1, i32::from_ne_bytes([0, 0, hook as u8, 0]));
-    a.store(Size::W, R::R10, KEY + 4, R::R1);
     globals(a);
     a.load(Size::D, R::R1, R::R0, word(global::EPOCH));
     a.store(Size::D, R::R10, EPOCH, R::R1);
@@ -118,25 +115,27 @@ fn bucket(a: &mut Asm, places: u32, none: Label) {
     a.store(Size::D, Reg::R10, BUCKET_AT, Reg::R1);
 }
 
-/// R0: the key's sum; see [`crate::layout::mix`].
+/// R0: the key's sum; see [`crate::layout::mix`]. R8 is the transport header's place.
 fn hash(a: &mut Asm, secrets: &Secrets) {
     use Reg as R;
-    let product = |a: &mut Asm, i: usize| {
-        a.load(Size::W, R::R1, R::R10, KEY + 4 * i as i16);
+    let product = |a: &mut Asm, to: Reg, i: usize| {
+        a.load(Size::W, to, R::R10, KEY + 4 * i as i16);
         a.constant(R::R2, secrets.hash[i]);
-        a.alu(Op::Mul, R::R1, R::R2);
+        a.alu(Op::Mul, to, R::R2);
+    };
+    let add_product = |a: &mut Asm, i: usize| {
+        product(a, R::R1, i);
         a.alu(Op::Add, R::R0, R::R1);
     };
-    a.mov(R::R0, 0);
     // What both families have; other words of IPv4 are zero.
     const BOTH: [usize; 5] = [0, 1, 2, 6, 10];
-    for i in BOTH {
-        product(a, i);
+    product(a, R::R0, BOTH[0]);
+    for i in &BOTH[1..] {
+        add_product(a, *i);
     }
-    a.load(Size::B, R::R1, R::R10, KEY + 5);
-    a.rarely(Cond::Ne, R::R1, 4, |a| {
+    a.rarely(Cond::Ne, R::R8, L4_OF_IPV4, |a| {
         for i in (0..HASH).filter(|i| !BOTH.contains(i)) {
-            product(a, i);
+            add_product(a, i);
         }
     });
     a.mov(R::R1, R::R0);
@@ -184,15 +183,13 @@ fn whose(a: &mut Asm, places: u32, stranger: Label) {
         a.jump(again);
     });
     a.bind(found);
-    a.mov(R::R2, R::R1);
-    a.alu(Op::Rsh, R::R1, 1);
-    a.store(Size::W, R::R10, PLACE, R::R1);
-    a.alu(Op::And, R::R2, 1);
-    a.store(Size::W, R::R10, DIR, R::R2);
-    a.mov(GATE, R::R1);
-    entry(a, (&GATES, places), GATE, other);
-    a.load(Size::W, PATH, R::R10, DIR);
+    a.mov(PATH, R::R1);
     a.alu(Op::And, PATH, 1);
+    a.store(Size::W, R::R10, DIR, PATH);
+    a.mov(GATE, R::R1);
+    a.alu(Op::Rsh, GATE, 1);
+    a.store(Size::W, R::R10, PLACE, GATE);
+    entry(a, (&GATES, places), GATE, other);
     a.alu(Op::Lsh, PATH, 6);
     a.alu(Op::Add, PATH, GATE);
     a.alu(Op::Add, PATH, i32::from(word(gate::PATHS)));
@@ -202,12 +199,19 @@ fn whose(a: &mut Asm, places: u32, stranger: Label) {
 /// Goes to `other` when the path is another flow's.
 fn is_its(a: &mut Asm, other: Label) {
     use Reg as R;
-    for at in (0..40).step_by(8) {
-        a.load(Size::D, R::R1, PATH, at);
-        a.load(Size::D, R::R2, R::R10, KEY + at);
+    let same = |a: &mut Asm, size: Size, at: i16| {
+        a.load(size, R::R1, PATH, at);
+        a.load(size, R::R2, R::R10, KEY + at);
         a.jump_if(Cond::Ne, R::R1, R::R2, other);
+    };
+    for (size, at) in [(Size::D, 0), (Size::W, 8), (Size::W, 24), (Size::W, 40)] {
+        same(a, size, at);
     }
-    a.load(Size::W, R::R1, PATH, 40);
-    a.load(Size::W, R::R2, R::R10, KEY + 40);
-    a.jump_if(Cond::Ne, R::R1, R::R2, other);
+    // Of a key of IPv4 all else is zero.
+    a.load(Size::B, R::R1, R::R10, KEY + 5);
+    a.rarely(Cond::Ne, R::R1, 4, |a| {
+        for (size, at) in [(Size::W, 12), (Size::D, 16), (Size::W, 28), (Size::D, 32)] {
+            same(a, size, at);
+        }
+    });
 }

@@ -1,64 +1,64 @@
 //! What a program keeps on its stack, and the kernel's numbers it needs.
 
-/// Received Ethernet and network header; the latter is aligned.
-pub(crate) const ETHERNET: i16 = IP - 14;
-pub(crate) const IP: i16 = -160;
-/// Transport header and first options.
-pub(crate) const L4: i16 = -120;
-/// Key of the flow.
-pub(crate) const KEY: i16 = -48;
+// What most packets need lies within 128 bytes of the frame's pointer, which instructions of
+// x86 have a short form for.
+
 /// Index of a map with few entries; the next hop of a redirection later.
 pub(crate) const INDEX: i16 = -4;
-
-/// The packet in a few numbers.
-pub(crate) const NOW: i16 = -256;
-pub(crate) const SEQ: i16 = -248;
-pub(crate) const ACK: i16 = -244;
-pub(crate) const END: i16 = -240;
-/// Highest edge acknowledged, by SACK blocks too.
-pub(crate) const SACK: i16 = -236;
-pub(crate) const WINDOW: i16 = -232;
-/// Length from the network header on.
-pub(crate) const LEN: i16 = -228;
-/// The [`crate::layout::Fate`] of a packet that must go up, or 0.
-pub(crate) const DOUBT: i16 = -224;
-pub(crate) const DIR: i16 = -220;
-/// Protocol: TCP or UDP.
-pub(crate) const PROTO: i16 = -216;
-/// Bytes of network header.
-pub(crate) const IP_LEN: i16 = -212;
-/// Length of the longest segment from the network header on.
-pub(crate) const LONGEST: i16 = -208;
-/// The checksum of the transport header.
-pub(crate) const CHECK: i16 = -204;
+/// Key of the flow.
+pub(crate) const KEY: i16 = -48;
+/// Pointer to this processor's turn.
+pub(crate) const TURN: i16 = -56;
+pub(crate) const NOW: i16 = -64;
+/// Epoch of the rules in force.
+pub(crate) const EPOCH: i16 = -72;
 /// Sum over the pseudo-header.
-pub(crate) const PSEUDO: i16 = -200;
-/// Type of service or traffic class.
-pub(crate) const TOS: i16 = -192;
-/// TTL or hop limit.
-pub(crate) const TTL: i16 = -188;
+pub(crate) const PSEUDO: i16 = -80;
+/// Length from the network header on.
+pub(crate) const LEN: i16 = -84;
+/// Length of the longest segment from the network header on.
+pub(crate) const LONGEST: i16 = -88;
+/// Bytes of network header.
+pub(crate) const IP_LEN: i16 = -92;
+/// Protocol: TCP or UDP.
+pub(crate) const PROTO: i16 = -96;
+/// The [`crate::layout::Fate`] of a packet that must go up, or 0.
+pub(crate) const DOUBT: i16 = -100;
 /// Nearly folded sum over pseudo-header, transport header and payload; 0 when they are too
 /// long for the program to sum up itself.
-pub(crate) const SUM: i16 = -184;
+pub(crate) const SUM: i16 = -104;
+/// The checksum of the transport header.
+pub(crate) const CHECK: i16 = -108;
+/// TTL or hop limit.
+pub(crate) const TTL: i16 = -112;
+/// Place and direction of the connection.
+pub(crate) const PLACE: i16 = -116;
+pub(crate) const DIR: i16 = -120;
+/// Where the flow may be in the index: which bytes of a bucket come first, and the tag there. More
+/// of it is below.
+pub(crate) const HOME: i16 = -124;
+pub(crate) const TAG: i16 = -128;
 
-/// Place of the connection.
-pub(crate) const PLACE: i16 = -264;
-/// Epoch of the rules in force.
-pub(crate) const EPOCH: i16 = -272;
-/// Pointer to this processor's turn.
-pub(crate) const TURN: i16 = -280;
-/// Argument of `bpf_redirect_neigh`, 20 bytes.
-pub(crate) const NEIGHBOUR: i16 = -304;
+/// Transport header and first options.
+pub(crate) const L4: i16 = -200;
+/// Received Ethernet and network header; the latter is aligned.
+pub(crate) const ETHERNET: i16 = IP - 14;
+pub(crate) const IP: i16 = -240;
+pub(crate) const SEQ: i16 = -260;
+pub(crate) const ACK: i16 = -264;
+pub(crate) const END: i16 = -268;
+/// Highest edge acknowledged, by SACK blocks too.
+pub(crate) const SACK: i16 = -272;
+pub(crate) const WINDOW: i16 = -276;
 /// Ethernet addresses to and from the next hop, and its place.
-pub(crate) const HOP: i16 = -320;
+pub(crate) const HOP: i16 = -296;
 pub(crate) const HOP_PLACE: i16 = HOP + 12;
-/// Where the flow may be in the index: pointer to the bucket, its place, the tag there,
-/// [`crate::layout::global::LAST_BUCKET`], and which bytes of the bucket come first.
+/// Argument of `bpf_redirect_neigh`, 20 bytes.
+pub(crate) const NEIGHBOUR: i16 = -320;
+/// Pointer to the flow's bucket, the bucket's place, and [`crate::layout::global::LAST_BUCKET`].
 pub(crate) const BUCKET_AT: i16 = -328;
-pub(crate) const TAG: i16 = -332;
 pub(crate) const BUCKET_PLACE: i16 = -336;
 pub(crate) const LAST_BUCKET: i16 = -344;
-pub(crate) const HOME: i16 = -348;
 
 /// Where a program looks at frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! Headers: what is in the packet, and whether it is plain enough.
 
+mod tcp;
+
 use tidegate_wire::proto;
-use tidegate_wire::tcp::flags;
 
 use super::frame::{
-    ACK, CHECK, DOUBT, END, ETH_P_IP, ETHERNET, Front, IP, IP_LEN, KEY, L4, LEN, LONGEST, PROTO,
-    PSEUDO, SACK, SEQ, TOS, TTL, WINDOW, helper, skb, xdp,
+    CHECK, DOUBT, ETH_P_IP, ETHERNET, Front, IP, IP_LEN, KEY, L4, LEN, LONGEST, PROTO, PSEUDO, TTL,
+    helper, skb, xdp,
 };
 use super::{CONTEXT, stack};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size, Src};
@@ -24,9 +25,9 @@ pub(super) struct Exits {
     pub(super) fragment: Label,
 }
 
-/// R2: a piece of the frame, or goes to `far` when that is not in the memory that programs
-/// may read themselves. Uses R1, R3 and R4.
-pub(super) fn reach(a: &mut Asm, front: Front, offset: Src, len: i32, far: Label) {
+/// R2: a place in the frame, of the first 256 bytes; R3: the end of what programs may read
+/// themselves. Uses R1.
+pub(super) fn point(a: &mut Asm, front: Front, offset: Src) {
     let (data, end) = match front {
         Front::Tcx => (skb::DATA, skb::DATA_END),
         Front::Xdp => (xdp::DATA, xdp::DATA_END),
@@ -43,6 +44,12 @@ pub(super) fn reach(a: &mut Asm, front: Front, offset: Src, len: i32, far: Label
             a.alu(Op::Add, Reg::R2, Reg::R1);
         }
     }
+}
+
+/// R2: a piece of the frame, or goes to `far` when that is not in the memory that programs
+/// may read themselves. Uses R1, R3 and R4.
+pub(super) fn reach(a: &mut Asm, front: Front, offset: Src, len: i32, far: Label) {
+    point(a, front, offset);
     a.mov(Reg::R4, Reg::R2);
     a.alu(Op::Add, Reg::R4, len);
     a.jump_if(Cond::Gt, Reg::R4, Reg::R3, far);
@@ -64,7 +71,7 @@ pub(crate) fn pieces(at: i16, len: i32) -> impl Iterator<Item = (i16, Size)> {
 }
 
 /// Where a transport header is behind an IPv4 header without options, and bytes of the shortest.
-const L4_OF_IPV4: i32 = 14 + 20;
+pub(super) const L4_OF_IPV4: i32 = 14 + 20;
 const SHORTEST_L4: i32 = 8;
 /// Bytes of an Ethernet frame that may be filled up.
 const SHORTEST: i32 = 60;
@@ -155,8 +162,9 @@ fn copy(a: &mut Asm, from: i16, to: i16, len: i32) {
 }
 
 /// Reads all headers, the first bytes of which are there ([`Exits::first`]); R8 is the Ethernet
-/// type, of IPv4 or IPv6. Once the packet's flow is known, `known` has it looked for, while
-/// everything else is looked at.
+/// type, of IPv4 or IPv6, and becomes the transport header's place in the frame, which of IPv4
+/// alone is [`L4_OF_IPV4`]. R7: bytes of transport header and payload. Once the packet's flow is
+/// known, `known` has it looked for, while everything else is looked at; it leaves R7 and R8.
 pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) {
     let (v6, read) = (a.label(), a.label());
     a.jump_if(Cond::Ne, Reg::R8, ETH_P_IP, v6);
@@ -174,8 +182,7 @@ pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) 
     known(a);
     let (v6, fine) = (a.label(), a.label());
     length(a, exits);
-    a.load(Size::B, Reg::R1, Reg::R10, KEY + 5);
-    a.jump_if(Cond::Ne, Reg::R1, 4, v6);
+    a.jump_if(Cond::Ne, Reg::R8, L4_OF_IPV4, v6);
     check_ipv4(a, exits);
     a.aside(|a| {
         a.bind(v6);
@@ -186,22 +193,20 @@ pub(super) fn headers(a: &mut Asm, exits: &Exits, known: impl FnOnce(&mut Asm)) 
     transport(a, exits);
 }
 
-/// Reads an IPv4 header: addresses, protocol, and length in R7.
+/// Reads an IPv4 header: addresses, protocol in R1, and length in R7. Words of the key that only
+/// IPv6 has are not written.
 fn ipv4(a: &mut Asm, exits: &Exits) {
     use Reg as R;
-    let whole = a.label();
+    const FRAGMENT: i32 = 0x3fff_u16.to_be() as i32;
+    const LATER: i32 = 0x1fff_u16.to_be() as i32;
     a.load(Size::B, R::R1, R::R10, IP);
     a.jump_if(Cond::Ne, R::R1, 0x45, exits.unusual);
     // Later fragments have no ports; first ones belong to their flow.
     a.load(Size::H, R::R1, R::R10, IP + 6);
-    a.swap(R::R1, 16);
-    a.mov(R::R2, R::R1);
-    a.alu(Op::And, R::R2, 0x1fff);
-    a.jump_if(Cond::Ne, R::R2, 0, exits.fragment);
-    a.alu(Op::And, R::R1, 0x2000);
-    a.jump_if(Cond::Eq, R::R1, 0, whole);
-    doubt(a, Fate::Fragment);
-    a.bind(whole);
+    a.rarely(Cond::Set, R::R1, FRAGMENT, |a| {
+        a.jump_if(Cond::Set, R::R1, LATER, exits.fragment);
+        doubt(a, Fate::Fragment);
+    });
     a.load(Size::H, R::R7, R::R10, IP + 2);
     a.swap(R::R7, 16);
     a.rarely(Cond::Eq, R::R7, 0, |a| too_long_to_tell(a, exits));
@@ -209,33 +214,38 @@ fn ipv4(a: &mut Asm, exits: &Exits) {
     a.store(Size::W, R::R10, IP_LEN, 20);
     for (from, to) in [(IP + 12, KEY + 8), (IP + 16, KEY + 24)] {
         a.load(Size::W, R::R1, R::R10, from);
-        if cfg!(target_endian = "big") {
-            a.alu(Op::Lsh, R::R1, 32);
-        }
-        a.store(Size::D, R::R10, to, R::R1);
-        a.store(Size::D, R::R10, to + 8, 0);
+        a.store(Size::W, R::R10, to, R::R1);
     }
     a.load(Size::B, R::R1, R::R10, IP + 9);
-    a.store(Size::W, R::R10, PROTO, R::R1);
-    a.store(Size::W, R::R10, KEY + 4, family(4));
+    protocol(a, 4);
+    a.mov(R::R8, L4_OF_IPV4);
 }
 
-/// A family in the second word of a key.
-fn family(version: u8) -> i32 {
-    i32::from_ne_bytes([0, version, 0, 0])
+/// R1 is the protocol: notes it, and the second word of a key with it. Uses R2.
+fn protocol(a: &mut Asm, version: u8) {
+    use Reg as R;
+    a.store(Size::W, R::R10, PROTO, R::R1);
+    a.mov(R::R2, R::R1);
+    if cfg!(target_endian = "big") {
+        a.alu(Op::Lsh, R::R2, 24);
+    }
+    a.alu(Op::Or, R::R2, i32::from_ne_bytes([0, version, 0, 0]));
+    a.store(Size::W, R::R10, KEY + 4, R::R2);
 }
 
 /// The rest of it: its sum, and what may change.
 fn check_ipv4(a: &mut Asm, exits: &Exits) {
     use Reg as R;
-    a.load(Size::B, R::R1, R::R10, IP + 1);
-    a.store(Size::W, R::R10, TOS, R::R1);
     a.load(Size::B, R::R1, R::R10, IP + 8);
     a.store(Size::W, R::R10, TTL, R::R1);
-    header_sum(a);
+    a.alu(Op::Sub, R::R7, L4_OF_IPV4 - 14);
+    // The addresses are in both sums.
+    add_words(a, R::R4, IP + 12, 2);
+    add_words(a, R::R1, IP, 3);
+    a.alu(Op::Add, R::R1, R::R4);
     nearly_fold(a, R::R1, R::R2);
     a.jump_if(Cond::Ne, R::R1, 0xffff, exits.unusual);
-    pseudo_sum(a, IP + 12, 2);
+    pseudo_sum(a);
 }
 
 /// R7: the length of several segments in one frame of which the header says none, as it is when
@@ -251,10 +261,15 @@ fn too_long_to_tell(a: &mut Asm, exits: &Exits) {
 
 /// R1: the sum over the IPv4 header on the stack.
 pub(super) fn header_sum(a: &mut Asm) {
-    a.mov(Reg::R1, 0);
-    for word in 0..5 {
-        a.load(Size::W, Reg::R2, Reg::R10, IP + word * 4);
-        a.alu(Op::Add, Reg::R1, Reg::R2);
+    add_words(a, Reg::R1, IP, 5);
+}
+
+/// `sum` becomes that of so many words of the stack. Uses R2.
+fn add_words(a: &mut Asm, sum: Reg, at: i16, words: i16) {
+    a.load(Size::W, sum, Reg::R10, at);
+    for word in 1..words {
+        a.load(Size::W, Reg::R2, Reg::R10, at + word * 4);
+        a.alu(Op::Add, sum, Reg::R2);
     }
 }
 
@@ -278,7 +293,7 @@ fn fold_once(a: &mut Asm, sum: Reg, spare: Reg) {
     a.alu(Op::Add, sum, spare);
 }
 
-/// Reads an IPv6 header: addresses, protocol, and length in R7.
+/// Reads an IPv6 header: addresses, protocol in R1, and length in R7.
 fn ipv6(a: &mut Asm, exits: &Exits) {
     use Reg as R;
     exits.load(a, 14 + 20, IP + 20, 20);
@@ -289,34 +304,50 @@ fn ipv6(a: &mut Asm, exits: &Exits) {
     a.swap(R::R7, 16);
     a.alu(Op::Add, R::R7, 40);
     a.store(Size::W, R::R10, IP_LEN, 40);
-    a.load(Size::B, R::R1, R::R10, IP + 6);
-    a.store(Size::W, R::R10, PROTO, R::R1);
-    let told = a.label();
-    a.jump_if(Cond::Ne, R::R7, 40, told);
-    jumbo(a, exits);
-    a.bind(told);
+    a.mov(R::R8, 14 + 40);
     for word in 0..8 {
         a.load(Size::W, R::R1, R::R10, IP + 8 + word * 4);
         a.store(Size::W, R::R10, KEY + 8 + word * 4, R::R1);
     }
-    a.store(Size::W, R::R10, KEY + 4, family(6));
+    a.load(Size::B, R::R1, R::R10, IP + 6);
+    let told = a.label();
+    a.jump_if(Cond::Ne, R::R7, 40, told);
+    jumbo(a, exits);
+    a.bind(told);
+    protocol(a, 6);
 }
 
 /// The rest of it: what may change.
 fn check_ipv6(a: &mut Asm) {
     use Reg as R;
+    a.load(Size::B, R::R1, R::R10, IP + 7);
+    a.store(Size::W, R::R10, TTL, R::R1);
+    a.load(Size::W, R::R1, R::R10, IP_LEN);
+    a.alu(Op::Sub, R::R7, R::R1);
+    add_words(a, R::R4, IP + 8, 8);
+    pseudo_sum(a);
+}
+
+/// R1: the type of service or traffic class of the header on the stack, which most paths do not ask
+/// for.
+pub(super) fn service(a: &mut Asm) {
+    use Reg as R;
+    let (v6, done) = (a.label(), a.label());
+    a.load(Size::B, R::R1, R::R10, KEY + 5);
+    a.jump_if(Cond::Ne, R::R1, 4, v6);
+    a.load(Size::B, R::R1, R::R10, IP + 1);
+    a.jump(done);
+    a.bind(v6);
     a.load(Size::H, R::R1, R::R10, IP);
     a.swap(R::R1, 16);
     a.alu(Op::Rsh, R::R1, 4);
     a.alu(Op::And, R::R1, 0xff);
-    a.store(Size::W, R::R10, TOS, R::R1);
-    a.load(Size::B, R::R1, R::R10, IP + 7);
-    a.store(Size::W, R::R10, TTL, R::R1);
-    pseudo_sum(a, IP + 8, 8);
+    a.bind(done);
 }
 
 /// Reads the hop-by-hop options behind an IPv6 header that says no length: the jumbo payload's
-/// alone (RFC 2675), as the kernel has them while segments are joined. R7: the length.
+/// alone (RFC 2675), as the kernel has them while segments are joined. R1 is the protocol of
+/// either header, R7 becomes the length.
 fn jumbo(a: &mut Asm, exits: &Exits) {
     use Reg as R;
     a.jump_if(Cond::Ne, R::R1, i32::from(proto::HOPOPTS), exits.unusual);
@@ -328,8 +359,8 @@ fn jumbo(a: &mut Asm, exits: &Exits) {
     a.alu(Op::And, R::R2, 0x00ff_ffff);
     a.jump_if(Cond::Ne, R::R2, JUMBO << 8 | 4, exits.unusual);
     a.alu(Op::Rsh, R::R1, 24);
-    a.store(Size::W, R::R10, PROTO, R::R1);
     a.store(Size::W, R::R10, IP_LEN, 48);
+    a.mov(R::R8, 14 + 48);
 }
 
 /// R7 is the packet's length by its header: it must be there, and nothing behind it but
@@ -338,6 +369,7 @@ fn length(a: &mut Asm, exits: &Exits) {
     use Reg as R;
     let exact = a.label();
     a.store(Size::W, R::R10, LEN, R::R7);
+    a.store(Size::W, R::R10, LONGEST, R::R7);
     exits.frame_len(a);
     a.mov(R::R2, R::R7);
     a.alu(Op::Add, R::R2, 14);
@@ -347,53 +379,37 @@ fn length(a: &mut Asm, exits: &Exits) {
     a.bind(exact);
 }
 
-/// The sum over addresses, protocol (in [`PROTO`]) and transport length.
-fn pseudo_sum(a: &mut Asm, addresses: i16, words: i16) {
+/// R4 is the sum over addresses: notes that with protocol and transport length, which is R7.
+fn pseudo_sum(a: &mut Asm) {
     use Reg as R;
-    a.load(Size::W, R::R1, R::R10, LEN);
-    a.load(Size::W, R::R2, R::R10, IP_LEN);
-    a.alu(Op::Sub, R::R1, R::R2);
-    a.alu(Op::And, R::R1, 0xffff);
+    a.mov(R::R1, R::R7);
     a.swap(R::R1, 16);
-    a.load(Size::W, R::R2, R::R10, PROTO);
-    a.swap(R::R2, 16);
-    a.alu(Op::Add, R::R1, R::R2);
-    for word in 0..words {
-        a.load(Size::W, R::R2, R::R10, addresses + word * 4);
-        a.alu(Op::Add, R::R1, R::R2);
-    }
-    a.store(Size::D, R::R10, PSEUDO, R::R1);
+    a.alu(Op::Add, R::R4, R::R1);
+    a.load(Size::W, R::R1, R::R10, PROTO);
+    a.swap(R::R1, 16);
+    a.alu(Op::Add, R::R4, R::R1);
+    a.store(Size::D, R::R10, PSEUDO, R::R4);
 }
 
 fn doubt(a: &mut Asm, fate: Fate) {
     a.store(Size::W, Reg::R10, DOUBT, fate as i32);
 }
 
-/// Reads the transport header's first bytes, which begin in the frame where R8 says then; those of
-/// the shortest are on the stack if it is known to be `here`.
+/// Reads the first bytes of the transport header at R8, of the protocol R1; those of the shortest
+/// are on the stack if it is known to be `here`.
 fn ports(a: &mut Asm, exits: &Exits, here: Option<i32>) {
     use Reg as R;
-    let (tcp, udp, read) = (a.label(), a.label(), a.label());
-    match here {
-        Some(here) => a.mov(R::R8, here),
-        None => {
-            a.load(Size::W, R::R8, R::R10, IP_LEN);
-            a.alu(Op::Add, R::R8, 14);
-        }
-    }
-    a.load(Size::W, R::R1, R::R10, PROTO);
-    a.jump_if(Cond::Eq, R::R1, i32::from(proto::UDP), udp);
-    a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), tcp);
-    a.jump(exits.unusual);
+    let (other, read) = (a.label(), a.label());
+    a.jump_if(Cond::Ne, R::R1, i32::from(proto::UDP), other);
     a.aside(|a| {
-        a.bind(tcp);
+        a.bind(other);
+        a.jump_if(Cond::Ne, R::R1, i32::from(proto::TCP), exits.unusual);
         match here {
             Some(here) => exits.load(a, here + SHORTEST_L4, L4 + SHORTEST_L4 as i16, 12),
             None => exits.load(a, R::R8, L4, 20),
         }
         a.jump(read);
     });
-    a.bind(udp);
     if here.is_none() {
         exits.load(a, R::R8, L4, SHORTEST_L4);
     }
@@ -404,18 +420,12 @@ fn ports(a: &mut Asm, exits: &Exits, here: Option<i32>) {
 fn transport(a: &mut Asm, exits: &Exits) {
     use Reg as R;
     let (tcp, udp, done) = (a.label(), a.label(), a.label());
-    a.load(Size::W, R::R1, R::R10, LEN);
-    a.store(Size::W, R::R10, LONGEST, R::R1);
-    // R7: bytes of transport header and payload.
-    a.load(Size::W, R::R2, R::R10, IP_LEN);
-    a.mov(R::R7, R::R1);
-    a.alu(Op::Sub, R::R7, R::R2);
     a.load(Size::W, R::R1, R::R10, PROTO);
     a.jump_if(Cond::Eq, R::R1, i32::from(proto::TCP), tcp);
     a.aside(|a| {
         a.bind(tcp);
         a.jump_if(Cond::Slt, R::R7, 20, exits.unusual);
-        read_tcp(a, exits);
+        tcp::read(a, exits);
         a.jump(done);
     });
     a.bind(udp);
@@ -438,99 +448,6 @@ fn read_udp(a: &mut Asm, exits: &Exits) {
     a.jump_if(Cond::Eq, R::R1, 0, single);
     doubt(a, Fate::Unusual);
     a.bind(single);
-}
-
-fn read_tcp(a: &mut Asm, exits: &Exits) {
-    use Reg as R;
-    const FLAGS: i32 = (flags::FIN | flags::SYN | flags::RST | flags::URG | flags::ACK) as i32;
-    let (usual, single) = (a.label(), a.label());
-    // R9: bytes of header.
-    a.load(Size::B, R::R9, R::R10, L4 + 12);
-    a.alu(Op::Rsh, R::R9, 4);
-    a.alu(Op::Lsh, R::R9, 2);
-    a.jump_if(Cond::Lt, R::R9, 20, exits.unusual);
-    a.jump_if(Cond::Gt, R::R9, R::R7, exits.unusual);
-    a.load(Size::B, R::R1, R::R10, L4 + 13);
-    a.alu(Op::And, R::R1, FLAGS);
-    a.jump_if(Cond::Eq, R::R1, i32::from(flags::ACK), usual);
-    doubt(a, Fate::TcpFlags);
-    a.bind(usual);
-    for (from, to) in [(L4 + 4, SEQ), (L4 + 8, ACK)] {
-        a.load(Size::W, R::R1, R::R10, from);
-        a.swap(R::R1, 32);
-        a.store(Size::W, R::R10, to, R::R1);
-    }
-    a.store(Size::W, R::R10, SACK, R::R1);
-    a.load(Size::H, R::R1, R::R10, L4 + 14);
-    a.swap(R::R1, 16);
-    a.store(Size::W, R::R10, WINDOW, R::R1);
-    a.load(Size::H, R::R1, R::R10, L4 + 16);
-    a.store(Size::W, R::R10, CHECK, R::R1);
-    a.load(Size::W, R::R1, R::R10, SEQ);
-    a.alu32(Op::Add, R::R1, R::R7);
-    a.alu32(Op::Sub, R::R1, R::R9);
-    a.store(Size::W, R::R10, END, R::R1);
-    // Of several segments in one, each is as long as one and its headers.
-    exits.segment_len(a);
-    a.jump_if(Cond::Eq, R::R1, 0, single);
-    a.alu(Op::Add, R::R1, R::R9);
-    a.load(Size::W, R::R2, R::R10, IP_LEN);
-    a.alu(Op::Add, R::R1, R::R2);
-    a.store(Size::W, R::R10, LONGEST, R::R1);
-    a.bind(single);
-    options(a, exits);
-}
-
-/// Two NOPs and the kinds and lengths of options as stacks arrange them.
-const TIME_STAMP: u32 = 0x0101_080a;
-const SACK_BLOCKS: u32 = 0x0101_0500;
-
-/// TCP options: none, a time stamp, SACK blocks, or a time stamp and blocks, each behind
-/// two NOPs. R9 is the header's length, R8 its place.
-fn options(a: &mut Asm, exits: &Exits) {
-    use Reg as R;
-    let (odd, done, no_stamp, blocks) = (a.label(), a.label(), a.label(), a.label());
-    a.jump_if(Cond::Eq, R::R9, 20, done);
-    a.alu(Op::Add, R::R8, 20);
-    a.alu(Op::Sub, R::R9, 20);
-    exits.load(a, R::R8, L4 + 20, 4);
-    word(a, L4 + 20);
-    a.jump_if32(Cond::Ne, R::R1, TIME_STAMP as i32, no_stamp);
-    a.alu(Op::Sub, R::R9, 12);
-    a.alu(Op::Add, R::R8, 12);
-    a.jump_if(Cond::Eq, R::R9, 0, done);
-    a.jump_if(Cond::Slt, R::R9, 12, odd);
-    exits.load(a, R::R8, L4 + 20, 4);
-    word(a, L4 + 20);
-    a.bind(no_stamp);
-    // What is left is one to four blocks and nothing else.
-    for count in 1..=4 {
-        let next = a.label();
-        a.jump_if(Cond::Ne, R::R9, 4 + 8 * count, next);
-        let kind = SACK_BLOCKS as i32 + 2 + 8 * count;
-        a.jump_if32(Cond::Eq, R::R1, kind, blocks);
-        a.bind(next);
-    }
-    a.bind(odd);
-    doubt(a, Fate::TcpOptions);
-    a.jump(done);
-
-    a.bind(blocks);
-    a.alu(Op::Add, R::R8, 8);
-    for _ in 0..4 {
-        let older = a.label();
-        exits.load(a, R::R8, L4 + 24, 4);
-        word(a, L4 + 24);
-        a.load(Size::W, R::R2, R::R10, SACK);
-        a.alu32(Op::Sub, R::R2, R::R1);
-        a.jump_if32(Cond::Sge, R::R2, 0, older);
-        a.store(Size::W, R::R10, SACK, R::R1);
-        a.bind(older);
-        a.alu(Op::Add, R::R8, 8);
-        a.alu(Op::Sub, R::R9, 8);
-        a.jump_if(Cond::Slt, R::R9, 12, done);
-    }
-    a.bind(done);
 }
 
 /// R1: the word at a place of the stack, in this machine's byte order.

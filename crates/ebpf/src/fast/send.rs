@@ -82,8 +82,11 @@ pub(super) fn counts(a: &mut Asm, fine: Label) {
     a.jump_if(Cond::Eq, Reg::R1, 0, fine);
 }
 
-/// Copies the Ethernet addresses of the path's next hop to [`HOP`], or goes to `unknown`.
+/// Copies the Ethernet addresses of the path's next hop to [`HOP`], and its place to
+/// [`HOP_PLACE`], or goes to `unknown`.
 pub(super) fn hop(a: &mut Asm, unknown: Label) {
+    a.load(Size::W, Reg::R1, PATH, at::HOP);
+    a.store(Size::W, Reg::R10, HOP_PLACE, Reg::R1);
     next_hop(a, unknown);
     a.load(Size::D, Reg::R1, Reg::R0, 0);
     a.store(Size::D, Reg::R10, HOP, Reg::R1);
@@ -91,15 +94,13 @@ pub(super) fn hop(a: &mut Asm, unknown: Label) {
     a.store(Size::W, Reg::R10, HOP + 8, Reg::R1);
 }
 
-/// R0: the path's next hop, whose place becomes [`HOP_PLACE`]; goes to `unknown` when its addresses
-/// are not known, or nobody has asked for a while whether they are in use: then nobody follows the
-/// neighbours any more.
+/// R0: the next hop whose place is R1; goes to `unknown` when its addresses are not known, or
+/// nobody has asked for a while whether they are in use: then nobody follows the neighbours any
+/// more.
 fn next_hop(a: &mut Asm, unknown: Label) {
     use Reg as R;
     let (used, fresh) = (a.label(), a.label());
-    a.load(Size::W, R::R1, PATH, at::HOP);
     a.jump_if(Cond::Eq, R::R1, 0, unknown);
-    a.store(Size::W, R::R10, HOP_PLACE, R::R1);
     entry(a, (&HOPS, HOPS.entries), R::R1, unknown);
     a.mov(R::R0, R::R1);
     a.load(Size::W, R::R1, R::R0, at::HOP_HOLDS);
@@ -163,12 +164,12 @@ fn note_sent_on(a: &mut Asm, secrets: &Secrets) {
 /// changes nothing else. Leaves all others alone.
 fn plain(a: &mut Asm) {
     use Reg as R;
-    let (same, other) = (a.label(), a.label());
-    translates(a, same);
-    a.jump(other);
-    a.bind(same);
+    let other = a.label();
+    a.load(Size::B, R::R1, PATH, at::FLAGS);
+    a.jump_if(Cond::Set, R::R1, TRANSLATE, other);
     a.load(Size::B, R::R1, R::R10, KEY + 5);
     a.jump_if(Cond::Ne, R::R1, 4, other);
+    a.load(Size::W, R::R1, PATH, at::HOP);
     next_hop(a, other);
     reach(a, Front::Tcx, 0.into(), WRITTEN, other);
     for (from, to, size) in ADDRESSES {

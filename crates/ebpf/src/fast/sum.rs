@@ -1,7 +1,7 @@
 //! Sums over what a frame carries, and pieces of frames written back.
 
 use super::frame::{Front, INDEX, IP_LEN, LEN, PSEUDO, SUM, helper};
-use super::parse::{fold, nearly_fold, pieces, reach};
+use super::parse::{fold, nearly_fold, pieces, point, reach};
 use super::send::ETHERNET_HEADER;
 use super::{CONTEXT, look_up, stack};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size, Src};
@@ -9,9 +9,10 @@ use crate::layout::{SCRATCH, SUMS};
 
 /// Transport headers and payload up to this are summed up where they are; for longer ones the
 /// kernel's help is worth its call.
-const SHORT: i32 = 64;
+const SHORT: i32 = 127;
 
-/// Notes the packet's sum at [`SUM`] when it is short. Uses R0 to R5.
+/// Notes the packet's sum at [`SUM`] when it is short; R7 and R8 are length and place of what
+/// follows the network header. Uses R0 to R5.
 pub(super) fn note(a: &mut Asm, front: Front) {
     let (long, done) = (a.label(), a.label());
     short(a, front, long);
@@ -26,41 +27,42 @@ pub(super) fn note(a: &mut Asm, front: Front) {
 /// that is more than [`SHORT`], or not in the memory that programs may read.
 fn short(a: &mut Asm, front: Front, long: Label) {
     use Reg as R;
-    let tail = a.label();
-    a.load(Size::W, R::R5, R::R10, IP_LEN);
-    a.mov(R::R1, R::R5);
-    a.alu(Op::Add, R::R1, ETHERNET_HEADER);
-    reach(a, front, R::R1.into(), 0, long);
-    a.load(Size::W, R::R4, R::R10, LEN);
-    a.alu(Op::Sub, R::R4, R::R5);
-    a.jump_if(Cond::Gt, R::R4, SHORT, long);
+    a.jump_if(Cond::Gt, R::R7, SHORT, long);
+    point(a, front, R::R8.into());
     a.load(Size::D, R::R0, R::R10, PSEUDO);
-    for _ in 0..SHORT / 8 {
-        a.jump_if(Cond::Lt, R::R4, 8, tail);
-        within(a, 8, long);
-        for at in [0, 4] {
-            a.load(Size::W, R::R1, R::R2, at);
-            a.alu(Op::Add, R::R0, R::R1);
-        }
-        a.alu(Op::Add, R::R2, 8);
-        a.alu(Op::Sub, R::R4, 8);
+    // As many bytes as each bit of the length says; most short packets have none of the first.
+    for len in [64, 32] {
+        a.rarely(Cond::Set, R::R7, len, |a| add(a, len, long));
     }
-    a.bind(tail);
-    for (len, size) in [(4, Size::W), (2, Size::H), (1, Size::B)] {
-        let next = a.label();
-        a.mov(R::R1, R::R4);
-        a.alu(Op::And, R::R1, len);
-        a.jump_if(Cond::Eq, R::R1, 0, next);
-        within(a, len, long);
-        a.load(size, R::R1, R::R2, 0);
+    for len in [16, 8, 4, 2, 1] {
+        let (some, next) = (a.label(), a.label());
+        a.jump_if(Cond::Set, R::R7, len, some);
+        a.jump(next);
+        a.bind(some);
+        add(a, len, long);
+        a.bind(next);
+    }
+    nearly_fold(a, R::R0, R::R1);
+}
+
+/// Adds the `len` bytes at R2, a power of two, to R0, and goes on to what follows them; to `far`
+/// unless they are before R3, the end. Uses R1 and R5.
+fn add(a: &mut Asm, len: i32, far: Label) {
+    use Reg as R;
+    let size = match len {
+        1 => Size::B,
+        2 => Size::H,
+        _ => Size::W,
+    };
+    within(a, len, far);
+    for at in (0..len as i16).step_by(4) {
+        a.load(size, R::R1, R::R2, at);
         if len == 1 && cfg!(target_endian = "big") {
             a.alu(Op::Lsh, R::R1, 8);
         }
         a.alu(Op::Add, R::R0, R::R1);
-        a.alu(Op::Add, R::R2, len);
-        a.bind(next);
     }
-    nearly_fold(a, R::R0, R::R1);
+    a.alu(Op::Add, R::R2, len);
 }
 
 /// Goes to `far` unless `len` bytes of the frame follow R2; R3 is its end.

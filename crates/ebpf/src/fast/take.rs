@@ -2,10 +2,8 @@
 
 use tidegate_wire::proto;
 
-use super::frame::{
-    DIR, DOUBT, EPOCH, HOP_PLACE, LEN, LONGEST, NOW, PLACE, PROTO, TOS, TTL, helper,
-};
-use super::{CONNECTION, GATE, PATH, leave, look_up, turn, window, word};
+use super::frame::{DIR, DOUBT, EPOCH, HOP_PLACE, LEN, LONGEST, NOW, PLACE, PROTO, TTL, helper};
+use super::{CONNECTION, GATE, PATH, leave, look_up, parse, turn, window, word};
 use crate::asm::{Asm, Cond, Label, Op, Reg, Size};
 use crate::layout::{CONNECTIONS, Fate, OUT, TOS_COUNTS, at, gate};
 
@@ -109,16 +107,15 @@ fn may_pass(a: &mut Asm, doubt: Label, other: Option<Label>) {
 fn fits(a: &mut Asm, doubt: Label) {
     use Reg as R;
     let (no_way, ttl, too_big) = (a.label(), a.label(), a.label());
-    let (any_tos, fine) = (a.label(), a.label());
+    let fine = a.label();
     a.load(Size::B, R::R5, PATH, at::KIND);
     a.jump_if(Cond::Eq, R::R5, 0, no_way);
     a.load(Size::B, R::R1, PATH, at::FLAGS);
-    a.alu(Op::And, R::R1, TOS_COUNTS);
-    a.jump_if(Cond::Eq, R::R1, 0, any_tos);
-    a.load(Size::W, R::R1, R::R10, TOS);
-    a.load(Size::B, R::R2, PATH, at::TOS);
-    a.jump_if(Cond::Ne, R::R1, R::R2, no_way);
-    a.bind(any_tos);
+    a.rarely(Cond::Set, R::R1, TOS_COUNTS, |a| {
+        parse::service(a);
+        a.load(Size::B, R::R2, PATH, at::TOS);
+        a.jump_if(Cond::Ne, R::R1, R::R2, no_way);
+    });
     a.jump_if(Cond::Ne, R::R5, OUT, fine);
     a.load(Size::W, R::R1, R::R10, TTL);
     a.jump_if(Cond::Le, R::R1, 1, ttl);
