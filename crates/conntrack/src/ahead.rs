@@ -6,7 +6,7 @@
 
 use crate::Conntrack;
 use crate::entry::Zone;
-use crate::table::split;
+use crate::table::{Table, split};
 use crate::tuple::{Dir, Tuple};
 use alloc::vec::Vec;
 use core::hint::black_box;
@@ -50,6 +50,26 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
+    /// Notes a packet, if it may belong to a connection: what is known of it is written where it
+    /// stays, for which there is room. A copy would wait for all the pieces it was written in.
+    #[inline]
+    fn announce(&mut self, table: &Table, packet: &[u8]) -> Option<()> {
+        let layout = parse(packet).ok()?;
+        let tuple = Tuple::from_packet(packet, &layout)?;
+        let head = head(packet).filter(|_| is_plain(&layout));
+        let hash = table.hash(&tuple, 0);
+        if self.known.len() < self.known.capacity() {
+            self.known.push(Known {
+                head: head.unwrap_or(OTHER),
+                tuple,
+                hash,
+                reply: None,
+                link: 0,
+            });
+        }
+        Some(())
+    }
+
     /// Whether a packet begins as the next one; it has come then.
     #[inline]
     fn is_next(&mut self, pkt: &[u8]) -> bool {
@@ -94,18 +114,10 @@ impl Conntrack {
         if *count < FEW {
             return;
         }
-        ahead.known.extend(packets.take(AHEAD).filter_map(|packet| {
-            let layout = parse(packet).ok()?;
-            let tuple = Tuple::from_packet(packet, &layout)?;
-            let head = head(packet).filter(|_| is_plain(&layout));
-            Some(Known {
-                head: head.unwrap_or(OTHER),
-                hash: table.hash(&tuple, 0),
-                reply: None,
-                link: 0,
-                tuple,
-            })
-        }));
+        ahead.known.reserve(AHEAD);
+        for packet in packets.take(AHEAD) {
+            ahead.announce(table, packet);
+        }
         // One step for all of them, then the next one: a step that depends on what it reads is
         // not begun in time by guessing.
         let known = || ahead.known.iter().map(|k| k.hash);

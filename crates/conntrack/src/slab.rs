@@ -73,7 +73,8 @@ impl Slab {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         if let Some(last) = self.chunks.last_mut() {
-            last.push(Slot {
+            // Made where it stays: pushed, it would be copied there.
+            last.resize_with(last.len() + 1, || Slot {
                 nodes: [Node::default(); 2],
                 timer: TimerNode::default(),
                 generation: NonZeroU32::MIN,

@@ -540,15 +540,13 @@ impl Engine {
     /// its own; what is returned is the buffer of the last packet among them, to be
     /// filled with the next one.
     pub fn recycle(&mut self, mut outputs: Vec<Output>) -> Option<Vec<u8>> {
-        let buffer = loop {
-            match outputs.pop() {
-                Some(Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. }) => {
-                    break Some(bytes);
-                }
-                Some(Output::Log { .. } | Output::Nflog(_)) => {}
-                None => break None,
+        // Looked for where they are: what has just been written in pieces is not to be moved.
+        let buffer = outputs.iter_mut().rev().find_map(|output| match output {
+            Output::Transmit { bytes, .. } | Output::Deliver { bytes, .. } => {
+                Some(std::mem::take(bytes))
             }
-        };
+            Output::Log { .. } | Output::Nflog(_) => None,
+        });
         outputs.clear();
         self.spare = outputs;
         buffer

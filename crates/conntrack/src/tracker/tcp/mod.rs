@@ -61,9 +61,11 @@ pub(super) fn track(
         Err(reason) => return Verdict::Invalid(reason),
     };
     if !entry.confirmed() {
-        match open(config, &segment) {
-            Ok(state) => entry.proto = ProtoState::Tcp(state),
-            Err(reason) => return Verdict::Invalid(reason),
+        entry.proto = ProtoState::Tcp(TcpState::default());
+        if let Some(tcp) = entry.tcp_mut()
+            && let Err(reason) = open(config, &segment, tcp)
+        {
+            return Verdict::Invalid(reason);
         }
     }
     let status = entry.status;
@@ -140,9 +142,9 @@ fn sound<'a>(packet: &Packet<'a>) -> Result<Segment<'a>, InvalidReason> {
     Ok(segment)
 }
 
-/// State of a connection that starts with this segment (`tcp_new`).
-fn open(config: &Config, segment: &Segment<'_>) -> Result<TcpState, InvalidReason> {
-    let mut tcp = TcpState::default();
+/// State of a connection that starts with this segment (`tcp_new`), of which nothing is known yet:
+/// filled in where it stays.
+fn open(config: &Config, segment: &Segment<'_>, tcp: &mut TcpState) -> Result<(), InvalidReason> {
     let [creator, peer] = &mut tcp.seen;
     let Next::To(state) = next(Dir::Original, segment.class, TcpConn::None) else {
         return Err(InvalidReason::NewNotSyn(segment.class));
@@ -159,7 +161,7 @@ fn open(config: &Config, segment: &Segment<'_>) -> Result<TcpState, InvalidReaso
     } else {
         return Err(InvalidReason::NotLoose);
     }
-    Ok(tcp)
+    Ok(())
 }
 
 /// Seconds that a connection lives on after the segment that it remembers as the last.
