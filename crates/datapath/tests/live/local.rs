@@ -97,10 +97,22 @@ fn translated_calls_of_the_host_pass_in_the_kernel() {
 
 /// Packets and bytes of a rule: the `n`th.
 pub(crate) fn counter(guard: &Guard, family: Family, n: usize) -> [u64; 2] {
+    let [counter] = counters(guard, family, [n]);
+    counter
+}
+
+/// The same of several rules, all at one moment.
+pub(crate) fn counters<const N: usize>(
+    guard: &Guard,
+    family: Family,
+    which: [usize; N],
+) -> [[u64; 2]; N] {
     let look = move |engine: &mut Engine, _| {
-        let id = engine.rules(family).rules().nth(n).unwrap().2.id;
-        let counter = engine.counter(family, id);
-        [counter.packets, counter.bytes]
+        which.map(|n| {
+            let id = engine.rules(family).rules().nth(n).unwrap().2.id;
+            let counter = engine.counter(family, id);
+            [counter.packets, counter.bytes]
+        })
     };
     guard.datapath.with(look).unwrap()
 }

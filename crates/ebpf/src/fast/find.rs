@@ -78,7 +78,8 @@ fn fetch(a: &mut Asm, secrets: &Secrets, (front, hook): (Front, Hook), unknown: 
     let places = secrets.places;
     a.load(Size::W, R::R1, CONTEXT, front.device());
     a.store(Size::W, R::R10, KEY, R::R1);
-    if hook != Hook::Ingress {
+    // What is received is 0 there.
+    if hook as u8 != 0 {
         a.load(Size::W, R::R1, R::R10, KEY + 4);
         a.alu(Op::Or, R::R1, i32::from_ne_bytes([0, 0, hook as u8, 0]));
         a.store(Size::W, R::R10, KEY + 4, R::R1);

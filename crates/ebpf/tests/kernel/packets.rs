@@ -123,6 +123,32 @@ fn datagrams_are_forwarded_as_the_tracker_would() {
     }
 }
 
+/// Programs add up short packets themselves, piece by piece, and have the kernel add up longer ones:
+/// the tracker agrees whatever the length, and that a packet is wrong of which any byte is.
+#[test]
+fn checksums_of_every_short_length_are_verified() {
+    if !allowed() {
+        return;
+    }
+    let plain = [(Family::V4, V4), (Family::V6, V6)];
+    for (front, (family, ends)) in [TCX, XDP].into_iter().flat_map(|f| plain.map(|e| (f, e))) {
+        let mut twin = udp(front, family, &ends);
+        twin.assure();
+        for len in 0..=140 {
+            // No byte is like its neighbour, so that none can stand for another.
+            let payload: Vec<u8> = (1..=len).map(|n: u8| n.wrapping_mul(29)).collect();
+            let right = ways(family, &ends)[usize::from(len % 2)].udp(&payload);
+            assert!(twin.send(&right, &ends), "{len} bytes");
+            let from = right.len() - payload.len();
+            for at in from..right.len() {
+                let mut wrong = right.clone();
+                wrong[at] ^= 1 << (at % 8);
+                assert!(!twin.send(&wrong, &ends), "{len} bytes, {at}");
+            }
+        }
+    }
+}
+
 /// Now and then, something wrong or unusual in the headers.
 fn damage(packet: &mut Vec<u8>, family: Family, numbers: &mut Numbers) {
     let l4 = if family == Family::V4 { 20 } else { 40 };
