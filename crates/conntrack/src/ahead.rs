@@ -4,10 +4,11 @@
 //! one is. One packet after the other waits for every step; taken step by step, the
 //! packets of a batch wait at the same time. Nothing but time comes of it.
 
-use crate::Conntrack;
-use crate::entry::Zone;
-use crate::table::{Table, split};
+use crate::entry::{Entry, EntryId, Zone};
+use crate::slab::Slab;
+use crate::table::Table;
 use crate::tuple::{Dir, Tuple};
+use crate::{Conntrack, Time};
 use alloc::vec::Vec;
 use core::hint::black_box;
 use tidegate_wire::{Family, Layout, parse, proto};
@@ -89,6 +90,24 @@ impl Ahead {
         self.known.get(self.came - 1)
     }
 
+    /// The entry of a packet, in no zone, and for which direction, if it is the first one that has the
+    /// hash of its tuple.
+    #[inline]
+    pub(crate) fn entry_of<'s>(
+        &mut self,
+        (table, slab): (&Table, &'s mut Slab),
+        pkt: &[u8],
+        layout: &Layout,
+    ) -> Option<(EntryId, Dir, &'s mut Entry, Time)> {
+        if let Some(known) = self.known(pkt) {
+            return slab.having(known.link, &known.tuple);
+        }
+        let tuple = Tuple::from_packet(pkt, layout)?;
+        let hash = table.hash(&tuple, 0);
+        self.unannounced = Some((tuple, hash));
+        slab.having(table.first(slab, hash), &tuple)
+    }
+
     /// The hash of `answer`, in no zone, if the packet that came last asks for just that.
     #[inline]
     fn answer(&self, answer: &Tuple) -> Option<u32> {
@@ -118,23 +137,7 @@ impl Conntrack {
         for packet in packets.take(AHEAD) {
             ahead.announce(table, packet);
         }
-        // One step for all of them, then the next one: a step that depends on what it reads is
-        // not begun in time by guessing.
-        let known = || ahead.known.iter().map(|k| k.hash);
-        black_box(known().fold(0, |all, hash| all ^ table.head_of(hash)));
-        black_box(known().fold(0, |all, hash| all ^ slab.touch_node(table.head_of(hash))));
-        let mut all = 0;
-        for known in &mut ahead.known {
-            known.link = table.first(slab, known.hash);
-            match split(known.link) {
-                Some((index, _)) => all ^= slab.touch(index),
-                None => known.reply = known.tuple.inverse().map(|t| table.hash(&t, 0)),
-            }
-        }
-        // Where a new connection will be put for its answers.
-        let replies = || ahead.known.iter().filter_map(|k| k.reply);
-        all ^= replies().fold(0, |all, hash| all ^ table.head_of(hash));
-        black_box(replies().fold(all, |all, hash| all ^ slab.touch_node(table.head_of(hash))));
+        bring_near(&mut ahead.known, table, slab);
     }
 
     /// The layout of a packet (`tidegate_wire::parse`), if it is the next one of those announced
@@ -147,18 +150,6 @@ impl Conntrack {
         }
         let layout = Layout::plain_ipv4(pkt.first_chunk()?)?;
         (layout.len as usize <= pkt.len()).then_some(layout)
-    }
-
-    /// Where, as [`split`] reads it, the entry of a packet may be that has this tuple, in no zone; 0
-    /// when there is none.
-    #[inline]
-    pub(crate) fn link_of(&mut self, pkt: &[u8], tuple: &Tuple) -> u32 {
-        if let Some(known) = self.ahead.known(pkt) {
-            return known.link;
-        }
-        let hash = self.table.hash(tuple, 0);
-        self.ahead.unannounced = Some((*tuple, hash));
-        self.table.first(&self.slab, hash)
     }
 
     /// The hash of a packet's tuple in a zone.
@@ -184,6 +175,40 @@ impl Conntrack {
         let known = self.ahead.answer(tuple).filter(|_| id == 0);
         known.unwrap_or_else(|| self.table.hash(tuple, id))
     }
+}
+
+/// Reads what look-ups of packets will read, and notes where their entries are.
+///
+/// One step for all of them, then the next one: a step that depends on what it reads is not begun
+/// in time by guessing. And what is to be read first, then nothing but the reading: the shorter a
+/// loop, the more of its reads are under way at once.
+fn bring_near(packets: &mut [Known], table: &Table, slab: &Slab) {
+    let mut slots = [None; AHEAD];
+    for known in &mut *packets {
+        known.link = table.head_of(known.hash);
+    }
+    for (slot, known) in slots.iter_mut().zip(&*packets) {
+        *slot = slab.linked(known.link);
+    }
+    let heads = slots.iter().flatten();
+    black_box(heads.fold(0, |all, slot| all ^ slot.touch_nodes()));
+    for (slot, known) in slots.iter_mut().zip(&mut *packets) {
+        if slot.is_some_and(|slot| slot.has_hash(known.link, known.hash)) {
+            continue;
+        }
+        known.link = table.first(slab, known.hash);
+        *slot = slab.linked(known.link);
+        if slot.is_none() {
+            known.reply = known.tuple.inverse().map(|t| table.hash(&t, 0));
+        }
+    }
+    let entries = slots.iter().flatten();
+    black_box(entries.fold(0, |all, slot| all ^ slot.touch_entry()));
+    // Where a new connection will be put for its answers.
+    let replies = || packets.iter().filter_map(|k| k.reply);
+    black_box(replies().fold(0, |all, hash| all ^ table.head_of(hash)));
+    let heads = replies().filter_map(|hash| slab.linked(table.head_of(hash)));
+    black_box(heads.fold(0, |all, slot| all ^ slot.touch_nodes()));
 }
 
 /// Whether what a packet's headers say comes of its [`Head`].

@@ -10,7 +10,7 @@ use crate::conntrack::InHook;
 use crate::create::verifies;
 use crate::entry::{Attached, CtInfo};
 use crate::tracker::{self, Packet};
-use crate::tuple::{Dir, Tuple};
+use crate::tuple::Dir;
 use crate::{Conntrack, SECOND, Time};
 use tidegate_wire::{Layout, proto};
 
@@ -30,10 +30,8 @@ impl Conntrack {
             l4,
             verify: verifies(self, InHook::Prerouting),
         };
-        let (src, dst) = (layout.src(pkt), layout.dst(pkt));
-        let tuple = Tuple::from_parts(layout.family, layout.proto, src, dst, l4)?;
-        let link = self.link_of(pkt, &tuple);
-        let (id, dir, entry, armed) = self.slab.having(link, &tuple)?;
+        let at = (&self.table, &mut self.slab);
+        let (id, dir, entry, armed) = self.ahead.entry_of(at, pkt, layout)?;
         if entry.is_elsewhere() {
             return None;
         }

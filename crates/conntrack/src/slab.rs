@@ -14,12 +14,36 @@ const CHUNK: usize = 8192;
 /// An entry and what holds it in place, in the order in which packets need it.
 #[derive(Debug)]
 #[repr(C, align(64))]
-struct Slot {
+pub(crate) struct Slot {
     nodes: [Node; 2],
     timer: TimerNode,
     /// Generation of the entry that is, or will next be, here.
     generation: NonZeroU32,
     entry: Option<Entry>,
+}
+
+impl Slot {
+    /// Whether the node that a link to this slot names has this hash.
+    #[inline]
+    pub(crate) fn has_hash(&self, link: u32, hash: u32) -> bool {
+        split(link).is_some_and(|(_, dir)| self.nodes[dir.ix()].hash == hash)
+    }
+
+    /// Reads the first cache line, to have it near.
+    #[inline]
+    pub(crate) fn touch_nodes(&self) -> u32 {
+        self.nodes[0].hash
+    }
+
+    /// Reads the others.
+    #[inline]
+    pub(crate) fn touch_entry(&self) -> u32 {
+        self.entry.as_ref().map_or(0, |e| {
+            let [original, reply] = &e.tuples;
+            let middle = u32::from(original.src_id) ^ u32::from(reply.src_id);
+            e.status.0 ^ middle ^ e.mark ^ u32::from(e.watched)
+        })
+    }
 }
 
 /// Four cache lines; a million connections take 256 MB.
@@ -186,23 +210,10 @@ impl Slab {
         })
     }
 
-    /// Reads the chain node that `link` names, to have it near.
+    /// What `link` names, as [`split`] reads it.
     #[inline]
-    pub(crate) fn touch_node(&self, link: u32) -> u32 {
-        let slot = split(link).and_then(|(index, _)| self.slot(index));
-        slot.map_or(0, |s| s.nodes[0].hash)
-    }
-
-    /// Reads an entry all over, to have it near.
-    #[inline]
-    pub(crate) fn touch(&self, index: u32) -> u32 {
-        let slot = self.slot(index);
-        let entry = slot.and_then(|s| s.entry.as_ref());
-        entry.map_or(0, |e| {
-            let [original, reply] = &e.tuples;
-            let middle = u32::from(original.src_id) ^ u32::from(reply.src_id);
-            e.status.0 ^ middle ^ e.mark ^ u32::from(e.watched)
-        })
+    pub(crate) fn linked(&self, link: u32) -> Option<&Slot> {
+        self.slot(split(link)?.0)
     }
 
     /// Places for entries, used or not.

@@ -16,7 +16,7 @@ pub(crate) struct Node {
     pub(crate) next: u32,
 }
 
-/// Bucket heads; the nodes live beside their entries in the [`Slab`].
+/// Heads of chains, [`SPLIT`] to a bucket; the nodes live beside their entries in the [`Slab`].
 #[derive(Debug)]
 pub(crate) struct Table {
     hasher: SipHasher13,
@@ -26,7 +26,7 @@ pub(crate) struct Table {
     old: Option<Old>,
 }
 
-/// Heads of another number of buckets; those below `next` are empty.
+/// Heads for another number of buckets; those below `next` are empty.
 #[derive(Debug)]
 struct Old {
     heads: Vec<u32>,
@@ -36,15 +36,25 @@ struct Old {
 impl Old {
     /// The head of a hash's chain.
     fn head(&mut self, hash: u32) -> Option<&mut u32> {
-        let bucket = bucket(hash, self.heads.len());
-        self.heads.get_mut(bucket)
+        let at = place(hash, self.heads.len());
+        self.heads.get_mut(at)
     }
 }
 
-/// Bucket a hash falls into, of so many (`reciprocal_scale`).
+/// Chains that the nodes of a bucket are kept in, so that a look-up meets few but its own: each one met
+/// lies elsewhere in memory. With as many buckets as connections, which have two nodes each, a chain has
+/// half a node on the average.
+const SPLIT: usize = 4;
+
+/// Place a hash falls on, of so many (`reciprocal_scale`).
 #[inline]
-fn bucket(hash: u32, buckets: usize) -> usize {
-    ((u64::from(hash) * buckets as u64) >> 32) as usize
+fn place(hash: u32, places: usize) -> usize {
+    ((u64::from(hash) * places as u64) >> 32) as usize
+}
+
+/// Empty chains for so many buckets.
+fn empty(buckets: u32) -> Vec<u32> {
+    vec![0; buckets.max(1) as usize * SPLIT]
 }
 
 /// A node as a number: entry index times two plus direction.
@@ -68,7 +78,7 @@ impl Table {
     pub(crate) fn new(key: &[u8; 16], buckets: u32) -> Table {
         Table {
             hasher: SipHasher13::new_with_key(key),
-            heads: vec![0; buckets.max(1) as usize],
+            heads: empty(buckets),
             old: None,
         }
     }
@@ -77,7 +87,7 @@ impl Table {
     /// [`Table::spread`].
     pub(crate) fn resize(&mut self, slab: &mut Slab, buckets: u32) {
         self.spread(slab, usize::MAX);
-        let heads = core::mem::replace(&mut self.heads, vec![0; buckets.max(1) as usize]);
+        let heads = core::mem::replace(&mut self.heads, empty(buckets));
         self.old = Some(Old { heads, next: 0 });
     }
 
@@ -86,12 +96,12 @@ impl Table {
         self.old.is_some()
     }
 
-    /// Spreads the nodes of so many buckets.
-    pub(crate) fn spread(&mut self, slab: &mut Slab, buckets: usize) {
+    /// Spreads the nodes of so many chains.
+    pub(crate) fn spread(&mut self, slab: &mut Slab, chains: usize) {
         let Some(old) = self.old.take() else {
             return;
         };
-        let end = old.next.saturating_add(buckets).min(old.heads.len());
+        let end = old.next.saturating_add(chains).min(old.heads.len());
         for &first in old.heads.get(old.next..end).unwrap_or(&[]) {
             let mut link = first;
             while let Some((index, dir)) = split(link) {
@@ -136,7 +146,8 @@ impl Table {
     /// The head of a hash's chain, as [`split`] reads it.
     #[inline]
     pub(crate) fn head_of(&self, hash: u32) -> u32 {
-        self.heads.get(self.bucket(hash)).copied().unwrap_or(0)
+        let at = place(hash, self.heads.len());
+        self.heads.get(at).copied().unwrap_or(0)
     }
 
     /// The first node that has this hash, as [`split`] reads it; 0 when there is none, or when
@@ -150,13 +161,13 @@ impl Table {
 
     /// Number of buckets.
     pub(crate) fn buckets(&self) -> usize {
-        self.heads.len()
+        self.heads.len() / SPLIT
     }
 
     /// Bucket a hash falls into.
     #[inline]
     pub(crate) fn bucket(&self, hash: u32) -> usize {
-        bucket(hash, self.heads.len())
+        place(hash, self.buckets())
     }
 
     /// The nodes of a bucket.
@@ -166,7 +177,11 @@ impl Table {
         slab: &'a Slab,
         bucket: usize,
     ) -> impl Iterator<Item = (u32, Dir, &'a Node)> {
-        nodes(slab, self.heads.get(bucket).copied().unwrap_or(0))
+        let heads = self.heads.as_chunks::<SPLIT>().0.get(bucket);
+        heads
+            .into_iter()
+            .flatten()
+            .flat_map(|&head| nodes(slab, head))
     }
 
     /// The confirmed entry that has `tuple`, where the ids of `zone` agree for the
@@ -211,14 +226,14 @@ impl Table {
                 return Some(found);
             }
             let heads = &old.take()?.heads;
-            first = *heads.get(bucket(hash, heads.len()))?;
+            first = *heads.get(place(hash, heads.len()))?;
         }
     }
 
     /// Puts the entry at `index` into the chain of `hash` for `dir`.
     pub(crate) fn link(&mut self, slab: &mut Slab, index: u32, dir: Dir, hash: u32) {
-        let bucket = self.bucket(hash);
-        if let (Some(head), Some(node)) = (self.heads.get_mut(bucket), slab.node_mut(index, dir)) {
+        let at = place(hash, self.heads.len());
+        if let (Some(head), Some(node)) = (self.heads.get_mut(at), slab.node_mut(index, dir)) {
             *node = Node { hash, next: *head };
             *head = link_of(index, dir);
         }
@@ -230,8 +245,8 @@ impl Table {
             return;
         };
         let wanted = link_of(index, dir);
-        let bucket = self.bucket(node.hash);
-        let head = self.heads.get_mut(bucket);
+        let at = place(node.hash, self.heads.len());
+        let head = self.heads.get_mut(at);
         if head.is_some_and(|head| take_out(slab, head, wanted, node.next)) {
             return;
         }

@@ -177,6 +177,25 @@ fn early_drop_takes_unassured_neighbours() {
     assert_eq!(tracked, Tracked::Drop(DropReason::TableFull));
 }
 
+/// A bucket may have 51 nodes and as many more as a random number below 30 says
+/// (`__nf_conntrack_confirm`); of one bucket's nodes each connection is two.
+#[test]
+fn a_crowded_bucket_refuses_new_flows() {
+    let config = Config {
+        max: 0,
+        buckets: 1,
+        ..Config::default()
+    };
+    let mut lab = Lab::new(config);
+    let refused = (0..64u16).find(|n| {
+        let mut at = lab.attach(&HOST.udp(1000 + n, 53));
+        lab.ct.confirm(lab.now, &mut at) == Err(DropReason::ChainTooLong)
+    });
+    assert!((26..=41).contains(&refused.unwrap()), "{refused:?}");
+    assert_eq!(lab.ct.stats().chaintoolong, 1);
+    assert_eq!(lab.ct.count(), u32::from(refused.unwrap()));
+}
+
 /// A whole connection: opened, closed, in TIME_WAIT.
 fn close_one(lab: &mut Lab, port: u16) -> EntryId {
     let (there, back) = ((port, 80), (80, port));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use tidegate_engine::conntrack::AHEAD;
 
-use crate::measure::{Group, Meter, Subject, Took, timed};
+use crate::measure::{Group, Meter, Subject, Took};
 use crate::plot::{Line, Picture};
 use crate::receiver::{Loaded, Receiver};
 use crate::surroundings::{Established, many, router_of};
@@ -33,13 +33,13 @@ pub(crate) fn run(plots: Option<&Path>) -> Result<()> {
             let mut receiver = Receiver::new(rules, router_of(8), CONNECTIONS, AHEAD);
             let opened = receiver.all(traffic.packets(0).take(opening));
             together.wait();
-            let took = timed(|| receiver.all(traffic.packets(opening)));
+            let took = receiver.all(traffic.packets(opening));
             // Nobody ends before all memory is there.
             done.wait();
             let held = meter.held();
             done.wait();
             opened?;
-            Ok((took?.0, held?))
+            Ok((took?, held?))
         };
     let all = move |engines: usize| {
         let (together, done) = (&Barrier::new(engines), &Barrier::new(engines));

@@ -95,8 +95,8 @@ impl Load {
         let meter = Meter::new()?;
         let mut receiver = Receiver::new(rules, router_to_all(), 0, 1);
         let packets = self.packets.iter().map(|p| (p.as_slice(), true));
-        let took = meter.time(self.packets.len(), || receiver.all(packets))?;
-        Ok(took.and(rules.bytes))
+        let time = receiver.all(packets)?;
+        Ok(meter.took(time, self.packets.len())?.and(rules.bytes))
     }
 
     /// That the engine counts some packets as the walk says.

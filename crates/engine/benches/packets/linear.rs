@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use tidegate_ir::{Chain, Conds, Facts, Field, Ruleset, StepId, TableKind, Truth, ctstate};
 use tidegate_wire::{Layout, be16, parse};
 
-use crate::measure::{Meter, Took};
+use crate::buffers::Buffers;
+use crate::measure::Took;
 
 /// Tests of rules that a measurement may take.
 const PATIENCE: usize = 20_000_000;
@@ -80,19 +81,16 @@ pub(crate) fn walk<'p>(
 ) -> Result<Took> {
     let conds = conditions(rules);
     let affordable = (PATIENCE / conds.len().max(1)).max(50);
-    let mut buffer = Vec::new();
     let mut count = 0;
-    let meter = Meter::new()?;
-    let took = meter.time(0, || {
-        for packet in packets.take(affordable) {
-            buffer.clear();
-            buffer.extend_from_slice(packet);
-            let hit = black_box(first(&conds, &buffer));
+    let packets = packets.take(affordable).map(|packet| (packet, true));
+    let time = Buffers::default().each(packets, |lot| {
+        for (packet, _) in lot {
+            let hit = black_box(first(&conds, packet));
             ensure!(right(count, hit), "packet {count} decided by rule {hit:?}");
             count += 1;
         }
         Ok(())
     })?;
     // It holds nothing but the rules, which were there before.
-    Ok(Took::new(took.time, count))
+    Ok(Took::new(time, count))
 }

@@ -3,9 +3,11 @@
 //!
 //! `cargo bench -p tidegate-engine --bench packets -- [--plots=DIR] [--rounds=N] [NAME]`:
 //! `--plots` draws pictures into a directory; `--rounds` measures at most so often; `NAME`
-//! measures only tables that have that in their title or a line. Memory is what the process has
+//! measures only tables that have that in their title or a line. Packets are copied into buffers
+//! while no clock runs, as a network card would. Memory is what the process has
 //! resident at the end of the measurement more than before the engine was made.
 
+mod buffers;
 mod cores;
 mod edits;
 mod established;

@@ -85,8 +85,17 @@ impl Meter {
     ///
     /// # Errors
     /// That of `work`, or the system keeps no account.
+    #[allow(dead_code, reason = "shared with other figures")]
     pub(crate) fn time(&self, count: usize, work: impl FnOnce() -> Result<()>) -> Result<Took> {
         let (time, ()) = timed(work)?;
+        self.took(time, count)
+    }
+
+    /// What `count` things took, which have just been done.
+    ///
+    /// # Errors
+    /// As for [`Meter::new`].
+    pub(crate) fn took(&self, time: Duration, count: usize) -> Result<Took> {
         Ok(Took {
             bytes: Some(self.held()?),
             ..Took::new(time, count)

@@ -1,6 +1,7 @@
 //! An engine and what feeds it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tidegate_engine::env::Env;
@@ -8,6 +9,7 @@ use tidegate_engine::{Config, Disposition, Engine, Incoming, Output};
 use tidegate_ir::Ruleset;
 use tidegate_wire::Family;
 
+use crate::buffers::Buffers;
 use crate::measure::Meter;
 use crate::surroundings::{INSIDE, OUTSIDE, load};
 
@@ -39,8 +41,7 @@ pub(crate) struct Receiver {
     batch: usize,
     /// Whether packets are let through.
     sent: bool,
-    waiting: Vec<(Incoming, Vec<u8>)>,
-    spare: Vec<Vec<u8>>,
+    buffers: Buffers,
 }
 
 impl Receiver {
@@ -57,8 +58,7 @@ impl Receiver {
             now: 1_700_000_000_000_000_000,
             batch,
             sent: true,
-            waiting: Vec::new(),
-            spare: Vec::new(),
+            buffers: Buffers::default(),
         }
     }
 
@@ -70,35 +70,34 @@ impl Receiver {
         }
     }
 
-    /// Packets, each with whether it comes from inside.
+    /// Packets, each with whether it comes from inside; returns what deciding them took.
     pub(crate) fn all<'p>(
         &mut self,
         packets: impl Iterator<Item = (&'p [u8], bool)>,
-    ) -> Result<()> {
-        for (packet, client) in packets {
-            let mut bytes = self.spare.pop().unwrap_or_default();
-            bytes.clear();
-            bytes.extend_from_slice(packet);
-            self.waiting.push((from(client), bytes));
-            if self.waiting.len() == self.batch {
-                self.decide()?;
-            }
-        }
-        self.decide()
+    ) -> Result<Duration> {
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let decided = buffers.each(packets, |lot| {
+            lot.chunks_mut(self.batch)
+                .try_for_each(|batch| self.decide(batch))
+        });
+        self.buffers = buffers;
+        decided
     }
 
     /// As the datapath does with the frames of a batch.
-    fn decide(&mut self) -> Result<()> {
+    fn decide(&mut self, batch: &mut [(Vec<u8>, bool)]) -> Result<()> {
         if self.batch > 1 {
-            let packets = self.waiting.iter().map(|(_, bytes)| bytes.as_slice());
+            let packets = batch.iter().map(|(bytes, _)| bytes.as_slice());
             self.engine.foresee(packets);
         }
-        for (incoming, bytes) in self.waiting.drain(..) {
+        for (buffer, client) in batch {
             self.now += PACE;
+            let bytes = std::mem::take(buffer);
+            let incoming = from(*client);
             let outcome = self.engine.receive(self.now, incoming, bytes, &mut ());
-            let fate = outcome.disposition;
-            ensure!((fate == Disposition::Sent) == self.sent, "{fate:?}");
-            self.spare.extend(self.engine.recycle(outcome.outputs));
+            let sent = matches!(outcome.disposition, Disposition::Sent);
+            ensure!(sent == self.sent, "{:?}", outcome.disposition);
+            *buffer = self.engine.recycle(outcome.outputs).unwrap_or_default();
         }
         Ok(())
     }

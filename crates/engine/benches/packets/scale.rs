@@ -130,7 +130,7 @@ fn by_connections() -> Result<Vec<Line>> {
     for (connections, name) in SETS {
         let traffic = &Traffic::random(connections, PACKETS);
         let opening = connections * HANDSHAKE;
-        let parse = Subject::new("copy and parse only", || parse_only(traffic, opening));
+        let parse = Subject::new("parse only", || parse_only(traffic, opening));
         let ways = WAYS.map(|(name, batch)| {
             Subject::new(name, move || engine(traffic, opening, rules, batch))
         });

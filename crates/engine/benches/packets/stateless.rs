@@ -212,7 +212,7 @@ impl Load {
             receiver = receiver.dropping();
         }
         let packets = self.packets.iter().map(|p| (p.as_slice(), true));
-        let took = meter.time(PACKETS, || receiver.all(packets))?;
+        let took = meter.took(receiver.all(packets)?, PACKETS)?;
         self.check(&receiver)?;
         Ok(took.and(self.rules.bytes))
     }
