@@ -211,6 +211,18 @@ fn bring_near(packets: &mut [Known], table: &Table, slab: &Slab) {
     black_box(heads.fold(0, |all, slot| all ^ slot.touch_nodes()));
 }
 
+/// Reads what is read to take entries out of the table, [`AHEAD`] at most.
+pub(crate) fn bring_near_ends(ends: &[u32], table: &Table, slab: &Slab) {
+    let mut slots = [None; AHEAD];
+    for (slot, index) in slots.iter_mut().zip(ends) {
+        *slot = slab.slot(*index);
+    }
+    let all = || slots.iter().flatten();
+    black_box(all().fold(0, |all, slot| all ^ slot.touch_nodes() ^ slot.touch_entry()));
+    let hashes = || all().flat_map(|slot| slot.hashes());
+    black_box(hashes().fold(0, |all, hash| all ^ table.head_of(hash)));
+}
+
 /// Whether what a packet's headers say comes of its [`Head`].
 #[inline]
 fn is_plain(layout: &Layout) -> bool {

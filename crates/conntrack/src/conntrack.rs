@@ -1,6 +1,6 @@
 //! The tracker: state of one network namespace, and the life of its entries.
 
-use crate::ahead::Ahead;
+use crate::ahead::{self, AHEAD, Ahead};
 use crate::config::Config;
 use crate::elsewhere::Away;
 use crate::entry::{Attached, Entry, EntryId, HelperKind, Status, TcpConn, Zone, change};
@@ -500,23 +500,30 @@ impl Conntrack {
         self.collecting.is_some() || !self.leaving.is_empty() || self.table.is_spreading()
     }
 
+    /// The timer of an entry has gone off.
+    fn fall_due(&mut self, now: Time, index: u32) {
+        let Some((id, _)) = self.slab.at(index) else {
+            return;
+        };
+        // What passed elsewhere may have kept it alive.
+        self.recall(id);
+        let deadline = self.slab.get(id).map_or(0, |e| e.timeout);
+        if deadline > now {
+            self.wheel.arm(&mut self.slab, index, deadline, now);
+        } else if self.end(id) {
+            self.vacate(id);
+        }
+    }
+
     fn catch_up(&mut self, now: Time) {
         let most = self.at_once();
         let mut due = core::mem::take(&mut self.due);
         self.wheel.advance(&mut self.slab, now, &mut due, most);
-        for index in due.drain(..) {
-            let Some((id, _)) = self.slab.at(index) else {
-                continue;
-            };
-            // What passed elsewhere may have kept it alive.
-            self.recall(id);
-            let deadline = self.slab.get(id).map_or(0, |e| e.timeout);
-            if deadline > now {
-                self.wheel.arm(&mut self.slab, index, deadline, now);
-            } else if self.end(id) {
-                self.vacate(id);
-            }
+        for few in due.chunks(AHEAD) {
+            ahead::bring_near_ends(few, &self.table, &self.slab);
+            few.iter().for_each(|&index| self.fall_due(now, index));
         }
+        due.clear();
         self.due = due;
         self.expire_expectations(now);
         if self.gc_at.is_some_and(|at| at <= now) {

@@ -29,6 +29,12 @@ impl Slot {
         split(link).is_some_and(|(_, dir)| self.nodes[dir.ix()].hash == hash)
     }
 
+    /// The hashes of its nodes.
+    #[inline]
+    pub(crate) fn hashes(&self) -> [u32; 2] {
+        self.nodes.map(|node| node.hash)
+    }
+
     /// Reads the first cache line, to have it near.
     #[inline]
     pub(crate) fn touch_nodes(&self) -> u32 {
@@ -61,7 +67,7 @@ pub(crate) struct Slab {
 
 impl Slab {
     #[inline]
-    fn slot(&self, index: u32) -> Option<&Slot> {
+    pub(crate) fn slot(&self, index: u32) -> Option<&Slot> {
         let at = index as usize;
         self.chunks.get(at / CHUNK)?.get(at % CHUNK)
     }

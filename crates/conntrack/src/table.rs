@@ -26,18 +26,21 @@ pub(crate) struct Table {
     old: Option<Old>,
 }
 
-/// Heads for another number of buckets; those below `next` are empty.
+/// Heads for another number of buckets, but those whose nodes have been spread: from the last one on.
 #[derive(Debug)]
 struct Old {
     heads: Vec<u32>,
-    next: usize,
+    /// How many there were.
+    places: usize,
 }
+
+/// Old heads whose memory is freed in one go: to free all would take a millisecond and more.
+const FREED: usize = 1 << 17;
 
 impl Old {
     /// The head of a hash's chain.
     fn head(&mut self, hash: u32) -> Option<&mut u32> {
-        let at = place(hash, self.heads.len());
-        self.heads.get_mut(at)
+        self.heads.get_mut(place(hash, self.places))
     }
 }
 
@@ -88,7 +91,10 @@ impl Table {
     pub(crate) fn resize(&mut self, slab: &mut Slab, buckets: u32) {
         self.spread(slab, usize::MAX);
         let heads = core::mem::replace(&mut self.heads, empty(buckets));
-        self.old = Some(Old { heads, next: 0 });
+        self.old = Some(Old {
+            places: heads.len(),
+            heads,
+        });
     }
 
     /// Whether there is something to spread.
@@ -96,13 +102,13 @@ impl Table {
         self.old.is_some()
     }
 
-    /// Spreads the nodes of so many chains.
+    /// Spreads the nodes of so many chains, the last ones first.
     pub(crate) fn spread(&mut self, slab: &mut Slab, chains: usize) {
-        let Some(old) = self.old.take() else {
+        let Some(mut old) = self.old.take() else {
             return;
         };
-        let end = old.next.saturating_add(chains).min(old.heads.len());
-        for &first in old.heads.get(old.next..end).unwrap_or(&[]) {
+        let left = old.heads.len().saturating_sub(chains);
+        for first in old.heads.drain(left..) {
             let mut link = first;
             while let Some((index, dir)) = split(link) {
                 let Some(&Node { hash, next }) = slab.node(index, dir) else {
@@ -112,10 +118,11 @@ impl Table {
                 link = next;
             }
         }
-        if end < old.heads.len() {
-            let Old { mut heads, next } = old;
-            heads.get_mut(next..end).unwrap_or(&mut []).fill(0);
-            self.old = Some(Old { heads, next: end });
+        if old.heads.capacity() - left >= FREED {
+            old.heads.shrink_to_fit();
+        }
+        if left > 0 {
+            self.old = Some(old);
         }
     }
 
@@ -225,8 +232,8 @@ impl Table {
             if let Some(found) = search(first) {
                 return Some(found);
             }
-            let heads = &old.take()?.heads;
-            first = *heads.get(place(hash, heads.len()))?;
+            let old = old.take()?;
+            first = *old.heads.get(place(hash, old.places))?;
         }
     }
 
