@@ -193,11 +193,10 @@ fn bring_near(packets: &mut [Known], table: &Table, slab: &Slab) {
     let heads = slots.iter().flatten();
     black_box(heads.fold(0, |all, slot| all ^ slot.touch_nodes()));
     for (slot, known) in slots.iter_mut().zip(&mut *packets) {
-        if slot.is_some_and(|slot| slot.has_hash(known.link, known.hash)) {
-            continue;
+        if slot.is_some_and(|head| !head.has_hash(known.link, known.hash)) {
+            known.link = table.first(slab, known.hash);
+            *slot = slab.linked(known.link);
         }
-        known.link = table.first(slab, known.hash);
-        *slot = slab.linked(known.link);
         if slot.is_none() {
             known.reply = known.tuple.inverse().map(|t| table.hash(&t, 0));
         }
