@@ -184,8 +184,8 @@ fn main() {
     let mut text = 0;
     let mut cursor = Some(Cursor::default());
     while let Some(from) = cursor {
-        f.time("list: 1024 places", || {
-            let (piece, next) = ct.piece(from, 1024);
+        f.time("list: 256 places", || {
+            let (piece, next) = ct.piece(from, 256);
             for (id, entry) in piece {
                 text += conntrack_line(id, entry, now, Columns::default()).len();
             }

@@ -7,7 +7,7 @@ use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, SECOND, Time};
 use tidegate_wire::proto;
 
-/// Most nodes that a bucket may have, but for a random part, and from where on that part ends
+/// Most nodes of a bucket that takes another one: so many, and a random number below the second
 /// (`__nf_conntrack_confirm`).
 const CHAIN_BASE: u32 = 51;
 const CHAIN_RANDOM: u32 = 30;

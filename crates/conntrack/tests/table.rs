@@ -177,8 +177,8 @@ fn early_drop_takes_unassured_neighbours() {
     assert_eq!(tracked, Tracked::Drop(DropReason::TableFull));
 }
 
-/// A bucket may have 51 nodes and as many more as a random number below 30 says
-/// (`__nf_conntrack_confirm`); of one bucket's nodes each connection is two.
+/// A bucket takes another node while it has 51 at most, and as many more as a random number below 30
+/// says (`__nf_conntrack_confirm`). Of the only bucket's nodes each connection is two.
 #[test]
 fn a_crowded_bucket_refuses_new_flows() {
     let config = Config {
