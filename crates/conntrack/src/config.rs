@@ -102,7 +102,7 @@ pub struct Config {
     pub binding_log: BindingLog,
     /// What parameters of helpers' modules set.
     pub helper: HelperSettings,
-    /// Most timers, entries and chains of a bucket that one [`crate::Conntrack::handle_timeout`], and
+    /// Most timers, entries and chains of buckets that one [`crate::Conntrack::handle_timeout`], and
     /// so one packet, looks at; 0 is unlimited. What is left then waits for the next one:
     /// entries may stay in the table, and count, a little longer than they live, though no
     /// packet meets them any more and no listing shows them.

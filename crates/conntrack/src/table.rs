@@ -26,7 +26,7 @@ pub(crate) struct Table {
     old: Option<Old>,
 }
 
-/// Heads for another number of buckets, but those whose nodes have been spread: from the last one on.
+/// Heads for another number of buckets, without the last ones, whose nodes have been spread.
 #[derive(Debug)]
 struct Old {
     heads: Vec<u32>,
@@ -34,7 +34,7 @@ struct Old {
     places: usize,
 }
 
-/// Old heads whose memory is freed in one go: to free all would take a millisecond and more.
+/// So many old heads' memory is freed in one go: the C library takes over a millisecond for millions.
 const FREED: usize = 1 << 17;
 
 impl Old {
@@ -118,12 +118,13 @@ impl Table {
                 link = next;
             }
         }
+        if left == 0 {
+            return;
+        }
         if old.heads.capacity() - left >= FREED {
             old.heads.shrink_to_fit();
         }
-        if left > 0 {
-            self.old = Some(old);
-        }
+        self.old = Some(old);
     }
 
     /// Keyed hash of a tuple in a zone (`hash_conntrack_raw`).
@@ -155,6 +156,12 @@ impl Table {
     pub(crate) fn head_of(&self, hash: u32) -> u32 {
         let at = place(hash, self.heads.len());
         self.heads.get(at).copied().unwrap_or(0)
+    }
+
+    /// The same for changing.
+    fn head_mut(&mut self, hash: u32) -> Option<&mut u32> {
+        let at = place(hash, self.heads.len());
+        self.heads.get_mut(at)
     }
 
     /// The first node that has this hash, as [`split`] reads it; 0 when there is none, or when
@@ -239,8 +246,7 @@ impl Table {
 
     /// Puts the entry at `index` into the chain of `hash` for `dir`.
     pub(crate) fn link(&mut self, slab: &mut Slab, index: u32, dir: Dir, hash: u32) {
-        let at = place(hash, self.heads.len());
-        if let (Some(head), Some(node)) = (self.heads.get_mut(at), slab.node_mut(index, dir)) {
+        if let (Some(head), Some(node)) = (self.head_mut(hash), slab.node_mut(index, dir)) {
             *node = Node { hash, next: *head };
             *head = link_of(index, dir);
         }
@@ -252,8 +258,7 @@ impl Table {
             return;
         };
         let wanted = link_of(index, dir);
-        let at = place(node.hash, self.heads.len());
-        let head = self.heads.get_mut(at);
+        let head = self.head_mut(node.hash);
         if head.is_some_and(|head| take_out(slab, head, wanted, node.next)) {
             return;
         }
