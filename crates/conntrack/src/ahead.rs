@@ -11,7 +11,7 @@ use crate::tuple::{Dir, Tuple};
 use crate::{Conntrack, Time};
 use alloc::vec::Vec;
 use core::hint::black_box;
-use tidegate_wire::{Family, Layout, parse, proto};
+use tidegate_wire::{Family, Layout, checksum, parse, proto};
 
 /// Most packets looked at in advance: what the processor's first cache bears.
 pub const AHEAD: usize = 32;
@@ -51,24 +51,39 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// Notes a packet, if it may belong to a connection: what is known of it is written where it
-    /// stays, for which there is room. A copy would wait for all the pieces it was written in.
+    /// Notes a packet, if it may belong to a connection.
     #[inline]
     fn announce(&mut self, table: &Table, packet: &[u8]) -> Option<()> {
+        // Each way to the end by itself: what two of them hand over waits in memory.
+        match plain_ipv4(packet) {
+            Some((head, tuple)) => self.note(table, head, tuple),
+            None => self.announce_any(table, packet)?,
+        }
+        Some(())
+    }
+
+    fn announce_any(&mut self, table: &Table, packet: &[u8]) -> Option<()> {
         let layout = parse(packet).ok()?;
         let tuple = Tuple::from_packet(packet, &layout)?;
         let head = head(packet).filter(|_| is_plain(&layout));
+        self.note(table, head.unwrap_or(OTHER), tuple);
+        Some(())
+    }
+
+    /// What is known of a packet is written where it stays, for which there is room. A copy would
+    /// wait for all the pieces it was written in.
+    #[inline]
+    fn note(&mut self, table: &Table, head: Head, tuple: Tuple) {
         let hash = table.hash(&tuple, 0);
         if self.known.len() < self.known.capacity() {
             self.known.push(Known {
-                head: head.unwrap_or(OTHER),
+                head,
                 tuple,
                 hash,
                 reply: None,
                 link: 0,
             });
         }
-        Some(())
     }
 
     /// Whether a packet begins as the next one; it has come then.
@@ -78,6 +93,12 @@ impl Ahead {
         let same = next.is_some_and(|next| begins(pkt, &next.head));
         self.came += usize::from(same);
         same
+    }
+
+    /// What is known of the packet that came last.
+    #[inline]
+    fn last(&self) -> Option<&Known> {
+        self.known.get(self.came.checked_sub(1)?)
     }
 
     /// What is known of a packet that begins as the last one that came, or one that is still to
@@ -91,15 +112,16 @@ impl Ahead {
     }
 
     /// The entry of a packet, in no zone, and for which direction, if it is the first one that has the
-    /// hash of its tuple.
+    /// hash of its tuple; `told`: it is the packet that came last.
     #[inline]
     pub(crate) fn entry_of<'s>(
         &mut self,
         (table, slab): (&Table, &'s mut Slab),
-        pkt: &[u8],
-        layout: &Layout,
+        (pkt, layout): (&[u8], &Layout),
+        told: bool,
     ) -> Option<(EntryId, Dir, &'s mut Entry, Time)> {
-        if let Some(known) = self.known(pkt) {
+        let known = if told { self.last() } else { self.known(pkt) };
+        if let Some(known) = known {
             return slab.having(known.link, &known.tuple);
         }
         let tuple = Tuple::from_packet(pkt, layout)?;
@@ -111,7 +133,7 @@ impl Ahead {
     /// The hash of `answer`, in no zone, if the packet that came last asks for just that.
     #[inline]
     fn answer(&self, answer: &Tuple) -> Option<u32> {
-        let last = self.known.get(self.came.checked_sub(1)?)?;
+        let last = self.last()?;
         last.reply
             .filter(|_| last.tuple.inverse().is_some_and(|t| t == *answer))
     }
@@ -220,6 +242,22 @@ pub(crate) fn bring_near_ends(ends: &[u32], table: &Table, slab: &Slab) {
     black_box(all().fold(0, |all, slot| all ^ slot.touch_nodes() ^ slot.touch_entry()));
     let hashes = || all().flat_map(|slot| slot.hashes());
     black_box(hashes().fold(0, |all, hash| all ^ table.head_of(hash)));
+}
+
+/// The beginning and the tuple of a packet as most are: of TCP or UDP, whole, and over IPv4 without
+/// options.
+#[inline]
+fn plain_ipv4(pkt: &[u8]) -> Option<(Head, Tuple)> {
+    let begin: &[u8; 24] = pkt.first_chunk()?;
+    let layout = Layout::plain_ipv4(begin.first_chunk()?)?;
+    let whole = !layout.is_fragment() && (24..=pkt.len()).contains(&(layout.len as usize));
+    if !(whole && has_head(layout.proto) && checksum::is_right_ipv4(&begin[..20])) {
+        return None;
+    }
+    let (src, dst) = (layout.src(begin), layout.dst(begin));
+    let tuple = Tuple::from_parts(Family::V4, layout.proto, src, dst, &begin[20..])?;
+    let [a, b, c] = words4(begin)?;
+    Some(([a, b, c, 0, 0, 0], tuple))
 }
 
 /// Whether what a packet's headers say comes of its [`Head`].

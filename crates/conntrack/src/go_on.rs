@@ -17,8 +17,15 @@ use tidegate_wire::{Layout, proto};
 impl Conntrack {
     /// Tracks a received packet that is whole and has no template, if that takes but little.
     /// `None`, and no connection has changed, when [`Conntrack::handle_packet`] has to be asked.
+    /// `told`: [`Conntrack::layout_of`] has told this packet's layout, and was asked for no other
+    /// since.
     #[inline]
-    pub fn go_on(&mut self, now: Time, pkt: &[u8], layout: &Layout) -> Option<Attached> {
+    pub fn go_on(
+        &mut self,
+        now: Time,
+        (pkt, layout): (&[u8], &Layout),
+        told: bool,
+    ) -> Option<Attached> {
         if !matches!(layout.proto, proto::TCP | proto::UDP) || !self.has_kept_up(now) {
             return None;
         }
@@ -31,7 +38,7 @@ impl Conntrack {
             verify: verifies(self, InHook::Prerouting),
         };
         let at = (&self.table, &mut self.slab);
-        let (id, dir, entry, armed) = self.ahead.entry_of(at, pkt, layout)?;
+        let (id, dir, entry, armed) = self.ahead.entry_of(at, (pkt, layout), told)?;
         if entry.is_elsewhere() {
             return None;
         }

@@ -54,6 +54,7 @@ fn take(ct: &mut Conntrack, now: u64, bytes: &[u8], short: bool) -> String {
     let Ok(layout) = parse(bytes) else {
         return "malformed".to_owned();
     };
+    let short = short.then(|| ct.layout_of(bytes).is_some());
     let (tracked, _) = either::track(ct, now, (bytes, &layout), short);
     let Tracked::Ct(mut attached) = tracked else {
         return format!("{tracked:?}");
@@ -225,7 +226,8 @@ fn a_layout_is_that_of_the_packet_that_comes() {
         if let Ok(layout) = parse(&came)
             && layout.proto == proto::UDP
             && !layout.is_fragment()
-            && let (Tracked::Ct(attached), _) = either::track(&mut ct, NOW, (&came, &layout), true)
+            && let (Tracked::Ct(attached), _) =
+                either::track(&mut ct, NOW, (&came, &layout), Some(told.is_some()))
         {
             let tuple = Tuple::from_packet(&came, &layout).unwrap();
             let entry = ct.entry(attached.id).unwrap();

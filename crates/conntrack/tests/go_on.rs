@@ -90,7 +90,8 @@ fn datagram(random: &mut Random, host: &Ip, port: u16) -> Vec<u8> {
 
 /// What becomes of a packet, and of all connections.
 fn take(ct: &mut Conntrack, now: u64, bytes: &[u8], short: bool) -> (String, bool) {
-    let (tracked, gone_on) = either::track(ct, now, (bytes, &layout(bytes)), short);
+    let (tracked, gone_on) =
+        either::track(ct, now, (bytes, &layout(bytes)), short.then_some(false));
     let note = ct.last_note();
     let confirmed = match tracked {
         Tracked::Ct(mut attached) => Some(ct.confirm(now, &mut attached)),

@@ -36,6 +36,7 @@ impl<T: Trace> Run<'_, T> {
     pub(crate) fn receive(mut self, incoming: &Incoming, mut bytes: Vec<u8>) -> Outcome {
         // The headers of packets that have been announced have been read.
         let known = self.engine.conntrack.layout_of(&bytes);
+        let told = known.is_some();
         // The layout is looked at where it is: a copy would wait for its pieces to be written.
         let done = match &known.map_or_else(|| parse(&bytes), Ok) {
             Err(why) => self.dropped(DropReason::Malformed(*why)),
@@ -43,7 +44,7 @@ impl<T: Trace> Run<'_, T> {
                 Some(why) => self.dropped(why),
                 None => {
                     bytes.truncate(layout.len as usize);
-                    if let Some(passed) = self.straight(incoming, &mut bytes, layout) {
+                    if let Some(passed) = self.straight(incoming, (&mut bytes, layout), told) {
                         self.engine.count_passed();
                         return self.outcome(passed.into());
                     }

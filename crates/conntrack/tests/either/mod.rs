@@ -16,15 +16,15 @@ impl Random {
     }
 }
 
-/// What tracking says of a packet, `short`: by the short way, where there is one; and whether
-/// there was.
+/// What tracking says of a packet, `short`: by the short way, where there is one, and whether its
+/// layout has been told; and whether there was.
 pub(crate) fn track(
     ct: &mut Conntrack,
     now: u64,
     (bytes, layout): (&[u8], &Layout),
-    short: bool,
+    short: Option<bool>,
 ) -> (Tracked, bool) {
-    let gone_on = short.then(|| ct.go_on(now, bytes, layout)).flatten();
+    let gone_on = short.and_then(|told| ct.go_on(now, (bytes, layout), told));
     let tracked = match gone_on {
         Some(attached) => Tracked::Ct(attached),
         None => ct.handle_packet(now, bytes, layout, InHook::Prerouting, None),

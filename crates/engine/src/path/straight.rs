@@ -50,12 +50,13 @@ fn is_whole(layout: &Layout) -> bool {
 
 impl<T: Trace> Run<'_, T> {
     /// Tracks a packet before it comes to any hook, if nothing there is before connection
-    /// tracking, and takes the short way with it. `None`: the long way is left.
+    /// tracking, and takes the short way with it. `None`: the long way is left. `told`: connection
+    /// tracking has told the layout.
     pub(super) fn straight(
         &mut self,
         incoming: &Incoming,
-        bytes: &mut Vec<u8>,
-        layout: &Layout,
+        (bytes, layout): (&mut Vec<u8>, &Layout),
+        told: bool,
     ) -> Option<Passed> {
         let family = &self.engine.families[index(layout.family)];
         let first = family.tracked && family.rules.table(TableKind::Raw).is_none();
@@ -63,7 +64,7 @@ impl<T: Trace> Run<'_, T> {
             return None;
         }
         let conntrack = &mut self.engine.conntrack;
-        let attached = match conntrack.go_on(self.now, bytes, layout) {
+        let attached = match conntrack.go_on(self.now, (bytes, layout), told) {
             Some(attached) => attached,
             None => self.track(bytes, layout)?,
         };
