@@ -15,7 +15,7 @@ use crate::drops::DropCounters;
 use crate::env::{Env, IfIndex};
 use crate::flow::FlowCache;
 use crate::hooks::{Active, active};
-use crate::offload::Followed;
+use crate::offload::Last;
 use crate::origin::{BELOW, Origins, policies};
 use crate::outcome::{Outcome, Output};
 use crate::packet::LinkHeader;
@@ -194,7 +194,7 @@ pub struct Engine {
     pub(crate) drops: DropCounters,
     pub(crate) synproxy: SynProxyCounts,
     /// The last packet, if it followed a plan.
-    pub(crate) last: Option<Followed>,
+    pub(crate) last: Option<Last>,
     /// Rules that are only watched.
     pub(crate) staged: Option<Box<Staged>>,
     /// Who drops packets in its stead.

@@ -18,6 +18,15 @@ use crate::flow::{Follow, Unplanned};
 use crate::packet::Packet;
 use crate::routing::Path;
 
+/// What is kept of the last packet, if it followed a plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Last {
+    /// The plan that its connection's tag names, in this direction and with this type of service.
+    Tagged(EntryId, Dir, u8),
+    /// All of it.
+    Whole(Followed),
+}
+
 /// What is kept of a packet that followed a plan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Followed {
@@ -172,8 +181,10 @@ impl Engine {
     /// Why nothing.
     pub fn offer(&mut self) -> Result<Offer, Withheld> {
         const UNSEEN: Withheld = Withheld::Unplanned(Unplanned::Unseen);
-        let last = self.last.take().ok_or(UNSEEN)?;
-        self.offer_as(&last)
+        match self.last.take().ok_or(UNSEEN)? {
+            Last::Tagged(id, dir, tos) => self.offer_tagged(id, dir, tos),
+            Last::Whole(last) => self.offer_as(&last),
+        }
     }
 
     /// What the last packets of one direction of a connection tell about those that follow
@@ -183,6 +194,10 @@ impl Engine {
     /// # Errors
     /// Why nothing.
     pub fn offer_of(&self, id: EntryId, dir: Dir) -> Result<Offer, Withheld> {
+        self.offer_tagged(id, dir, 0)
+    }
+
+    fn offer_tagged(&self, id: EntryId, dir: Dir, tos: u8) -> Result<Offer, Withheld> {
         if let Some(why) = self.conntrack.unsettled(id) {
             return Err(Withheld::Connection(why));
         }
@@ -198,7 +213,7 @@ impl Engine {
             family: entry.tuple(dir).family,
             proto,
             comes,
-            tos: 0,
+            tos,
         })
     }
 

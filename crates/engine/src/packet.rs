@@ -253,6 +253,11 @@ impl Packet {
         }
     }
 
+    /// Takes one from the TTL or hop limit, which is not 0, and repairs the IPv4 checksum.
+    pub(crate) fn decrease_ttl(&mut self) {
+        self.layout.decrease_ttl(&mut self.bytes);
+    }
+
     /// Writes the TTL or hop limit and repairs the IPv4 checksum.
     pub(crate) fn set_ttl(&mut self, ttl: u8) {
         self.layout.set_ttl(&mut self.bytes, ttl);

@@ -14,7 +14,7 @@ use crate::emit::IcmpError;
 use crate::engine::{Engine, Incoming, Outgoing};
 use crate::env::{IfIndex, is_multicast};
 use crate::flow::Unplanned;
-use crate::offload::Followed;
+use crate::offload::{Followed, Last};
 use crate::options4::Here;
 use crate::options6::Refused;
 use crate::origin::BELOW;
@@ -124,7 +124,8 @@ impl<T: Trace> Run<'_, T> {
     /// how it came in.
     fn keep_plan(&mut self, packet: &Packet, done: Disposition) {
         let through = matches!(done, Disposition::Sent | Disposition::Delivered);
-        self.engine.last = Followed::of(packet).filter(|_| through && !T::ACTIVE);
+        let whole = Followed::of(packet).filter(|_| through && !T::ACTIVE);
+        self.engine.last = whole.map(Last::Whole);
         let Engine {
             flows,
             conntrack,
@@ -299,7 +300,7 @@ impl<T: Trace> Run<'_, T> {
                 broadcast: false,
             },
         );
-        packet.set_ttl(packet.ttl() - 1);
+        packet.decrease_ttl();
         self.hook(packet, Hook::Forward)?;
         self.forwarded(packet, role)
     }

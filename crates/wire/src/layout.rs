@@ -135,6 +135,24 @@ impl Layout {
         }
     }
 
+    /// Takes one from the TTL or hop limit, which is not 0, and repairs the IPv4 checksum (`ip_decrease_ttl`).
+    #[inline]
+    pub fn decrease_ttl(&self, buf: &mut [u8]) {
+        let ttl = self.ttl_at();
+        if let Some(ttl) = buf.get_mut(ttl) {
+            *ttl = ttl.wrapping_sub(1);
+        }
+        if self.family == Family::V4
+            && let Some([.., a, b]) = buf.first_chunk_mut::<12>()
+        {
+            // The sum of the header is less by 0x0100, so its complement is that much more; all
+            // ones become none (RFC 1141).
+            let sum = u32::from(u16::from_ne_bytes([*a, *b])) + u32::from(0x0100u16.to_be());
+            let sum = (sum + u32::from(sum >= 0xffff)) as u16;
+            [*a, *b] = sum.to_ne_bytes();
+        }
+    }
+
     /// IPv4 TOS or IPv6 traffic class.
     #[inline]
     #[must_use]
@@ -335,6 +353,24 @@ mod tests {
         assert_eq!(parse(&UDP4[..28]), Err(Malformed::TotalLength));
         assert_eq!(parse(&[0x10; 40]), Err(Malformed::Version));
         assert_eq!(parse(&[]), Err(Malformed::Truncated));
+    }
+
+    /// Whatever stands there: the checksum of RFC 1624 equation 3, by the general way.
+    #[test]
+    fn one_less_ttl_is_what_writing_it_gives() {
+        let layout = parse(&UDP4).unwrap();
+        for (ttl, check) in [1u8, 64, 255]
+            .iter()
+            .flat_map(|t| (0..=u16::MAX).map(move |c| (t, c)))
+        {
+            let mut less = UDP4;
+            less[8] = *ttl;
+            less[10..12].copy_from_slice(&check.to_be_bytes());
+            let mut written = less;
+            layout.set_ttl(&mut written, ttl - 1);
+            layout.decrease_ttl(&mut less);
+            assert_eq!(less, written);
+        }
     }
 
     #[test]

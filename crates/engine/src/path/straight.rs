@@ -12,8 +12,8 @@ use tidegate_wire::{Family, Layout};
 use crate::engine::{Engine, Family4Or6, Incoming, index};
 use crate::env::IfIndex;
 use crate::facts::{entry_field, transport};
-use crate::flow::{Follow, Start};
-use crate::offload::{Comes, Followed};
+use crate::flow::Start;
+use crate::offload::Last;
 use crate::outcome::{Output, Passed, Role};
 use crate::routing::Path;
 use crate::run::Run;
@@ -142,14 +142,7 @@ impl<T: Trace> Run<'_, T> {
                 counter.count(layout.len);
             }
         }
-        let comes = Comes::Received(incoming.dev);
-        *last = Some(Followed::new(
-            attached,
-            Follow::of(tag),
-            comes,
-            layout,
-            bytes,
-        ));
+        *last = Some(Last::Tagged(attached.id, attached.dir, layout.tos(bytes)));
         let passed = course.end(layout, bytes, &mut self.outputs);
         flows.followed += 1;
         Some(passed)
@@ -194,7 +187,7 @@ impl Course<'_> {
             });
             return Passed::Delivered;
         };
-        layout.set_ttl(bytes, self.ttl - 1);
+        layout.decrease_ttl(bytes);
         let next_hop = via.unwrap_or_else(|| layout.dst(bytes));
         Output::add(outputs, || Output::Transmit {
             dev,
