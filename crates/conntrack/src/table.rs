@@ -131,21 +131,23 @@ impl Table {
     #[inline]
     pub(crate) fn hash(&self, t: &Tuple, zone: u16) -> u32 {
         // Whole words: the hash reads them at once, and would wait for what was written in pieces.
-        let rest = (t.tail() | u64::from(zone) << 48).to_le_bytes();
+        // The family shows in the length, which leaves the last byte to the hash.
+        let ids = u64::from(t.src_id) | u64::from(t.dst_id) << 16;
+        let rest = (ids | u64::from(zone) << 32 | u64::from(t.proto) << 48).to_le_bytes();
         let long = match t.family {
             Family::V4 => {
                 let addresses = u64::from(t.src as u32) << 32 | u64::from(t.dst as u32);
                 let mut b = [0u8; 16];
                 b[..8].copy_from_slice(&addresses.to_le_bytes());
                 b[8..].copy_from_slice(&rest);
-                self.hasher.hash(&b)
+                self.hasher.hash(&b[..15])
             }
             Family::V6 => {
                 let mut b = [0u8; 40];
                 b[..16].copy_from_slice(&{ t.src }.to_le_bytes());
                 b[16..32].copy_from_slice(&{ t.dst }.to_le_bytes());
                 b[32..].copy_from_slice(&rest);
-                self.hasher.hash(&b)
+                self.hasher.hash(&b[..39])
             }
         };
         (long >> 32) as u32
