@@ -40,6 +40,9 @@ static MEMORY: tidegate_sys::LargePages = tidegate_sys::LargePages;
 fn main() -> anyhow::Result<()> {
     let plots = std::env::args().find_map(|a| Some(a.strip_prefix("--plots=")?.into()));
     let plots: Option<std::path::PathBuf> = plots;
+    if let Some(dir) = &plots {
+        std::fs::create_dir_all(dir)?;
+    }
     established::run()?;
     scale::run(plots.as_deref())?;
     cores::run(plots.as_deref())?;
