@@ -108,6 +108,9 @@ fn main() {
     let words = env::args().skip(1);
     let wanted: Vec<String> = words.filter(|a| !a.starts_with('-')).collect();
     let plots = env::args().find_map(|a| Some(PathBuf::from(a.strip_prefix("--plots=")?)));
+    if let Some(dir) = &plots {
+        std::fs::create_dir_all(dir).unwrap();
+    }
     let rounds = env::var("ROUNDS").ok().and_then(|r| r.parse().ok());
     for question in QUESTIONS {
         if wanted.is_empty() || wanted.iter().any(|w| w == question.name) {
