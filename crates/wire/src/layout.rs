@@ -135,7 +135,8 @@ impl Layout {
         }
     }
 
-    /// Takes one from the TTL or hop limit, which is not 0, and repairs the IPv4 checksum (`ip_decrease_ttl`).
+    /// Takes one from the TTL or hop limit, which is not 0, and repairs the IPv4 checksum
+    /// (`ip_decrease_ttl`).
     #[inline]
     pub fn decrease_ttl(&self, buf: &mut [u8]) {
         let ttl = self.ttl_at();
@@ -359,17 +360,16 @@ mod tests {
     #[test]
     fn one_less_ttl_is_what_writing_it_gives() {
         let layout = parse(&UDP4).unwrap();
-        for (ttl, check) in [1u8, 64, 255]
-            .iter()
-            .flat_map(|t| (0..=u16::MAX).map(move |c| (t, c)))
-        {
-            let mut less = UDP4;
-            less[8] = *ttl;
-            less[10..12].copy_from_slice(&check.to_be_bytes());
-            let mut written = less;
-            layout.set_ttl(&mut written, ttl - 1);
-            layout.decrease_ttl(&mut less);
-            assert_eq!(less, written);
+        for ttl in [1, 64, 255] {
+            for check in 0..=u16::MAX {
+                let mut less = UDP4;
+                less[8] = ttl;
+                less[10..12].copy_from_slice(&check.to_be_bytes());
+                let mut written = less;
+                layout.set_ttl(&mut written, ttl - 1);
+                layout.decrease_ttl(&mut less);
+                assert_eq!(less, written);
+            }
         }
     }
 
