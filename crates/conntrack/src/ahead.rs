@@ -256,8 +256,7 @@ fn plain_ipv4(pkt: &[u8]) -> Option<(Head, Tuple)> {
     }
     let (src, dst) = (layout.src(begin), layout.dst(begin));
     let tuple = Tuple::from_parts(Family::V4, layout.proto, src, dst, &begin[20..])?;
-    let [a, b, c] = words4(begin)?;
-    Some(([a, b, c, 0, 0, 0], tuple))
+    Some((head(begin)?, tuple))
 }
 
 /// Whether what a packet's headers say comes of its [`Head`].

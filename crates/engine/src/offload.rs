@@ -7,10 +7,10 @@
 //! connection is called back ([`tidegate_conntrack::elsewhere`]).
 
 use tidegate_conntrack::elsewhere::{Elsewhere, Unsettled};
-use tidegate_conntrack::{Attached, Dir, EntryId, Family, Tuple};
+use tidegate_conntrack::{Dir, EntryId, Family, Tuple};
 use tidegate_ir::{Cond, Facts, Field, StepId, TableKind, Truth, eval};
+use tidegate_wire::proto;
 use tidegate_wire::tcp::flags;
-use tidegate_wire::{Layout, proto};
 
 use crate::engine::{Engine, index};
 use crate::env::IfIndex;
@@ -41,25 +41,6 @@ pub(crate) struct Followed {
 
 impl Followed {
     /// Of a packet as it leaves.
-    #[inline]
-    pub(crate) fn new(
-        attached: &Attached,
-        follow: Follow,
-        comes: Comes,
-        layout: &Layout,
-        bytes: &[u8],
-    ) -> Followed {
-        Followed {
-            id: attached.id,
-            dir: attached.dir,
-            follow,
-            family: layout.family,
-            proto: layout.proto,
-            comes,
-            tos: layout.tos(bytes),
-        }
-    }
-
     pub(crate) fn of(packet: &Packet) -> Option<Followed> {
         let attached = packet.tracking.connection()?;
         let comes = match packet.in_dev {
@@ -68,14 +49,15 @@ impl Followed {
             Some(dev) => Comes::Received(dev),
             None => Comes::Sent(packet.out_dev.filter(|_| packet.as_sent)?),
         };
-        let (layout, bytes) = (&packet.layout, &packet.bytes);
-        Some(Followed::new(
-            attached,
-            packet.follow?,
+        Some(Followed {
+            id: attached.id,
+            dir: attached.dir,
+            follow: packet.follow?,
+            family: packet.layout.family,
+            proto: packet.layout.proto,
             comes,
-            layout,
-            bytes,
-        ))
+            tos: packet.layout.tos(&packet.bytes),
+        })
     }
 }
 
