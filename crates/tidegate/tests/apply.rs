@@ -261,6 +261,8 @@ fn management_addresses_of_the_configuration_must_reach_their_ports() {
     );
     assert_eq!(d.ask("apply /nowhere").status.code(), Some(1));
     d.out("down");
+    // It is told so before it has ended.
+    assert_eq!(d.ended().0, Some(0));
     assert_eq!(
         d.ask(&format!("apply {}", file(&d, "closed")))
             .status
